@@ -1,0 +1,14 @@
+"""Charge-aware, self-consistent machine-learning interatomic potentials in JAX.
+
+Importing the package enables float64 in JAX (models choose their own precision) and refuses a JAX
+version that is known to compute wrong numbers.
+"""
+
+from mace_scf_jax import runtime
+
+runtime.refuse_known_bad_jax()
+runtime.enable_float64()
+
+from mace_scf_jax._version import __version__  # noqa: E402
+
+__all__ = ["__version__"]

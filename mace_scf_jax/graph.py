@@ -1,0 +1,127 @@
+"""The one container of a padded batch of atomic structures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A batch of structures: flat atoms and edges, per-graph quantities, masks.
+
+    Every axis is padded to a static size. Padding atoms belong to the last graph, which is itself
+    padding; padding edges point from a padding atom to a padding atom. Nothing computed from a
+    batch may depend on padding.
+
+    Units: Å, e, eV, V/Å. Arrays may be NumPy arrays (host) or JAX arrays (device).
+    """
+
+    positions: Float[Array, "atoms 3"]
+    species: Int[Array, "atoms"]
+    """Index into the model's list of elements (0 for padding)."""
+    atom_graph: Int[Array, "atoms"]
+    """Index of the graph that an atom belongs to, non-decreasing."""
+    atom_mask: Bool[Array, "atoms"]
+
+    senders: Int[Array, "edges"]
+    receivers: Int[Array, "edges"]
+    """Receiving atom of each directed edge, non-decreasing."""
+    cell_shifts: Int[Array, "edges 3"]
+    """Lattice translation n of an edge: vector = r_receiver - r_sender + n @ cell."""
+    edge_mask: Bool[Array, "edges"]
+
+    cell: Float[Array, "graphs 3 3"]
+    """Rows are the lattice vectors; the cell used for electrostatics and volume."""
+    pbc: Bool[Array, "graphs 3"]
+    graph_mask: Bool[Array, "graphs"]
+    total_charge: Float[Array, "graphs"]
+    fermi_level: Float[Array, "graphs"]
+    external_field: Float[Array, "graphs 3"]
+    """Gradient of the external potential: the energy contains +D·E."""
+
+    slots: Int[Array, "graphs slots"]
+    """Atom in each slot of a graph: the dense view used wherever atoms of one graph are paired with
+    each other or with reciprocal vectors. Empty slots hold 0 and are masked."""
+    slot_mask: Bool[Array, "graphs slots"]
+    slot_of_atom: Int[Array, "atoms"]
+    """Slot of each atom within its graph (padding atoms: 0)."""
+    k_indices: Int[Array, "graphs kvectors 3"]
+    """Integer reciprocal indices n of half space, 0 < |n B| ≤ k_c, chosen on the host."""
+    k_mask: Bool[Array, "graphs kvectors"]
+
+    atom_data: dict[str, Array]
+    """Further per-atom inputs by name, each [atoms, ...] (formal charges, ...)."""
+    labels: dict[str, Array]
+    """Reference values by canonical name: per graph [graphs, ...] or per atom [atoms, ...]."""
+    weights: dict[str, Array]
+    """Weight of each label, per graph: [graphs], for dipoles [graphs, 3]. Zero where missing."""
+    config_weight: Float[Array, "graphs"]
+
+    neighbours_per_atom: int | None = dataclasses.field(default=None, metadata={"static": True})
+    """If set, the edges of atom i are exactly [i * K, (i + 1) * K), K = neighbours_per_atom."""
+
+    @property
+    def num_atoms(self) -> int:
+        """Padded number of atoms."""
+        return self.positions.shape[0]
+
+    @property
+    def num_graphs(self) -> int:
+        """Padded number of graphs."""
+        return self.cell.shape[0]
+
+    def replace(self, **changes) -> Graph:
+        """A copy with some fields replaced."""
+        return dataclasses.replace(self, **changes)
+
+    def strained(self, strain: Float[Array, "graphs 3 3"]) -> Graph:
+        """The batch under one homogeneous strain of each graph.
+
+        Positions and cells are transformed by 1 + ½(ε + εᵀ); edge vectors, reciprocal vectors,
+        volumes and dipoles follow because they are computed from those.
+
+        Args:
+            strain: strain tensor ε of each graph, dimensionless.
+        """
+        symmetric = 0.5 * (strain + jnp.swapaxes(strain, -1, -2))
+        displacement = jnp.einsum("ai,aij->aj", self.positions, symmetric[self.atom_graph])
+        return self.replace(
+            positions=self.positions + displacement,
+            cell=self.cell + jnp.einsum("gai,gij->gaj", self.cell, symmetric),
+        )
+
+    def edge_vectors(self) -> Float[Array, "edges 3"]:
+        """Vectors from sender to receiver, in Å; padding edges get (0, 0, 1) Å · (cutoff-free)."""
+        shift = jnp.einsum(
+            "ei,eij->ej",
+            self.cell_shifts.astype(self.positions.dtype),
+            self.cell[self.atom_graph[self.receivers]],
+        )
+        vectors = self.positions[self.receivers] - self.positions[self.senders] + shift
+        placeholder = jnp.asarray([0.0, 0.0, 1.0], dtype=vectors.dtype)
+        return jnp.where(self.edge_mask[:, None], vectors, placeholder)
+
+    def to_slots(self, values: Array) -> Array:
+        """Per-atom values [atoms, ...] in the dense view [graphs, slots, ...]; empty slots zero."""
+        dense = values[self.slots]
+        mask = self.slot_mask.reshape(self.slot_mask.shape + (1,) * (values.ndim - 1))
+        return jnp.where(mask, dense, jnp.zeros((), dtype=values.dtype))
+
+    def from_slots(self, values: Array) -> Array:
+        """Dense values [graphs, slots, ...] per atom [atoms, ...]; padding atoms get zero."""
+        flat = values[self.atom_graph, self.slot_of_atom]
+        mask = self.atom_mask.reshape(self.atom_mask.shape + (1,) * (flat.ndim - 1))
+        return jnp.where(mask, flat, jnp.zeros((), dtype=values.dtype))
+
+    def sum_atoms(self, values: Array) -> Array:
+        """Sum of per-atom values [atoms, ...] over each graph: [graphs, ...]; padding ignored."""
+        mask = self.atom_mask.reshape(self.atom_mask.shape + (1,) * (values.ndim - 1))
+        masked = jnp.where(mask, values, jnp.zeros((), dtype=values.dtype))
+        return jax.ops.segment_sum(
+            masked, self.atom_graph, num_segments=self.num_graphs, indices_are_sorted=True
+        )

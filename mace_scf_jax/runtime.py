@@ -1,0 +1,39 @@
+"""What must hold in the process before any array is made: precision, and a JAX that computes right."""
+
+import os
+
+import jax
+
+KNOWN_BAD_JAX = "0.10.2"
+FUSION_FLAG_OFF = "--xla_cpu_experimental_ynn_fusion_type="
+
+
+class UnsupportedJaxError(ImportError):
+    """The installed JAX is known to give wrong numbers."""
+
+
+def refuse_known_bad_jax(version: str = jax.__version__) -> None:
+    """Refuse to run on a JAX that miscompiles our kernels.
+
+    jax 0.10.2 on CPU silently returns wrong values for a vmapped matrix-vector product followed by
+    a reduction above about 16,000 rows (public issue jax#39103).
+
+    Args:
+        version: version string of the installed JAX.
+
+    Raises:
+        UnsupportedJaxError: ``version`` is 0.10.2 and the faulty fusion is not switched off
+            in ``XLA_FLAGS``.
+    """
+    faulty_fusion_off = FUSION_FLAG_OFF in os.environ.get("XLA_FLAGS", "").split()
+    if version == KNOWN_BAD_JAX and not faulty_fusion_off:
+        raise UnsupportedJaxError(
+            f"jax {KNOWN_BAD_JAX} gives silently wrong values on CPU (jax issue #39103). "
+            f'Install another version ("jax!={KNOWN_BAD_JAX}"; 0.10.1 is right), or switch the '
+            f"faulty fusion off with XLA_FLAGS={FUSION_FLAG_OFF}"
+        )
+
+
+def enable_float64() -> None:
+    """Let JAX hold float64 arrays; models choose their own precision."""
+    jax.config.update("jax_enable_x64", True)
