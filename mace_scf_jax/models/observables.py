@@ -1,0 +1,65 @@
+"""Energies and their derivatives: forces, stress, virials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mace_scf_jax.graph import Graph
+
+Parameters = dict[str, Any]
+
+
+def evaluate(
+    module: nn.Module,
+    params: Parameters,
+    graph: Graph,
+    *,
+    forces: bool = True,
+    stress: bool = False,
+) -> dict[str, Array]:
+    """All outputs of a model for a batch, with derivatives of the one energy.
+
+    Positions and cell pass through one strain of each graph before anything is computed, so that
+    forces and stress are exact derivatives.
+
+    Args:
+        module: a model from `mace_scf_jax.models.build`.
+        params: its parameters.
+        graph: the batch.
+        forces: add ``forces`` [atoms, 3] in eV/Å.
+        stress: add ``stress`` [graphs, 3, 3] in eV/Å³ (ASE's sign: dE/dε / volume) and
+            ``virials`` [graphs, 3, 3] in eV (-dE/dε). Graphs of zero volume get zero stress.
+
+    Returns:
+        Outputs by name. Entries of padding atoms and graphs are zero.
+    """
+
+    def total_energy(positions, strain):
+        moved = graph.replace(positions=positions)
+        outputs = module.apply({"params": params}, moved.strained(strain) if stress else moved)
+        return jnp.sum(outputs["energy"]), outputs
+
+    strain = jnp.zeros_like(jnp.asarray(graph.cell))
+    positions = jnp.asarray(graph.positions)
+    if not (forces or stress):
+        return total_energy(positions, strain)[1]
+    wanted = (0, 1) if stress else (0,)
+    (position_gradient, *strain_gradient), outputs = jax.grad(
+        total_energy, argnums=wanted, has_aux=True
+    )(positions, strain)
+    outputs = dict(outputs)
+    if forces:
+        outputs["forces"] = jnp.where(graph.atom_mask[:, None], -position_gradient, 0.0)
+    if stress:
+        virials = jnp.where(graph.graph_mask[:, None, None], -strain_gradient[0], 0.0)
+        volume = jnp.abs(jnp.linalg.det(graph.cell))[:, None, None]
+        outputs["virials"] = virials
+        outputs["stress"] = jnp.where(
+            volume > 0.0, -virials / jnp.where(volume > 0.0, volume, 1.0), 0.0
+        )
+    return outputs

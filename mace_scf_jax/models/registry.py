@@ -1,0 +1,42 @@
+"""The model families by name."""
+
+from __future__ import annotations
+
+import difflib
+
+import flax.linen as nn
+
+from mace_scf_jax.models.local_charges import LocalCharges
+from mace_scf_jax.models.mace import MACE, ScaleShiftMACE
+from mace_scf_jax.models.settings import ModelSettings
+
+FAMILIES: dict[str, type[nn.Module]] = {
+    "MACE": MACE,
+    "ScaleShiftMACE": ScaleShiftMACE,
+    "LocalCharges": LocalCharges,
+}
+
+CHARGED_FAMILIES = ("LocalCharges",)
+"""Families that need electrostatic settings."""
+
+
+def build(settings: ModelSettings) -> nn.Module:
+    """The Flax module of a model.
+
+    Args:
+        settings: what defines the model.
+
+    Raises:
+        ValueError: an unknown family, or electrostatic settings missing or superfluous.
+    """
+    if settings.family not in FAMILIES:
+        nearest = difflib.get_close_matches(settings.family, FAMILIES, n=1)
+        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise ValueError(
+            f"model: expected one of {', '.join(FAMILIES)}, found {settings.family!r}{hint}"
+        )
+    needs_charges = settings.family in CHARGED_FAMILIES
+    if needs_charges != (settings.electrostatics is not None):
+        problem = "needs electrostatic settings" if needs_charges else "has no electrostatics"
+        raise ValueError(f"model {settings.family} {problem}")
+    return FAMILIES[settings.family](settings)

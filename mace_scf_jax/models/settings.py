@@ -1,0 +1,68 @@
+"""Everything that defines a model but its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mace_scf_jax.backbone import BackboneSettings
+from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """A model family with its sizes, choices and constants.
+
+    Raises:
+        ValueError: the number of atomic energies differs from the number of elements.
+    """
+
+    family: str
+    """Name in `mace_scf_jax.models.FAMILIES`."""
+    backbone: BackboneSettings
+    atomic_energies: tuple[float, ...]
+    """Energy E0 of an isolated atom of each element in eV."""
+    electrostatics: ElectrostaticsSettings | None = None
+    """None for families without charges."""
+    scale: float = 1.0
+    """Factor on the interaction energy (ScaleShiftMACE)."""
+    shift: float = 0.0
+    """Energy per atom in eV added to the scaled interaction energy (ScaleShiftMACE)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "atomic_energies", tuple(float(e) for e in self.atomic_energies))
+        if len(self.atomic_energies) != len(self.backbone.elements):
+            raise ValueError(
+                f"atomic_energies: expected one energy for each of the elements "
+                f"{self.backbone.elements}, found {len(self.atomic_energies)}"
+            )
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers, ascending."""
+        return self.backbone.elements
+
+    @property
+    def kspace_cutoff(self) -> float | None:
+        """Radius of the reciprocal sums in 1/Å; None if the model has none."""
+        return None if self.electrostatics is None else self.electrostatics.kspace_cutoff
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data from which `from_dict` makes the same settings."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelSettings:
+        """Settings from plain data, such as a JSON object.
+
+        Raises:
+            ValueError: a field is missing, unknown or invalid.
+        """
+        try:
+            values = dict(data)
+            values["backbone"] = BackboneSettings(**values["backbone"])
+            if values.get("electrostatics") is not None:
+                values["electrostatics"] = ElectrostaticsSettings(**values["electrostatics"])
+            return cls(**values)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"model settings: {error}") from error
