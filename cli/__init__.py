@@ -1,0 +1,1 @@
+"""The command line ``mace-scf-jax``: parse, call, print."""

@@ -1,0 +1,96 @@
+"""Entry point of ``mace-scf-jax``: choose the subcommand, turn errors into messages."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "train a model on labelled structures, in stages",
+    "evaluate": "predict the structures of a file and compare with their labels",
+    "verify": "recompute reference files and compare",
+}
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+PACKAGES = ("mace_scf_jax", "mace_scf_jax_cli")
+
+
+class _ShowVersion(argparse.Action):
+    """Print the version; the package is imported only when it is asked for."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from mace_scf_jax import __version__
+
+        print(f"mace-scf-jax {__version__}")
+        parser.exit()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        arguments: the words after ``mace-scf-jax``; those of the process where None.
+
+    Returns:
+        Exit status: 0, 1 (a comparison failed), 2 (bad input), 130 (interrupted).
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    show_traceback = "--traceback" in words
+    words = [word for word in words if word != "--traceback"]
+    if not words or words[0] not in COMMANDS:
+        return _without_command(words)
+    command = importlib.import_module(f"mace_scf_jax_cli.{words[0]}")
+    try:
+        return command.run(words[1:])
+    except KeyboardInterrupt:
+        print(f"\n{command.WHEN_INTERRUPTED}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:
+        if show_traceback or not _is_addressed_to_user(error):
+            traceback.print_exception(error)
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _without_command(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="mace-scf-jax",
+        description="Charge-aware machine-learning interatomic potentials in JAX.",
+        epilog="Help on a command: mace-scf-jax COMMAND --help. "
+        "--traceback shows where an error arose.",
+    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary)
+    if words and not words[0].startswith("-"):
+        nearest = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(COMMANDS)}"
+        print(f"error: unknown command '{words[0]}'; {hint}", file=sys.stderr)
+        return EXIT_ERROR
+    try:
+        parser.parse_args(words)
+    except SystemExit as exit_request:
+        return int(exit_request.code or 0)
+    parser.print_help()
+    return 0 if words else EXIT_ERROR
+
+
+def _is_addressed_to_user(error: Exception) -> bool:
+    """Whether our own code raised the error to say what is wrong with the input.
+
+    Errors from within other packages keep their traceback: they are defects, not messages.
+    """
+    if isinstance(error, OSError):
+        return True
+    frames = list(traceback.walk_tb(error.__traceback__))
+    raised_in = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    return any(module.split(".")[0] in PACKAGES for module in (raised_in, type(error).__module__))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""The command line of ``mace-scf-jax train``: options from a file and from ``--name value``."""
+
+from __future__ import annotations
+
+import argparse
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic.fields import FieldInfo
+
+from mace_scf_jax.training.config_file import read_config_file
+from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.option_names import NO_EFFECT_FLAGS
+from mace_scf_jax.training.options import TOPICS, TrainOptions
+
+TRUTH_VALUES = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n"})
+PLACEHOLDERS = {float: "X", int: "N", str: "TEXT", Path: "PATH", tuple: "LIST", dict: "MAPPING"}
+PLACEHOLDER_OF_OPTION = {"train_schedule": "MAPPING"}
+DESCRIPTION = """\
+Train a model. All options may stand in the YAML file, on the command line, or both; the command
+line wins. Names may be spelled with _ or -; mappings and lists are written as YAML or Python
+literals, such as --E0s '{H: -13.6, O: -2041.8}'."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes as a ConfigurationError instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(message)
+
+
+def parse_options(words: Sequence[str]) -> TrainOptions:
+    """The options that a file and the command line give together.
+
+    Args:
+        words: the words after ``mace-scf-jax train``.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or any option is unknown, missing or wrong.
+    """
+    parser = _build_parser()
+    given, rest = parser.parse_known_args(_one_word_per_option(words))
+    values = vars(given)
+    for word in rest:
+        if not word.startswith("--"):
+            parser.error(f"unexpected argument {word!r}")
+        name, _, value = word[2:].partition("=")
+        values[name] = value
+    files = [values.pop(key, None) for key in ("file", "config")]
+    if all(files):
+        parser.error(f"two configuration files are given: '{files[0]}' and '{files[1]}'")
+    path = files[0] or files[1]
+    from_file = read_config_file(path) if path else {}
+    merged = {name: value for name, value in from_file.items() if _canonical(name) not in values}
+    return TrainOptions(**merged, **values)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mace-scf-jax train",
+        description=DESCRIPTION,
+        usage="mace-scf-jax train [FILE.yaml] [--config FILE.yaml] [--option VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", nargs="?", metavar="FILE.yaml", help="configuration")
+    parser.add_argument("--config", metavar="FILE.yaml", help="the same, as an option")
+    parser.add_argument("--traceback", action="store_true", help="show where an error arose")
+    for topic in TOPICS:
+        group = parser.add_argument_group((topic.__doc__ or "").splitlines()[0])
+        for name, field in topic.model_fields.items():
+            group.add_argument(f"--{name}", metavar=_placeholder(name, field), help=_help(field))
+    return parser
+
+
+def _one_word_per_option(words: Sequence[str]) -> list[str]:
+    """Rewrite ``--some-name value`` as ``--some_name=value``.
+
+    So a value may begin with ``-``, switches may stand without value (``--ema``) or be negated
+    (``--no-ema``), and the two spellings of a name are the same.
+    """
+    switches = {
+        name for name, field in TrainOptions.model_fields.items() if field.annotation is bool
+    }
+    rewritten: list[str] = []
+    waiting = list(reversed(words))
+    while waiting:
+        word = waiting.pop()
+        if not word.startswith("--") or word in ("--", "--help"):
+            rewritten.append(word)
+            continue
+        spelled, has_value, value = word[2:].partition("=")
+        name = _canonical(spelled)
+        following = waiting[-1] if waiting else None
+        if not has_value:
+            if name.removeprefix("no_") in switches and name not in switches:
+                name, value = name.removeprefix("no_"), "False"
+            elif name in switches or name in NO_EFFECT_FLAGS:
+                is_value = following is not None and following.lower() in TRUTH_VALUES
+                value = waiting.pop() if is_value else "True"
+            elif following is None or following.startswith("--"):
+                if name in TrainOptions.model_fields or name == "config":
+                    raise ConfigurationError(f"option --{spelled} needs a value")
+            else:
+                value = waiting.pop()
+        rewritten.append(f"--{name}={value}")
+    return rewritten
+
+
+def _canonical(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _help(field: FieldInfo) -> str:
+    text = (field.description or "").replace("%", "%%")
+    if field.is_required():
+        return f"{text} (required)"
+    if field.default is None:
+        return text
+    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return f"{text} (default: {default})"
+
+
+def _placeholder(name: str, field: FieldInfo) -> str:
+    """What stands for the value in the help."""
+    if name in PLACEHOLDER_OF_OPTION:
+        return PLACEHOLDER_OF_OPTION[name]
+    kind: Any = field.annotation
+    while True:
+        origin = typing.get_origin(kind)
+        members = [member for member in typing.get_args(kind) if member is not types.NoneType]
+        if origin is Annotated or origin in (typing.Union, types.UnionType):
+            kind = members[0]
+        elif origin is Literal:
+            return "{" + ",".join(members) + "}"
+        else:
+            break
+    if kind is bool:
+        return "[true|false]"
+    return PLACEHOLDERS[origin or kind]

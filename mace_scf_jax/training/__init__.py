@@ -1,0 +1,1 @@
+"""Training: options, schedule, losses, metrics, optimiser, loop, checkpoints."""

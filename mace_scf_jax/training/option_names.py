@@ -1,0 +1,89 @@
+"""Option names of the PyTorch reference that are not options here, and what to say about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mace_scf_jax.training.configuration_error import unknown_name
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NO_EFFECT_FLAGS = _words("""
+    compute_atomic_dipole disallow_random_padding_pt dont_include_pbc_corrections dry_run
+    foundation_model_readout lbfgs multi_processed_test pair_repulsion polarizable_charges save_cpu
+    stage_two swa
+""")
+"""Switches that the reference accepts and ignores, or that mean nothing here."""
+
+NO_EFFECT = NO_EFFECT_FLAGS | _words("""
+    apply_cutoff atomic_numbers dipole_weight distance_transform downloads_dir edge_irreps
+    embedding_specs enable_cueq enable_oeq energy_weight filter_type_pt
+    force_mh_ft_lr forces_weight foundation_filter_elements foundation_head foundation_model
+    foundation_model_elements huber_delta keep_isolated_atoms les_arguments loss max_num_epochs mean
+    multiheads_finetuning num_samples_pt num_workers only_cueq pin_memory plot plot_frequency
+    plot_interaction_e polarizability_weight pseudolabel_replay pt_train_file pt_valid_file
+    real_pt_data_ratio_threshold skip_evaluate_heads stage_two_dipole_weight
+    stage_two_energy_weight stage_two_forces_weight stage_two_lr stage_two_polarizability_weight
+    stage_two_stress_weight stage_two_virials_weight start_stage_two start_swa std stress_weight
+    subselect_pt swa_dipole_weight swa_energy_weight swa_forces_weight swa_lr
+    swa_polarizability_weight swa_stress_weight swa_virials_weight use_agnostic_product
+    use_embedding_readout use_last_readout_only use_reduced_cg use_so3 virials_weight weight_pt_head
+""")
+"""Names that are accepted with a warning: the reference parses and ignores them, or they steer
+machinery (data loader processes, downloads) that does not exist here."""
+
+_LOCAL_SPLIT_CHARGES = _words("""
+    atomic_formal_charges compute_polarizability formal_charges_from_data oxidation_state_mixer
+    oxidation_state_range static_bond_transfer_block use_linear_final_readout
+""")
+_FIXED_POINT = _words("""
+    atom_density_scaling fermi_level_offset field_block_weight_decay field_feature_max_l
+    field_feature_norms field_feature_widths field_norm_factor field_readout_config
+    fixedpoint_initial_charge_head_scale fixedpoint_update_config include_field_si
+    include_local_electron_energy local_charges_weight_decay quadrupole_feature_corrections
+    return_electrostatic_potentials scf_convergence_summary skip_scf_convergence_summary
+    use_linear_local_charges
+""")
+_CHARGE_EQUILIBRATION = _words("""
+    default_hardness qeq_charges read_enegs read_hardness train_hardness
+""")
+_WEIGHTS_AND_BIASES = _words("""
+    wandb wandb_dir wandb_entity wandb_log_hypers wandb_name wandb_project wandb_watch
+    wandb_watch_log_freq
+""")
+
+NOT_AVAILABLE: dict[str, str] = (
+    dict.fromkeys(_LOCAL_SPLIT_CHARGES, "split-charge and fixed-charge models")
+    | dict.fromkeys(_FIXED_POINT, "the model FixedPoint")
+    | dict.fromkeys(_CHARGE_EQUILIBRATION, "the model MACEQEq")
+    | dict.fromkeys(_WEIGHTS_AND_BIASES, "logging to Weights & Biases")
+    | dict.fromkeys(("distributed", "launcher", "log_all_ranks"), "training on several devices")
+    | {
+        "debug_log_grad_summary": "the summary of gradient norms",
+        "statistics_file": "training from a statistics file",
+        "test_dir": "testing on a folder of files",
+    }
+)
+"""Options of the method that this version refuses, with what they belong to."""
+
+PROPERTY_KEY = "_key"
+
+
+def problem_with_name(name: str, known: Iterable[str]) -> str:
+    """Sentence on a name that is neither an option nor one without effect.
+
+    Args:
+        name: option name with underscores, not among ``known``.
+        known: the names of all options.
+    """
+    if name in NOT_AVAILABLE:
+        return f"option {name!r} ({NOT_AVAILABLE[name]}) is not available in this version"
+    if name.endswith(PROPERTY_KEY):
+        return (
+            f"unknown option {name!r}: the names of properties in the data files are given in "
+            "'heads' (info_keys and arrays_keys)"
+        )
+    return unknown_name("option", name, known)

@@ -1,0 +1,99 @@
+"""The kinds of value that options take, lenient in spelling and strict in meaning."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from ase.data import atomic_numbers
+from pydantic import BeforeValidator, Field
+
+
+def parse_literal(text: str) -> Any:
+    """The value that a text describes as a Python or YAML literal; plain text stays text.
+
+    Args:
+        text: such as ``"{1: -13.6}"``, ``"[64, 64]"``, ``"{'loss': {'forces': 10}}"`` or
+            ``"average"``.
+    """
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _literal_if_text(value: Any) -> Any:
+    return parse_literal(value) if isinstance(value, str) else value
+
+
+def _none_if_text(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in ("none", "null") else value
+
+
+def _refuse_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, found a truth value")
+    return value
+
+
+def _energies_of_isolated_atoms(value: Any) -> Any:
+    """``average``, the name of a .json file, or atomic number → energy; symbols are numbers too."""
+    if isinstance(value, str) and (value.lower() == "average" or value.endswith(".json")):
+        return value.lower() if value.lower() == "average" else value
+    if value is None:
+        return value
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"expected average, a .json file or {{element: energy}}, found {value!r}")
+    energies = {}
+    for element, energy in value.items():
+        number = atomic_numbers.get(element, element)
+        try:
+            energies[int(number)] = float(energy)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"expected a mapping from elements to energies in eV, found {element!r}: {energy!r}"
+            ) from None
+    return energies
+
+
+def not_yet(*values: str) -> BeforeValidator:
+    """Refuse values that the method knows and this version does not."""
+
+    def check(value: Any) -> Any:
+        if value in values:
+            raise ValueError(f"{value!r} is not available in this version")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _path(value: Any) -> Any:
+    return Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+Literally = BeforeValidator(_literal_if_text)
+"""Text is read as a Python or YAML literal."""
+
+NoneInText = BeforeValidator(_none_if_text)
+"""The text ``None`` means None."""
+
+Number = Annotated[float, BeforeValidator(_refuse_truth_value)]
+WholeNumber = Annotated[int, BeforeValidator(_refuse_truth_value)]
+PositiveNumber = Annotated[Number, Field(gt=0.0)]
+NumberFromZero = Annotated[Number, Field(ge=0.0)]
+PositiveWholeNumber = Annotated[WholeNumber, Field(ge=1)]
+WholeNumberFromZero = Annotated[WholeNumber, Field(ge=0)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+EnergiesOfIsolatedAtoms = Annotated[
+    dict[int, float] | str | None,
+    BeforeValidator(_energies_of_isolated_atoms),
+    Literally,
+    NoneInText,
+]
+"""Energies in eV by atomic number, ``average``, or the name of a .json file."""

@@ -1,0 +1,190 @@
+"""All options of a training run as one typed, validated, immutable object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import (
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.training.configuration_error import ConfigurationError, problems_of, unknown_name
+from mace_scf_jax.training.error_tables import ERROR_TABLES
+from mace_scf_jax.training.option_groups import (
+    BackboneOptions,
+    DataOptions,
+    ElectrostaticsOptions,
+    OptimizerOptions,
+    OptionGroup,
+    RunOptions,
+)
+from mace_scf_jax.training.option_names import NO_EFFECT, problem_with_name
+from mace_scf_jax.training.option_values import parse_literal
+from mace_scf_jax.training.schedule import DEFAULT_LEARNING_RATE, Stage, parse_schedule
+
+
+class ScheduleOptions(OptionGroup):
+    """Schedule and report"""
+
+    error_table: str = Field(
+        description="errors shown during and after training: " + ", ".join(ERROR_TABLES)
+    )
+    train_schedule: tuple[Stage, ...] = Field(
+        description="stages {0: {name, start, end, loss: {term: weight, …}, lr, "
+        "<parameter group>_lr}, 1: …}, with first and last epoch (both included)"
+    )
+
+    @field_validator("error_table")
+    @classmethod
+    def _known_table(cls, name: str) -> str:
+        if name not in ERROR_TABLES:
+            raise ConfigurationError(unknown_name("error table", name, ERROR_TABLES))
+        return name
+
+    @field_validator("train_schedule", mode="plain")
+    @classmethod
+    def _parsed_schedule(cls, schedule: Any, info: ValidationInfo) -> tuple[Stage, ...]:
+        if isinstance(schedule, tuple) and all(isinstance(stage, Stage) for stage in schedule):
+            return schedule
+        if isinstance(schedule, str):
+            schedule = parse_literal(schedule)
+        return parse_schedule(schedule, default_lr=info.data.get("lr", DEFAULT_LEARNING_RATE))
+
+
+class TrainOptions(
+    ScheduleOptions,
+    OptimizerOptions,
+    ElectrostaticsOptions,
+    BackboneOptions,
+    DataOptions,
+    RunOptions,
+):
+    """Options of a training run, under the names of the PyTorch reference.
+
+    Args:
+        **values: option values; names may be spelled with ``-`` or ``_``.
+
+    Raises:
+        ConfigurationError: lists every unknown name, missing option and wrong value.
+    """
+
+    _without_effect: tuple[str, ...] = PrivateAttr(default=())
+
+    def __init__(self, **values: Any):
+        values, without_effect, problems = _with_known_names(values, type(self).model_fields)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems += [text for detail in error.errors() for text in _describe(detail)]
+        if problems:
+            raise ConfigurationError(*problems) from None
+        self._without_effect = tuple(without_effect)
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrainOptions:
+        problems = []
+        try:
+            KeySpecification.from_heads(self.heads)
+        except DataError as error:
+            problems.append(str(error))
+        if not self.compute_forces:
+            problems.append("option 'compute_forces': must be true, found false")
+        if (self.num_channels is None) != (self.max_L is None):
+            problems.append("options 'num_channels' and 'max_L': give both or none")
+        elif self.hidden_irreps is None and self.num_channels is None:
+            problems.append("option 'hidden_irreps' (or 'num_channels' and 'max_L') is required")
+        if self.optimizer == "schedulefree" and self.beta == 0.0:
+            problems.append("option 'beta': must be above 0 for the schedulefree optimizer")
+        if self.log_on_test_sets and self.test_file is None:
+            problems.append("option 'log_on_test_sets': needs a 'test_file'")
+        for name in ("train_file", "valid_file", "test_file"):
+            path = getattr(self, name)
+            if path is not None and path.suffix != ".xyz":
+                problems.append(f"option {name!r}: expected an .xyz file, found '{path}'")
+        problems += [
+            f"train_schedule, stage {index} ({stage.name}): the loss term 'stress' needs "
+            "compute_stress: true"
+            for index, stage in enumerate(self.train_schedule)
+            if "stress" in stage.loss and not self.compute_stress
+        ]
+        if problems:
+            raise ConfigurationError(*problems)
+        return self
+
+    @property
+    def keys(self) -> KeySpecification:
+        """Which key of the data files holds which property."""
+        return KeySpecification.from_heads(self.heads)
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Options that were given and accepted, and that change nothing."""
+        return self._without_effect
+
+    @property
+    def tag(self) -> str:
+        """Name of the run in file names: ``<name>_run-<seed>``."""
+        return f"{self.name}_run-{self.seed}"
+
+    @property
+    def irreps(self) -> str:
+        """Hidden irreps: ``num_channels`` and ``max_L`` win over ``hidden_irreps``."""
+        if self.num_channels is None or self.max_L is None:
+            return str(self.hidden_irreps)
+        orders = range(self.max_L + 1)
+        return " + ".join(f"{self.num_channels}x{order}{'eo'[order % 2]}" for order in orders)
+
+
+TOPICS: tuple[type[OptionGroup], ...] = (
+    RunOptions,
+    DataOptions,
+    BackboneOptions,
+    ElectrostaticsOptions,
+    OptimizerOptions,
+    ScheduleOptions,
+)
+"""The option groups in the order in which they are shown."""
+
+
+def _with_known_names(
+    values: Mapping[str, Any], known: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Values of known options, spelled with underscores; names without effect; problems."""
+    kept: dict[str, Any] = {}
+    without_effect: list[str] = []
+    problems: list[str] = []
+    for spelled, value in values.items():
+        name = str(spelled).replace("-", "_")
+        if name in kept:
+            problems.append(f"option {name!r} is given twice, spelled with '-' and with '_'")
+        elif name in known:
+            kept[name] = value
+        elif name in NO_EFFECT:
+            without_effect.append(name)
+        else:
+            problems.append(problem_with_name(name, known))
+    return kept, without_effect, problems
+
+
+def _describe(detail: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sentences for one error that pydantic reports."""
+    where = "option " + repr(str(detail["loc"][0])) if detail["loc"] else ""
+    raised = detail.get("ctx", {}).get("error")
+    if isinstance(raised, ConfigurationError):
+        return problems_of(raised)
+    if detail["type"] == "missing":
+        return (f"{where} is required",)
+    if raised is not None:
+        return (f"{where}: {raised}",)
+    expected = detail["msg"].replace("Input should be", "expected")
+    if detail["type"] == "string_pattern_mismatch":
+        expected = "becomes part of file names: use letters, digits and . _ + -"
+    return (f"{where}: {expected}, found {detail['input']!r}",)

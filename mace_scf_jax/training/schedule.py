@@ -1,0 +1,215 @@
+"""The stages of a training run: which epochs, which learning rates, which loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mace_scf_jax.training.configuration_error import ConfigurationError, unknown_name
+from mace_scf_jax.training.losses import LOSSES
+from mace_scf_jax.training.parameter_groups import PARAMETER_GROUPS
+
+DEFAULT_LEARNING_RATE = 0.01
+REQUIRED_KEYS = ("name", "start", "end", "loss")
+FIXED_POINT_KEYS = ("fixed_point_training_options", "scf_training_options")
+GROUP_LEARNING_RATE = "_lr"
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of the training schedule.
+
+    Attributes:
+        name: part of the names of checkpoints and model files.
+        start: first epoch.
+        end: last epoch, included.
+        loss: weight of each loss term by its name.
+        lr: learning rate of every parameter group.
+        group_lrs: learning rates of single parameter groups, which win over ``lr``.
+    """
+
+    name: str
+    start: int
+    end: int
+    loss: Mapping[str, float]
+    lr: float = DEFAULT_LEARNING_RATE
+    group_lrs: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        problems = []
+        if not FILE_NAME.fullmatch(self.name):
+            problems.append(
+                f"name {self.name!r} becomes part of file names: use letters, digits and . _ + -"
+            )
+        if not 0 <= self.start <= self.end:
+            problems.append(
+                f"epochs {self.start} to {self.end} (both included): expected 0 <= start <= end"
+            )
+        rates = {
+            "lr": self.lr,
+            **{f"{k}{GROUP_LEARNING_RATE}": v for k, v in self.group_lrs.items()},
+        }
+        problems += [
+            f"{key} must be a finite number >= 0, found {rate}"
+            for key, rate in rates.items()
+            if not (math.isfinite(rate) and rate >= 0.0)
+        ]
+        problems += [
+            f"loss term {term!r}: the weight must be a finite number >= 0, found {weight}"
+            for term, weight in self.loss.items()
+            if not (math.isfinite(weight) and weight >= 0.0)
+        ]
+        if all(weight == 0.0 for weight in self.loss.values()):
+            problems.append("loss: no term has a weight above zero, so nothing would be learned")
+        if problems:
+            raise ConfigurationError(*problems)
+
+    @property
+    def epochs(self) -> range:
+        """The epochs of the stage."""
+        return range(self.start, self.end + 1)
+
+
+def parse_schedule(
+    schedule: Mapping[int, Mapping[str, Any]], *, default_lr: float = DEFAULT_LEARNING_RATE
+) -> tuple[Stage, ...]:
+    """The stages that a ``train_schedule`` block describes.
+
+    Args:
+        schedule: stage index 0, 1, 2, … in that order → mapping with ``name``, ``start``, ``end``
+            (inclusive), ``loss``, and optionally ``lr`` and ``<parameter group>_lr``.
+        default_lr: learning rate of stages that name none.
+
+    Returns:
+        The stages, which cover the epochs from 0 on without gap or overlap.
+
+    Raises:
+        ConfigurationError: lists everything that is wrong with the block.
+    """
+    if not isinstance(schedule, Mapping) or not schedule:
+        raise ConfigurationError(
+            f"train_schedule: expected a mapping of stages 0, 1, 2, …, found {schedule!r}"
+        )
+    if list(map(repr, schedule)) != list(map(repr, range(len(schedule)))):
+        raise ConfigurationError(
+            "train_schedule: the stages must be numbered 0, 1, 2, … in this order, found "
+            + ", ".join(map(repr, schedule))
+        )
+    problems: list[str] = []
+    stages: list[Stage] = []
+    for index, block in schedule.items():
+        try:
+            stages.append(_parse_stage(block, default_lr))
+        except ConfigurationError as error:
+            problems += [f"train_schedule, stage {index}: {problem}" for problem in error.problems]
+    if not problems:
+        problems = _problems_between(stages)
+    if problems:
+        raise ConfigurationError(*problems)
+    return tuple(stages)
+
+
+def _parse_stage(block: Any, default_lr: float) -> Stage:
+    if not isinstance(block, Mapping):
+        raise ConfigurationError(f"expected a mapping, found {block!r}")
+    group_keys = {f"{group}{GROUP_LEARNING_RATE}": group for group in PARAMETER_GROUPS}
+    known = {*REQUIRED_KEYS, "lr", *group_keys}
+    problems = [f"{key!r} is missing" for key in REQUIRED_KEYS if key not in block]
+    for key in block:
+        if key in FIXED_POINT_KEYS:
+            problems.append(
+                f"{key!r} belongs to the model FixedPoint, which is not available in this version"
+            )
+        elif key not in known:
+            problems.append(unknown_name("key", key, known))
+    values: dict[str, Any] = {"lr": default_lr, "group_lrs": {}}
+    for key in block:
+        try:
+            if key == "name":
+                values["name"] = str(block["name"])
+            elif key in ("start", "end"):
+                values[key] = _epoch(key, block[key])
+            elif key == "lr":
+                values["lr"] = _number(key, block[key])
+            elif key == "loss":
+                values["loss"] = _parse_loss(block[key])
+            elif key in group_keys:
+                values["group_lrs"][group_keys[key]] = _number(key, block[key])
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(*problems)
+    return Stage(**values)
+
+
+def _parse_loss(terms: Any) -> dict[str, float]:
+    """Weights by name from numbers or mappings with a ``weight``."""
+    if not isinstance(terms, Mapping) or not terms:
+        raise ConfigurationError(
+            f"loss: expected a mapping from loss terms to weights, found {terms!r}"
+        )
+    weights: dict[str, float] = {}
+    problems: list[str] = []
+    for term, value in terms.items():
+        if term not in LOSSES:
+            problems.append(unknown_name("loss term", term, LOSSES))
+            continue
+        if isinstance(value, Mapping):
+            unknown = [key for key in value if key != "weight"]
+            problems += [f"loss term {term!r} takes no option {key!r}" for key in unknown]
+            if "weight" not in value:
+                problems.append(f"loss term {term!r}: 'weight' is missing")
+                continue
+            value = value["weight"]
+        try:
+            weights[term] = _number(f"loss term {term!r}", value)
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(*problems)
+    return weights
+
+
+def _number(key: str, value: Any) -> float:
+    """A real number; text is taken too, because YAML 1.1 reads ``1e-3`` as text."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{key}: expected a number, found {value!r}") from None
+
+
+def _epoch(key: str, value: Any) -> int:
+    number = _number(key, value)
+    if not number.is_integer():
+        raise ConfigurationError(f"{key}: expected a whole number of epochs, found {value!r}")
+    return int(number)
+
+
+def _problems_between(stages: list[Stage]) -> list[str]:
+    """Gaps, overlaps and repeated names."""
+    problems = []
+    if stages[0].start != 0:
+        problems.append(f"train_schedule, stage 0: start must be 0, found {stages[0].start}")
+    for index in range(1, len(stages)):
+        before, stage = stages[index - 1], stages[index]
+        if stage.start != before.end + 1:
+            how = "overlap" if stage.start <= before.end else "leave a gap"
+            problems.append(
+                f"train_schedule, stages {index - 1} and {index} {how}: stage {index} must start "
+                f"at epoch {before.end + 1} (the previous stage ends with epoch {before.end}, "
+                f"included), found {stage.start}"
+            )
+    names = [stage.name for stage in stages]
+    problems += [
+        f"train_schedule: the name {name!r} is used {names.count(name)} times; stage names must "
+        "be different, because files are named after them"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    return problems

@@ -1,0 +1,178 @@
+"""The options: sane types, defaults of the reference, all mistakes reported together."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.option_names import NO_EFFECT, NOT_AVAILABLE
+from mace_scf_jax.training.options import TOPICS, TrainOptions
+
+VALID = {
+    "name": "water",
+    "train_file": "train.xyz",
+    "error_table": "PerAtomRMSE",
+    "hidden_irreps": "4x0e + 4x1o",
+    "heads": {"DFT": {"info_keys": {"total_charge": "total_charge"}, "arrays_keys": {}}},
+    "train_schedule": {0: {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}},
+}
+
+
+def options(**changes) -> TrainOptions:
+    return TrainOptions(**{k: v for k, v in (VALID | changes).items() if v is not ...})
+
+
+def problems(**changes) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        options(**changes)
+    return caught.value.problems
+
+
+def test_defaults_are_those_of_the_reference():
+    given = options()
+    assert (given.r_max, given.num_radial_basis, given.num_cutoff_basis) == (5.0, 8, 5)
+    assert (given.max_ell, given.correlation, given.num_interactions) == (3, 3, 2)
+    assert (given.MLP_irreps, given.radial_MLP, given.gate) == ("16x0e", (64, 64, 64), "silu")
+    assert (given.optimizer, given.beta, given.beta_two) == ("schedulefree", 0.9, 0.999)
+    assert (given.weight_decay, given.amsgrad, given.clip_grad) == (5e-7, True, 10.0)
+    assert (given.ema, given.ema_decay, given.scheduler) == (False, 0.99, "ReduceLROnPlateau")
+    assert (given.lr_factor, given.scheduler_patience, given.lr_scheduler_gamma) == (
+        0.8,
+        50,
+        0.9993,
+    )
+    assert (given.batch_size, given.valid_batch_size, given.valid_fraction) == (10, 10, 0.1)
+    assert (given.seed, given.valid_set_seed, given.patience) == (123, None, 2048)
+    assert (given.atomic_multipoles_max_l, given.atomic_multipoles_smearing_width) == (1, 1.5)
+    assert (given.kspace_cutoff_factor, given.electrostatic_pbc_method) == (1.25, "mixed_periodic")
+    assert given.default_dtype == "float64"
+    assert given.restart_latest is True
+
+
+def test_every_option_is_described_and_belongs_to_one_topic():
+    names = [name for topic in TOPICS for name in topic.model_fields]
+    assert sorted(names) == sorted(TrainOptions.model_fields)
+    assert all(field.description for field in TrainOptions.model_fields.values())
+    assert not set(names) & (NO_EFFECT | set(NOT_AVAILABLE))
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "meant"),
+    [
+        ("lr", "1e-3", 1e-3),
+        ("lr", 1, 1.0),
+        ("r_max", "4.5", 4.5),
+        ("batch_size", "8", 8),
+        ("batch_size", 8.0, 8),
+        ("amsgrad", "False", False),
+        ("amsgrad", False, False),
+        ("amsgrad", "no", False),
+        ("ema", "yes", True),
+        ("clip_grad", "None", None),
+        ("clip_grad", "100", 100.0),
+        ("gate", "None", None),
+        ("valid_file", "None", None),
+        ("radial_MLP", "[32, 16]", (32, 16)),
+        ("radial_MLP", [32, 16], (32, 16)),
+        ("config_type_weights", "{'Default': 1, 'bulk': 0.5}", {"Default": 1.0, "bulk": 0.5}),
+        ("E0s", "average", "average"),
+        ("E0s", "E0s.json", "E0s.json"),
+        ("E0s", "{1: -13.5, 8: '-2e3'}", {1: -13.5, 8: -2000.0}),
+        ("E0s", {"H": -13, "8": -2041.5}, {1: -13.0, 8: -2041.5}),
+        ("E0s", "{H: -13, O: -2041.5}", {1: -13.0, 8: -2041.5}),
+        ("train_file", "a/train.xyz", Path("a/train.xyz")),
+    ],
+)
+def test_values_become_the_type_that_is_meant(name, written, meant):
+    found = getattr(options(**{name: written}), name)
+    assert found == meant
+    assert type(found) is type(meant)
+
+
+def test_mappings_are_read_from_python_and_yaml_text():
+    python = options(heads=repr(VALID["heads"]), train_schedule=repr(VALID["train_schedule"]))
+    yaml = options(train_schedule="{0: {name: a, start: 0, end: 1, loss: {forces: 1e0}}}")
+    assert python == yaml == options()
+
+
+def test_stages_without_learning_rate_take_the_option():
+    assert options(lr=0.003).train_schedule[0].lr == 0.003
+
+
+def test_irreps_from_channels_and_order_win():
+    assert options().irreps == "4x0e + 4x1o"
+    assert options(num_channels=8, max_L=2).irreps == "8x0e + 8x1o + 8x2e"
+
+
+def test_options_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        options().lr = 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"batchsize": 3}, "unknown option 'batchsize'; did you mean 'batch_size'?"),
+        ({"Model": "MACE"}, "unknown option 'Model'; did you mean 'model'?"),
+        ({"energy_key": "E"}, "given in 'heads'"),
+        ({"wandb": True}, "(logging to Weights & Biases) is not available in this version"),
+        ({"field_feature_max_l": 1}, "(the model FixedPoint) is not available in this version"),
+        ({"model": "FixedPoint"}, "option 'model': 'FixedPoint' is not available in this version"),
+        ({"model": "MAEC"}, "expected 'MACE', 'ScaleShiftMACE' or 'LocalCharges', found 'MAEC'"),
+        ({"device": "mps"}, "'mps' is not available in this version"),
+        ({"name": ...}, "option 'name' is required"),
+        ({"name": "a/b"}, "becomes part of file names"),
+        ({"error_table": "PerAtomRMES"}, "did you mean 'PerAtomRMSE'?"),
+        ({"r_max": "abc"}, "option 'r_max': expected a valid number"),
+        ({"r_max": -1.0}, "option 'r_max': expected greater than 0, found -1.0"),
+        ({"lr": float("nan")}, "option 'lr': expected a finite number"),
+        ({"batch_size": 2.5}, "option 'batch_size': expected a valid integer"),
+        ({"batch_size": True}, "option 'batch_size': expected a number, found a truth value"),
+        ({"ema": "perhaps"}, "option 'ema': expected a valid boolean"),
+        ({"valid_fraction": 1.0}, "option 'valid_fraction': expected less than 1"),
+        ({"radial_MLP": "[64, wide]"}, "option 'radial_MLP'"),
+        ({"E0s": {"Xq": 1.0}}, "option 'E0s'"),
+        ({"compute_forces": False}, "option 'compute_forces': must be true"),
+        ({"hidden_irreps": ...}, "option 'hidden_irreps'"),
+        ({"max_L": 1}, "options 'num_channels' and 'max_L': give both or none"),
+        ({"log_on_test_sets": True}, "option 'log_on_test_sets': needs a 'test_file'"),
+        ({"train_file": "train.h5"}, "expected an .xyz file, found 'train.h5'"),
+        ({"heads": {}}, "heads: found 0 heads"),
+        ({"heads": "[unclosed"}, "option 'heads'"),
+    ],
+)
+def test_one_mistake_gives_one_problem(changes, expected):
+    (problem,) = problems(**changes)
+    assert expected in problem
+
+
+def test_stress_loss_needs_the_stress():
+    schedule = {0: {"name": "a", "start": 0, "end": 1, "loss": {"stress": 1.0}}}
+    (problem,) = problems(train_schedule=schedule)
+    assert "needs compute_stress: true" in problem
+    assert options(train_schedule=schedule, compute_stress=True).compute_stress
+
+
+def test_all_mistakes_are_reported_together():
+    found = problems(batchsize=1, lr="fast", name=..., train_schedule={1: {}})
+    assert len(found) == 4
+    with pytest.raises(ConfigurationError, match="2 problems in the configuration:\n  - "):
+        options(batchsize=1, lr="fast")
+
+
+def test_names_may_be_spelled_with_dashes_but_not_twice():
+    assert options(**{"batch-size": 4}).batch_size == 4
+    (problem,) = problems(**{"batch-size": 4, "batch_size": 5})
+    assert "given twice" in problem
+
+
+@pytest.mark.parametrize("name", ["swa", "max_num_epochs", "pair_repulsion", "enable_cueq"])
+def test_options_without_effect_are_accepted_and_remembered(name):
+    assert options(**{name: 1}).without_effect == (name,)
+
+
+def test_unknown_head_property_names_the_nearest():
+    heads = {"DFT": {"info_keys": {"total_charge": "q", "dipol": "mu"}, "arrays_keys": {}}}
+    (problem,) = problems(heads=heads)
+    assert "did you mean 'dipole'?" in problem

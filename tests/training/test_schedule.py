@@ -1,0 +1,113 @@
+"""The schedule: stages as written, and every mistake refused with its place and a hint."""
+
+import pytest
+
+from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.schedule import Stage, parse_schedule
+
+
+def stage(**changes):
+    block = {"name": "one", "start": 0, "end": 4, "loss": {"energy_per_atom": 1.0, "forces": 10.0}}
+    return {key: value for key, value in (block | changes).items() if value is not ...}
+
+
+def problems(schedule) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_schedule(schedule)
+    return caught.value.problems
+
+
+def test_two_stages_are_read_as_written():
+    schedule = {
+        0: stage(lr=0.02, readouts_lr=0.001),
+        1: stage(name="two", start=5, end=5, loss={"forces": {"weight": 3}}),
+    }
+    assert parse_schedule(schedule, default_lr=0.005) == (
+        Stage("one", 0, 4, {"energy_per_atom": 1.0, "forces": 10.0}, 0.02, {"readouts": 0.001}),
+        Stage("two", 5, 5, {"forces": 3.0}, 0.005, {}),
+    )
+
+
+def test_epochs_include_both_ends_and_a_single_epoch_is_trained():
+    (only,) = parse_schedule({0: stage(start=0, end=0)})
+    assert list(only.epochs) == [0]
+    assert list(Stage("b", 3, 5, {"forces": 1.0}).epochs) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(("written", "meant"), [("1e-3", 1e-3), (1, 1.0), ("1.0e-2", 1e-2)])
+def test_numbers_that_yaml_reads_as_text_or_integer_become_floats(written, meant):
+    block = stage(lr=written, readouts_lr=written, loss={"forces": written, "dipole": 1})
+    (parsed,) = parse_schedule({0: block})
+    assert (parsed.lr, parsed.group_lrs["readouts"], parsed.loss["forces"]) == (meant,) * 3
+    assert all(isinstance(weight, float) for weight in parsed.loss.values())
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (stage(loss={"force": 1.0}), "unknown loss term 'force'; did you mean 'forces'?"),
+        (stage(loss={"forces": "much"}), "loss term 'forces': expected a number, found 'much'"),
+        (stage(loss={"forces": True}), "loss term 'forces': expected a number, found True"),
+        (
+            stage(loss={"forces": {"weight": 1, "form": 1}}),
+            "loss term 'forces' takes no option 'form'",
+        ),
+        (stage(loss={"forces": {}}), "loss term 'forces': 'weight' is missing"),
+        (stage(loss={"forces": -1.0}), "loss term 'forces': the weight must be a finite number"),
+        (stage(loss={"forces": 0.0}), "no term has a weight above zero"),
+        (stage(loss={}), "loss: expected a mapping from loss terms to weights, found {}"),
+        (stage(loss=...), "'loss' is missing"),
+        (stage(name=...), "'name' is missing"),
+        (stage(end=...), "'end' is missing"),
+        (stage(start=0.5), "start: expected a whole number of epochs, found 0.5"),
+        (stage(end=-1), "epochs 0 to -1 (both included): expected 0 <= start <= end"),
+        (stage(lr=float("nan")), "lr must be a finite number >= 0, found nan"),
+        (stage(readouts_lr=-1), "readouts_lr must be a finite number >= 0, found -1.0"),
+        (stage(readout_lr=0.1), "unknown key 'readout_lr'; did you mean 'readouts_lr'?"),
+        (stage(los={}), "unknown key 'los'; did you mean 'loss'?"),
+        (stage(name="a/b"), "name 'a/b' becomes part of file names"),
+        (stage(fixed_point_training_options={"mode": "direct"}), "belongs to the model FixedPoint"),
+        ("all", "expected a mapping, found 'all'"),
+    ],
+)
+def test_mistakes_in_a_stage_name_the_stage(block, expected):
+    (problem,) = problems({0: block})
+    assert problem.startswith("train_schedule, stage 0: ")
+    assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ({"start": 4, "end": 9}, "stages 0 and 1 overlap: stage 1 must start at epoch 5"),
+        ({"start": 6, "end": 9}, "stages 0 and 1 leave a gap: stage 1 must start at epoch 5"),
+        ({"start": 5, "end": 9, "name": "one"}, "the name 'one' is used 2 times"),
+    ],
+)
+def test_stages_follow_each_other(second, expected):
+    (problem,) = problems({0: stage(), 1: stage(**({"name": "two"} | second))})
+    assert expected in problem
+
+
+def test_first_stage_starts_at_zero():
+    (problem,) = problems({0: stage(start=1)})
+    assert "start must be 0, found 1" in problem
+
+
+@pytest.mark.parametrize("indices", [(1, 0), (0, 2), ("0", "1"), (1,), (0, True)])
+def test_stages_are_numbered_from_zero_in_order(indices):
+    (problem,) = problems({index: stage() for index in indices})
+    assert "numbered 0, 1, 2, … in this order" in problem
+
+
+@pytest.mark.parametrize("schedule", [{}, None, [stage()]])
+def test_schedule_is_a_mapping(schedule):
+    assert "expected a mapping of stages" in problems(schedule)[0]
+
+
+def test_all_mistakes_are_reported_together():
+    found = problems({0: stage(loss={"force": 1, "dipol": 1}, lr="fast"), 1: stage(end=...)})
+    assert len(found) == 4
+    assert [text.split(":")[0] for text in found] == ["train_schedule, stage 0"] * 3 + [
+        "train_schedule, stage 1"
+    ]
