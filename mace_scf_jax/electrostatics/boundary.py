@@ -1,0 +1,88 @@
+"""Boundary conditions of the electrostatic problem, and the periodicities each one allows."""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+from jaxtyping import Bool
+
+
+class BoundaryError(ValueError):
+    """A structure's periodicity or cell does not fit the boundary condition."""
+
+
+class BoundaryMode(enum.StrEnum):
+    """How the electrostatic problem is closed at infinity."""
+
+    REALSPACE = "realspace"
+    """Open boundary: exact sum over pairs, no cell."""
+    PBC = "pbc"
+    """Periodic in three directions, conducting surroundings."""
+    SLAB = "slab"
+    """Periodic in x and y, with the dipole correction along the open axis z."""
+    MOLECULE_IN_BOX = "molecule_in_box"
+    """Isolated system in a periodic box, corrected for its images."""
+    MIXED_PERIODIC = "mixed_periodic"
+    """Chosen per graph from its pbc flags: TTT pbc, TTF slab, FFF molecule in a box."""
+    AUTO = "auto"
+    """`REALSPACE` if no structure is periodic, else `MIXED_PERIODIC`; resolved on the host."""
+
+
+OPEN = (False, False, False)
+SLAB = (True, True, False)
+PERIODIC = (True, True, True)
+
+ALLOWED_PBC: dict[BoundaryMode, tuple[tuple[bool, bool, bool], ...]] = {
+    BoundaryMode.REALSPACE: (OPEN,),
+    BoundaryMode.PBC: (PERIODIC,),
+    BoundaryMode.SLAB: (SLAB,),
+    BoundaryMode.MOLECULE_IN_BOX: (OPEN,),
+    BoundaryMode.MIXED_PERIODIC: (PERIODIC, SLAB, OPEN),
+    BoundaryMode.AUTO: (PERIODIC, SLAB, OPEN),
+}
+"""Periodicities (x, y, z) that each boundary condition is meant for."""
+
+
+def pbc_letters(pbc: Bool[np.ndarray, "3"]) -> str:
+    """Periodicity as three letters, such as ``TTF``."""
+    return "".join("T" if flag else "F" for flag in pbc)
+
+
+def check_pbc(pbc: Bool[np.ndarray, "*structures 3"], mode: BoundaryMode | str) -> None:
+    """Refuse periodicities that a boundary condition is not meant for.
+
+    Args:
+        pbc: periodicity along x, y, z of one or more structures (host array).
+        mode: boundary condition.
+
+    Raises:
+        BoundaryError: a structure has another periodicity; names the first one.
+    """
+    mode = BoundaryMode(mode)
+    allowed = ALLOWED_PBC[mode]
+    for index, flags in enumerate(np.asarray(pbc, dtype=bool).reshape(-1, 3)):
+        if tuple(flags.tolist()) not in allowed:
+            raise BoundaryError(
+                f"structure {index} has pbc {pbc_letters(flags)}, incompatible with the boundary "
+                f"condition {mode.value!r}, which allows "
+                f"{', '.join(pbc_letters(np.array(pattern)) for pattern in allowed)}"
+            )
+
+
+def resolve_boundary(
+    mode: BoundaryMode | str, pbc: Bool[np.ndarray, "*structures 3"]
+) -> BoundaryMode:
+    """Replace ``auto`` by the boundary condition that fits a set of structures.
+
+    Args:
+        mode: boundary condition, possibly ``auto``.
+        pbc: periodicity along x, y, z of the structures (host array).
+
+    Returns:
+        ``mode`` itself unless it is ``auto``.
+    """
+    mode = BoundaryMode(mode)
+    if mode is not BoundaryMode.AUTO:
+        return mode
+    return BoundaryMode.MIXED_PERIODIC if np.any(pbc) else BoundaryMode.REALSPACE

@@ -1,0 +1,148 @@
+"""Gaussian multipoles with open boundary: exact sums over the pairs of one system.
+
+A unit-moment Gaussian multipole is φ_lm(r - r_i) = R_lm(∇_i)/(2l-1)!! G_σ(r - r_i), so a pair
+interacts like derivatives of the interaction of two Gaussian charges,
+
+    U_ij = A Σ p_a p_b R_a(∇_i) R_b(∇_j) / ((2l_a-1)!! (2l_b-1)!!) · erf(β r)/r,
+
+with r = r_i - r_j and β² = 1/(2(σ_i² + σ_j²)). With B_n = (-1/r d/dr)^n erf(βr)/r, Hobson's theorem
+for a homogeneous polynomial P of degree n,
+
+    P(∇) B_0 = Σ_k 1/(2^k k!) · (∇²)^k P(r) · (-1)^(n-k) B_{n-k}(r),
+
+gives closed forms of any degree: polynomials, made once on the host, times B_n. Since
+B_n = 2β/√π (2β²)^n F_n(β²r²) with the Boys functions F_n, they are smooth at r = 0, and an atom's
+interaction with itself is the same formula at r = 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mace_scf_jax.electrostatics import polynomials
+from mace_scf_jax.electrostatics.boys import boys_functions
+from mace_scf_jax.electrostatics.gaussians import odd_double_factorial
+from mace_scf_jax.electrostatics.harmonics import SOLID_HARMONICS, degrees
+from mace_scf_jax.electrostatics.polynomials import Exponents
+from mace_scf_jax.units import COULOMB_CONSTANT
+
+RadialTerm = tuple[int, Exponents]
+"""Order n of B_n and the monomial that multiplies it."""
+
+
+@functools.cache
+def _interaction_table(
+    receiver_max_l: int, source_max_l: int
+) -> tuple[tuple[RadialTerm, ...], Float[np.ndarray, "terms receivers sources"]]:
+    """Hobson's theorem for every pair of components: the terms and their coefficients."""
+    receivers = [harmonic for block in SOLID_HARMONICS[: receiver_max_l + 1] for harmonic in block]
+    sources = [harmonic for block in SOLID_HARMONICS[: source_max_l + 1] for harmonic in block]
+    coefficients: dict[RadialTerm, Float[np.ndarray, "receivers sources"]] = {}
+    for a, receiver_l in enumerate(degrees(receiver_max_l)):
+        for b, source_l in enumerate(degrees(source_max_l)):
+            # ∇_j = -∇_i gives the sign of the source's degree.
+            scale = (-1.0) ** source_l / (
+                odd_double_factorial(receiver_l) * odd_double_factorial(source_l)
+            )
+            total_l = receiver_l + source_l
+            polynomial = polynomials.multiply(receivers[a], sources[b])
+            for k in range(total_l // 2 + 1):
+                order = total_l - k
+                factor = scale * (-1.0) ** order / (2.0**k * math.factorial(k))
+                for exponents, coefficient in polynomial.items():
+                    table = coefficients.setdefault(
+                        (order, exponents), np.zeros((len(receivers), len(sources)))
+                    )
+                    table[a, b] += factor * coefficient
+                polynomial = polynomials.laplacian(polynomial)
+    largest = max(np.abs(table).max() for table in coefficients.values())
+    kept = {
+        term: table
+        for term, table in sorted(coefficients.items())
+        if np.abs(table).max() > 1e-14 * largest
+    }
+    return tuple(kept), np.stack(list(kept.values()))
+
+
+def _radial_functions(
+    squared_distance: Float[Array, "*pairs"], max_order: int, inverse_length_squared: float
+) -> list[Float[Array, "*pairs"]]:
+    """B_n(r) = (-1/r d/dr)^n erf(βr)/r for n = 0 … max_order, in Å^-(2n+1)."""
+    prefactor = 2.0 * math.sqrt(inverse_length_squared / math.pi)
+    boys = boys_functions(inverse_length_squared * squared_distance, max_order)
+    return [
+        prefactor * (2.0 * inverse_length_squared) ** order * value
+        for order, value in enumerate(boys)
+    ]
+
+
+def project_potential(
+    receiver_positions: Float[Array, "receivers 3"],
+    source_positions: Float[Array, "sources 3"],
+    multipoles: Float[Array, "sources components"],
+    *,
+    width: float,
+    max_l: int,
+    receiver_width: float,
+    receiver_max_l: int,
+) -> Float[Array, "receivers receiver_components"]:
+    """Potential of Gaussian multipoles projected on unit-moment Gaussians at other points.
+
+    Args:
+        receiver_positions: centres of the receivers in Å.
+        source_positions: atomic positions in Å; may coincide with receivers.
+        multipoles: atomic multipoles in e Å^l; zero for padding atoms.
+        width: σ of the sources in Å.
+        max_l: highest degree of the sources.
+        receiver_width: σ of the receivers in Å; 0 gives the potential and its derivatives.
+        receiver_max_l: highest degree of the receivers.
+
+    Returns:
+        ∫ V φ_lm in V/Å^l.
+    """
+    terms, table = _interaction_table(receiver_max_l, max_l)
+    displacements = receiver_positions[:, None, :] - source_positions[None, :, :]
+    radial = _radial_functions(
+        jnp.sum(displacements * displacements, axis=-1),
+        max(order for order, _ in terms),
+        0.5 / (width**2 + receiver_width**2),
+    )
+    monomials = polynomials.monomials(displacements, {exponents for _, exponents in terms})
+    basis = jnp.stack([radial[order] * monomials[exponents] for order, exponents in terms], axis=-1)
+    weights = jnp.einsum("tab,jb->jta", jnp.asarray(table, dtype=multipoles.dtype), multipoles)
+    return COULOMB_CONSTANT * jnp.einsum("ijt,jta->ia", basis, weights)
+
+
+def energy(
+    positions: Float[Array, "atoms 3"],
+    multipoles: Float[Array, "atoms components"],
+    *,
+    width: float,
+    max_l: int,
+) -> Float[Array, ""]:
+    """Coulomb energy of one system in vacuum, each Gaussian's own energy included.
+
+    Args:
+        positions: atomic positions in Å.
+        multipoles: atomic multipoles in e Å^l; zero for padding atoms.
+        width: σ of the Gaussians in Å.
+        max_l: highest degree of the multipoles.
+
+    Returns:
+        ½ Σ_ij U_ij in eV.
+    """
+    potentials = project_potential(
+        positions,
+        positions,
+        multipoles,
+        width=width,
+        max_l=max_l,
+        receiver_width=width,
+        receiver_max_l=max_l,
+    )
+    return 0.5 * jnp.sum(multipoles * potentials)

@@ -1,0 +1,98 @@
+"""Settings of the electrostatic energy and of the field features, validated when made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from mace_scf_jax.electrostatics.boundary import BoundaryMode
+from mace_scf_jax.electrostatics.harmonics import MAX_L, num_components
+
+
+class ElectrostaticsSettingsError(ValueError):
+    """A setting of the electrostatics has a value that makes no sense."""
+
+
+def _require_degree(name: str, value: int) -> None:
+    if not isinstance(value, int) or not 0 <= value <= MAX_L:
+        raise ElectrostaticsSettingsError(
+            f"{name} must be an integer from 0 to {MAX_L}, found {value!r}"
+        )
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0.0):
+        raise ElectrostaticsSettingsError(f"{name} must be positive and finite, found {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldFeatureSettings:
+    """Field features: the potential projected on Gaussian receivers at each atom."""
+
+    max_l: int
+    """Highest degree of the receivers."""
+    widths: tuple[float, ...]
+    """Widths σ_n of the receivers in Å."""
+    include_self_interaction: bool = False
+    """Whether an atom's own Gaussian contributes to its features."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(float(width) for width in self.widths))
+        _require_degree("features.max_l", self.max_l)
+        if not self.widths:
+            raise ElectrostaticsSettingsError("features.widths must name at least one width")
+        for width in self.widths:
+            _require_positive("features.widths", width)
+
+    @property
+    def num_features(self) -> int:
+        """Number of features per atom."""
+        return len(self.widths) * num_components(self.max_l)
+
+
+@dataclasses.dataclass(frozen=True)
+class ElectrostaticsSettings:
+    """Density of Gaussian multipoles, boundary condition and reciprocal-space resolution."""
+
+    max_l: int
+    """Highest degree of the atomic multipoles."""
+    smearing_width: float
+    """Width σ of the atomic Gaussians in Å."""
+    kspace_cutoff_factor: float = 1.25
+    """Scales the reciprocal-space cutoff."""
+    boundary: BoundaryMode = BoundaryMode.MIXED_PERIODIC
+    """Boundary condition (a `BoundaryMode` or its name)."""
+    include_self_interaction: bool = True
+    """Whether the energy contains each Gaussian's interaction with itself."""
+    features: FieldFeatureSettings | None = None
+    """Field features, if a model uses them; their widths and degree enter the cutoff."""
+    molecule_exponent: float = 1.0 / 3.0
+    """Exponent in L = Ω^x of the molecule correction (the PyTorch reference rounds 1/3)."""
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "boundary", BoundaryMode(self.boundary))
+        except ValueError as error:
+            raise ElectrostaticsSettingsError(
+                f"boundary must be one of {', '.join(mode.value for mode in BoundaryMode)}, "
+                f"found {self.boundary!r}"
+            ) from error
+        _require_degree("max_l", self.max_l)
+        _require_positive("smearing_width", self.smearing_width)
+        _require_positive("kspace_cutoff_factor", self.kspace_cutoff_factor)
+        _require_positive("molecule_exponent", self.molecule_exponent)
+
+    @property
+    def num_multipoles(self) -> int:
+        """Number of multipole components per atom."""
+        return num_components(self.max_l)
+
+    @property
+    def kspace_cutoff(self) -> float:
+        """Largest |k| in 1/Å, set by the narrowest Gaussian and the highest degree in use."""
+        widths = (self.smearing_width,)
+        highest_l = self.max_l
+        if self.features is not None:
+            widths += self.features.widths
+            highest_l = max(highest_l, self.features.max_l)
+        return self.kspace_cutoff_factor * 0.75 * 3.0 / min(widths) * (highest_l + 1) ** 0.3

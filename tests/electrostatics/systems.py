@@ -1,0 +1,176 @@
+"""Batches for the electrostatics tests: from reference files and from a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mace_scf_jax.data.reciprocal import half_space_indices
+from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
+from mace_scf_jax.graph import Graph
+
+REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "electrostatics"
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """One structure with multipoles, on the host."""
+
+    positions: np.ndarray
+    multipoles: np.ndarray
+    cell: np.ndarray
+    pbc: tuple[bool, bool, bool] = (True, True, True)
+
+    def replace(self, **changes) -> System:
+        return dataclasses.replace(self, **changes)
+
+
+def random_system(
+    seed: int,
+    num_atoms: int,
+    *,
+    max_l: int = 1,
+    pbc: tuple[bool, bool, bool] = (True, True, True),
+    length: float = 8.0,
+    skew: float = 1.0,
+) -> System:
+    """A charged random structure in a skewed cell."""
+    rng = np.random.default_rng(seed)
+    return System(
+        positions=rng.uniform(0.1, 0.9, (num_atoms, 3)) * length,
+        multipoles=0.5 * rng.normal(size=(num_atoms, (max_l + 1) ** 2)),
+        cell=length * np.eye(3) + skew * np.tril(rng.normal(size=(3, 3)), -1),
+        pbc=pbc,
+    )
+
+
+def batch(
+    systems: list[System],
+    cutoff: float | None,
+    *,
+    padding_atoms: int = 0,
+    padding_graphs: int = 0,
+    padding_slots: int = 0,
+    padding_k: int = 0,
+) -> tuple[Graph, np.ndarray]:
+    """Pad systems to one graph batch and the flat multipoles that belong to it.
+
+    Without cutoff there are no reciprocal vectors. Padding values are deliberately absurd.
+    """
+    counts = [len(system.positions) for system in systems]
+    num_graphs = len(systems) + padding_graphs
+    num_atoms = sum(counts) + padding_atoms
+    num_slots = max(counts) + padding_slots
+    indices = [
+        np.zeros((0, 3), int) if cutoff is None else half_space_indices(system.cell, cutoff)
+        for system in systems
+    ]
+    num_k = max(len(index) for index in indices) + padding_k
+    num_components = systems[0].multipoles.shape[1]
+
+    positions = np.full((num_atoms, 3), 1e3)
+    multipoles = np.full((num_atoms, num_components), 7.0)
+    atom_graph = np.full(num_atoms, num_graphs - 1)
+    cell = np.zeros((num_graphs, 3, 3))
+    pbc = np.zeros((num_graphs, 3), bool)
+    slots = np.zeros((num_graphs, num_slots), int)
+    slot_mask = np.zeros((num_graphs, num_slots), bool)
+    slot_of_atom = np.zeros(num_atoms, int)
+    k_indices = np.zeros((num_graphs, num_k, 3), int)
+    k_mask = np.zeros((num_graphs, num_k), bool)
+    start = 0
+    for index, system in enumerate(systems):
+        count = counts[index]
+        atoms = np.arange(start, start + count)
+        positions[atoms] = system.positions
+        multipoles[atoms] = system.multipoles
+        atom_graph[atoms] = index
+        cell[index] = system.cell
+        pbc[index] = system.pbc
+        slots[index, :count] = atoms
+        slot_mask[index, :count] = True
+        slot_of_atom[atoms] = np.arange(count)
+        k_indices[index, : len(indices[index])] = indices[index]
+        k_mask[index, : len(indices[index])] = True
+        start += count
+    atom_mask = np.arange(num_atoms) < sum(counts)
+    graph = Graph(
+        positions=positions,
+        species=np.zeros(num_atoms, int),
+        atom_graph=atom_graph,
+        atom_mask=atom_mask,
+        senders=np.zeros(0, int),
+        receivers=np.zeros(0, int),
+        cell_shifts=np.zeros((0, 3), int),
+        edge_mask=np.zeros(0, bool),
+        cell=cell,
+        pbc=pbc,
+        graph_mask=np.arange(num_graphs) < len(systems),
+        total_charge=np.zeros(num_graphs),
+        fermi_level=np.zeros(num_graphs),
+        external_field=np.zeros((num_graphs, 3)),
+        slots=slots,
+        slot_mask=slot_mask,
+        slot_of_atom=slot_of_atom,
+        k_indices=k_indices,
+        k_mask=k_mask,
+        atom_data={},
+        labels={},
+        weights={},
+        config_weight=np.ones(num_graphs),
+    )
+    return graph, multipoles
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceCase:
+    """One file of reference numbers."""
+
+    name: str
+    settings: ElectrostaticsSettings
+    graph: Graph
+    multipoles: np.ndarray
+    outputs: dict[str, np.ndarray]
+
+
+REFERENCE_NAMES = sorted(path.stem for path in REFERENCE.glob("*.npz"))
+
+
+def load_reference(name: str) -> ReferenceCase:
+    """Read one reference file as settings, batch and expected outputs."""
+    with np.load(REFERENCE / f"{name}.npz") as file:
+        arrays = dict(file)
+    meta = json.loads(str(arrays.pop("meta")))
+    settings = ElectrostaticsSettings(
+        max_l=meta["max_l"],
+        smearing_width=meta["sigma"],
+        boundary=meta["mode"],
+        kspace_cutoff_factor=meta.get("kspace_cutoff_factor", 1.25),
+        include_self_interaction=meta["include_self_interaction"],
+        features=FieldFeatureSettings(
+            max_l=meta["feature_max_l"],
+            widths=tuple(meta["feature_widths"]),
+            include_self_interaction=meta["include_field_si"],
+        ),
+    )
+    periodic = meta["mode"] != "realspace"
+    if periodic:
+        np.testing.assert_allclose(settings.kspace_cutoff, meta["kspace_cutoff"], rtol=1e-14)
+    graph_index = arrays["in_graph_index"]
+    systems = [
+        System(
+            positions=arrays["in_positions"][graph_index == index],
+            multipoles=arrays["in_multipoles"][graph_index == index],
+            cell=arrays["in_cell"][index] if periodic else np.zeros((3, 3)),
+            pbc=tuple(arrays["in_pbc"][index]) if periodic else (False, False, False),
+        )
+        for index in range(graph_index.max() + 1)
+    ]
+    graph, multipoles = batch(systems, settings.kspace_cutoff if periodic else None)
+    outputs = {
+        key.removeprefix("out_"): value for key, value in arrays.items() if key.startswith("out_")
+    }
+    return ReferenceCase(name, settings, graph, multipoles, outputs)
