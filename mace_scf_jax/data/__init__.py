@@ -1,0 +1,1 @@
+"""From labelled structures in files to padded batches, on the host with NumPy."""

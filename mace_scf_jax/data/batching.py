@@ -1,0 +1,214 @@
+"""Batches of structures in few padded sizes, for training, evaluation and prediction."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import DTypeLike, Int
+
+from mace_scf_jax.data.collate import collate
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.sizes import BatchSizes, Layout, choose_buckets, merge, required_sizes
+from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.graph import Graph
+
+__all__ = [
+    "BatchLoader",
+    "BatchSizes",
+    "IndexedBatch",
+    "batches_by_size",
+    "collate",
+    "required_sizes",
+    "share_buckets",
+]
+
+_OBSERVED_BATCHES = 256
+
+
+class BatchLoader:
+    """Padded batches of a data set, epoch by epoch.
+
+    Epoch n is a pure function of the seed and n, so a run can resume at any batch. The padded
+    sizes, `buckets`, are chosen once from the batches of the first epochs; when the order is
+    shuffled, the last bucket holds any batch that could occur.
+    """
+
+    def __init__(
+        self,
+        structures: Sequence[Structure],
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        layout: Layout = "flat",
+        dtype: DTypeLike = np.float64,
+        max_buckets: int = 4,
+    ) -> None:
+        """Choose the batch sizes for a data set.
+
+        Args:
+            structures: at least one.
+            batch_size: structures in a batch.
+            shuffle: whether each epoch has its own random order.
+            seed: of the random orders.
+            drop_last: whether a last batch with fewer structures is left out. A data set smaller
+                than one batch is one smaller batch all the same, never no batch.
+            layout: order of the edges.
+            dtype: of the real numbers.
+            max_buckets: largest number of different padded sizes.
+
+        Raises:
+            DataError: if there are no structures, or for a batch size below 1.
+        """
+        if not structures:
+            raise DataError("data set: found no structures")
+        if batch_size < 1:
+            raise DataError(f"batch_size: found {batch_size}, expected at least 1")
+        self.structures = tuple(structures)
+        self.batch_size = min(batch_size, len(self.structures))
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.layout: Layout = layout
+        self.dtype = dtype
+        self._sizes = [required_sizes([entry], layout) for entry in self.structures]
+        self.buckets = choose_buckets(
+            [*self.observed_sizes(), self.largest_sizes()], max_buckets=max_buckets
+        )
+        """Padded sizes of the batches, by increasing work."""
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        whole, rest = divmod(len(self.structures), self.batch_size)
+        return whole if self.drop_last or rest == 0 else whole + 1
+
+    def batch_indices(self, epoch: int) -> list[Int[np.ndarray, "structures"]]:
+        """Positions in the data set of the structures of each batch of an epoch."""
+        order = np.arange(len(self.structures))
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        return [
+            order[start * self.batch_size : (start + 1) * self.batch_size]
+            for start in range(len(self))
+        ]
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Graph]:
+        """The batches of an epoch, from batch number `start` on."""
+        for indices in self.batch_indices(epoch)[start:]:
+            yield collate(
+                [self.structures[index] for index in indices],
+                self.bucket_of(indices),
+                dtype=self.dtype,
+            )
+
+    def bucket_of(self, indices: Int[np.ndarray, "structures"]) -> BatchSizes:
+        """The first bucket that holds a batch of these structures."""
+        needed = self._batch_sizes(indices)
+        return next(bucket for bucket in self.buckets if bucket.holds(needed))
+
+    def observed_sizes(self) -> list[BatchSizes]:
+        """Exact sizes of the batches of the first epochs, or of the only one without shuffling."""
+        epochs = itertools.count() if self.shuffle else range(1)
+        batches = (indices for epoch in epochs for indices in self.batch_indices(epoch))
+        limit = max(_OBSERVED_BATCHES, len(self)) if self.shuffle else None
+        return [self._batch_sizes(indices) for indices in itertools.islice(batches, limit)]
+
+    def largest_sizes(self) -> BatchSizes:
+        """Sizes that hold every batch that any epoch can have."""
+        if not self.shuffle:
+            return merge(self.observed_sizes())
+        count = self.batch_size
+        return _combined(
+            atoms=sorted((entry.atoms for entry in self._sizes), reverse=True)[:count],
+            edges=sorted((entry.edges for entry in self._sizes), reverse=True)[:count],
+            largest=merge(self._sizes),
+            graphs=count,
+        )
+
+    def _batch_sizes(self, indices: np.ndarray) -> BatchSizes:
+        """Exact sizes of a batch, with room for the full number of graphs."""
+        members = [self._sizes[index] for index in indices]
+        return _combined(
+            atoms=[entry.atoms for entry in members],
+            edges=[entry.edges for entry in members],
+            largest=merge(members),
+            graphs=self.batch_size,
+        )
+
+
+def share_buckets(loaders: Sequence[BatchLoader], *, max_buckets: int = 4) -> None:
+    """Give several loaders the same few padded sizes, so that one compilation serves them all.
+
+    Args:
+        loaders: of one layout; their `buckets` are replaced.
+        max_buckets: largest number of different padded sizes.
+    """
+    observed = [sizes for loader in loaders for sizes in loader.observed_sizes()]
+    largest = merge(loader.largest_sizes() for loader in loaders)
+    buckets = choose_buckets([*observed, largest], max_buckets=max_buckets)
+    for loader in loaders:
+        loader.buckets = buckets
+
+
+class IndexedBatch(NamedTuple):
+    """A batch with the original positions of its structures."""
+
+    indices: Int[np.ndarray, "structures"]
+    graph: Graph
+
+
+def batches_by_size(
+    structures: Sequence[Structure],
+    *,
+    batch_size: int = 64,
+    max_atoms: int | None = None,
+    layout: Layout = "flat",
+    dtype: DTypeLike = np.float64,
+    labels: bool = False,
+) -> Iterator[IndexedBatch]:
+    """Batches of structures of similar size, each structure once, for prediction.
+
+    Structures whose numbers of atoms lie between the same two powers of two are batched together
+    and padded to one size, so there are few sizes however different the structures are.
+
+    Args:
+        structures: any number.
+        batch_size: most structures in a batch.
+        max_atoms: most atoms in a batch of several structures; None for no limit.
+        layout: order of the edges.
+        dtype: of the real numbers.
+        labels: whether to include reference values and weights.
+    """
+    classes: dict[int, list[int]] = defaultdict(list)
+    for index, entry in enumerate(structures):
+        classes[(entry.num_atoms - 1).bit_length()].append(index)
+    for _, members in sorted(classes.items()):
+        largest = max(structures[index].num_atoms for index in members)
+        count = batch_size if max_atoms is None else min(batch_size, max_atoms // largest)
+        count = max(1, count)
+        chunks = [np.array(members[i : i + count]) for i in range(0, len(members), count)]
+        batches = [[structures[index] for index in chunk] for chunk in chunks]
+        sizes = merge(required_sizes(batch, layout) for batch in batches).rounded()
+        for chunk, batch in zip(chunks, batches, strict=True):
+            yield IndexedBatch(chunk, collate(batch, sizes, dtype=dtype, labels=labels))
+
+
+def _combined(
+    *, atoms: Sequence[int], edges: Sequence[int], largest: BatchSizes, graphs: int
+) -> BatchSizes:
+    """Sizes of a batch from those of its structures, each of which counts one padding atom."""
+    total_atoms = sum(atoms) - len(atoms) + 1
+    per_atom = largest.neighbours_per_atom
+    return BatchSizes(
+        atoms=total_atoms,
+        edges=sum(edges) if per_atom is None else total_atoms * per_atom,
+        graphs=graphs + 1,
+        slots=largest.slots,
+        kvectors=largest.kvectors,
+        neighbours_per_atom=per_atom,
+    )

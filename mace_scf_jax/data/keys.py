@@ -1,0 +1,140 @@
+"""Which key of a file holds which property: the `heads` block of a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.properties import PROPERTIES, Place
+
+NOT_IN_FILE = "none"
+"""Key that stands for "this property is not in the file"."""
+
+_COMPLETED_INFO = {"energy": NOT_IN_FILE, "stress": NOT_IN_FILE, "head": "head"}
+_COMPLETED_ARRAYS = {"forces": NOT_IN_FILE}
+
+
+@dataclasses.dataclass(frozen=True)
+class KeySpecification:
+    """Keys of `atoms.info` and `atoms.arrays` by the canonical name of the property.
+
+    The order of the names is the order in which properties are listed in summaries.
+    """
+
+    info_keys: Mapping[str, str]
+    arrays_keys: Mapping[str, str]
+    completed: frozenset[str] = frozenset()
+    """Names that the user did not write and that were added."""
+
+    def __post_init__(self) -> None:
+        for place, mapping in (("info", self.info_keys), ("arrays", self.arrays_keys)):
+            for name, key in mapping.items():
+                _check_entry(place, name, key)
+        twice = sorted(set(self.info_keys) & set(self.arrays_keys))
+        if twice:
+            raise DataError(f"{_quoted(twice)} found in both info_keys and arrays_keys")
+
+    @classmethod
+    def from_heads(cls, heads: Mapping[str, Any]) -> KeySpecification:
+        """The specification written in a `heads` block, completed.
+
+        Missing `energy`, `stress` and `forces` are taken as not in the file. The name of the head
+        has no meaning.
+
+        Args:
+            heads: `{any name: {"info_keys": {name: key}, "arrays_keys": {name: key}}}`.
+
+        Raises:
+            DataError: for anything but one head with exactly these two members, unknown names,
+                names in the wrong place, or a missing `total_charge`.
+        """
+        if not isinstance(heads, Mapping):
+            raise DataError(f"heads: found {type(heads).__name__}, expected a mapping")
+        if len(heads) != 1:
+            raise DataError(
+                f"heads: found {len(heads)} heads ({_quoted(heads)}), expected exactly one"
+            )
+        name, members = next(iter(heads.items()))
+        if not isinstance(members, Mapping) or set(members) != {"info_keys", "arrays_keys"}:
+            found = _quoted(members) if isinstance(members, Mapping) else repr(members)
+            raise DataError(
+                f"heads, {name}: found {found}, expected exactly 'info_keys' and 'arrays_keys'"
+            )
+        info = _user_mapping(members["info_keys"], f"heads, {name}, info_keys")
+        arrays = _user_mapping(members["arrays_keys"], f"heads, {name}, arrays_keys")
+        # The user's entries first: a wrong name should be reported before a missing one.
+        cls(info_keys=info, arrays_keys=arrays)
+        if "total_charge" not in info:
+            raise DataError(
+                f"heads, {name}, info_keys: found no total_charge, which every model needs; "
+                "map `total_charge: total_charge` when everything is neutral"
+            )
+        added_info = {k: v for k, v in _COMPLETED_INFO.items() if k not in info}
+        added_arrays = {k: v for k, v in _COMPLETED_ARRAYS.items() if k not in arrays}
+        return cls(
+            info_keys=info | added_info,
+            arrays_keys=arrays | added_arrays,
+            completed=frozenset(added_info) | frozenset(added_arrays),
+        )
+
+    def items(self) -> list[tuple[str, Place, str]]:
+        """All (name, place, key), info first, in the order written."""
+        return [(name, "info", key) for name, key in self.info_keys.items()] + [
+            (name, "arrays", key) for name, key in self.arrays_keys.items()
+        ]
+
+    def names(self) -> list[str]:
+        """Canonical names of all properties, in the order written."""
+        return [name for name, _, _ in self.items()]
+
+    def key_of(self, name: str) -> str | None:
+        """Key of a property in the file; None where it is not mapped or mapped to `none`."""
+        key = self.info_keys.get(name, self.arrays_keys.get(name))
+        return None if key == NOT_IN_FILE else key
+
+
+def nearest(name: str, candidates: Any) -> str | None:
+    """The candidate most like `name`, or None if none is like it."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return by_lower[matches[0]] if matches else None
+
+
+def _user_mapping(mapping: Any, where: str) -> dict[str, str]:
+    """A copy of a name-to-key mapping from user input; an empty entry (null) means `none`."""
+    if mapping is None:
+        return {}
+    if not isinstance(mapping, Mapping):
+        raise DataError(f"{where}: found {mapping!r}, expected a mapping from name to key")
+    return {name: NOT_IN_FILE if key is None else key for name, key in mapping.items()}
+
+
+def _check_entry(place: Place, name: Any, key: Any) -> None:
+    """Refuse unknown names, names in the wrong place and keys that are not text."""
+    if name not in PROPERTIES:
+        guess = nearest(str(name), PROPERTIES)
+        hint = f"did you mean {guess!r}? " if guess else ""
+        raise DataError(
+            f"{place}_keys: found the unknown property {name!r}; {hint}"
+            f"known properties: {', '.join(PROPERTIES)}"
+        )
+    if place not in PROPERTIES[name].places:
+        expected = " or ".join(f"{other}_keys" for other in PROPERTIES[name].places)
+        raise DataError(f"{place}_keys: found {name!r}, which belongs in {expected}")
+    if not isinstance(key, str) or not key:
+        raise DataError(f"{place}_keys, {name}: found {key!r}, expected the name of a key")
+
+
+def _quoted(names: Any) -> str:
+    """Names for a message."""
+    return ", ".join(repr(name) for name in names) or "nothing"
+
+
+PREDICTION_KEYS = KeySpecification(
+    info_keys={name: name for name in ("total_charge", "fermi_level", "external_field")},
+    arrays_keys={name: name for name in ("charges", "enegs", "hardness")},
+)
+"""Keys under which the inputs of a model are looked for in structures to predict."""

@@ -1,0 +1,60 @@
+"""Choice of reciprocal lattice vectors on the host."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mace_scf_jax.data.cells import volume
+from mace_scf_jax.data.errors import DataError
+
+
+def half_space_indices(
+    cell: Float[np.ndarray, "3 3"], cutoff: float
+) -> Int[np.ndarray, "kvectors 3"]:
+    """Integer indices n of the reciprocal vectors k = n B with 0 < |k| ≤ cutoff, one of each ±k.
+
+    B = 2π A^{-T} for the cell A. Of each pair the one whose first non-zero index is positive is
+    kept. The order is lexicographic, so it does not depend on rounding.
+
+    Args:
+        cell: lattice vectors as rows, Å, of either handedness.
+        cutoff: largest |k|, 1/Å.
+
+    Returns:
+        The indices, int32 and read-only.
+
+    Raises:
+        DataError: if the cell has no volume or the cutoff is not positive and finite.
+    """
+    cell = np.ascontiguousarray(cell, dtype=np.float64)
+    lengths = np.linalg.norm(cell, axis=1)
+    if not np.all(np.isfinite(cell)) or not volume(cell) > 1e-12 * np.prod(lengths):
+        raise DataError(
+            f"cell: found {cell.tolist()}, which encloses no volume; reciprocal vectors need three "
+            "independent lattice vectors, also along open directions"
+        )
+    if not (np.isfinite(cutoff) and cutoff > 0.0):
+        raise DataError(f"reciprocal cutoff: found {cutoff}, expected a positive number in 1/Å")
+    return _indices(cell.tobytes(), float(cutoff))
+
+
+@functools.lru_cache(maxsize=1024)
+def _indices(cell_bytes: bytes, cutoff: float) -> np.ndarray:
+    """The indices for a cell given by its bytes: structures in equal cells share one array."""
+    cell = np.frombuffer(cell_bytes, dtype=np.float64).reshape(3, 3)
+    # |n_i| = |k · a_i| / 2π ≤ cutoff |a_i| / 2π
+    bounds = np.floor(cutoff * np.linalg.norm(cell, axis=1) / (2.0 * np.pi)).astype(int)
+    first = np.arange(0, bounds[0] + 1)
+    second = np.arange(-bounds[1], bounds[1] + 1)
+    third = np.arange(-bounds[2], bounds[2] + 1)
+    candidates = np.stack(np.meshgrid(first, second, third, indexing="ij"), axis=-1).reshape(-1, 3)
+    # The origin sits in the middle of the plane n_0 = 0; what follows it is the half space.
+    candidates = candidates[(len(second) * len(third)) // 2 + 1 :]
+    reciprocal = 2.0 * np.pi * np.linalg.inv(cell).T
+    within = np.sum((candidates @ reciprocal) ** 2, axis=1) <= cutoff**2
+    indices = candidates[within].astype(np.int32)
+    indices.flags.writeable = False
+    return indices

@@ -1,0 +1,165 @@
+"""Sizes of padded batches, and the choice of few sizes that hold many batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.structure import Structure
+
+Layout = Literal["flat", "per_atom"]
+"""Order of the edges: sorted by receiver, or padded to the same number for every atom."""
+
+_STEPS_PER_DOUBLING = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSizes:
+    """Length of every padded axis of a batch, padding included."""
+
+    atoms: int
+    edges: int
+    graphs: int
+    slots: int
+    kvectors: int
+    neighbours_per_atom: int | None = None
+    """Edges of each atom in the layout "per_atom"; None for the layout "flat"."""
+
+    def __post_init__(self) -> None:
+        minima = {"atoms": 1, "edges": 1, "graphs": 1, "slots": 1, "kvectors": 0}
+        for name, minimum in minima.items():
+            if getattr(self, name) < minimum:
+                raise DataError(
+                    f"batch sizes, {name}: found {getattr(self, name)}, expected at least {minimum}"
+                )
+        if self.neighbours_per_atom is not None and (
+            self.neighbours_per_atom < 1 or self.edges != self.atoms * self.neighbours_per_atom
+        ):
+            raise DataError(
+                f"batch sizes: found {self.edges} edges for {self.atoms} atoms with "
+                f"{self.neighbours_per_atom} neighbours each, expected their product"
+            )
+
+    def holds(self, other: BatchSizes) -> bool:
+        """Whether a batch that needs `other` fits."""
+        return self == merge((self, other))
+
+    def rounded(self) -> BatchSizes:
+        """Sizes rounded up to a geometric series, so that few different sizes occur."""
+        return _with_layout(
+            atoms=round_up(self.atoms),
+            edges=round_up(self.edges),
+            graphs=self.graphs,
+            slots=round_up(self.slots),
+            kvectors=round_up(self.kvectors),
+            neighbours_per_atom=self.neighbours_per_atom,
+        )
+
+    def work(self) -> float:
+        """Rough relative cost of evaluating a batch, in units of one edge.
+
+        An atom (products, mixing) counts like 20 edges, a pair of slot and reciprocal vector
+        like a twentieth: only good for weighing the padding of different axes.
+        """
+        return self.edges + 20.0 * self.atoms + 0.05 * self.graphs * self.slots * self.kvectors
+
+
+def round_up(size: int) -> int:
+    """The next size in a series of 16 steps per doubling, at most 1/16 above `size`."""
+    step = 1
+    while size > 2 * _STEPS_PER_DOUBLING * step:
+        step *= 2
+    return -(-size // step) * step
+
+
+def required_sizes(structures: Sequence[Structure], layout: Layout = "flat") -> BatchSizes:
+    """Smallest sizes that hold these structures, one padding atom and one padding graph."""
+    if not structures:
+        raise DataError("batch: found no structures")
+    neighbours = [int(entry.neighbour_counts().max()) for entry in structures]
+    return _with_layout(
+        atoms=sum(entry.num_atoms for entry in structures) + 1,
+        edges=max(1, sum(entry.num_edges for entry in structures)),
+        graphs=len(structures) + 1,
+        slots=max(entry.num_atoms for entry in structures),
+        kvectors=max(entry.num_kvectors for entry in structures),
+        neighbours_per_atom=None if layout == "flat" else max(1, *neighbours),
+    )
+
+
+def merge(sizes: Iterable[BatchSizes]) -> BatchSizes:
+    """Smallest sizes that hold each of the given sizes."""
+    return functools.reduce(_merge_two, sizes)
+
+
+def choose_buckets(
+    needed: Sequence[BatchSizes], *, max_buckets: int, tolerance: float = 0.1
+) -> tuple[BatchSizes, ...]:
+    """Few sizes that hold all the given batches with little padding.
+
+    The batches are sorted by work and cut into consecutive groups; the sizes of a group hold all
+    batches up to its last one. Cuts are optimal (dynamic programming over the total work), and of
+    all numbers of groups the smallest is taken whose work is within `tolerance` of the best: each
+    further size costs a compilation.
+
+    Args:
+        needed: exact sizes of batches that occur.
+        max_buckets: largest number of sizes.
+        tolerance: relative work that one may waste to save compilations.
+
+    Returns:
+        Distinct sizes by increasing work, each holding the one before.
+    """
+    if max_buckets < 1:
+        raise DataError(f"max_buckets: found {max_buckets}, expected at least 1")
+    ordered = sorted(needed, key=BatchSizes.work)
+    nested = [ordered[0]]
+    for sizes in ordered[1:]:
+        nested.append(merge((nested[-1], sizes)))
+    nested = [sizes.rounded() for sizes in nested]
+    work = np.array([sizes.work() for sizes in nested])
+    count = len(nested)
+    # best[j]: least total work of the first j batches; ends[m][j]: start of the last group.
+    batches = np.arange(count + 1)
+    best = np.concatenate([[0.0], batches[1:] * work])
+    totals, starts = [best[count]], [np.zeros(count + 1, dtype=int)]
+    for _ in range(1, min(max_buckets, count)):
+        # options[i, j]: the first i batches as before, batches i..j-1 as one more group.
+        group_work = np.concatenate([[0.0], work])[None, :]
+        options = best[:, None] + (batches[None, :] - batches[:, None]) * group_work
+        options[batches[:, None] > batches[None, :]] = np.inf
+        starts.append(np.argmin(options, axis=0))
+        best = np.min(options, axis=0)
+        totals.append(best[count])
+    groups = int(np.argmax(np.array(totals) <= (1.0 + tolerance) * totals[-1]))
+    chosen, end = [], count
+    for level in range(groups, -1, -1):
+        if end > 0:
+            chosen.append(nested[end - 1])
+            end = int(starts[level][end])
+    return tuple(sorted(set(chosen), key=BatchSizes.work))
+
+
+def _merge_two(first: BatchSizes, second: BatchSizes) -> BatchSizes:
+    if (first.neighbours_per_atom is None) != (second.neighbours_per_atom is None):
+        raise DataError("batch sizes: found both layouts, expected one")
+    return _with_layout(
+        **{
+            field.name: None
+            if getattr(first, field.name) is None
+            else max(getattr(first, field.name), getattr(second, field.name))
+            for field in dataclasses.fields(BatchSizes)
+        }
+    )
+
+
+def _with_layout(**sizes: int | None) -> BatchSizes:
+    """Sizes whose number of edges follows from atoms and neighbours where those are given."""
+    if sizes["neighbours_per_atom"] is not None:
+        sizes["edges"] = sizes["atoms"] * sizes["neighbours_per_atom"]
+    return BatchSizes(**sizes)

@@ -1,0 +1,130 @@
+"""A configuration made ready for a model: species, edges, reciprocal indices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from ase.data import chemical_symbols
+from jaxtyping import Int
+
+from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.neighbours import neighbour_list
+from mace_scf_jax.data.reciprocal import half_space_indices
+
+_COINCIDENT = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """A configuration with everything that the host prepares for a model."""
+
+    configuration: Configuration
+    species: Int[np.ndarray, "atoms"]
+    """Index of each atom's element in the model's list of elements."""
+    senders: Int[np.ndarray, "edges"]
+    receivers: Int[np.ndarray, "edges"]
+    """Receiving atoms, non-decreasing."""
+    cell_shifts: Int[np.ndarray, "edges 3"]
+    """Edge vector = r_receiver - r_sender + cell_shift @ cell."""
+    k_indices: Int[np.ndarray, "kvectors 3"]
+
+    @property
+    def num_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.species)
+
+    @property
+    def num_edges(self) -> int:
+        """Number of directed edges."""
+        return len(self.senders)
+
+    @property
+    def num_kvectors(self) -> int:
+        """Number of reciprocal vectors in half space."""
+        return len(self.k_indices)
+
+    def neighbour_counts(self) -> Int[np.ndarray, "atoms"]:
+        """Number of edges that each atom receives."""
+        return np.bincount(self.receivers, minlength=self.num_atoms)
+
+
+def prepare(
+    configuration: Configuration,
+    *,
+    elements: Sequence[int],
+    cutoff: float,
+    kspace_cutoff: float | None = None,
+) -> Structure:
+    """Find edges and reciprocal vectors of a configuration.
+
+    Args:
+        configuration: the structure.
+        elements: atomic numbers that the model knows, ascending.
+        cutoff: cutoff of the edges, Å.
+        kspace_cutoff: cutoff of the reciprocal vectors, 1/Å; None where the model needs none.
+
+    Raises:
+        DataError: if an element is unknown to the model, two atoms coincide, or reciprocal vectors
+            are asked for and the cell has no volume.
+    """
+    try:
+        senders, receivers, shifts = neighbour_list(
+            configuration.positions, configuration.cell, configuration.pbc, cutoff
+        )
+        _check_distances(configuration, senders, receivers, shifts)
+        if kspace_cutoff is None:
+            k_indices = np.zeros((0, 3), dtype=np.int32)
+        else:
+            k_indices = half_space_indices(configuration.cell, kspace_cutoff)
+        return Structure(
+            configuration=configuration,
+            species=_species(configuration.atomic_numbers, elements),
+            senders=senders,
+            receivers=receivers,
+            cell_shifts=shifts,
+            k_indices=k_indices,
+        )
+    except DataError as error:
+        raise DataError(f"{configuration.location}: {error}") from None
+
+
+def prepare_all(
+    configurations: Iterable[Configuration],
+    *,
+    elements: Sequence[int],
+    cutoff: float,
+    kspace_cutoff: float | None = None,
+) -> list[Structure]:
+    """`prepare` for each configuration."""
+    return [
+        prepare(entry, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff)
+        for entry in configurations
+    ]
+
+
+def _species(atomic_numbers: np.ndarray, elements: Sequence[int]) -> np.ndarray:
+    """Index of each atomic number in `elements`."""
+    known = np.asarray(elements)
+    if np.any(np.diff(known) <= 0):
+        raise DataError(f"elements: found {list(elements)}, expected ascending atomic numbers")
+    unknown = np.setdiff1d(atomic_numbers, known)
+    if len(unknown):
+        found = ", ".join(chemical_symbols[number] for number in unknown)
+        expected = ", ".join(chemical_symbols[number] for number in known)
+        raise DataError(f"found element {found}, unknown to the model, which knows {expected}")
+    return np.searchsorted(known, atomic_numbers).astype(np.int32)
+
+
+def _check_distances(
+    configuration: Configuration, senders: np.ndarray, receivers: np.ndarray, shifts: np.ndarray
+) -> None:
+    """Refuse atoms on top of each other, between which no direction is defined."""
+    positions = configuration.positions
+    vectors = positions[receivers] - positions[senders] + shifts @ configuration.cell
+    coincident = np.flatnonzero(np.sum(vectors**2, axis=1) < _COINCIDENT**2)
+    if len(coincident):
+        pair = sorted((int(senders[coincident[0]]), int(receivers[coincident[0]])))
+        raise DataError(f"found atoms {pair[0]} and {pair[1]} at the same position")
