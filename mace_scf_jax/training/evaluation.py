@@ -1,0 +1,65 @@
+"""Loss and metrics of given parameters on a set of configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+
+import jax
+import numpy as np
+
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.training.metrics import ErrorAccumulator
+from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.steps import Scalars, Steps, one_behind
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Result of one evaluation."""
+
+    loss: float
+    """Plain mean of the losses of the batches."""
+    metrics: Mapping[str, float]
+
+
+def evaluate(
+    steps: Steps, parameters: Parameters, batches: Iterable[Graph], weights: Scalars
+) -> Evaluation:
+    """Evaluate a set.
+
+    Args:
+        steps: the compiled steps.
+        parameters: of the model.
+        batches: the set.
+        weights: weight of each loss term.
+
+    Raises:
+        ValueError: the set has no batch.
+    """
+
+    def results() -> Iterator[tuple]:
+        for graph in batches:
+            prediction = steps.predict(parameters, graph)
+            yield graph, prediction, steps.loss(prediction, graph, weights)
+
+    errors = ErrorAccumulator()
+    losses: list[float] = []
+    for graph, prediction, loss in one_behind(results()):
+        prediction, (total, terms) = jax.device_get((prediction, loss))
+        losses.append(float(total))
+        logger.debug(
+            "loss breakdown: %s, ", breakdown({name: float(terms[name]) for name in weights})
+        )
+        errors.update(prediction, graph)
+    if not losses:
+        raise ValueError("cannot evaluate an empty set of configurations")
+    return Evaluation(float(np.mean(losses)), errors.metrics())
+
+
+def breakdown(terms: Mapping[str, float]) -> str:
+    """Weighted terms of a loss as ``name: value, name: value`` with full precision."""
+    return ", ".join(f"{name}: {value!r}" for name, value in terms.items())

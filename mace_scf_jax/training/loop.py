@@ -1,0 +1,480 @@
+"""The training loop: stages, epochs, validation, checkpoints.
+
+:class:`Trainer` turns the crank: it feeds batches to the compiled step, checks every loss and
+gradient, validates, keeps the best parameters of each stage, and saves the whole state after each
+epoch and from time to time within one. All that the rest of a run depends on is in
+:class:`TrainingState` and :class:`Progress`; batches depend on the epoch alone. So a run that is
+killed and started again ends with the same parameters, bit for bit, as one that was not (on the
+same machine and libraries).
+
+What happens is told to an :class:`Observer`; logs, progress bars and result files live there.
+
+Differences from the PyTorch reference, on purpose: a stage is also evaluated after its last epoch,
+so that each stage has parameters to keep; a loss that is not finite is an error and never counts as
+an improvement; runs resume at the last saved step rather than the best epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.training.checkpoints import CheckpointError, CheckpointStore, check_fingerprint
+from mace_scf_jax.training.evaluation import Evaluation, breakdown, evaluate
+from mace_scf_jax.training.learning_rates import SchedulerSettings, next_epoch, start_of_stage
+from mace_scf_jax.training.losses import check_terms
+from mace_scf_jax.training.optimiser import OptimiserSettings, evaluation_parameters
+from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.schedule import Stage
+from mace_scf_jax.training.state import Progress, initial_state
+from mace_scf_jax.training.steps import Compilation, Predict, Steps, scalars
+
+logger = logging.getLogger(__name__)
+
+
+class DivergedTrainingError(ValueError):
+    """A loss or gradient is not a finite number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """When to validate, stop and save.
+
+    Attributes:
+        eval_interval: validate at epochs divisible by this, and after the last of a stage.
+        patience: evaluations without improvement that end a stage.
+        keep_checkpoints: keep the parameters of every improvement, not only of the last.
+        save_all_checkpoints: keep the parameters of every evaluation, improved or not.
+        checkpoint_seconds: longest time between two saved states within an epoch; a state is also
+            saved after every epoch.
+    """
+
+    eval_interval: int = 1
+    patience: int = 2048
+    keep_checkpoints: bool = False
+    save_all_checkpoints: bool = False
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self):
+        for name in ("eval_interval", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
+        if not self.checkpoint_seconds >= 0.0:
+            raise ValueError(
+                f"checkpoint_seconds: found {self.checkpoint_seconds}, expected at least 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """The batches of a run.
+
+    Attributes:
+        training: batches of an epoch, a function of the epoch alone.
+        batches_per_epoch: how many those are.
+        validation: the batches to validate on, in the same order each time.
+        label_weights: for each label, the sum of its weights over the training set.
+        monitored: further sets to evaluate whenever validation is, by name.
+    """
+
+    training: Callable[[int], Iterable[Graph]]
+    batches_per_epoch: int
+    validation: Callable[[], Iterable[Graph]]
+    label_weights: Mapping[str, float]
+    monitored: Mapping[str, Callable[[], Iterable[Graph]]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepRecord:
+    """One optimiser step."""
+
+    stage: str
+    epoch: int
+    batch: int
+    opt_step: int
+    """Number of the step within the stage, from 0."""
+    loss: float
+    terms: Mapping[str, float]
+    """Weighted terms of the loss."""
+    time: float
+    """Seconds since the previous step ended, compilation included."""
+    grad_norm_before_clip: float
+    grad_clip_applied: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRecord:
+    """One evaluation of one set within a stage."""
+
+    stage: str
+    epoch: int
+    set_name: str
+    """``valid`` or the name of a monitored set."""
+    loss: float
+    metrics: Mapping[str, float]
+    time: float
+    """Seconds."""
+    improved: bool
+    """The validation loss is the lowest of the stage so far."""
+
+
+class Observer:
+    """Told what happens in a run; this one does nothing with it."""
+
+    def stage_started(self, stage: Stage, progress: Progress) -> None:
+        """A stage begins, or is resumed within."""
+
+    def epoch_started(self, stage: Stage, progress: Progress) -> None:
+        """An epoch begins, or is resumed at batch ``progress.batch``."""
+
+    def compiled(self, compilation: Compilation) -> None:
+        """A step was compiled for one more bucket."""
+
+    def step_done(self, record: StepRecord) -> None:
+        """A batch was trained on."""
+
+    def evaluated(self, record: EvaluationRecord) -> None:
+        """A set was evaluated."""
+
+    def stage_finished(self, stage: Stage, progress: Progress) -> None:
+        """A stage is over."""
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        predict: the model.
+        parameters: initial parameters.
+        data: batches.
+        optimiser: how parameters are updated.
+        scheduler: how learning rates fall within a stage.
+        settings: when to validate, stop and save.
+        store: where checkpoints go.
+        observer: told what happens.
+        compute_stress: also predict stresses in evaluations.
+
+    Raises:
+        ParameterGroupError: a parameter belongs to no optimiser group.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        parameters: Parameters,
+        data: TrainingData,
+        *,
+        optimiser: OptimiserSettings,
+        scheduler: SchedulerSettings,
+        settings: LoopSettings,
+        store: CheckpointStore,
+        observer: Observer | None = None,
+        compute_stress: bool = False,
+    ):
+        self.compilations: list[Compilation] = []
+        self._data = data
+        self._optimiser = optimiser
+        self._scheduler = scheduler
+        self._settings = settings
+        self._store = store
+        self._observer = Observer() if observer is None else observer
+        self._steps = Steps(
+            predict,
+            optimiser,
+            compute_stress=compute_stress,
+            on_compilation=self._note_compilation,
+        )
+        self._state = initial_state(parameters, optimiser)
+        self._dtype = jax.tree.leaves(parameters)[0].dtype
+        self._saved_at = time.monotonic()
+
+    def run(
+        self, stages: Sequence[Stage], *, fingerprint: Mapping[str, Any], resume: bool = True
+    ) -> Progress:
+        """Train all stages, or what is left of them.
+
+        Args:
+            stages: the schedule.
+            fingerprint: settings and data (JSON values) that must be the same when resuming. The
+                stages are added to it: those that are over must be the same, the current one up to
+                its end, later ones may change.
+            resume: go on from the saved state, if there is one.
+
+        Returns:
+            The progress at the end; ``kept`` names the file of each stage's best parameters.
+
+        Raises:
+            LossError: a stage's loss needs what the model or the data lack.
+            CheckpointError: the saved state belongs to another run or cannot be read.
+            DivergedTrainingError: a loss or gradient is not finite.
+        """
+        self._check_losses(stages)
+        progress = self._resumed(stages, fingerprint) if resume else None
+        if progress is None:
+            self._store.discard()
+            progress = _start(stages, 0)
+        for index in range(progress.stage, len(stages)):
+            if index > progress.stage:
+                progress = _start(stages, index, progress)
+            remaining = {**fingerprint, "train_schedule": _described(stages[: index + 1])}
+            progress = self._run_stage(stages[index], progress, remaining)
+        return progress
+
+    def best_parameters(self, progress: Progress, stage: str) -> tuple[Parameters, Mapping]:
+        """The kept parameters of a stage, and the record of their evaluation.
+
+        Args:
+            progress: as returned by :meth:`run`.
+            stage: name of the stage.
+        """
+        return self._store.load_best(progress.kept[stage], self._state.parameters)
+
+    def evaluate(
+        self, parameters: Parameters, batches: Iterable[Graph], loss: Mapping[str, float]
+    ) -> Evaluation:
+        """Loss and metrics of given parameters on a set.
+
+        Args:
+            parameters: of the model.
+            batches: the set.
+            loss: weight of each term.
+        """
+        return evaluate(self._steps, parameters, batches, scalars(loss, self._dtype))
+
+    def _check_losses(self, stages: Sequence[Stage]) -> None:
+        first = next(iter(self._data.training(stages[0].start)), None)
+        if first is None:
+            raise ValueError(
+                "the training set gives no batch: it has fewer configurations than batch_size"
+            )
+        outputs = self._steps.outputs(self._state.parameters, first)
+        for stage in stages:
+            check_terms(
+                stage.loss, outputs, self._data.label_weights, where=f"stage '{stage.name}'"
+            )
+
+    def _resumed(self, stages: Sequence[Stage], fingerprint: Mapping[str, Any]) -> Progress | None:
+        saved = self._store.newest()
+        if saved is None:
+            return None
+        progress = saved.progress
+        described = _described(stages[: progress.stage + 1])
+        check_fingerprint(
+            saved.fingerprint, {**fingerprint, "train_schedule": described}, path=saved.path
+        )
+        if not progress.stopped_early and progress.epoch > stages[progress.stage].end + 1:
+            raise CheckpointError(
+                f"{saved.path} is at epoch {progress.epoch}, after the end of stage "
+                f"'{stages[progress.stage].name}' (epoch {stages[progress.stage].end})"
+            )
+        self._state = saved.state(self._state)
+        logger.info(
+            "Resuming from %s: stage '%s', epoch %d, batch %d",
+            saved.path,
+            stages[progress.stage].name,
+            progress.epoch,
+            progress.batch,
+        )
+        return progress
+
+    def _run_stage(
+        self, stage: Stage, progress: Progress, fingerprint: Mapping[str, Any]
+    ) -> Progress:
+        self._observer.stage_started(stage, progress)
+        while progress.epoch <= stage.end and not progress.stopped_early:
+            self._observer.epoch_started(stage, progress)
+            progress = self._train_epoch(stage, progress, fingerprint)
+            if progress.epoch % self._settings.eval_interval == 0 or progress.epoch == stage.end:
+                progress = self._validate(stage, progress)
+            progress = progress.replace(
+                epoch=progress.epoch + 1,
+                batch=0,
+                learning_rates=next_epoch(
+                    self._scheduler, progress.learning_rates, progress.validation_loss
+                ),
+            )
+            progress = self._save(progress, fingerprint)
+        self._observer.stage_finished(stage, progress)
+        return progress
+
+    def _train_epoch(
+        self, stage: Stage, progress: Progress, fingerprint: Mapping[str, Any]
+    ) -> Progress:
+        """All batches of the epoch that are not done yet."""
+        rates = scalars(progress.learning_rates.rates, self._dtype)
+        weights = scalars(stage.loss, self._dtype)
+        batches = itertools.islice(self._data.training(progress.epoch), progress.batch, None)
+        unread: tuple[Progress, dict[str, Any]] | None = None
+        clock = time.perf_counter()
+
+        def read() -> None:
+            nonlocal clock
+            if unread is not None:
+                now = time.perf_counter()
+                self._report_step(stage, *unread, seconds=now - clock)
+                clock = now
+
+        for graph in batches:
+            self._state, record = self._steps.train(self._state, graph, rates, weights)
+            read()
+            unread = (progress, record)
+            progress = progress.replace(
+                batch=progress.batch + 1, stage_steps=progress.stage_steps + 1
+            )
+            if time.monotonic() - self._saved_at > self._settings.checkpoint_seconds:
+                read()
+                unread = None
+                progress = self._save(progress, fingerprint)
+        read()
+        return progress
+
+    def _report_step(
+        self, stage: Stage, before: Progress, record: dict[str, Any], *, seconds: float
+    ) -> None:
+        """Read the record of a step from the device, check it and pass it on.
+
+        Args:
+            stage: the current stage.
+            before: progress before the step.
+            record: of the compiled step.
+            seconds: time that the step took.
+        """
+        record = jax.device_get(record)
+        loss, norm = float(record["loss"]), float(record["gradient_norm"])
+        terms = {name: float(value) for name, value in record["terms"].items()}
+        terms = {name: terms[name] for name in stage.loss}
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = "gradient" if math.isfinite(loss) else "loss"
+            raise DivergedTrainingError(
+                f"stage '{stage.name}', epoch {before.epoch}, batch {before.batch}: the {what} is "
+                f"not finite (loss {loss}, gradient norm {norm}; {breakdown(terms)}). Training "
+                "stopped; saved states are from before this batch. A lower learning rate or "
+                "clip_grad may help, or look for wrong labels"
+            )
+        logger.debug("loss breakdown: %s, ", breakdown(terms))
+        limit = self._optimiser.clip_grad
+        self._observer.step_done(
+            StepRecord(
+                stage=stage.name,
+                epoch=before.epoch,
+                batch=before.batch,
+                opt_step=before.stage_steps,
+                loss=loss,
+                terms=terms,
+                time=seconds,
+                grad_norm_before_clip=norm,
+                grad_clip_applied=limit is not None and norm > limit,
+            )
+        )
+
+    def _validate(self, stage: Stage, progress: Progress) -> Progress:
+        """Evaluate the averaged parameters, keep them if they are the best of the stage."""
+        parameters = evaluation_parameters(
+            self._optimiser, self._state.parameters, self._state.optimiser, self._state.average
+        )
+        result = self._evaluate_set(stage, progress, "valid", self._data.validation, parameters)
+        if not math.isfinite(result.loss):
+            raise DivergedTrainingError(
+                f"stage '{stage.name}', epoch {progress.epoch}: the validation loss is "
+                f"{result.loss}; the best parameters and the last saved state are kept"
+            )
+        for name, batches in self._data.monitored.items():
+            self._evaluate_set(stage, progress, name, batches, parameters)
+        improved = result.loss < progress.best_loss
+        progress = self._kept(stage, progress, parameters, result) if improved else progress
+        if improved:
+            return progress.replace(
+                validation_loss=result.loss,
+                best_loss=result.loss,
+                evaluations_without_improvement=0,
+            )
+        if self._settings.save_all_checkpoints:
+            self._store.save_best(stage.name, progress.epoch, parameters, {"loss": result.loss})
+        waited = progress.evaluations_without_improvement + 1
+        if waited >= self._settings.patience:
+            logger.info("Stopping optimization after %d evaluations without improvement", waited)
+        return progress.replace(
+            validation_loss=result.loss,
+            evaluations_without_improvement=waited,
+            stopped_early=waited >= self._settings.patience,
+        )
+
+    def _evaluate_set(
+        self,
+        stage: Stage,
+        progress: Progress,
+        name: str,
+        batches: Callable[[], Iterable[Graph]],
+        parameters: Parameters,
+    ) -> Evaluation:
+        started = time.perf_counter()
+        result = self.evaluate(parameters, batches(), stage.loss)
+        self._observer.evaluated(
+            EvaluationRecord(
+                stage=stage.name,
+                epoch=progress.epoch,
+                set_name=name,
+                loss=result.loss,
+                metrics=result.metrics,
+                time=time.perf_counter() - started,
+                improved=name == "valid" and result.loss < progress.best_loss,
+            )
+        )
+        return result
+
+    def _kept(
+        self, stage: Stage, progress: Progress, parameters: Parameters, result: Evaluation
+    ) -> Progress:
+        """Save the best parameters so far; the file that they replace is removed later."""
+        file = self._store.save_best(
+            stage.name, progress.epoch, parameters, {"loss": result.loss, "stage": stage.name}
+        )
+        replaced = progress.kept.get(stage.name)
+        superseded = progress.superseded
+        keep_all = self._settings.keep_checkpoints or self._settings.save_all_checkpoints
+        if replaced not in (None, file) and not keep_all:
+            superseded = (*superseded, replaced)
+        return progress.replace(kept={**progress.kept, stage.name: file}, superseded=superseded)
+
+    def _save(self, progress: Progress, fingerprint: Mapping[str, Any]) -> Progress:
+        """Save the state, then remove files that it no longer refers to."""
+        self._store.save(self._state, progress, fingerprint)
+        self._store.remove(progress.superseded)
+        self._saved_at = time.monotonic()
+        return progress.replace(superseded=())
+
+    def _note_compilation(self, compilation: Compilation) -> None:
+        self.compilations.append(compilation)
+        number = sum(other.step == compilation.step for other in self.compilations)
+        logger.info(
+            "Compiled %s for bucket %d (%s) in %.1f s",
+            compilation.step,
+            number,
+            compilation.bucket,
+            compilation.seconds,
+        )
+        self._observer.compiled(compilation)
+
+
+def _start(stages: Sequence[Stage], index: int, before: Progress | None = None) -> Progress:
+    """Progress at the start of a stage; the kept files of earlier stages are carried over."""
+    stage = stages[index]
+    progress = Progress(start_of_stage(stage), stage=index, epoch=stage.start)
+    if before is None:
+        return progress
+    return progress.replace(kept=before.kept, superseded=before.superseded)
+
+
+def _described(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Stages up to the current one as JSON values; the current one may still be extended."""
+    described = [dataclasses.asdict(stage) for stage in stages]
+    del described[-1]["end"]
+    return described

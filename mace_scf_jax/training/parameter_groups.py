@@ -1,0 +1,83 @@
+"""Which optimiser group each parameter belongs to.
+
+Groups carry the weight decay, and any stage may give a group its own learning rate
+(``<group>_lr``). A parameter in no group would silently never be decayed or trained at the rate
+that the user meant, so it is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+Parameters = Any
+"""A nested dictionary of arrays."""
+
+DECAYED_INTERACTION_LAYERS = ("linear", "skip_tp_full")
+"""Layers of an interaction block that weight decay applies to."""
+
+
+class ParameterGroupError(ValueError):
+    """A parameter belongs to no optimiser group."""
+
+
+def _interaction_group(layers: tuple[str, ...]) -> str:
+    decayed = any(layer in DECAYED_INTERACTION_LAYERS for layer in layers)
+    return "interactions_decay" if decayed else "interactions_no_decay"
+
+
+_RULES: tuple[tuple[str, Callable[[tuple[str, ...]], str]], ...] = (
+    (r"backbone/embedding/", lambda layers: "embedding"),
+    (r"backbone/interaction_\d+/", _interaction_group),
+    (r"backbone/product_\d+/", lambda layers: "products"),
+    (r"backbone/readout_\d+/", lambda layers: "readouts"),
+    (r"multipole_readout_\d+/", lambda layers: "lr_source_maps"),
+)
+
+PARAMETER_GROUPS = (
+    "embedding",
+    "interactions_decay",
+    "interactions_no_decay",
+    "products",
+    "readouts",
+    "lr_source_maps",
+)
+"""Names of the optimiser groups."""
+
+WEIGHT_DECAY_GROUPS = ("interactions_decay", "products")
+"""Groups that the option ``weight_decay`` applies to; all others have none."""
+
+
+def parameter_name(path: tuple[Any, ...]) -> str:
+    """Name of a leaf of a pytree, its keys joined by ``/``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def group_of(name: str) -> str:
+    """Optimiser group of one parameter.
+
+    Args:
+        name: keys of the parameter in the tree, joined by ``/``.
+
+    Raises:
+        ParameterGroupError: no group holds the parameter.
+    """
+    for pattern, choose in _RULES:
+        if re.match(pattern, name):
+            return choose(tuple(name.split("/")))
+    raise ParameterGroupError(
+        f"parameter '{name}' belongs to no optimiser group ({', '.join(PARAMETER_GROUPS)}); "
+        "every trainable parameter needs one"
+    )
+
+
+def group_labels(params: Parameters) -> Any:
+    """The tree of parameters with each array replaced by the name of its group.
+
+    Raises:
+        ParameterGroupError: names the first parameter without a group.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: group_of(parameter_name(path)), params)

@@ -1,0 +1,214 @@
+"""The compiled steps of training and evaluation.
+
+Each step is compiled ahead of time, once per shape of its batch (a bucket of the padded sizes), and
+every compilation is counted and timed. Learning rates and loss weights are arguments, so that
+stages share a step if their losses have the same terms. Evaluation is split into the prediction,
+compiled once for all stages, and the small loss function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.training.losses import needs_forces, needs_stress, weighted_loss
+from mace_scf_jax.training.metrics import METRIC_INPUTS
+from mace_scf_jax.training.optimiser import OptimiserSettings, build_optimiser, moving_average
+from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.state import TrainingState
+
+Item = TypeVar("Item")
+Scalars = dict[str, Float[Array, ""]]
+
+
+class Predict(Protocol):
+    """A model as training sees it."""
+
+    def __call__(
+        self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
+    ) -> dict[str, Array]:
+        """Model outputs by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilation:
+    """One compilation of one step for one bucket."""
+
+    step: str
+    bucket: str
+    seconds: float
+
+
+class CompiledStep:
+    """A function compiled once per shape of the batch among its arguments.
+
+    Args:
+        name: for the record of compilations.
+        function: what to compile.
+        batch: position of the batch among the arguments; all others keep their shapes.
+        donate: positions of arguments whose memory the results may take over.
+        on_compilation: called after each compilation.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        batch: int,
+        donate: tuple[int, ...] = (),
+        on_compilation: Callable[[Compilation], None],
+    ):
+        self._name = name
+        self._function = jax.jit(function, donate_argnums=donate)
+        self._batch = batch
+        self._on_compilation = on_compilation
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the step, compiling it first if the batch has a new shape."""
+        graph = arguments[self._batch]
+        leaves, structure = jax.tree.flatten(graph)
+        shape = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        if shape not in self._compiled:
+            started = time.perf_counter()
+            self._compiled[shape] = self._function.lower(*arguments).compile()
+            seconds = time.perf_counter() - started
+            self._on_compilation(Compilation(self._name, bucket_name(graph), seconds))
+        return self._compiled[shape](*arguments)
+
+
+class Steps:
+    """The compiled steps of one training run.
+
+    Args:
+        predict: the model.
+        settings: of the optimiser.
+        compute_stress: also predict stresses in evaluations.
+        on_compilation: called after each compilation.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        settings: OptimiserSettings,
+        *,
+        compute_stress: bool,
+        on_compilation: Callable[[Compilation], None],
+    ):
+        self._predict = predict
+        self._settings = settings
+        self._compute_stress = compute_stress
+        self._on_compilation = on_compilation
+        self._training: dict[tuple[str, ...], CompiledStep] = {}
+        self._prediction = CompiledStep(
+            "prediction", self._outputs, batch=1, on_compilation=on_compilation
+        )
+        self._loss: dict[tuple[str, ...], CompiledStep] = {}
+
+    def outputs(self, parameters: Parameters, graph: Graph) -> tuple[str, ...]:
+        """Names of everything that the model can predict."""
+        return tuple(jax.eval_shape(self._all_outputs, parameters, graph))
+
+    def train(
+        self, state: TrainingState, graph: Graph, learning_rates: Scalars, weights: Scalars
+    ) -> tuple[TrainingState, dict[str, Any]]:
+        """One optimiser step on one batch.
+
+        Args:
+            state: arrays of the run; their memory is taken over by the result.
+            graph: the batch.
+            learning_rates: rate of each parameter group.
+            weights: weight of each loss term.
+
+        Returns:
+            The new state, and a record of the loss, its weighted terms and the norm of the
+            gradient before clipping, as scalars on the device.
+        """
+        names = tuple(weights)
+        if names not in self._training:
+            self._training[names] = CompiledStep(
+                "training step",
+                self._training_step,
+                batch=1,
+                donate=(0,),
+                on_compilation=self._on_compilation,
+            )
+        return self._training[names](state, graph, learning_rates, weights)
+
+    def predict(self, parameters: Parameters, graph: Graph) -> dict[str, Array]:
+        """The model outputs that losses and metrics read."""
+        return self._prediction(parameters, graph)
+
+    def loss(
+        self, prediction: dict[str, Array], graph: Graph, weights: Scalars
+    ) -> tuple[Float[Array, ""], Scalars]:
+        """The loss of a prediction and its weighted terms."""
+        names = tuple(weights)
+        if names not in self._loss:
+            self._loss[names] = CompiledStep(
+                "loss", _loss_of_prediction, batch=1, on_compilation=self._on_compilation
+            )
+        return self._loss[names](prediction, graph, weights)
+
+    def _training_step(self, state, graph, learning_rates, weights):
+        def loss_function(parameters: Parameters):
+            prediction = self._predict(
+                parameters, graph, forces=needs_forces(weights), stress=needs_stress(weights)
+            )
+            return weighted_loss(weights, prediction, graph)
+
+        (loss, terms), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.parameters)
+        updates, optimiser = build_optimiser(self._settings, state.parameters).update(
+            gradient, state.optimiser, state.parameters, learning_rates=learning_rates
+        )
+        parameters = optax.apply_updates(state.parameters, updates)
+        average = state.average
+        if average is not None:
+            average = moving_average(average, parameters, state.steps, self._settings.ema_decay)
+        record = {"loss": loss, "terms": terms, "gradient_norm": optax.tree.norm(gradient)}
+        return TrainingState(parameters, optimiser, average, state.steps + 1), record
+
+    def _all_outputs(self, parameters: Parameters, graph: Graph) -> dict[str, Array]:
+        return self._predict(parameters, graph, forces=True, stress=self._compute_stress)
+
+    def _outputs(self, parameters: Parameters, graph: Graph) -> dict[str, Array]:
+        outputs = self._all_outputs(parameters, graph)
+        return {name: value for name, value in outputs.items() if name in METRIC_INPUTS}
+
+
+def bucket_name(graph: Graph) -> str:
+    """The padded sizes of a batch in words."""
+    edges, kvectors = graph.senders.shape[0], graph.k_indices.shape[1]
+    return f"{graph.num_graphs} graphs, {graph.num_atoms} atoms, {edges} edges, {kvectors} k"
+
+
+def scalars(values: Mapping[str, float], dtype: Any) -> Scalars:
+    """Numbers as arguments of a compiled step."""
+    return {name: jnp.asarray(value, dtype=dtype) for name, value in values.items()}
+
+
+def one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """Each item once the next one has been made.
+
+    Results of compiled steps are computed asynchronously: reading one while the next is already
+    under way keeps both the host and the device busy.
+    """
+    waiting: list[Item] = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def _loss_of_prediction(prediction, graph, weights):
+    return weighted_loss(weights, prediction, graph)
