@@ -1,0 +1,150 @@
+"""Checks of whole files against their description, before anything is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import ase
+
+from mace_scf_jax.data.cells import volume
+from mace_scf_jax.data.configuration import (
+    ISOLATED_ATOM,
+    Configuration,
+    find_value,
+    property_weight,
+)
+from mace_scf_jax.data.errors import DataError, Location
+from mace_scf_jax.data.keys import KeySpecification, nearest
+
+ALLOWED_PBC: Mapping[str, tuple[str, ...] | None] = {
+    "realspace": ("FFF",),
+    "molecule_in_box": ("FFF",),
+    "pbc": ("TTT",),
+    "slab": ("TTF",),
+    "mixed_periodic": ("TTT", "TTF", "FFF"),
+    "auto": None,
+}
+"""Periodic directions that each electrostatic method can treat; None: not checked."""
+
+FITTABLE = frozenset(
+    {
+        "energy",
+        "forces",
+        "stress",
+        "virials",
+        "dipole",
+        "polarizability",
+        "fermi_level",
+        "atomic_multipoles",
+        "electrostatic_potentials",
+        "rho_fftn",
+    }
+)
+"""Properties that a model can be fitted to."""
+
+
+def check_keys_occur(structures: Sequence[ase.Atoms], keys: KeySpecification, file: str) -> None:
+    """Refuse a key that the user mapped and that no structure of the training file has.
+
+    Not checked are keys that were added automatically, `none`, the meaningless `head`, and
+    `total_charge: total_charge`, the way to say that everything is neutral.
+
+    Raises:
+        DataError: names the nearest key that occurs, and all of them.
+    """
+    stored: dict[str, set[str]] = {"info": set(), "arrays": set()}
+    for atoms in structures:
+        results = set() if atoms.calc is None else set(atoms.calc.results)
+        stored["info"] |= set(atoms.info) | results
+        stored["arrays"] |= (set(atoms.arrays) - {"numbers", "positions"}) | results
+    for name, place, key in keys.items():
+        optional = name == "head" or name == key == "total_charge"
+        if optional or name in keys.completed or keys.key_of(name) is None or key in stored[place]:
+            continue
+        guess = nearest(key, stored[place])
+        raise DataError(
+            f"{file}: found no configuration with the key {key!r}, to which {name!r} is mapped in "
+            f"{place}_keys; "
+            + (f"did you mean {guess!r}? " if guess else "")
+            + f"Keys that occur: {', '.join(sorted(stored[place])) or 'none'}. "
+            f"Write `{name}: none` if the file is not meant to hold it."
+        )
+
+
+def check_dipole_weights(
+    structures: Sequence[ase.Atoms], keys: KeySpecification, *, split: str, file: str
+) -> None:
+    """Refuse a dipole without `config_dipole_weight` of 3 numbers.
+
+    Raises:
+        DataError: names split, file, index and key of the dipole.
+    """
+    for index, atoms in enumerate(structures):
+        if find_value(atoms, keys, "dipole", read_calculator=True) is not None:
+            try:
+                property_weight(atoms, "dipole", Location(file, index))
+            except DataError as error:
+                raise DataError(f"{split}: {error} (key {keys.key_of('dipole')!r})") from None
+
+
+def check_pbc(structures: Sequence[ase.Atoms], *, method: str, split: str, file: str) -> None:
+    """Refuse periodic directions that the electrostatic method cannot treat.
+
+    Free atoms that only give atomic energies are not checked in the training file.
+
+    Raises:
+        DataError: names the directions found and allowed, split, file and index.
+    """
+    if method not in ALLOWED_PBC:
+        raise DataError(
+            f"electrostatic_pbc_method: found {method!r}, expected one of {', '.join(ALLOWED_PBC)}"
+        )
+    allowed = ALLOWED_PBC[method]
+    if allowed is None:
+        return
+    for index, atoms in enumerate(structures):
+        free_atom = len(atoms) == 1 and atoms.info.get("config_type") == ISOLATED_ATOM
+        found = "".join("T" if flag else "F" for flag in atoms.pbc)
+        if found not in allowed and not (free_atom and split == "train"):
+            raise DataError(
+                f"{split}: {Location(file, index)}: found pbc {found}, incompatible with "
+                f"electrostatic_pbc_method {method!r}, expected {' or '.join(allowed)}; "
+                "override_pbc_checks skips this check"
+            )
+
+
+def check_density(
+    configurations: Sequence[Configuration], *, split: str, max_volume_per_atom: float
+) -> None:
+    """Refuse fully periodic structures that are mostly vacuum: usually a wrong pbc.
+
+    Raises:
+        DataError: names the structure and its volume per atom, or a limit that is not positive.
+    """
+    if not max_volume_per_atom > 0.0:
+        raise DataError(
+            f"low_density_pbc_max_volume_per_atom: found {max_volume_per_atom}, expected a "
+            "positive volume in Å³"
+        )
+    for index, entry in enumerate(configurations):
+        per_atom = volume(entry.cell) / entry.num_atoms
+        if entry.pbc.all() and per_atom > max_volume_per_atom:
+            raise DataError(
+                f"{split}, index {index} ({entry.location}): found a structure of low density with "
+                f"pbc TTT: config_type={entry.config_type}, volume={volume(entry.cell):.1f}, "
+                f"num_atoms={entry.num_atoms}, volume_per_atom={per_atom:.1f}, "
+                f"limit={max_volume_per_atom:g} (Å³); allow_low_density_pbc skips this check"
+            )
+
+
+def check_something_to_fit(configurations: Sequence[Configuration], file: str) -> None:
+    """Refuse a file in which no configuration has anything to compare a model with.
+
+    Raises:
+        DataError: names the properties looked for.
+    """
+    if not any(entry.present & FITTABLE for entry in configurations):
+        raise DataError(
+            f"{file}: found no reference values under the mapped keys; expected at least one of "
+            f"{', '.join(sorted(FITTABLE))}"
+        )

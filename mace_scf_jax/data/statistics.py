@@ -1,0 +1,95 @@
+"""Numbers that a model takes from its training set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.structure import Structure
+
+Scaling = Literal["std_scaling", "rms_forces_scaling", "no_scaling"]
+"""What the interaction energy of a scaled model is measured in."""
+
+
+def average_number_of_neighbours(structures: Sequence[Structure]) -> float:
+    """Mean number of neighbours of the atoms that have any.
+
+    All structures count. The PyTorch reference leaves out those that do not fill the last batch of
+    one shuffled epoch, so that its value depends on the seed.
+
+    Raises:
+        DataError: if no atom has a neighbour.
+    """
+    counts = np.concatenate([entry.neighbour_counts() for entry in structures])
+    if not counts.any():
+        raise DataError(
+            "average number of neighbours: found no atom with a neighbour within the cutoff; set "
+            "compute_avg_num_neighbors to false and avg_num_neighbors to a number"
+        )
+    return float(counts[counts > 0].mean())
+
+
+def scale_and_shift(
+    configurations: Sequence[Configuration],
+    atomic_energies: Float[np.ndarray, "elements"],
+    elements: Sequence[int],
+    scaling: Scaling,
+) -> tuple[float, float]:
+    """Scale and shift of the interaction energy of an atom.
+
+    The shift is the mean interaction energy per atom, (E - Σ E0) / N. The scale is its standard
+    deviation over the configurations, or the root mean square of the force components. Only
+    configurations with energies, and forces, of non-zero weight count.
+
+    Args:
+        configurations: training set.
+        atomic_energies: energies of free atoms, eV.
+        elements: their atomic numbers.
+        scaling: which scale; "no_scaling" is (1, 0).
+
+    Returns:
+        Scale (eV, or eV/Å) and shift (eV).
+
+    Raises:
+        DataError: if the labels needed are missing or give a scale of zero.
+    """
+    if scaling == "no_scaling":
+        return 1.0, 0.0
+    energy_of = dict(zip(elements, atomic_energies, strict=True))
+    interaction = [
+        (entry.values["energy"] - sum(energy_of[int(z)] for z in entry.atomic_numbers))
+        / entry.num_atoms
+        for entry in configurations
+        if entry.weights["energy"] > 0.0
+    ]
+    forces = [entry.values["forces"] for entry in configurations if entry.weights["forces"] > 0.0]
+    if not interaction:
+        raise DataError(f"{scaling}: found no training configuration with an energy")
+    if scaling == "std_scaling":
+        scale = float(np.std(interaction, ddof=1)) if len(interaction) > 1 else 0.0
+    elif scaling == "rms_forces_scaling":
+        if not forces:
+            raise DataError(f"{scaling}: found no training configuration with forces")
+        scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
+    else:
+        raise DataError(
+            f"scaling: found {scaling!r}, expected std_scaling, rms_forces_scaling or no_scaling"
+        )
+    if scale == 0.0:
+        raise DataError(f"{scaling}: found a scale of zero, expected training data that differ")
+    return scale, float(np.mean(interaction))
+
+
+def mean_fermi_level(configurations: Sequence[Configuration]) -> float:
+    """Mean reference Fermi level (eV) of the configurations that have one, 0 if none has."""
+    levels = [
+        float(entry.values["fermi_level"])
+        for entry in configurations
+        if entry.weights["fermi_level"] > 0.0
+    ]
+    return float(np.mean(levels)) if levels else 0.0

@@ -1,0 +1,60 @@
+"""The lines that say what was loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.keys import KeySpecification
+
+
+def property_counts(
+    title: str, configurations: Sequence[Configuration], keys: KeySpecification
+) -> str:
+    """One line with the sum of the weights of each property over a set.
+
+    Properties are listed in the order in which the user mapped them. For the dipole the weights
+    of all components are added.
+
+    Returns:
+        `<title> [<property>: <count>, ...]`
+    """
+    counts = []
+    for name in keys.names():
+        if name == "head":
+            counts.append(f"head: {len(configurations)}")
+            continue
+        total = sum(float(np.sum(entry.weights[name])) for entry in configurations)
+        label = "dipole components" if name == "dipole" else name
+        counts.append(f"{label}: {int(total)}")
+    return f"{title} [{', '.join(counts)}]"
+
+
+def configuration_counts(
+    train: Sequence[Configuration],
+    valid: Sequence[Configuration],
+    tests: Mapping[str, Sequence[Configuration]],
+) -> str:
+    """One line with the number of configurations of each set."""
+    groups = ", ".join(f"{name}: {len(group)}" for name, group in tests.items())
+    return (
+        f"Total number of configurations: train={len(train)}, valid={len(valid)}, tests=[{groups}]"
+    )
+
+
+def element_table(elements: Sequence[int]) -> str:
+    """One line with the atomic numbers of a model."""
+    return f"AtomicNumberTable: ({', '.join(str(number) for number in elements)})"
+
+
+def atomic_energy_table(energies: Float[np.ndarray, "elements"]) -> str:
+    """One line with the atomic energies in eV, in the order of the elements."""
+    return f"Atomic energies: {[float(energy) for energy in energies]}"
+
+
+def average_neighbours(value: float) -> str:
+    """One line with the average number of neighbours."""
+    return f"Average number of neighbors: {value}"
