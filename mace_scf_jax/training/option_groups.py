@@ -158,6 +158,12 @@ class BackboneOptions(OptionGroup):
     num_cutoff_basis: PositiveWholeNumber = Field(
         default=5, description="exponent p of the polynomial cutoff"
     )
+    distance_transform: Literal["None", "Agnesi", "Soft"] = Field(
+        default="None", description="transform of distances before the radial basis"
+    )
+    pair_repulsion: bool = Field(
+        default=False, description="add the ZBL repulsion of nuclei to the energy"
+    )
     max_ell: WholeNumberFromZero = Field(
         default=3, description="highest order of the spherical harmonics of edges"
     )
@@ -214,8 +220,12 @@ class ElectrostaticsOptions(OptionGroup):
         default=1.25, description="multiplies the reciprocal cutoff 2.25 (l + 1)^0.3 / σ"
     )
     electrostatic_pbc_method: Literal[
-        "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic"
-    ] = Field(default="mixed_periodic", description="boundary conditions of the Coulomb energy")
+        "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic", "auto"
+    ] = Field(
+        default="mixed_periodic",
+        description="boundary conditions of the Coulomb energy; auto: mixed_periodic if any "
+        "structure is periodic, else realspace",
+    )
     include_electrostatic_self_interaction: bool = Field(
         default=True, description="include the energy of each atom's density with itself"
     )

@@ -13,13 +13,13 @@ def _words(text: str) -> frozenset[str]:
 
 NO_EFFECT_FLAGS = _words("""
     compute_atomic_dipole disallow_random_padding_pt dont_include_pbc_corrections dry_run
-    foundation_model_readout lbfgs multi_processed_test pair_repulsion polarizable_charges save_cpu
+    foundation_model_readout lbfgs multi_processed_test polarizable_charges save_cpu
     stage_two swa
 """)
 """Switches that the reference accepts and ignores, or that mean nothing here."""
 
 NO_EFFECT = NO_EFFECT_FLAGS | _words("""
-    apply_cutoff atomic_numbers dipole_weight distance_transform downloads_dir edge_irreps
+    apply_cutoff atomic_numbers dipole_weight downloads_dir edge_irreps
     embedding_specs enable_cueq enable_oeq energy_weight filter_type_pt
     force_mh_ft_lr forces_weight foundation_filter_elements foundation_head foundation_model
     foundation_model_elements huber_delta keep_isolated_atoms les_arguments loss max_num_epochs mean

@@ -167,7 +167,7 @@ def test_names_may_be_spelled_with_dashes_but_not_twice():
     assert "given twice" in problem
 
 
-@pytest.mark.parametrize("name", ["swa", "max_num_epochs", "pair_repulsion", "enable_cueq"])
+@pytest.mark.parametrize("name", ["swa", "max_num_epochs", "huber_delta", "enable_cueq"])
 def test_options_without_effect_are_accepted_and_remembered(name):
     assert options(**{name: 1}).without_effect == (name,)
 

@@ -1,0 +1,132 @@
+"""From training options and data to a model: settings, module, initial parameters."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mace_scf_jax.backbone import BackboneSettings
+from mace_scf_jax.electrostatics import BoundaryMode, ElectrostaticsSettings
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models import CHARGED_FAMILIES, ModelSettings, evaluate
+from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.steps import Predict
+
+
+def electrostatics_settings(
+    options: TrainOptions, *, any_periodic: bool
+) -> ElectrostaticsSettings | None:
+    """Electrostatics that the options describe; None for families without charges.
+
+    Args:
+        options: of the run.
+        any_periodic: whether any structure has a periodic direction, for the mode ``auto``.
+    """
+    if options.model not in CHARGED_FAMILIES:
+        return None
+    boundary = BoundaryMode(options.electrostatic_pbc_method)
+    if boundary is BoundaryMode.AUTO:
+        boundary = BoundaryMode.MIXED_PERIODIC if any_periodic else BoundaryMode.REALSPACE
+    return ElectrostaticsSettings(
+        max_l=options.atomic_multipoles_max_l,
+        smearing_width=options.atomic_multipoles_smearing_width,
+        kspace_cutoff_factor=options.kspace_cutoff_factor,
+        boundary=boundary,
+        include_self_interaction=options.include_electrostatic_self_interaction,
+    )
+
+
+def model_settings(
+    options: TrainOptions,
+    *,
+    elements: tuple[int, ...],
+    atomic_energies: tuple[float, ...],
+    avg_num_neighbors: float,
+    electrostatics: ElectrostaticsSettings | None,
+    scale: float = 1.0,
+    shift: float = 0.0,
+) -> ModelSettings:
+    """Settings of the model that options and data describe.
+
+    Args:
+        options: of the run.
+        elements: atomic numbers, ascending.
+        atomic_energies: energy of an isolated atom of each element in eV.
+        avg_num_neighbors: divisor of sums over neighbours.
+        electrostatics: as of :func:`electrostatics_settings`.
+        scale: factor on the interaction energy (ScaleShiftMACE).
+        shift: energy per atom in eV added to it (ScaleShiftMACE).
+
+    Raises:
+        ValueError: a size or choice does not exist.
+    """
+    return ModelSettings(
+        family=options.model,
+        backbone=BackboneSettings(
+            elements=elements,
+            hidden_irreps=options.irreps,
+            r_max=options.r_max,
+            num_radial_basis=options.num_radial_basis,
+            num_cutoff_basis=options.num_cutoff_basis,
+            max_ell=options.max_ell,
+            correlation=options.correlation,
+            num_interactions=options.num_interactions,
+            interaction=options.interaction,
+            interaction_first=options.interaction_first,
+            radial_MLP=options.radial_MLP,
+            radial_type=options.radial_type,
+            distance_transform=options.distance_transform,
+            MLP_irreps=options.MLP_irreps,
+            gate=str(options.gate),
+            avg_num_neighbors=avg_num_neighbors,
+            pair_repulsion=options.pair_repulsion,
+            scalar_last_layer=options.model not in CHARGED_FAMILIES,
+        ),
+        atomic_energies=atomic_energies,
+        electrostatics=electrostatics,
+        scale=scale,
+        shift=shift,
+    )
+
+
+def initial_parameters(module: nn.Module, graph: Graph, *, seed: int, dtype: str) -> Parameters:
+    """Random parameters.
+
+    Args:
+        module: the model.
+        graph: any batch; only its shapes matter.
+        seed: of the random numbers.
+        dtype: float32 or float64.
+    """
+    variables = jax.jit(module.init)(jax.random.key(seed), graph)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), variables["params"])
+
+
+def as_predict(module: nn.Module) -> Predict:
+    """The model as the training loop calls it."""
+    return functools.partial(evaluate, module)
+
+
+def output_names(
+    predict: Predict, parameters: Parameters, graph: Graph, *, stress: bool
+) -> tuple[str, ...]:
+    """Names of what a model predicts, without computing it.
+
+    Args:
+        predict: the model.
+        parameters: its parameters.
+        graph: any batch.
+        stress: whether stresses are predicted.
+    """
+    return tuple(
+        jax.eval_shape(functools.partial(predict, forces=True, stress=stress), parameters, graph)
+    )
+
+
+def number_of_parameters(parameters: Parameters) -> int:
+    """Number of trainable numbers."""
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(parameters))

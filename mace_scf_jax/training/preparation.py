@@ -1,0 +1,271 @@
+"""Everything a run needs before its first step, made and checked without writing a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mace_scf_jax.data import summary
+from mace_scf_jax.data.batching import BatchLoader, share_buckets
+from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
+from mace_scf_jax.data.statistics import average_number_of_neighbours, scale_and_shift
+from mace_scf_jax.data.structure import Structure, prepare_all
+from mace_scf_jax.models import ModelSettings, build
+from mace_scf_jax.training.learning_rates import SchedulerSettings
+from mace_scf_jax.training.loop import LoopSettings, TrainingData
+from mace_scf_jax.training.losses import check_terms
+from mace_scf_jax.training.model_setup import (
+    as_predict,
+    electrostatics_settings,
+    initial_parameters,
+    model_settings,
+    number_of_parameters,
+    output_names,
+)
+from mace_scf_jax.training.optimiser import OptimiserSettings
+from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.steps import Predict
+
+logger = logging.getLogger(__name__)
+
+OPTIONS_THAT_DECIDE_WEIGHTS = (
+    "seed",
+    "default_dtype",
+    "batch_size",
+    "optimizer",
+    "beta",
+    "beta_two",
+    "weight_decay",
+    "amsgrad",
+    "ema",
+    "ema_decay",
+    "clip_grad",
+    "scheduler",
+    "lr_factor",
+    "scheduler_patience",
+    "lr_scheduler_gamma",
+)
+"""Options that must not change when a run is resumed, besides model, data and schedule."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """A run that is ready to start."""
+
+    settings: ModelSettings
+    predict: Predict
+    parameters: Parameters
+    training: BatchLoader
+    evaluation: Mapping[str, BatchLoader]
+    """Loaders in a fixed order by the name of the set: train, valid, then the test sets."""
+    label_weights: Mapping[str, float]
+    """Sum of the weights of each label over the training set."""
+    fingerprint: Mapping[str, Any]
+    """What must be the same when the run is resumed."""
+
+    def training_data(self, *, with_tests: bool) -> TrainingData:
+        """The batches as the training loop takes them.
+
+        Args:
+            with_tests: whether to evaluate the test sets during training.
+        """
+        tests = [name for name in self.evaluation if name not in ("train", "valid")]
+        return TrainingData(
+            training=self.training.epoch,
+            batches_per_epoch=len(self.training),
+            validation=_whole(self.evaluation["valid"]),
+            label_weights=self.label_weights,
+            monitored={n: _whole(self.evaluation[n]) for n in tests} if with_tests else {},
+        )
+
+
+def prepare_run(options: TrainOptions) -> Preparation:
+    """Load and check data, make the model and its initial parameters.
+
+    Args:
+        options: of the run.
+
+    Raises:
+        DataError: files or their contents cannot be used.
+        LossError: a stage needs a label or model output that does not exist.
+        ValueError: the model cannot be built.
+    """
+    data = load_datasets(_data_settings(options))
+    sets = {"train": data.train, "valid": data.valid, **data.tests}
+    everything = [entry for members in sets.values() for entry in members]
+    electrostatics = electrostatics_settings(
+        options, any_periodic=any(entry.pbc.any() for entry in everything)
+    )
+    structures = {
+        name: prepare_all(
+            members,
+            elements=data.elements,
+            cutoff=options.r_max,
+            kspace_cutoff=None if electrostatics is None else electrostatics.kspace_cutoff,
+        )
+        for name, members in sets.items()
+    }
+    neighbours = options.avg_num_neighbors
+    if options.compute_avg_num_neighbors:
+        neighbours = average_number_of_neighbours(structures["train"])
+    logger.info(summary.average_neighbours(neighbours))
+    scale, shift = 1.0, 0.0
+    if options.model == "ScaleShiftMACE":
+        scale, shift = scale_and_shift(
+            data.train, data.atomic_energies, data.elements, options.scaling
+        )
+        logger.info("Scale %g and shift %g of the interaction energy", scale, shift)
+    settings = model_settings(
+        options,
+        elements=data.elements,
+        atomic_energies=tuple(float(energy) for energy in data.atomic_energies),
+        avg_num_neighbors=neighbours,
+        electrostatics=electrostatics,
+        scale=scale,
+        shift=shift,
+    )
+    training, evaluation = _loaders(structures, options)
+    logger.info("Building model %s", settings.family)
+    logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
+    module = build(settings)
+    example = next(iter(training.epoch(0)))
+    parameters = initial_parameters(module, example, seed=options.seed, dtype=options.default_dtype)
+    predict = as_predict(module)
+    logger.info("Number of parameters: %d", number_of_parameters(parameters))
+
+    outputs = output_names(predict, parameters, example, stress=options.compute_stress)
+    label_weights = _label_weights(data.train)
+    for index, stage in enumerate(options.train_schedule):
+        where = f"train_schedule, stage {index} ({stage.name})"
+        check_terms(stage.loss, outputs, label_weights, where=where)
+    return Preparation(
+        settings=settings,
+        predict=predict,
+        parameters=parameters,
+        training=training,
+        evaluation=evaluation,
+        label_weights=label_weights,
+        fingerprint=_fingerprint(options, settings, data),
+    )
+
+
+def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
+    """The optimiser that the options describe."""
+    return OptimiserSettings(
+        optimizer=options.optimizer,
+        beta=options.beta,
+        beta_two=options.beta_two,
+        weight_decay=options.weight_decay,
+        amsgrad=options.amsgrad,
+        clip_grad=options.clip_grad,
+        ema_decay=options.ema_decay if options.ema else None,
+    )
+
+
+def scheduler_settings(options: TrainOptions) -> SchedulerSettings:
+    """The learning-rate scheduler that the options describe; schedulefree uses none."""
+    return SchedulerSettings(
+        scheduler=None if options.optimizer == "schedulefree" else options.scheduler,
+        lr_factor=options.lr_factor,
+        scheduler_patience=options.scheduler_patience,
+        lr_scheduler_gamma=options.lr_scheduler_gamma,
+    )
+
+
+def loop_settings(options: TrainOptions) -> LoopSettings:
+    """When the options ask to validate, to stop and to keep checkpoints."""
+    return LoopSettings(
+        eval_interval=options.eval_interval,
+        patience=options.patience,
+        keep_checkpoints=options.keep_checkpoints,
+        save_all_checkpoints=options.save_all_checkpoints,
+    )
+
+
+def _data_settings(options: TrainOptions) -> DataSettings:
+    seed = options.seed if options.valid_set_seed is None else options.valid_set_seed
+    return DataSettings(
+        train_file=options.train_file,
+        keys=options.keys,
+        multipoles_max_l=options.atomic_multipoles_max_l,
+        valid_file=options.valid_file,
+        test_file=options.test_file,
+        valid_fraction=options.valid_fraction,
+        valid_set_seed=seed,
+        work_dir=options.work_dir,
+        E0s=options.E0s,
+        config_type_weights=options.config_type_weights,
+        electrostatic_pbc_method=options.electrostatic_pbc_method,
+        override_pbc_checks=options.override_pbc_checks,
+        allow_low_density_pbc=options.allow_low_density_pbc,
+        low_density_pbc_max_volume_per_atom=options.low_density_pbc_max_volume_per_atom,
+    )
+
+
+def _loaders(
+    structures: Mapping[str, Sequence[Structure]], options: TrainOptions
+) -> tuple[BatchLoader, dict[str, BatchLoader]]:
+    """The loader to train with, and one per set to evaluate, which share their padded sizes."""
+    training = BatchLoader(
+        structures["train"],
+        batch_size=options.batch_size,
+        shuffle=True,
+        seed=options.seed,
+        drop_last=True,
+        dtype=options.default_dtype,
+    )
+    evaluation = {
+        name: BatchLoader(members, batch_size=options.valid_batch_size, dtype=options.default_dtype)
+        for name, members in structures.items()
+    }
+    share_buckets(list(evaluation.values()))
+    return training, evaluation
+
+
+def _whole(loader: BatchLoader):
+    """All batches of a set, each time it is called."""
+    return lambda: loader.epoch(0)
+
+
+def _label_weights(configurations: Iterable[Configuration]) -> dict[str, float]:
+    totals: dict[str, float] = {}
+    for entry in configurations:
+        for name, weight in entry.weights.items():
+            total = entry.config_weight * float(np.sum(weight))
+            totals[name] = totals.get(name, 0.0) + total
+    return totals
+
+
+def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets) -> dict[str, Any]:
+    return {
+        "options": {name: getattr(options, name) for name in OPTIONS_THAT_DECIDE_WEIGHTS},
+        "model": settings.to_dict(),
+        "training_data": _digest(data.train),
+        "validation_data": _digest(data.valid),
+    }
+
+
+def _digest(configurations: Iterable[Configuration]) -> str:
+    """A number that changes with any structure, label or weight."""
+    digest = hashlib.sha256()
+    for entry in configurations:
+        arrays = {
+            "numbers": entry.atomic_numbers,
+            "positions": entry.positions,
+            "cell": entry.cell,
+            "pbc": entry.pbc,
+            "config_weight": np.asarray(entry.config_weight),
+            **{f"value {name}": value for name, value in entry.values.items()},
+            **{f"weight {name}": weight for name, weight in entry.weights.items()},
+        }
+        for name in sorted(arrays):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()

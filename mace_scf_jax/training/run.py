@@ -1,0 +1,217 @@
+"""A whole training run: from options to log files, error tables and model files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from mace_scf_jax import __version__
+from mace_scf_jax.io.model_file import save_model
+from mace_scf_jax.training.checkpoints import CheckpointStore
+from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.error_tables import final_table
+from mace_scf_jax.training.logs import ConsoleHandler, DelayedFileHandler, logging_to
+from mace_scf_jax.training.loop import Trainer
+from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.preparation import (
+    Preparation,
+    loop_settings,
+    optimiser_settings,
+    prepare_run,
+    scheduler_settings,
+)
+from mace_scf_jax.training.reporting import LogLines, Observers, ProgressBar, ResultLines
+from mace_scf_jax.training.run_files import RunFiles
+from mace_scf_jax.training.state import Progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves behind."""
+
+    models: Mapping[str, Path]
+    """Model file of each stage."""
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Errors by stage, set (train, valid, test sets) and name of the metric."""
+    progress: Progress
+
+
+def train(options: TrainOptions) -> TrainingResult:
+    """Train a model as the options say, and resume where an earlier run with them was stopped.
+
+    No file is written before options, data and model have been checked.
+
+    Args:
+        options: of the run.
+
+    Returns:
+        Model files and errors.
+
+    Raises:
+        ConfigurationError: the device does not exist, or the same run is already going on.
+        DataError: files or their contents cannot be used.
+        LossError: a stage needs a label or model output that does not exist.
+        CheckpointError: saved states belong to another run.
+        DivergedTrainingError: a loss or gradient is not finite.
+    """
+    files = RunFiles.of(options)
+    console = Console(stderr=True)
+    log, debug_log = DelayedFileHandler(files.log), DelayedFileHandler(files.debug_log)
+    handlers = {
+        ConsoleHandler(console): options.log_level,
+        log: options.log_level,
+        debug_log: logging.DEBUG,
+    }
+    with logging_to(handlers):
+        device = _device(options.device)
+        _log_start(options, device)
+        with jax.default_device(device):
+            prepared = prepare_run(options)
+            files.make_folders()
+            with _only_run(files.checkpoints / f"{options.tag}.lock"):
+                log.begin()
+                debug_log.begin()
+                return _run(options, prepared, files, console)
+
+
+def _run(
+    options: TrainOptions, prepared: Preparation, files: RunFiles, console: Console
+) -> TrainingResult:
+    """Train all stages, evaluate and save their best parameters."""
+    stages = options.train_schedule
+    optimiser = optimiser_settings(options)
+    logger.info("Optimizer: %s", optimiser)
+    if not options.restart_latest:
+        logger.info("Starting from initial weights; saved states of this run are not used")
+    with contextlib.ExitStack() as stack:
+        observers = [
+            LogLines(options.error_table, options.clip_grad),
+            stack.enter_context(ResultLines(files.results)),
+        ]
+        if console.is_terminal:
+            bar = ProgressBar(console, stages, len(prepared.training))
+            observers.append(stack.enter_context(bar))
+        trainer = Trainer(
+            prepared.predict,
+            prepared.parameters,
+            prepared.training_data(with_tests=options.log_on_test_sets),
+            optimiser=optimiser,
+            scheduler=scheduler_settings(options),
+            settings=loop_settings(options),
+            store=CheckpointStore(files.checkpoints, options.tag),
+            observer=Observers(*observers),
+            compute_stress=options.compute_stress,
+        )
+        progress = trainer.run(
+            stages, fingerprint=prepared.fingerprint, resume=options.restart_latest
+        )
+    logger.info("Training complete")
+    result = _evaluate_and_save(options, prepared, files, trainer, progress)
+    _log_compilations(trainer)
+    logger.info("Done")
+    return result
+
+
+def _evaluate_and_save(
+    options: TrainOptions,
+    prepared: Preparation,
+    files: RunFiles,
+    trainer: Trainer,
+    progress: Progress,
+) -> TrainingResult:
+    """Final error table and model file of every stage."""
+    logger.info("Computing metrics for training, validation, and test sets")
+    models: dict[str, Path] = {}
+    metrics: dict[str, dict[str, Mapping[str, float]]] = {}
+    for stage in options.train_schedule:
+        parameters, record = trainer.best_parameters(progress, stage.name)
+        metrics[stage.name] = {
+            name: trainer.evaluate(parameters, loader.epoch(0), stage.loss).metrics
+            for name, loader in prepared.evaluation.items()
+        }
+        logger.info(
+            "Final error table for stage %s (epoch %d)\n%s",
+            stage.name,
+            record["epoch"],
+            final_table(options.error_table, metrics[stage.name]),
+        )
+        path = files.model(stage.name)
+        save_model(
+            path,
+            parameters,
+            prepared.settings,
+            {
+                "name": options.name,
+                "stage": stage.name,
+                "epoch": record["epoch"],
+                "validation_loss": record["loss"],
+                "heads": options.heads,
+                "training_options": json.loads(options.model_dump_json()),
+                "version": __version__,
+            },
+        )
+        logger.info("Saved model of stage %s to %s", stage.name, path)
+        models[stage.name] = path
+    return TrainingResult(models=models, metrics=metrics, progress=progress)
+
+
+def _device(name: str) -> jax.Device:
+    """The first device of a kind, or the one that JAX prefers."""
+    if name == "auto":
+        return jax.devices()[0]
+    try:
+        return jax.devices("gpu" if name == "cuda" else name)[0]
+    except RuntimeError:
+        found = ", ".join(sorted({device.platform for device in jax.devices()}))
+        raise ConfigurationError(
+            f"option 'device': JAX finds no {name} device here, only: {found}"
+        ) from None
+
+
+def _log_start(options: TrainOptions, device: jax.Device) -> None:
+    logger.info("mace-scf-jax version: %s", __version__)
+    logger.info("JAX version: %s, Python version: %s", jax.__version__, sys.version.split()[0])
+    logger.info("Device: %s (%s)", device.platform, device.device_kind)
+    logger.info("Configuration: %s", options.model_dump_json())
+    for name in options.without_effect:
+        logger.warning("Option '%s' has no effect", name)
+    logger.info("Key specification: %s", options.keys)
+    if options.optimizer == "schedulefree":
+        logger.info("ScheduleFree optimizer selected; LR scheduler options are ignored.")
+
+
+def _log_compilations(trainer: Trainer) -> None:
+    counts = Counter(compilation.step for compilation in trainer.compilations)
+    seconds = sum(compilation.seconds for compilation in trainer.compilations)
+    logger.info(
+        "Compiled %d functions in %.1f s (%s), each at most once per bucket",
+        len(trainer.compilations),
+        seconds,
+        ", ".join(f"{step}: {count}" for step, count in sorted(counts.items())),
+    )
+
+
+@contextlib.contextmanager
+def _only_run(lock: Path) -> Iterator[None]:
+    """Refuse a second run with the same name and seed in the same folder at the same time."""
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"another process is training this run: it holds '{lock}'; wait for it, or choose "
+                "another name or seed"
+            ) from None
+        yield

@@ -1,0 +1,60 @@
+"""Where a training run puts its files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mace_scf_jax.training.options import TrainOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """Paths of the files of one run, named as by the PyTorch reference where it has them."""
+
+    log: Path
+    """Messages at the chosen level."""
+    debug_log: Path
+    """All messages."""
+    results: Path
+    """One JSON object per line: losses of steps, errors of evaluations."""
+    checkpoints: Path
+    """Folder of the checkpoints."""
+    models: Path
+    """Folder of the final model files."""
+    valid_indices: Path
+    """Positions in the training file that became the validation set."""
+    name: str
+    """Name of the run, for model files."""
+
+    @classmethod
+    def of(cls, options: TrainOptions) -> RunFiles:
+        """The paths that the options ask for; nothing is created."""
+        work = options.work_dir
+        logs = options.log_dir or work / "logs"
+        seed = options.seed if options.valid_set_seed is None else options.valid_set_seed
+        return cls(
+            log=logs / f"{options.tag}.log",
+            debug_log=logs / f"{options.tag}_debug.log",
+            results=(options.results_dir or work / "results") / f"{options.tag}_train.txt",
+            checkpoints=options.checkpoints_dir or work / "checkpoints",
+            models=options.model_dir or work,
+            valid_indices=work / f"valid_indices_{seed}.txt",
+            name=options.name,
+        )
+
+    def model(self, stage: str) -> Path:
+        """Final model file of a stage."""
+        return self.models / f"{self.name}_{stage}.model.safetensors"
+
+    def make_folders(self) -> None:
+        """Create the folders that the files go to."""
+        for folder in (
+            self.log.parent,
+            self.debug_log.parent,
+            self.results.parent,
+            self.checkpoints,
+            self.models,
+            self.valid_indices.parent,
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
