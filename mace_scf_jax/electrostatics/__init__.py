@@ -1,8 +1,9 @@
-"""Electrostatics of Gaussian multipoles: energies for every boundary condition.
+"""Electrostatics of Gaussian multipoles: energies, field features and potentials.
 
-Everything here is a pure function of arrays. Kernels (`reciprocal`, `open_boundary`,
-`corrections`, `moments`) treat one system of static shape; `batch_…` functions map them over the
-graphs of a batch, so atoms of different graphs are never paired.
+Everything here is a pure function of arrays, for any degree l ≤ 3 and every boundary condition.
+A `System` is one prepared geometry, and `system_…` functions apply to it. Kernels (`reciprocal`,
+`open_boundary`, `corrections`, `moments`) treat one system of static shape; `batch_…` functions
+map them over the graphs of a batch, so atoms of different graphs are never paired.
 """
 
 from mace_scf_jax.electrostatics.boundary import (
@@ -12,18 +13,30 @@ from mace_scf_jax.electrostatics.boundary import (
     check_pbc,
     resolve_boundary,
 )
-from mace_scf_jax.electrostatics.energy import batch_coulomb_energy, coulomb_energy
+from mace_scf_jax.electrostatics.energy import (
+    batch_coulomb_energy,
+    coulomb_energy,
+    system_energy,
+)
+from mace_scf_jax.electrostatics.features import (
+    batch_external_field_features,
+    batch_field_features,
+    external_field_features,
+    system_field_features,
+)
 from mace_scf_jax.electrostatics.moments import (
     batch_dipole,
     batch_external_field_energy,
     batch_total_charge,
     dipole_cartesian,
 )
+from mace_scf_jax.electrostatics.potentials import batch_atomic_potentials, system_potential
 from mace_scf_jax.electrostatics.settings import (
     ElectrostaticsSettings,
     ElectrostaticsSettingsError,
     FieldFeatureSettings,
 )
+from mace_scf_jax.electrostatics.system import System, prepare, prepare_batch
 
 __all__ = [
     "ALLOWED_PBC",
@@ -32,12 +45,22 @@ __all__ = [
     "ElectrostaticsSettings",
     "ElectrostaticsSettingsError",
     "FieldFeatureSettings",
+    "System",
+    "batch_atomic_potentials",
     "batch_coulomb_energy",
     "batch_dipole",
     "batch_external_field_energy",
+    "batch_external_field_features",
+    "batch_field_features",
     "batch_total_charge",
     "check_pbc",
     "coulomb_energy",
     "dipole_cartesian",
+    "external_field_features",
+    "prepare",
+    "prepare_batch",
     "resolve_boundary",
+    "system_energy",
+    "system_field_features",
+    "system_potential",
 ]

@@ -2,78 +2,66 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.electrostatics import corrections, open_boundary, reciprocal
-from mace_scf_jax.electrostatics.boundary import BoundaryError, BoundaryMode
 from mace_scf_jax.electrostatics.gaussians import self_interaction
 from mace_scf_jax.electrostatics.harmonics import degrees
 from mace_scf_jax.electrostatics.moments import moments
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
+from mace_scf_jax.electrostatics.system import System, prepare, prepare_batch
 from mace_scf_jax.graph import Graph
-
-
-def check_multipoles(multipoles: Array, settings: ElectrostaticsSettings) -> None:
-    """Refuse multipoles whose number of components does not fit the settings.
-
-    Raises:
-        ValueError: the last axis is not (max_l + 1)².
-    """
-    if multipoles.shape[-1] != settings.num_multipoles:
-        raise ValueError(
-            f"multipoles have {multipoles.shape[-1]} components per atom, expected "
-            f"{settings.num_multipoles} for max_l = {settings.max_l}"
-        )
-
-
-def safe_cell(cell: Float[Array, "3 3"], atom_mask: Bool[Array, "atoms"]) -> Float[Array, "3 3"]:
-    """The cell, or a unit cell for a padding graph, whose own cell may be singular."""
-    return jnp.where(jnp.any(atom_mask), cell, jnp.eye(3, dtype=cell.dtype))
 
 
 def self_energy(
     multipoles: Float[Array, "atoms components"], settings: ElectrostaticsSettings
 ) -> Float[Array, ""]:
-    """Energy of each Gaussian multipole with itself, summed over atoms, in eV."""
+    """Energy of each Gaussian multipole with itself, summed over atoms.
+
+    Args:
+        multipoles: atomic multipoles in e Å^l; zero for padding atoms.
+        settings: width and degree of the density.
+
+    Returns:
+        ½ Σ s_l p² in eV.
+    """
+    width = settings.smearing_width
     constants = np.array(
-        [
-            self_interaction(degree, settings.smearing_width, settings.smearing_width)
-            for degree in degrees(settings.max_l)
-        ]
+        [self_interaction(degree, width, width) for degree in degrees(settings.max_l)]
     )
     return 0.5 * jnp.sum(jnp.asarray(constants, dtype=multipoles.dtype) * multipoles * multipoles)
 
 
-def _boundary_correction(
-    positions: Float[Array, "atoms 3"],
-    multipoles: Float[Array, "atoms components"],
-    cell: Float[Array, "3 3"],
-    pbc: Bool[Array, "3"],
-    settings: ElectrostaticsSettings,
-) -> Float[Array, ""]:
-    """Correction of the periodic energy for the boundary condition, in eV."""
-    density = moments(positions, multipoles)
-    volume = reciprocal.cell_volume(cell)
-    match settings.boundary:
-        case BoundaryMode.PBC:
-            return jnp.zeros((), dtype=positions.dtype)
-        case BoundaryMode.SLAB:
-            return corrections.slab_energy(density, volume)
-        case BoundaryMode.MOLECULE_IN_BOX:
-            return corrections.molecule_energy(density, volume, exponent=settings.molecule_exponent)
-        case BoundaryMode.MIXED_PERIODIC:
-            return corrections.mixed_energy(
-                density, volume, pbc, exponent=settings.molecule_exponent
-            )
-        case mode:
-            raise BoundaryError(
-                f"boundary {mode.value!r} has no periodic energy; resolve 'auto' on the host first"
-            )
+def system_energy(system: System, multipoles: Float[Array, "atoms components"]) -> Float[Array, ""]:
+    """Coulomb energy of multipoles in a prepared geometry.
+
+    Args:
+        system: prepared geometry.
+        multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
+
+    Returns:
+        Energy in eV, exactly 0 without atoms.
+
+    Raises:
+        ValueError: the multipoles do not have (max_l + 1)² components.
+    """
+    settings = system.settings
+    multipoles = system.masked(multipoles)
+    density = {"width": settings.smearing_width, "max_l": settings.max_l}
+    if system.periodic is None:
+        energy = open_boundary.energy(system.positions, multipoles, **density)
+    else:
+        geometry = system.periodic.geometry
+        structure = reciprocal.structure_factor(geometry, multipoles, **density)
+        energy = reciprocal.energy(geometry, structure) + corrections.energy(
+            system.periodic.correction, moments(system.positions, multipoles)
+        )
+    if not settings.include_self_interaction:
+        energy -= self_energy(multipoles, settings)
+    return energy
 
 
 def coulomb_energy(
@@ -107,21 +95,8 @@ def coulomb_energy(
         ValueError: the multipoles do not have (max_l + 1)² components.
         BoundaryError: the boundary condition is ``auto``.
     """
-    check_multipoles(multipoles, settings)
-    multipoles = jnp.where(atom_mask[:, None], multipoles, 0.0)
-    positions = jnp.where(atom_mask[:, None], positions, 0.0)
-    density = {"width": settings.smearing_width, "max_l": settings.max_l}
-    if settings.boundary is BoundaryMode.REALSPACE:
-        energy = open_boundary.energy(positions, multipoles, **density)
-    else:
-        cell = safe_cell(cell, atom_mask)
-        geometry = reciprocal.prepare(positions, cell, k_indices, k_mask)
-        structure = reciprocal.structure_factor(geometry, multipoles, **density)
-        energy = reciprocal.energy(geometry, structure)
-        energy += _boundary_correction(positions, multipoles, cell, pbc, settings)
-    if not settings.include_self_interaction:
-        energy -= self_energy(multipoles, settings)
-    return energy
+    system = prepare(positions, atom_mask, cell, pbc, k_indices, k_mask, settings=settings)
+    return system_energy(system, multipoles)
 
 
 def batch_coulomb_energy(
@@ -129,6 +104,7 @@ def batch_coulomb_energy(
     multipoles: Float[Array, "atoms components"],
     *,
     settings: ElectrostaticsSettings,
+    prepared: System | None = None,
 ) -> Float[Array, "graphs"]:
     """Coulomb energy of each graph of a batch; atoms are paired within their graph only.
 
@@ -136,6 +112,7 @@ def batch_coulomb_energy(
         graph: the batch.
         multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
         settings: density and boundary condition.
+        prepared: result of `prepare_batch` for the same graph and settings, to be reused.
 
     Returns:
         Energies in eV; exactly 0 for padding graphs.
@@ -144,12 +121,5 @@ def batch_coulomb_energy(
         ValueError: the multipoles do not have (max_l + 1)² components.
         BoundaryError: the boundary condition is ``auto``.
     """
-    return jax.vmap(functools.partial(coulomb_energy, settings=settings))(
-        graph.to_slots(graph.positions),
-        graph.to_slots(multipoles),
-        graph.slot_mask,
-        graph.cell,
-        graph.pbc,
-        graph.k_indices,
-        graph.k_mask,
-    )
+    prepared = prepare_batch(graph, settings=settings) if prepared is None else prepared
+    return jax.vmap(system_energy)(prepared, graph.to_slots(multipoles))

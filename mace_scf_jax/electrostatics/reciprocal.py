@@ -38,6 +38,10 @@ class ReciprocalGeometry:
     """cos(k·r)."""
     sines: Float[Array, "kvectors atoms"]
     """sin(k·r)."""
+    indices: Float[Array, "kvectors 3"]
+    """Integer indices n of k; 0 for padding."""
+    dual: Float[Array, "3 3"]
+    """Rows b with b_i · a_j = δ_ij in 1/Å."""
 
 
 ComplexPair = tuple[Float[Array, "kvectors"], Float[Array, "kvectors"]]
@@ -80,13 +84,36 @@ def prepare(
     wavevectors = (2.0 * math.pi) * (indices @ dual)
     squared = jnp.sum(wavevectors * wavevectors, axis=-1)
     inverse_squared = jnp.where(k_mask, 1.0 / jnp.where(k_mask, squared, 1.0), 0.0)
-    cosines, sines = cosine_and_sine_of_turns(indices @ (positions @ dual.T).T)
+    cosines, sines = _phases(indices, dual, positions)
     return ReciprocalGeometry(
         wavevectors=wavevectors,
         kernel=(2.0 * FIELD_CONSTANT) * inverse_squared / cell_volume(cell),
         cosines=cosines,
         sines=sines,
+        indices=indices,
+        dual=dual,
     )
+
+
+def _phases(
+    indices: Float[Array, "kvectors 3"], dual: Float[Array, "3 3"], points: Float[Array, "points 3"]
+) -> tuple[Float[Array, "kvectors points"], Float[Array, "kvectors points"]]:
+    """cos(k·r) and sin(k·r), with k·r as a number of turns: indices times fractional positions."""
+    return cosine_and_sine_of_turns(indices @ (points @ dual.T).T)
+
+
+def at_points(geometry: ReciprocalGeometry, points: Float[Array, "points 3"]) -> ReciprocalGeometry:
+    """The same cell and wavevectors with phases at other points, to receive a potential there.
+
+    Args:
+        geometry: prepared geometry.
+        points: positions in Å.
+
+    Returns:
+        Geometry whose phases belong to the points.
+    """
+    cosines, sines = _phases(geometry.indices, geometry.dual, points)
+    return dataclasses.replace(geometry, cosines=cosines, sines=sines)
 
 
 def _quarter_turns(max_l: int, dtype) -> tuple[Array, Array]:
@@ -137,3 +164,36 @@ def energy(geometry: ReciprocalGeometry, structure: ComplexPair) -> Float[Array,
     """
     real, imaginary = structure
     return 0.5 * jnp.sum(geometry.kernel * (real * real + imaginary * imaginary))
+
+
+def project_potential(
+    geometry: ReciprocalGeometry,
+    structure: ComplexPair,
+    *,
+    widths: tuple[float, ...],
+    max_l: int,
+) -> Float[Array, "atoms widths components"]:
+    """Potential of a density projected on unit-moment Gaussians at the points of a geometry.
+
+    Args:
+        geometry: prepared geometry whose phases belong to the receivers.
+        structure: structure factor of the density in e.
+        widths: σ of the receivers in Å; 0 gives the potential and its derivatives at the points.
+        max_l: highest degree of the receivers.
+
+    Returns:
+        ∫ V φ_lm = 1/Ω Σ_{k≠0} V(k) [φ̃_lm(k) exp(-ik·r)]* in V/Å^l.
+    """
+    real, imaginary = (geometry.kernel * part for part in structure)
+    real_phase, minus_imaginary_phase = _quarter_turns(max_l, real.dtype)
+    # The conjugate of (-i)^l is real_phase + i minus_imaginary_phase.
+    even = real[:, None] * real_phase - imaginary[:, None] * minus_imaginary_phase
+    odd = real[:, None] * minus_imaginary_phase + imaginary[:, None] * real_phase
+    factors = jnp.stack(
+        [form_factors(geometry.wavevectors, width, max_l) for width in widths], axis=1
+    )
+    num_k, num_points = geometry.cosines.shape
+    in_phase = (factors * even[:, None, :]).reshape(num_k, -1)
+    out_of_phase = (factors * odd[:, None, :]).reshape(num_k, -1)
+    projections = geometry.cosines.T @ in_phase - geometry.sines.T @ out_of_phase
+    return projections.reshape(num_points, len(widths), -1)

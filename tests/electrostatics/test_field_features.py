@@ -1,0 +1,73 @@
+"""Field features, potentials and external-field features: reference numbers and identities."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mace_scf_jax.electrostatics import (
+    batch_atomic_potentials,
+    batch_external_field_features,
+    batch_field_features,
+)
+
+from .systems import REFERENCE_NAMES, load_reference
+from .tolerances import REFERENCE, assert_close, reference_tolerance
+
+# The PyTorch reference takes the box length of a charged molecule as Ω^0.333333 in features.
+REFERENCE_CUBE_ROOT = 0.333333
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def features_and_pullback(graph, multipoles, cotangent, *, settings):
+    def features(positions, multipoles):
+        return batch_field_features(
+            graph.replace(positions=positions), multipoles, settings=settings
+        )
+
+    values, pullback = jax.vjp(features, graph.positions, multipoles)
+    return values, pullback(cotangent)
+
+
+@pytest.mark.parametrize("name", REFERENCE_NAMES)
+def test_features_and_derivatives_equal_the_reference(name):
+    case = load_reference(name)
+    settings = dataclasses.replace(case.settings, molecule_exponent=REFERENCE_CUBE_ROOT)
+    expected = case.outputs["features"]
+    cotangent = case.outputs.get("feature_cotangent", np.ones_like(expected))
+    features, gradients = features_and_pullback(
+        case.graph, case.multipoles, cotangent, settings=settings
+    )
+    tolerance = reference_tolerance(settings.boundary.value)
+    assert_close(features, expected, tolerance)
+    names = ("dfeatures_dpositions", "dfeatures_dmultipoles")
+    for output, actual in zip(names, gradients, strict=True):
+        if output in case.outputs:
+            assert_close(actual, case.outputs[output], tolerance)
+
+
+@pytest.mark.parametrize("name", ["mixed_periodic_l1", "pbc_l0", "pbc_l1_charged_batch", "slab_l1"])
+def test_atomic_potentials_equal_the_reference(name):
+    case = load_reference(name)
+    potentials = jax.jit(functools.partial(batch_atomic_potentials, settings=case.settings))(
+        case.graph, case.multipoles
+    )
+    # The reference leaves the potentials of molecules uncorrected.
+    corrected = np.any(case.graph.pbc, axis=1)[case.graph.atom_graph]
+    expected = case.outputs["electrostatic_potential"]
+    assert_close(potentials[corrected], expected[corrected], REFERENCE)
+
+
+@pytest.mark.parametrize("name", ["mixed_periodic_l1", "pbc_l0", "slab_l0_charged"])
+def test_external_field_features_equal_the_reference(name):
+    case = load_reference(name)
+    external = jnp.asarray(case.outputs["external_potential_and_field"])
+    features = batch_external_field_features(
+        case.graph, external[:, 0], external[:, 1:], features=case.settings.features
+    )
+    assert_close(features, case.outputs["external_field_features"], REFERENCE)
