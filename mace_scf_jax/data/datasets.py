@@ -18,7 +18,7 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import read_atoms, to_configurations
-from mace_scf_jax.data.splitting import random_split, record_split
+from mace_scf_jax.data.splitting import describe_split, random_split
 
 logger = logging.getLogger("mace_scf_jax")
 
@@ -38,7 +38,7 @@ class DataSettings:
     valid_fraction: float = 0.1
     valid_set_seed: int = 123
     work_dir: str | Path = "."
-    """Receives `valid_indices_<seed>.txt`."""
+    """Where `valid_indices_<seed>.txt` is meant to go, for the log; see `save_split`."""
     E0s: AtomicEnergySetting = None
     config_type_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     electrostatic_pbc_method: str = "mixed_periodic"
@@ -76,10 +76,14 @@ class DataSets:
     atomic_energies: Float[np.ndarray, "elements"]
     """Energies of free atoms, eV."""
     keys: KeySpecification
+    valid_indices: tuple[int, ...] = ()
+    """Positions in the training file of a random validation set; empty if it has its own file."""
 
 
 def load_datasets(settings: DataSettings) -> DataSets:
     """Read, check and split the data of a training run, and log what was found.
+
+    No file is written, so that data which are refused leave nothing behind.
 
     Raises:
         DataError: if a file or anything in it cannot be used.
@@ -98,10 +102,10 @@ def load_datasets(settings: DataSettings) -> DataSets:
         raise DataError(f"{settings.train_file}: found only isolated atoms")
     _log_set("Training", train, settings.keys)
     if "valid" in sets:
-        valid = sets["valid"]
+        valid, valid_indices = sets["valid"], []
         _log_set("Validation", valid, settings.keys)
     else:
-        train, valid = _split(train, settings)
+        train, valid, valid_indices = _split(train, settings)
     tests = _group(sets.get("test", []))
     if tests:
         _log_set("Test", sets["test"], settings.keys)
@@ -130,6 +134,7 @@ def load_datasets(settings: DataSettings) -> DataSets:
         elements=elements,
         atomic_energies=energies,
         keys=settings.keys,
+        valid_indices=tuple(valid_indices),
     )
 
 
@@ -169,14 +174,14 @@ def _configurations(
 
 def _split(
     train: Sequence[Configuration], settings: DataSettings
-) -> tuple[list[Configuration], list[Configuration]]:
-    """A random part of the training configurations for validation."""
+) -> tuple[list[Configuration], list[Configuration], list[int]]:
+    """A random part of the training configurations for validation, and its indices."""
     logger.info("No validation set provided, splitting training data instead.")
     train_indices, valid_indices = random_split(
         len(train), fraction=settings.valid_fraction, seed=settings.valid_set_seed
     )
     logger.info(
-        record_split(
+        describe_split(
             valid_indices,
             fraction=settings.valid_fraction,
             seed=settings.valid_set_seed,
@@ -186,7 +191,7 @@ def _split(
     parts = [train[i] for i in train_indices], [train[i] for i in valid_indices]
     for title, part in zip(("Training", "Validation"), parts, strict=True):
         logger.info(summary.property_counts(f"Random Split {title} set", part, settings.keys))
-    return parts
+    return *parts, valid_indices
 
 
 def _group(tests: Sequence[Configuration]) -> dict[str, tuple[Configuration, ...]]:

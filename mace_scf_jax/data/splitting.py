@@ -36,18 +36,24 @@ def random_split(count: int, *, fraction: float, seed: int) -> tuple[list[int], 
     return indices[:num_train], indices[num_train:]
 
 
-def record_split(
+def describe_split(
     valid_indices: Sequence[int], *, fraction: float, seed: int, work_dir: Path
 ) -> str:
-    """Keep the indices of a random validation set: few in the log line, many in a file.
-
-    Returns:
-        The line for the log.
-    """
+    """The log line on a random validation set: its indices if they are few, else their file."""
     line = f"Using random {100 * fraction:.0f}% of training set for validation with "
     if len(valid_indices) < _INDICES_IN_LOG:
         return line + f"following indices: {list(valid_indices)}"
-    path = work_dir / f"valid_indices_{seed}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{index}\n" for index in valid_indices))
-    return line + f"indices saved in: {path}"
+    return line + f"indices saved in: {split_file(seed, work_dir)}"
+
+
+def save_split(valid_indices: Sequence[int], *, seed: int, work_dir: Path) -> None:
+    """Write the indices of a random validation set to the work folder, unless they are few."""
+    if len(valid_indices) >= _INDICES_IN_LOG:
+        path = split_file(seed, work_dir)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{index}\n" for index in valid_indices))
+
+
+def split_file(seed: int, work_dir: Path) -> Path:
+    """File that holds the indices of a random validation set, one per line."""
+    return work_dir / f"valid_indices_{seed}.txt"

@@ -135,6 +135,11 @@ class TrainOptions(
         return f"{self.name}_run-{self.seed}"
 
     @property
+    def split_seed(self) -> int:
+        """Seed of the random validation set."""
+        return self.seed if self.valid_set_seed is None else self.valid_set_seed
+
+    @property
     def irreps(self) -> str:
         """Hidden irreps: ``num_channels`` and ``max_L`` win over ``hidden_irreps``."""
         if self.num_channels is None or self.max_L is None:

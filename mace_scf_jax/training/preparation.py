@@ -67,6 +67,8 @@ class Preparation:
     """Loaders in a fixed order by the name of the set: train, valid, then the test sets."""
     label_weights: Mapping[str, float]
     """Sum of the weights of each label over the training set."""
+    valid_indices: tuple[int, ...]
+    """Positions in the training file of a random validation set."""
     fingerprint: Mapping[str, Any]
     """What must be the same when the run is resumed."""
 
@@ -152,6 +154,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
         training=training,
         evaluation=evaluation,
         label_weights=label_weights,
+        valid_indices=data.valid_indices,
         fingerprint=_fingerprint(options, settings, data),
     )
 
@@ -190,7 +193,6 @@ def loop_settings(options: TrainOptions) -> LoopSettings:
 
 
 def _data_settings(options: TrainOptions) -> DataSettings:
-    seed = options.seed if options.valid_set_seed is None else options.valid_set_seed
     return DataSettings(
         train_file=options.train_file,
         keys=options.keys,
@@ -198,7 +200,7 @@ def _data_settings(options: TrainOptions) -> DataSettings:
         valid_file=options.valid_file,
         test_file=options.test_file,
         valid_fraction=options.valid_fraction,
-        valid_set_seed=seed,
+        valid_set_seed=options.split_seed,
         work_dir=options.work_dir,
         E0s=options.E0s,
         config_type_weights=options.config_type_weights,

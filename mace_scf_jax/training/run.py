@@ -16,6 +16,7 @@ import jax
 from rich.console import Console
 
 from mace_scf_jax import __version__
+from mace_scf_jax.data.splitting import save_split
 from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.training.checkpoints import CheckpointStore
 from mace_scf_jax.training.configuration_error import ConfigurationError
@@ -81,6 +82,9 @@ def train(options: TrainOptions) -> TrainingResult:
             prepared = prepare_run(options)
             files.make_folders()
             with _only_run(files.checkpoints / f"{options.tag}.lock"):
+                save_split(
+                    prepared.valid_indices, seed=options.split_seed, work_dir=options.work_dir
+                )
                 log.begin()
                 debug_log.begin()
                 return _run(options, prepared, files, console)

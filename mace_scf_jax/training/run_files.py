@@ -22,8 +22,8 @@ class RunFiles:
     """Folder of the checkpoints."""
     models: Path
     """Folder of the final model files."""
-    valid_indices: Path
-    """Positions in the training file that became the validation set."""
+    work: Path
+    """Folder of everything else."""
     name: str
     """Name of the run, for model files."""
 
@@ -32,14 +32,13 @@ class RunFiles:
         """The paths that the options ask for; nothing is created."""
         work = options.work_dir
         logs = options.log_dir or work / "logs"
-        seed = options.seed if options.valid_set_seed is None else options.valid_set_seed
         return cls(
             log=logs / f"{options.tag}.log",
             debug_log=logs / f"{options.tag}_debug.log",
             results=(options.results_dir or work / "results") / f"{options.tag}_train.txt",
             checkpoints=options.checkpoints_dir or work / "checkpoints",
             models=options.model_dir or work,
-            valid_indices=work / f"valid_indices_{seed}.txt",
+            work=work,
             name=options.name,
         )
 
@@ -55,6 +54,6 @@ class RunFiles:
             self.results.parent,
             self.checkpoints,
             self.models,
-            self.valid_indices.parent,
+            self.work,
         ):
             folder.mkdir(parents=True, exist_ok=True)
