@@ -12,11 +12,11 @@ from mace_scf_jax.backbone.linear import EquivariantLinear
 
 
 class GatedNonlinearity(nn.Module):
-    """Activation of the scalars; higher degrees are multiplied by activated gate scalars.
+    """Activation of the scalars; higher degrees are multiplied by sigmoids of gate scalars.
 
     Attributes:
         multiplicities: channels per degree of the output.
-        gate: activation of scalars and gates.
+        gate: activation of the scalars.
     """
 
     multiplicities: Multiplicities
@@ -30,13 +30,14 @@ class GatedNonlinearity(nn.Module):
 
     def __call__(self, features: Features) -> Features:
         """Apply to features with the gates behind the scalars."""
-        act = activation(self.gate)
+        open_gate = activation("sigmoid")
         scalars = self.multiplicities.get(0, 0)
-        gated = {0: act(features[0][..., :scalars])}
+        gated = {0: activation(self.gate)(features[0][..., :scalars])}
         start = scalars
         for degree, count in self.multiplicities.items():
             if degree > 0:
-                gated[degree] = features[degree] * act(features[0][..., start : start + count])
+                gates = features[0][..., start : start + count]
+                gated[degree] = features[degree] * open_gate(gates)
                 start += count
         return gated
 

@@ -73,9 +73,7 @@ def element_linear(
     num_elements: int,
 ) -> Parameters:
     """Parameters of an `ElementLinear` from a fully connected product with one-hot elements."""
-    shapes = {
-        f"degree_{l}": (inputs[l], num_elements, outputs[l]) for l in inputs if l in outputs
-    }
+    shapes = {f"degree_{l}": (inputs[l], num_elements, outputs[l]) for l in inputs if l in outputs}
     return _split(_take(state, f"{prefix}.weight"), shapes, prefix)
 
 
@@ -112,16 +110,13 @@ def radial_network(state: StateDict, prefix: str) -> Parameters:
 def symmetric_contraction(
     state: StateDict, prefix: str, max_degree_out: int, correlation: int
 ) -> Parameters:
-    """Parameters of a `SymmetricContraction`; orders without a coupling path have none."""
+    """Parameters of a `SymmetricContraction`; the state dict lists the highest order first."""
     params: Parameters = {}
     for degree in range(max_degree_out + 1):
         contraction = f"{prefix}.contractions.{degree}"
         for order in range(1, correlation + 1):
-            highest = order == correlation
-            name = "weights_max" if highest else f"weights.{order - 1}"
-            zeroed = "weights_max_zeroed" if highest else f"weights_{order - 1}_zeroed"
-            if not bool(state.get(f"{contraction}.{zeroed}", False)):
-                params[f"degree_{degree}_order_{order}"] = _take(state, f"{contraction}.{name}")
+            name = "weights_max" if order == correlation else f"weights.{correlation - 1 - order}"
+            params[f"degree_{degree}_order_{order}"] = _take(state, f"{contraction}.{name}")
     return params
 
 
@@ -256,9 +251,7 @@ def backbone(state: StateDict, settings: BackboneSettings) -> Parameters:
         readout = f"readouts.{layer}."
         if f"{readout}linear_1.weight" in state:
             hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
-            params[f"readout_{layer}"] = nonlinear_readout(
-                state, readout, features, hidden, {0: 1}
-            )
+            params[f"readout_{layer}"] = nonlinear_readout(state, readout, features, hidden, {0: 1})
         else:
             params[f"readout_{layer}"] = {
                 "linear": linear(state, f"{readout}linear", features, {0: 1})

@@ -1,0 +1,34 @@
+"""Recompute any reference file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mace_scf_jax.verification.blocks import verify_block
+from mace_scf_jax.verification.electrostatics import verify_electrostatics
+from mace_scf_jax.verification.models import verify_model
+from mace_scf_jax.verification.reference_file import read_reference_file
+from mace_scf_jax.verification.report import Deviation
+
+_BY_KIND = {
+    "blocks": verify_block,
+    "electrostatics": verify_electrostatics,
+    "models": verify_model,
+}
+
+
+def verify(path: str | Path) -> list[Deviation]:
+    """Recompute the outputs of a reference file and compare them.
+
+    Args:
+        path: the file, in the format of `ReferenceFile`.
+
+    Returns:
+        The largest deviation of every output that is compared.
+
+    Raises:
+        ReferenceFileError: the file is not in the reference format.
+        ValueError: it describes a layer or model that this version does not have.
+    """
+    file = read_reference_file(path)
+    return _BY_KIND[file.kind](file)
