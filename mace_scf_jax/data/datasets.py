@@ -77,7 +77,8 @@ class DataSets:
     """Energies of free atoms, eV."""
     keys: KeySpecification
     valid_indices: tuple[int, ...] = ()
-    """Positions in the training file of a random validation set; empty if it has its own file."""
+    """Positions of a random validation set among the configurations of the training file that are
+    not isolated atoms; empty if the validation set has its own file."""
 
 
 def load_datasets(settings: DataSettings) -> DataSets:

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import ase
+import numpy as np
+import pytest
+
+from mace_scf_jax.data.checks import (
+    check_density,
+    check_dipole_weights,
+    check_keys_occur,
+    check_pbc,
+    check_something_to_fit,
+)
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.keys import KeySpecification
+
+from .builders import ARRAYS_KEYS, INFO_KEYS, KEYS, configuration, heads, labelled_atoms
+
+
+def flags(pattern: str) -> list[bool]:
+    return [letter == "T" for letter in pattern]
+
+
+def crystal(pattern: str, edge: float = 4.0, **info) -> ase.Atoms:
+    return ase.Atoms("H", cell=[edge] * 3, pbc=flags(pattern), info=info)
+
+
+ALLOWED = {
+    "realspace": {"FFF"},
+    "molecule_in_box": {"FFF"},
+    "pbc": {"TTT"},
+    "slab": {"TTF"},
+    "mixed_periodic": {"TTT", "TTF", "FFF"},
+    "auto": {"TTT", "TTF", "TFT", "FTT", "TFF", "FTF", "FFT", "FFF"},
+}
+
+
+@pytest.mark.parametrize("method", ALLOWED)
+@pytest.mark.parametrize("pattern", sorted(ALLOWED["auto"]))
+def test_periodic_directions_by_method(method: str, pattern: str) -> None:
+    structures = [crystal(pattern)]
+    if pattern in ALLOWED[method]:
+        check_pbc(structures, method=method, split="train", file="a.xyz")
+        return
+    with pytest.raises(
+        DataError, match=rf"valid: a\.xyz, configuration 0: found pbc {pattern}, inc"
+    ):
+        check_pbc(structures, method=method, split="valid", file="a.xyz")
+
+
+def test_isolated_atoms_of_the_training_file_may_have_any_pbc() -> None:
+    structures = [crystal("TTT"), crystal("FFF", config_type="IsolatedAtom")]
+    check_pbc(structures, method="pbc", split="train", file="a.xyz")
+    with pytest.raises(DataError, match="configuration 1: found pbc FFF"):
+        check_pbc(structures, method="pbc", split="test", file="a.xyz")
+
+
+def test_unknown_method_is_refused() -> None:
+    with pytest.raises(DataError, match="found 'ewald', expected one of realspace"):
+        check_pbc([], method="ewald", split="train", file="a.xyz")
+
+
+def test_low_density_of_fully_periodic_structures() -> None:
+    def check(atoms: ase.Atoms, limit: float = 100.0) -> None:
+        check_density([configuration(atoms)], split="train", max_volume_per_atom=limit)
+
+    check(crystal("TTT", edge=4.6))
+    check(crystal("TTF", edge=20.0))
+    check(crystal("FFF", edge=50.0))
+    check(crystal("TTT", edge=20.0), limit=8001.0)
+    left_handed = ase.Atoms("H", cell=np.diag([20.0, 20.0, -20.0]), pbc=True)
+    for atoms in (crystal("TTT", edge=20.0, config_type="gas"), left_handed):
+        kind = atoms.info.get("config_type", "Default")
+        with pytest.raises(
+            DataError,
+            match=rf"train, index 0 .*config_type={kind}, volume=8000\.0, num_atoms=1, "
+            r"volume_per_atom=8000\.0, limit=100 .*allow_low_density_pbc",
+        ):
+            check(atoms)
+    with pytest.raises(DataError, match="low_density_pbc_max_volume_per_atom: found 0"):
+        check(crystal("TTT"), limit=0.0)
+
+
+def test_a_key_that_no_configuration_has_is_refused() -> None:
+    structures = [labelled_atoms()]
+    check_keys_occur(structures, KEYS, "a.xyz")
+    typo = KeySpecification.from_heads(heads({**INFO_KEYS, "energy": "REF_enrgy"}))
+    with pytest.raises(
+        DataError,
+        match=r"a\.xyz: found no configuration with the key 'REF_enrgy', to which 'energy'.*"
+        r"did you mean 'REF_energy'\?.*Keys that occur: REF_dipole.*energy: none",
+    ):
+        check_keys_occur(structures, typo, "a.xyz")
+    misplaced = KeySpecification.from_heads(heads(arrays={**ARRAYS_KEYS, "charges": "positions"}))
+    with pytest.raises(DataError, match="'charges' is mapped in arrays_keys"):
+        check_keys_occur(structures, misplaced, "a.xyz")
+
+
+def test_one_configuration_with_the_key_is_enough() -> None:
+    bare = labelled_atoms()
+    bare.info, bare.arrays = {}, {n: bare.arrays[n] for n in ("numbers", "positions")}
+    check_keys_occur([bare, labelled_atoms(), bare], KEYS, "a.xyz")
+
+
+def test_keys_that_may_be_absent() -> None:
+    atoms = labelled_atoms()
+    del atoms.info["total_charge"]
+    info = {"total_charge": "total_charge", "polarizability": "none", "head": "my_head"}
+    check_keys_occur([atoms], KeySpecification.from_heads(heads(info, {})), "a.xyz")
+    other = KeySpecification.from_heads(heads({"total_charge": "Q"}, {}))
+    with pytest.raises(DataError, match="'Q', to which 'total_charge' is mapped"):
+        check_keys_occur([atoms], other, "a.xyz")
+
+
+@pytest.mark.parametrize("weight", [None, 1.0, [1.0, 1.0]])
+def test_dipole_without_proper_weight_names_the_split(weight: object) -> None:
+    atoms = labelled_atoms(config_dipole_weight=weight)
+    if weight is None:
+        del atoms.info["config_dipole_weight"]
+        message = "without explicit config_dipole_weight"
+    else:
+        message = "config_dipole_weight must be a 3-vector"
+    structures = [labelled_atoms(), atoms]
+    with pytest.raises(
+        DataError, match=rf"test: a\.xyz, configuration 1: .*{message}.*key 'REF_dipole'"
+    ):
+        check_dipole_weights(structures, KEYS, split="test", file="a.xyz")
+    unmapped = KeySpecification.from_heads(heads({**INFO_KEYS, "dipole": "none"}))
+    check_dipole_weights(structures, unmapped, split="test", file="a.xyz")
+
+
+def test_file_without_any_label_is_refused() -> None:
+    bare = configuration(ase.Atoms("H", info={"total_charge": 1.0}))
+    check_something_to_fit([bare, configuration(labelled_atoms())], "a.xyz")
+    with pytest.raises(DataError, match=r"a\.xyz: found no reference values"):
+        check_something_to_fit([bare], "a.xyz")

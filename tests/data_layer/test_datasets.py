@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import ase
+import numpy as np
+import pytest
+
+from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.keys import KeySpecification
+
+from .builders import INFO_KEYS, KEYS, WATER_IONS, heads, labelled_atoms, write
+
+
+def load(tmp_path: Path, train: list[ase.Atoms], **options) -> DataSets:
+    """Data sets of structures written to files; valid and test may be lists of structures."""
+    files = {"train_file": write(tmp_path / "train.xyz", train)}
+    for split in ("valid", "test"):
+        if split in options:
+            files[f"{split}_file"] = write(tmp_path / f"{split}.xyz", options.pop(split))
+    defaults = {"keys": KEYS, "multipoles_max_l": 1, "E0s": "average", "work_dir": tmp_path}
+    return load_datasets(DataSettings(**(defaults | files | options)))
+
+
+def waters(count: int, **info) -> list[ase.Atoms]:
+    return [labelled_atoms(seed, num_molecules=1 + seed % 2, **info) for seed in range(count)]
+
+
+def ion(symbol: str, charge: float, **info) -> ase.Atoms:
+    atoms = ase.Atoms(symbol, cell=[30.0] * 3)
+    atoms.info.update(REF_energy=-1.0, total_charge=charge, **info)
+    return atoms
+
+
+def test_example_data_and_its_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = DataSettings(
+        train_file=WATER_IONS,
+        keys=KEYS,
+        multipoles_max_l=1,
+        valid_fraction=0.25,
+        valid_set_seed=5,
+        work_dir=tmp_path,
+        E0s={1: -13.5703, 8: -2038.7921, 11: -4410.9716, 17: -12511.9807},
+    )
+    with caplog.at_level(logging.INFO, logger="mace_scf_jax"):
+        data = load_datasets(settings)
+    assert (len(data.train), len(data.valid), data.tests) == (345, 115, {})
+    assert data.elements == (1, 8, 11, 17)
+    counts = (
+        "[energy: {n}, dipole components: {d}, total_charge: {n}, fermi_level: {n}, "
+        "external_field: {n}, stress: 0, head: {n}, forces: {n}, atomic_multipoles: {n}]"
+    )
+    assert caplog.messages == [
+        "Training set 1/1 " + counts.format(n=460, d=1380),
+        "Total Training set " + counts.format(n=460, d=1380),
+        "No validation set provided, splitting training data instead.",
+        "Using random 25% of training set for validation with indices saved in: "
+        f"{tmp_path / 'valid_indices_5.txt'}",
+        "Random Split Training set " + counts.format(n=345, d=1035),
+        "Random Split Validation set " + counts.format(n=115, d=345),
+        "Total number of configurations: train=345, valid=115, tests=[]",
+        "AtomicNumberTable: (1, 8, 11, 17)",
+        "Atomic energies: [-13.5703, -2038.7921, -4410.9716, -12511.9807]",
+    ]
+    assert [entry.location.index for entry in data.valid] == list(data.valid_indices)
+    assert not list(tmp_path.iterdir())
+
+
+def test_given_validation_and_test_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    test = [*waters(2, config_type="bulk"), *waters(1), *waters(1, config_type="bulk")]
+    with caplog.at_level(logging.INFO, logger="mace_scf_jax"):
+        data = load(tmp_path, waters(5), valid=[*waters(2), ion("Na", 1.0)], test=test)
+    assert (len(data.train), len(data.valid)) == (5, 3)
+    assert {name: len(group) for name, group in data.tests.items()} == {
+        "bulk_Default": 3,
+        "Default_Default": 1,
+    }
+    assert list(data.tests) == ["bulk_Default", "Default_Default"]
+    titles = [message.split(" [")[0] for message in caplog.messages if " [energy" in message]
+    assert titles == [
+        "Training set 1/1",
+        "Total Training set",
+        "Validation set 1/1",
+        "Total Validation set",
+        "Test set 1/1",
+        "Total Test set",
+    ]
+    assert (
+        "Total number of configurations: train=5, valid=3, "
+        "tests=[bulk_Default: 3, Default_Default: 1]" in caplog.messages
+    )
+
+
+def test_elements_come_from_training_and_validation(tmp_path: Path) -> None:
+    options = {"E0s": {1: -13.0, 8: -2000.0, 11: -4410.0}}
+    data = load(tmp_path, waters(3), valid=[ion("Na", 1.0)], test=[ion("Cl", -1.0)], **options)
+    assert data.elements == (1, 8, 11)
+    np.testing.assert_array_equal(data.atomic_energies, [-13.0, -2000.0, -4410.0])
+
+
+def test_isolated_atoms_leave_the_training_set_and_give_energies(tmp_path: Path) -> None:
+    free = [ion("H", 0.0, config_type="IsolatedAtom"), ion("O", 0.0, config_type="IsolatedAtom")]
+    free[1].info["REF_energy"] = -2.0
+    data = load(tmp_path, [free[0], *waters(4), free[1]], valid=[*waters(1), free[0]])
+    assert len(data.train) == 4
+    assert len(data.valid) == 2
+    assert data.atomic_energies.tolist() == [-1.0, -2.0]
+    assert data.train[0].location.index == 1
+    keys = KeySpecification.from_heads(
+        heads({"energy": "REF_energy", "total_charge": "total_charge"}, {})
+    )
+    with pytest.raises(DataError, match="only isolated atoms"):
+        load(tmp_path, free, keys=keys)
+
+
+def test_weights_of_config_types_reach_every_split(tmp_path: Path) -> None:
+    data = load(
+        tmp_path,
+        waters(2, config_type="bulk", config_weight=3.0),
+        valid=waters(1, config_type="bulk"),
+        config_type_weights={"bulk": 0.5, "Default": 1.0},
+    )
+    assert [entry.config_weight for entry in data.train] == [1.5, 1.5]
+    assert [entry.config_weight for entry in data.valid] == [0.5]
+
+
+def test_partial_labels_count_by_weight(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bare = labelled_atoms(3)
+    del bare.info["REF_energy"], bare.arrays["REF_forces"]
+    half = labelled_atoms(4, config_energy_weight=0.5, config_dipole_weight=[1.0, 0.0, 0.5])
+    with caplog.at_level(logging.INFO, logger="mace_scf_jax"):
+        load(tmp_path, [bare, half, *waters(2)], valid=waters(1))
+    assert caplog.messages[0] == (
+        "Training set 1/1 [energy: 2, dipole components: 10, total_charge: 4, fermi_level: 4, "
+        "external_field: 4, stress: 0, head: 4, forces: 3, atomic_multipoles: 4]"
+    )
+
+
+def crystal(edge: float, pbc: object = True) -> ase.Atoms:
+    atoms = labelled_atoms()
+    atoms.cell, atoms.pbc = [edge] * 3, pbc
+    return atoms
+
+
+def test_periodic_directions_must_fit_the_method(tmp_path: Path) -> None:
+    options = {"valid": [crystal(5.0, [True, False, True])]}
+    with pytest.raises(DataError, match=r"valid: .*valid\.xyz, configuration 0: found pbc TFT"):
+        load(tmp_path, waters(2), **options)
+    data = load(
+        tmp_path, waters(2), valid=[crystal(5.0, [True, False, True])], override_pbc_checks=True
+    )
+    assert data.valid[0].pbc.tolist() == [True, False, True]
+
+
+def test_low_density_in_a_test_group_is_refused_unless_allowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sparse = crystal(20.0)
+    with pytest.raises(DataError, match=r"test:Default_Default, index 1 .*volume_per_atom=2666"):
+        load(tmp_path, waters(2), valid=waters(1), test=[crystal(5.0), sparse])
+    with caplog.at_level(logging.INFO, logger="mace_scf_jax"):
+        load(tmp_path, [sparse, *waters(2)], valid=waters(1), allow_low_density_pbc=True)
+    assert "Low-density check of fully periodic structures skipped" in caplog.messages
+    load(tmp_path, [sparse], valid=waters(1), low_density_pbc_max_volume_per_atom=3000.0)
+
+
+def test_dipole_weights_are_checked_in_every_file_before_anything_else(tmp_path: Path) -> None:
+    bad = crystal(5.0, [True, False, True])
+    del bad.info["config_dipole_weight"]
+    with pytest.raises(DataError, match=r"test: .*test\.xyz, configuration 0: .*REF_dipole"):
+        load(tmp_path, waters(2), valid=[crystal(5.0, [True, False, True])], test=[bad])
+
+
+def test_mistyped_key_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    keys = KeySpecification.from_heads(heads({**INFO_KEYS, "fermi_level": "fermi"}))
+    with pytest.raises(DataError, match="did you mean 'fermi_level'"):
+        load(tmp_path, waters(150), keys=keys)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.xyz"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"multipoles_max_l": -1}, "atomic_multipoles_max_l: found -1"),
+        ({"electrostatic_pbc_method": "ewald"}, "found 'ewald'"),
+        ({"config_type_weights": {"bulk": -1.0}}, "config_type_weights, bulk: found -1.0"),
+        ({"valid_fraction": 1.5}, "valid_fraction: found 1.5"),
+        ({"E0s": None}, "E0s: found neither"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, waters(2), **options)
+
+
+@pytest.mark.parametrize("split", ["train_file", "valid_file", "test_file"])
+def test_missing_files_are_refused(tmp_path: Path, split: str) -> None:
+    files = {"train_file": write(tmp_path / "train.xyz", waters(2)), split: tmp_path / "none.xyz"}
+    with pytest.raises(DataError, match=r"none\.xyz: no such file"):
+        load_datasets(DataSettings(keys=KEYS, multipoles_max_l=1, work_dir=tmp_path, **files))

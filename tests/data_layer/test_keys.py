@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.keys import KeySpecification, nearest
+
+from .builders import ARRAYS_KEYS, INFO_KEYS, heads
+
+
+def test_completion_follows_the_entries_of_the_user() -> None:
+    keys = KeySpecification.from_heads(
+        heads({"total_charge": "Q", "dipole": "mu"}, {"atomic_multipoles": "p"})
+    )
+    assert keys.names() == [
+        "total_charge",
+        "dipole",
+        "energy",
+        "stress",
+        "head",
+        "atomic_multipoles",
+        "forces",
+    ]
+    assert keys.key_of("energy") is None
+    assert keys.key_of("total_charge") == "Q"
+    assert keys.key_of("polarizability") is None
+    assert keys.completed == {"energy", "stress", "head", "forces"}
+
+
+def test_none_and_null_disable_a_property() -> None:
+    keys = KeySpecification.from_heads(
+        heads({"total_charge": "Q", "energy": "none", "dipole": None}, {})
+    )
+    assert keys.key_of("energy") is None
+    assert keys.key_of("dipole") is None
+    assert "energy" not in keys.completed
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("text", "expected a mapping"),
+        ({}, "found 0 heads"),
+        ({**heads(), "second": {}}, "found 2 heads"),
+        ({"DFT": {"info_keys": INFO_KEYS}}, "expected exactly 'info_keys' and 'arrays_keys'"),
+        (
+            {"DFT": {"info_keys": INFO_KEYS, "arrays_keys": {}, "E0s": "average"}},
+            "'E0s'.* expected exactly",
+        ),
+        (heads({"energy": "E"}), "map `total_charge: total_charge`"),
+        (heads({**INFO_KEYS, "enrgy": "E"}), "unknown property 'enrgy'; did you mean 'energy'"),
+        (heads({**INFO_KEYS, "molid": "m"}), "did you mean 'molID'"),
+        (heads({**INFO_KEYS, "forces": "F"}), "found 'forces', which belongs in arrays_keys"),
+        (heads(arrays={**ARRAYS_KEYS, "energy": "E"}), "belongs in info_keys"),
+        (heads({**INFO_KEYS, "stress": 3}), "stress: found 3, expected the name of a key"),
+        (heads(["energy"]), "expected a mapping from name to key"),
+        (
+            heads(
+                {**INFO_KEYS, "electrostatic_potentials": "v"},
+                {**ARRAYS_KEYS, "electrostatic_potentials": "v"},
+            ),
+            "in both info_keys and arrays_keys",
+        ),
+    ],
+)
+def test_wrong_heads_are_refused(bad: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        KeySpecification.from_heads(bad)
+
+
+def test_empty_members_are_empty_mappings() -> None:
+    keys = KeySpecification.from_heads(
+        {"DFT": {"info_keys": {"total_charge": "Q"}, "arrays_keys": None}}
+    )
+    assert dict(keys.arrays_keys) == {"forces": "none"}
+
+
+def test_nearest_ignores_case_and_refuses_the_unrelated() -> None:
+    assert nearest("ref_ENERGY", ["REF_energy", "REF_forces"]) == "REF_energy"
+    assert nearest("qqq", ["REF_energy"]) is None

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.statistics import (
+    average_number_of_neighbours,
+    mean_fermi_level,
+    scale_and_shift,
+)
+
+from .builders import configuration, labelled_atoms, structure
+
+E0S = np.array([-13.0, -2038.0])
+ELEMENTS = (1, 8)
+
+
+def labelled(energy: float, force: float, **info):
+    atoms = labelled_atoms(REF_energy=energy, **info)
+    atoms.arrays["REF_forces"][:] = force
+    return configuration(atoms)
+
+
+TRAIN = [
+    labelled(-2064.0 + 3.0, 1.0),
+    labelled(-2064.0 + 9.0, 2.0),
+    labelled(1e6, 1e6, config_energy_weight=0.0, config_forces_weight=0.0),
+]
+
+
+def test_average_number_of_neighbours_leaves_out_lonely_atoms() -> None:
+    # Within 1.3 Å the oxygen of a water-like molecule has two neighbours, each hydrogen one.
+    pair = structure(0, cutoff=1.3)
+    assert sorted(pair.neighbour_counts().tolist()) == [1, 1, 2]
+    lonely = structure(1, cutoff=0.1)
+    assert average_number_of_neighbours([pair, lonely]) == pytest.approx(4.0 / 3.0, rel=1e-14)
+    with pytest.raises(DataError, match="no atom with a neighbour"):
+        average_number_of_neighbours([lonely])
+
+
+def test_scale_and_shift_use_labelled_configurations_only() -> None:
+    # Interaction energies per atom are 1 and 3 eV.
+    assert scale_and_shift(TRAIN, E0S, ELEMENTS, "std_scaling") == pytest.approx(
+        (np.sqrt(2.0), 2.0), rel=1e-9
+    )
+    assert scale_and_shift(TRAIN, E0S, ELEMENTS, "rms_forces_scaling") == pytest.approx(
+        (np.sqrt(2.5), 2.0), rel=1e-9
+    )
+    assert scale_and_shift(TRAIN, E0S, ELEMENTS, "no_scaling") == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("train", "scaling", "message"),
+    [
+        (TRAIN[2:], "std_scaling", "no training configuration with an energy"),
+        (TRAIN[:1], "std_scaling", "scale of zero"),
+        (
+            [labelled(-2060.0, 1.0, config_forces_weight=0.0)],
+            "rms_forces_scaling",
+            "no training configuration with forces",
+        ),
+        (TRAIN, "max_scaling", "found 'max_scaling', expected std_scaling"),
+    ],
+)
+def test_impossible_scalings_are_refused(train: list, scaling: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        scale_and_shift(train, E0S, ELEMENTS, scaling)
+
+
+def test_mean_fermi_level_of_the_configurations_that_have_one() -> None:
+    entries = [configuration(labelled_atoms(fermi_level=level)) for level in (-4.0, -6.5)]
+    unlabelled = dataclasses.replace(
+        entries[0], weights={**entries[0].weights, "fermi_level": np.zeros(())}
+    )
+    assert mean_fermi_level([*entries, unlabelled]) == -5.25
+    assert mean_fermi_level([unlabelled]) == 0.0
