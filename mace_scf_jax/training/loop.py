@@ -17,12 +17,11 @@ an improvement; runs resume at the last saved step rather than the best epoch.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -34,7 +33,7 @@ from mace_scf_jax.training.losses import check_terms
 from mace_scf_jax.training.optimiser import OptimiserSettings, evaluation_parameters
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.schedule import Stage
-from mace_scf_jax.training.state import Progress, initial_state
+from mace_scf_jax.training.state import Progress, TrainingState, initial_state
 from mace_scf_jax.training.steps import Compilation, Predict, Steps, scalars
 
 logger = logging.getLogger(__name__)
@@ -73,19 +72,26 @@ class LoopSettings:
             )
 
 
+class EpochBatches(Protocol):
+    """The batches of an epoch: a function of the epoch alone, from batch ``start`` on."""
+
+    def __call__(self, epoch: int, *, start: int = 0) -> Iterable[Graph]:
+        """The batches in their order."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
     """The batches of a run.
 
     Attributes:
-        training: batches of an epoch, a function of the epoch alone.
+        training: batches of an epoch.
         batches_per_epoch: how many those are.
         validation: the batches to validate on, in the same order each time.
         label_weights: for each label, the sum of its weights over the training set.
         monitored: further sets to evaluate whenever validation is, by name.
     """
 
-    training: Callable[[int], Iterable[Graph]]
+    training: EpochBatches
     batches_per_epoch: int
     validation: Callable[[], Iterable[Graph]]
     label_weights: Mapping[str, float]
@@ -224,9 +230,16 @@ class Trainer:
         for index in range(progress.stage, len(stages)):
             if index > progress.stage:
                 progress = _start(stages, index, progress)
-            remaining = {**fingerprint, "train_schedule": _described(stages[: index + 1])}
-            progress = self._run_stage(stages[index], progress, remaining)
+            if progress.stage_is_over(stages[index].end):
+                continue
+            identity = {**fingerprint, "train_schedule": _described(stages[: index + 1])}
+            progress = self._run_stage(stages[index], progress, identity)
         return progress
+
+    @property
+    def state(self) -> TrainingState:
+        """The current arrays of the run."""
+        return self._state
 
     def best_parameters(self, progress: Progress, stage: str) -> tuple[Parameters, Mapping]:
         """The kept parameters of a stage, and the record of their evaluation.
@@ -283,13 +296,14 @@ class Trainer:
             progress.epoch,
             progress.batch,
         )
-        return progress
+        self._store.remove(progress.superseded)
+        return progress.replace(superseded=())
 
     def _run_stage(
         self, stage: Stage, progress: Progress, fingerprint: Mapping[str, Any]
     ) -> Progress:
         self._observer.stage_started(stage, progress)
-        while progress.epoch <= stage.end and not progress.stopped_early:
+        while not progress.stage_is_over(stage.end):
             self._observer.epoch_started(stage, progress)
             progress = self._train_epoch(stage, progress, fingerprint)
             if progress.epoch % self._settings.eval_interval == 0 or progress.epoch == stage.end:
@@ -311,7 +325,6 @@ class Trainer:
         """All batches of the epoch that are not done yet."""
         rates = scalars(progress.learning_rates.rates, self._dtype)
         weights = scalars(stage.loss, self._dtype)
-        batches = itertools.islice(self._data.training(progress.epoch), progress.batch, None)
         unread: tuple[Progress, dict[str, Any]] | None = None
         clock = time.perf_counter()
 
@@ -322,7 +335,7 @@ class Trainer:
                 self._report_step(stage, *unread, seconds=now - clock)
                 clock = now
 
-        for graph in batches:
+        for graph in self._data.training(progress.epoch, start=progress.batch):
             self._state, record = self._steps.train(self._state, graph, rates, weights)
             read()
             unread = (progress, record)
@@ -376,16 +389,11 @@ class Trainer:
         )
 
     def _validate(self, stage: Stage, progress: Progress) -> Progress:
-        """Evaluate the averaged parameters, keep them if they are the best of the stage."""
+        """Evaluate the (averaged) parameters, keep them if they are the best of the stage."""
         parameters = evaluation_parameters(
             self._optimiser, self._state.parameters, self._state.optimiser, self._state.average
         )
         result = self._evaluate_set(stage, progress, "valid", self._data.validation, parameters)
-        if not math.isfinite(result.loss):
-            raise DivergedTrainingError(
-                f"stage '{stage.name}', epoch {progress.epoch}: the validation loss is "
-                f"{result.loss}; the best parameters and the last saved state are kept"
-            )
         for name, batches in self._data.monitored.items():
             self._evaluate_set(stage, progress, name, batches, parameters)
         improved = result.loss < progress.best_loss
@@ -417,6 +425,11 @@ class Trainer:
     ) -> Evaluation:
         started = time.perf_counter()
         result = self.evaluate(parameters, batches(), stage.loss)
+        if not math.isfinite(result.loss):
+            raise DivergedTrainingError(
+                f"stage '{stage.name}', epoch {progress.epoch}: the loss of the set '{name}' is "
+                f"{result.loss}. Training stopped; the best parameters so far are kept"
+            )
         self._observer.evaluated(
             EvaluationRecord(
                 stage=stage.name,

@@ -69,6 +69,14 @@ class Progress:
         """A copy with some fields replaced."""
         return dataclasses.replace(self, **changes)
 
+    def stage_is_over(self, last_epoch: int) -> bool:
+        """Whether the current stage has nothing left to train.
+
+        Args:
+            last_epoch: of the stage.
+        """
+        return self.stopped_early or self.epoch > last_epoch
+
     def to_json(self) -> dict[str, Any]:
         """As plain values for a checkpoint."""
         return dataclasses.asdict(self)

@@ -1,0 +1,65 @@
+import pytest
+
+from mace_scf_jax.training.error_tables import ERROR_TABLES, epoch_line, final_table
+
+METRICS = {
+    "rmse_e_per_atom": 0.01842,
+    "rmse_f": 0.10753,
+    "rel_rmse_f": 12.345,
+    "rmse_dma": 0.0474,
+    "rmse_mu_per_atom": 0.0891,
+}
+FINAL_TABLES_OF_THE_REFERENCE = {
+    "PerAtomRMSE",
+    "DensityCoefficientsRMSE",
+    "DensityEnergyRMSE",
+    "DipoleRMSE",
+    "DensityDipoleRMSE",
+    "EnergyDensityDipoleRMSE",
+    "EnergyDipolePotentialsRMSE",
+}
+EPOCH_LINES_OF_THE_REFERENCE = {
+    "TotalRMSE",
+    "PerAtomMAE",
+    "TotalMAE",
+    "EnergyDipoleRMSE",
+    "PerAtomRMSEstressvirials",
+}
+
+
+def test_every_name_of_the_reference_is_known():
+    assert set(ERROR_TABLES) == FINAL_TABLES_OF_THE_REFERENCE | EPOCH_LINES_OF_THE_REFERENCE
+
+
+def test_epoch_line():
+    assert epoch_line("PerAtomRMSE", 3, 1.23456, METRICS) == (
+        "Epoch 3: loss=1.2346, RMSE_E_per_atom=18.4 meV / atom, RMSE_F=107.5 meV / A"
+    )
+
+
+def test_epoch_line_says_what_is_missing():
+    line = epoch_line("EnergyDensityDipoleRMSE", 0, 1.0, METRICS)
+    assert "RMSE_MU_per_atom=89.10 me A / atom" in line
+    assert line.endswith("RMSE_polarizability_per_atom not found")
+
+
+def test_final_table():
+    sets = {name: METRICS for name in ("zinc_Default", "bulk_Default", "valid", "train")}
+    sets["bulk_Default"] = {"rmse_f": 0.2}
+    lines = final_table("PerAtomRMSE", sets).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = [row for row in cells if len(row) == 4]
+    assert rows == [
+        ["config_type", "RMSE E / meV / atom", "RMSE F / meV / A", "relative F RMSE / %"],
+        ["train", "18.42", "107.53", "12.35"],
+        ["valid", "18.42", "107.53", "12.35"],
+        ["bulk_Default", "not found", "200.00", "not found"],
+        ["zinc_Default", "18.42", "107.53", "12.35"],
+    ]
+
+
+@pytest.mark.parametrize("name", ERROR_TABLES)
+def test_every_table_can_be_printed(name):
+    lines = final_table(name, {"train": METRICS}).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert epoch_line(name, 1, 0.5, METRICS).startswith("Epoch 1: loss=0.5000, ")

@@ -1,0 +1,279 @@
+import logging
+
+import jax
+import numpy as np
+import pytest
+from tiny_system import tiny_batches, tiny_data, tiny_graph
+from tiny_training import LOSS, STAGES, TAG, Recorder, trainer
+
+from mace_scf_jax.training.checkpoints import CheckpointError, CheckpointStore
+from mace_scf_jax.training.loop import DivergedTrainingError, LoopSettings
+from mace_scf_jax.training.losses import LossError
+from mace_scf_jax.training.schedule import Stage
+
+BATCHES = tiny_batches()
+FINGERPRINT = {"model": {"r_max": 4.0}, "data": "tiny"}
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def assert_same(found, expected):
+    """Bit for bit."""
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), found, expected)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """An uninterrupted run: the trainer, its progress, what it recorded and its folder."""
+    folder = tmp_path_factory.mktemp("complete")
+    recorder = Recorder()
+    run = trainer(folder, observer=recorder)
+    return run, run.run(STAGES, fingerprint=FINGERPRINT), recorder, folder
+
+
+def test_a_run_learns_and_reports(complete):
+    _, progress, recorder, folder = complete
+    assert recorder.started == [("first", 0), ("second", 4)]
+    assert recorder.finished == [("first", 4), ("second", 8)]
+    assert [record.epoch for record in recorder.evaluations] == list(range(8))
+    assert [record.opt_step for record in recorder.steps] == [*range(16), *range(16)]
+    first = [record.loss for record in recorder.evaluations if record.stage == "first"]
+    assert first[-1] < 0.9 * first[0]
+    for record in recorder.steps:
+        assert list(record.terms) == list(LOSS)
+        assert record.loss == pytest.approx(sum(record.terms.values()), rel=1e-12)
+        assert record.grad_clip_applied == (record.grad_norm_before_clip > 10.0)
+    assert any(record.grad_clip_applied for record in recorder.steps)
+    assert files(folder) == sorted(
+        [
+            f"{TAG}_resume.safetensors",
+            f"{TAG}_resume_previous.safetensors",
+            *progress.kept.values(),
+        ]
+    )
+
+
+def test_the_kept_parameters_are_those_of_the_best_evaluation(complete):
+    run, progress, recorder, _ = complete
+    for stage in STAGES:
+        records = [record for record in recorder.evaluations if record.stage == stage.name]
+        best = min(records, key=lambda record: record.loss)
+        assert progress.kept[stage.name] == f"{TAG}_{stage.name}_epoch-{best.epoch}.safetensors"
+        parameters, record = run.best_parameters(progress, stage.name)
+        assert record == {"stage": stage.name, "epoch": best.epoch, "loss": best.loss}
+        again = run.evaluate(parameters, tiny_data(BATCHES).validation(), stage.loss)
+        assert again.loss == best.loss
+        assert again.metrics == best.metrics
+
+
+def test_evaluations_use_the_moving_average(complete):
+    run, _, recorder, _ = complete
+    validation = tiny_data(BATCHES).validation
+    last = recorder.evaluations[-1].loss
+    assert run.evaluate(run.state.average, validation(), STAGES[-1].loss).loss == last
+    assert run.evaluate(run.state.parameters, validation(), STAGES[-1].loss).loss != last
+
+
+def test_each_step_is_compiled_once_per_bucket(tmp_path):
+    larger = [tiny_graph(seed, atoms=10, edges=24) for seed in range(2)]
+    run = trainer(tmp_path, data=tiny_data([*BATCHES, *larger]))
+    run.run(STAGES, fingerprint=FINGERPRINT)
+    counts = [(compilation.step, compilation.bucket) for compilation in run.compilations]
+    assert len(counts) == len(set(counts))
+    training = [bucket for step, bucket in counts if step == "training step"]
+    assert sorted(training) == [
+        "3 graphs, 10 atoms, 24 edges, 0 k",
+        "3 graphs, 8 atoms, 16 edges, 0 k",
+    ]
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAt(Recorder):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def step_done(self, record):
+        super().step_done(record)
+        if len(self.steps) == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize(("step", "seconds"), [(1, 0.0), (7, 1e9), (16, 1e9), (19, 0.0), (30, 1e9)])
+def test_an_interrupted_run_ends_with_the_same_state(complete, tmp_path, step, seconds):
+    with pytest.raises(Killed):
+        trainer(tmp_path, observer=KillAt(step), checkpoint_seconds=seconds).run(
+            STAGES, fingerprint=FINGERPRINT
+        )
+    resumed = trainer(tmp_path, checkpoint_seconds=seconds)
+    progress = resumed.run(STAGES, fingerprint=FINGERPRINT)
+    assert_same(resumed.state, complete[0].state)
+    assert progress == complete[1]
+
+
+def test_a_finished_run_has_nothing_left_to_train(complete):
+    run, progress, _, folder = complete
+    recorder = Recorder()
+    again = trainer(folder, observer=recorder)
+    assert again.run(STAGES, fingerprint=FINGERPRINT) == progress
+    assert_same(again.state, run.state)
+    assert not recorder.started
+    assert not again.compilations
+
+
+def test_a_stage_can_be_extended(complete, tmp_path):
+    short = (
+        STAGES[0],
+        Stage("second", 4, 5, STAGES[1].loss, lr=0.002, group_lrs={"embedding": 0.0005}),
+    )
+    trainer(tmp_path).run(short, fingerprint=FINGERPRINT)
+    extended = trainer(tmp_path)
+    assert extended.run(STAGES, fingerprint=FINGERPRINT) == complete[1]
+    assert_same(extended.state, complete[0].state)
+
+
+def test_a_damaged_state_is_reported_and_the_previous_one_used(complete, tmp_path, caplog):
+    with pytest.raises(Killed):
+        trainer(tmp_path, observer=KillAt(10)).run(STAGES, fingerprint=FINGERPRINT)
+    latest = CheckpointStore(tmp_path, TAG).latest
+    latest.write_bytes(latest.read_bytes()[:-1000])
+    resumed = trainer(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        progress = resumed.run(STAGES, fingerprint=FINGERPRINT)
+    assert "cannot read checkpoint" in caplog.text
+    assert "resuming from the previous one" in caplog.text
+    assert_same(resumed.state, complete[0].state)
+    assert progress == complete[1]
+
+
+@pytest.mark.parametrize(
+    ("stages", "fingerprint", "message"),
+    [
+        (STAGES, {"model": {"r_max": 5.0}, "data": "tiny"}, "model.r_max: 4.0 then, 5.0 now"),
+        (STAGES, {"model": {"r_max": 4.0}}, "data: tiny then, absent now"),
+        (
+            (Stage("first", 0, 3, LOSS, lr=0.03), STAGES[1]),
+            FINGERPRINT,
+            "train_schedule.0.lr: 0.02 then, 0.03 now",
+        ),
+        (STAGES[:1], FINGERPRINT, "train_schedule.1.name: second then, absent now"),
+    ],
+)
+def test_other_settings_are_refused(complete, stages, fingerprint, message):
+    folder = complete[3]
+    before = files(folder)
+    with pytest.raises(CheckpointError) as caught:
+        trainer(folder).run(stages, fingerprint=fingerprint)
+    assert message in str(caught.value)
+    assert files(folder) == before
+
+
+def test_a_shortened_stage_is_refused(complete):
+    shorter = (
+        STAGES[0],
+        Stage("second", 4, 5, STAGES[1].loss, lr=0.002, group_lrs={"embedding": 0.0005}),
+    )
+    with pytest.raises(CheckpointError, match=r"at epoch 8, after the end of stage 'second'"):
+        trainer(complete[3]).run(shorter, fingerprint=FINGERPRINT)
+
+
+def test_starting_anew_ignores_saved_states(complete, tmp_path):
+    changed = (Stage("first", 0, 1, LOSS, lr=0.03),)
+    trainer(tmp_path).run(changed, fingerprint=FINGERPRINT)
+    anew = trainer(tmp_path)
+    assert anew.run(STAGES, fingerprint=FINGERPRINT, resume=False).kept == complete[1].kept
+    assert_same(anew.state, complete[0].state)
+
+
+def test_patience_ends_a_stage_and_the_next_one_runs(tmp_path):
+    recorder = Recorder()
+    stages = (Stage("still", 0, 50, LOSS, lr=0.0), Stage("moving", 51, 52, LOSS, lr=0.01))
+    progress = trainer(tmp_path, observer=recorder, patience=3).run(stages, fingerprint=FINGERPRINT)
+    assert [record.epoch for record in recorder.evaluations] == [0, 1, 2, 3, 51, 52]
+    assert recorder.finished == [("still", 4), ("moving", 53)]
+    assert not progress.stopped_early
+
+
+def test_evaluation_at_the_interval_and_the_end_of_each_stage(tmp_path):
+    recorder = Recorder()
+    trainer(tmp_path, observer=recorder, eval_interval=3).run(STAGES, fingerprint=FINGERPRINT)
+    assert [record.epoch for record in recorder.evaluations] == [0, 3, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("flag", "kept"), [("keep_checkpoints", [0]), ("save_all_checkpoints", [0, 1, 2])]
+)
+def test_keeping_more_files(tmp_path, flag, kept):
+    stages = (Stage("still", 0, 2, LOSS, lr=0.0),)
+    trainer(tmp_path, **{flag: True}).run(stages, fingerprint=FINGERPRINT)
+    found = [name for name in files(tmp_path) if "_still_" in name]
+    assert found == [f"{TAG}_still_epoch-{epoch}.safetensors" for epoch in kept]
+
+
+def test_monitored_sets_are_evaluated_too(tmp_path):
+    recorder = Recorder()
+    data = tiny_data(BATCHES, monitored={"bulk": lambda: BATCHES[2:]})
+    trainer(tmp_path, data=data, observer=recorder).run(STAGES[:1], fingerprint=FINGERPRINT)
+    assert [record.set_name for record in recorder.evaluations] == ["valid", "bulk"] * 4
+    assert not any(record.improved for record in recorder.evaluations[1::2])
+
+
+def with_label_error(graph, value):
+    energy = graph.labels["energy"].copy()
+    energy[1] = value
+    return graph.replace(labels={**graph.labels, "energy": energy})
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    bad = [*BATCHES, with_label_error(BATCHES[0], np.nan)]
+    data = tiny_data(bad)
+    position = next(index for index, graph in enumerate(data.training(0)) if graph is bad[-1])
+    with pytest.raises(DivergedTrainingError) as caught:
+        trainer(tmp_path, data=data).run(STAGES, fingerprint=FINGERPRINT)
+    assert f"stage 'first', epoch 0, batch {position}: the loss is not finite" in str(caught.value)
+    saved = CheckpointStore(tmp_path, TAG).newest()
+    assert saved.progress.batch == position
+    assert all(np.all(np.isfinite(array)) for array in saved.arrays.values())
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path):
+    data = tiny_data(BATCHES, validation=lambda: [with_label_error(BATCHES[0], np.nan)])
+    with pytest.raises(DivergedTrainingError, match="epoch 0: the loss of the set 'valid' is nan"):
+        trainer(tmp_path, data=data).run(STAGES, fingerprint=FINGERPRINT)
+    assert not [name for name in files(tmp_path) if "epoch-" in name]
+
+
+def test_losses_are_checked_before_training(tmp_path):
+    recorder = Recorder()
+    stages = (STAGES[0], Stage("second", 4, 5, {"stress": 1.0}))
+    with pytest.raises(LossError, match=r"'second': loss term 'stress' .* 'stress', but this"):
+        trainer(tmp_path, observer=recorder).run(stages, fingerprint=FINGERPRINT)
+    assert not recorder.steps
+
+
+def test_breakdown_lines(tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG, logger="mace_scf_jax"):
+        trainer(tmp_path).run(STAGES[:1], fingerprint=FINGERPRINT)
+    lines = [text for text in caplog.messages if text.startswith("loss breakdown: ")]
+    assert len(lines) == 4 * (4 + 2)  # epochs x (training + validation batches)
+    parts = lines[0].removeprefix("loss breakdown: ").split(", ")
+    assert [part.split(": ")[0] for part in parts] == [*LOSS, ""]
+    assert all(np.isfinite(float(part.split(": ")[1])) for part in parts[:-1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval_interval": 0}, "eval_interval: found 0"),
+        ({"patience": 0}, "patience: found 0"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds: found -1.0"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        LoopSettings(**changes)

@@ -1,0 +1,193 @@
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mace_scf_jax.training.optimiser import (
+    OptimiserSettings,
+    build_optimiser,
+    evaluation_parameters,
+    moving_average,
+)
+from mace_scf_jax.training.parameter_groups import (
+    PARAMETER_GROUPS,
+    ParameterGroupError,
+    group_labels,
+)
+
+REFERENCE = np.load(
+    Path(__file__).parents[1] / "data" / "reference" / "training" / "optimisers.npz"
+)
+SETTINGS = json.loads(str(REFERENCE["meta"]))
+STEPS = len(REFERENCE["in/gradient/embedding"])
+
+
+def tree(values):
+    """The three parameters of the reference, placed where their group is."""
+    return {
+        "backbone": {
+            "embedding": {"kernel": values["embedding"]},
+            "interaction_0": {"linear": {"kernel": values["interactions_decay"]}},
+        },
+        "multipole_readout_0": {"kernel": values["lr_source_maps"]},
+    }
+
+
+def reference_tree(kind, step=None):
+    values = {}
+    for name in ("embedding", "interactions_decay", "lr_source_maps"):
+        array = REFERENCE[f"{kind}/{name}"]
+        values[name] = jnp.asarray(array if step is None else array[step])
+    return tree(values)
+
+
+def learning_rates(step, *, changing=True):
+    if step < SETTINGS["lr_change_at"] or not changing:
+        rates = dict.fromkeys(PARAMETER_GROUPS, SETTINGS["lr"])
+    else:
+        after = SETTINGS["lr_after"]
+        rates = {group: after.get(group, after["default"]) for group in PARAMETER_GROUPS}
+    return {group: jnp.asarray(rate) for group, rate in rates.items()}
+
+
+def settings_for(optimizer, **changes):
+    beta, beta_two = SETTINGS["betas"]
+    values = {"weight_decay": SETTINGS["weight_decay"], "clip_grad": None}
+    return OptimiserSettings(
+        optimizer=optimizer, beta=beta, beta_two=beta_two, **(values | changes)
+    )
+
+
+def trajectory(settings, *, changing=True):
+    """Parameters and optimiser state after each step with the gradients of the reference."""
+    params = reference_tree("in/initial")
+    optimiser = build_optimiser(settings, params)
+    update = jax.jit(optimiser.update)
+    state = optimiser.init(params)
+    for step in range(STEPS):
+        rates = learning_rates(step, changing=changing)
+        updates, state = update(
+            reference_tree("in/gradient", step), state, params, learning_rates=rates
+        )
+        params = optax.apply_updates(params, updates)
+        yield params, state
+
+
+def assert_close(found, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14), found, expected
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("amsgrad", [True, False])
+def test_steps_equal_pytorch(optimizer, amsgrad):
+    kind = f"out/{optimizer}_{'amsgrad' if amsgrad else 'plain'}"
+    for step, (params, _) in enumerate(trajectory(settings_for(optimizer, amsgrad=amsgrad))):
+        assert_close(params, reference_tree(kind, step))
+
+
+def test_schedule_free_equals_its_reference_package():
+    settings = settings_for("schedulefree")
+    for step, (params, state) in enumerate(trajectory(settings, changing=False)):
+        assert_close(params, reference_tree("out/schedulefree", step))
+        averaged = evaluation_parameters(settings, params, state, None)
+        assert_close(averaged, reference_tree("out/schedulefree_evaluation", step))
+
+
+def test_moving_average_equals_torch_ema():
+    average = reference_tree("in/initial")
+    for step in range(STEPS):
+        params = reference_tree("out/adam_amsgrad", step)
+        average = moving_average(average, params, jnp.asarray(step), SETTINGS["ema_decay"])
+        assert_close(average, reference_tree("out/average", step))
+    assert evaluation_parameters(settings_for("adam"), params, (), average) is average
+    assert evaluation_parameters(settings_for("adam"), params, (), None) is params
+
+
+def test_amsgrad_takes_the_maximum_before_bias_correction():
+    """Two steps by hand: gradients 1 and 0, beta 0, beta_two 0.5, rate 1.
+
+    v = 0.5, then 0.25; the maximum stays 0.5; divided by 1 - 0.5² = 0.75. The first update is
+    -1 / sqrt(0.5 / 0.5) = -1; the second has no first moment. A third gradient of 1 gives
+    v = 0.625 and -1 / sqrt(0.625 / 0.875).
+    """
+    params = {"multipole_readout_0": {"kernel": jnp.zeros(1)}}
+    settings = OptimiserSettings("adam", beta=0.0, beta_two=0.5, amsgrad=True, clip_grad=None)
+    optimiser = build_optimiser(settings, params)
+    rates = {group: jnp.ones(()) for group in PARAMETER_GROUPS}
+    state = optimiser.init(params)
+    found = []
+    for gradient in (1.0, 0.0, 1.0):
+        tree_of_gradient = jax.tree.map(lambda leaf, g=gradient: jnp.full_like(leaf, g), params)
+        updates, state = optimiser.update(tree_of_gradient, state, params, learning_rates=rates)
+        found.append(updates["multipole_readout_0"]["kernel"].item())
+    assert found == pytest.approx([-1.0, 0.0, -np.sqrt(0.875 / 0.625)], rel=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "schedulefree"])
+def test_clipping_is_by_global_norm_and_comes_first(optimizer):
+    params = reference_tree("in/initial")
+    gradient = reference_tree("in/gradient", 0)
+    norm = float(optax.tree.norm(gradient))
+    assert norm > 2.0
+    updates = {}
+    for clip, scale in ((2.0, 1.0), (None, 2.0 / norm), (2.0 * norm, 2.0 / norm)):
+        optimiser = build_optimiser(settings_for(optimizer, clip_grad=clip), params)
+        scaled = jax.tree.map(lambda leaf, scale=scale: scale * leaf, gradient)
+        updates[clip], _ = optimiser.update(
+            scaled, optimiser.init(params), params, learning_rates=learning_rates(0)
+        )
+    assert_close(updates[2.0], updates[None])
+    assert_close(updates[2.0 * norm], updates[None])
+
+
+def test_every_parameter_has_the_group_of_the_reference():
+    names = {
+        "backbone/embedding/linear": "embedding",
+        "backbone/interaction_0/linear/0e": "interactions_decay",
+        "backbone/interaction_1/skip_tp_full/0e": "interactions_decay",
+        "backbone/interaction_1/linear_up/0e": "interactions_no_decay",
+        "backbone/interaction_10/conv_tp_weights/layer_0": "interactions_no_decay",
+        "backbone/interaction_0/skip_tp/1o": "interactions_no_decay",
+        "backbone/product_1/linear/0e": "products",
+        "backbone/readout_0/linear/0e": "readouts",
+        "multipole_readout_1/linear_1/0e": "lr_source_maps",
+    }
+    params: dict = {}
+    for name in names:
+        *folders, leaf = name.split("/")
+        node = params
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = np.zeros(1)
+    labels = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): label
+        for path, label in jax.tree_util.tree_leaves_with_path(group_labels(params))
+    }
+    assert labels == names
+
+
+def test_a_parameter_without_group_is_named():
+    with pytest.raises(ParameterGroupError, match=r"'backbone/mixer_0/kernel' belongs to no"):
+        build_optimiser(OptimiserSettings(), {"backbone": {"mixer_0": {"kernel": np.zeros(1)}}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "sgd"}, "optimizer: found 'sgd', expected one of adam"),
+        ({"beta": 1.0}, "beta: found 1.0"),
+        ({"optimizer": "schedulefree", "beta": 0.0}, "schedulefree optimizer needs"),
+        ({"weight_decay": -1.0}, "weight_decay: found -1.0"),
+        ({"clip_grad": 0.0}, "clip_grad: found 0.0"),
+        ({"ema_decay": 1.0}, "ema_decay: found 1.0"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        OptimiserSettings(**changes)

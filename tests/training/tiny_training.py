@@ -1,0 +1,70 @@
+"""A training run on the tiny system; as a program, one that can be killed.
+
+python tiny_training.py CHECKPOINTS RESULT: trains, prints a line per step, writes the final state.
+"""
+
+import sys
+from pathlib import Path
+
+from tiny_system import predict, tiny_batches, tiny_data, tiny_model
+
+from mace_scf_jax.training.checkpoints import CheckpointStore
+from mace_scf_jax.training.learning_rates import SchedulerSettings
+from mace_scf_jax.training.loop import LoopSettings, Observer, Trainer
+from mace_scf_jax.training.optimiser import OptimiserSettings
+from mace_scf_jax.training.schedule import Stage
+
+LOSS = {"energy_per_atom": 1.0, "forces": 10.0, "atomic_multipoles": 1.0}
+STAGES = (
+    Stage("first", 0, 3, LOSS, lr=0.02),
+    Stage("second", 4, 7, {**LOSS, "forces": 100.0}, lr=0.002, group_lrs={"embedding": 0.0005}),
+)
+TAG = "tiny_run-1"
+
+
+class Recorder(Observer):
+    def __init__(self):
+        self.started, self.steps, self.evaluations, self.finished = [], [], [], []
+
+    def stage_started(self, stage, progress):
+        self.started.append((stage.name, progress.epoch))
+
+    def step_done(self, record):
+        self.steps.append(record)
+
+    def evaluated(self, record):
+        self.evaluations.append(record)
+
+    def stage_finished(self, stage, progress):
+        self.finished.append((stage.name, progress.epoch))
+
+
+class PrintSteps(Observer):
+    def step_done(self, record):
+        print("step", record.epoch, record.batch, flush=True)
+
+
+def trainer(folder, *, data=None, parameters=None, observer=None, **settings):
+    """A run with EMA, AMSGrad and a plateau scheduler that acts within the few epochs."""
+    loop = {"checkpoint_seconds": 0.0} | settings
+    return Trainer(
+        predict,
+        tiny_model() if parameters is None else parameters,
+        tiny_data(tiny_batches()) if data is None else data,
+        optimiser=OptimiserSettings("adam", ema_decay=0.9, clip_grad=10.0),
+        scheduler=SchedulerSettings(scheduler_patience=0, lr_factor=0.5),
+        settings=LoopSettings(**loop),
+        store=CheckpointStore(folder, TAG),
+        observer=observer,
+    )
+
+
+def main(checkpoints, result):
+    run = trainer(Path(checkpoints), observer=PrintSteps())
+    progress = run.run(STAGES, fingerprint={"data": "tiny"})
+    print("done", flush=True)
+    CheckpointStore(result, "final").save(run.state, progress, {})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
