@@ -16,6 +16,9 @@ from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.steps import Predict
 
+RUN_ONCE = {"xla_backend_optimization_level": 0}
+"""Compiler options of a function that takes longer to compile than to run: half the time."""
+
 
 def electrostatics_settings(
     options: TrainOptions, *, any_periodic: bool
@@ -102,7 +105,9 @@ def initial_parameters(module: nn.Module, graph: Graph, *, seed: int, dtype: str
         seed: of the random numbers.
         dtype: float32 or float64.
     """
-    variables = jax.jit(module.init)(jax.random.key(seed), graph)
+    key = jax.random.key(seed)
+    compiled = jax.jit(module.init).lower(key, graph).compile(RUN_ONCE)
+    variables = compiled(key, graph)
     return jax.tree.map(lambda leaf: leaf.astype(dtype), variables["params"])
 
 
@@ -111,20 +116,20 @@ def as_predict(module: nn.Module) -> Predict:
     return functools.partial(evaluate, module)
 
 
-def output_names(
-    predict: Predict, parameters: Parameters, graph: Graph, *, stress: bool
-) -> tuple[str, ...]:
-    """Names of what a model predicts, without computing it.
+def output_names(module: nn.Module, graph: Graph, *, stress: bool) -> tuple[str, ...]:
+    """Names of what a model predicts, without computing or compiling anything.
 
     Args:
-        predict: the model.
-        parameters: its parameters.
+        module: the model.
         graph: any batch.
         stress: whether stresses are predicted.
     """
-    return tuple(
-        jax.eval_shape(functools.partial(predict, forces=True, stress=stress), parameters, graph)
-    )
+
+    def outputs(key, graph):
+        parameters = module.init(key, graph)["params"]
+        return evaluate(module, parameters, graph, forces=True, stress=stress)
+
+    return tuple(jax.eval_shape(outputs, jax.random.key(0), graph))
 
 
 def number_of_parameters(parameters: Parameters) -> int:

@@ -10,6 +10,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -48,6 +49,11 @@ class ScheduleOptions(OptionGroup):
         if name not in ERROR_TABLES:
             raise ConfigurationError(unknown_name("error table", name, ERROR_TABLES))
         return name
+
+    @field_serializer("train_schedule")
+    def _as_mapping(self, stages: tuple[Stage, ...]) -> dict[int, dict[str, Any]]:
+        """The form of a configuration file."""
+        return {index: stage.to_mapping() for index, stage in enumerate(stages)}
 
     @field_validator("train_schedule", mode="plain")
     @classmethod

@@ -138,18 +138,16 @@ def prepare_run(options: TrainOptions) -> Preparation:
     logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
     module = build(settings)
     example = next(iter(training.epoch(0)))
-    parameters = initial_parameters(module, example, seed=options.seed, dtype=options.default_dtype)
-    predict = as_predict(module)
-    logger.info("Number of parameters: %d", number_of_parameters(parameters))
-
-    outputs = output_names(predict, parameters, example, stress=options.compute_stress)
+    outputs = output_names(module, example, stress=options.compute_stress)
     label_weights = _label_weights(data.train)
     for index, stage in enumerate(options.train_schedule):
         where = f"train_schedule, stage {index} ({stage.name})"
         check_terms(stage.loss, outputs, label_weights, where=where)
+    parameters = initial_parameters(module, example, seed=options.seed, dtype=options.default_dtype)
+    logger.info("Number of parameters: %d", number_of_parameters(parameters))
     return Preparation(
         settings=settings,
-        predict=predict,
+        predict=as_predict(module),
         parameters=parameters,
         training=training,
         evaluation=evaluation,

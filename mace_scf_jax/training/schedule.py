@@ -73,14 +73,26 @@ class Stage:
         """The epochs of the stage."""
         return range(self.start, self.end + 1)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """The stage as it is written in a schedule."""
+        rates = {f"{group}{GROUP_LEARNING_RATE}": rate for group, rate in self.group_lrs.items()}
+        return {
+            "name": self.name,
+            "start": self.start,
+            "end": self.end,
+            "lr": self.lr,
+            **rates,
+            "loss": dict(self.loss),
+        }
+
 
 def parse_schedule(
-    schedule: Mapping[int, Mapping[str, Any]], *, default_lr: float = DEFAULT_LEARNING_RATE
+    schedule: Mapping[int | str, Mapping[str, Any]], *, default_lr: float = DEFAULT_LEARNING_RATE
 ) -> tuple[Stage, ...]:
     """The stages that a ``train_schedule`` block describes.
 
     Args:
-        schedule: stage index 0, 1, 2, … in that order → mapping with ``name``, ``start``, ``end``
+        schedule: stage index 0, 1, 2, … (JSON has it as text) in that order → mapping with ``name``, ``start``, ``end``
             (inclusive), ``loss``, and optionally ``lr`` and ``<parameter group>_lr``.
         default_lr: learning rate of stages that name none.
 
@@ -94,7 +106,7 @@ def parse_schedule(
         raise ConfigurationError(
             f"train_schedule: expected a mapping of stages 0, 1, 2, …, found {schedule!r}"
         )
-    if list(map(repr, schedule)) != list(map(repr, range(len(schedule)))):
+    if list(map(str, schedule)) != list(map(str, range(len(schedule)))):
         raise ConfigurationError(
             "train_schedule: the stages must be numbered 0, 1, 2, … in this order, found "
             + ", ".join(map(repr, schedule))

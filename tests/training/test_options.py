@@ -3,19 +3,21 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.option_names import NO_EFFECT, NOT_AVAILABLE
 from mace_scf_jax.training.options import TOPICS, TrainOptions
 
+STAGE = {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}
 VALID = {
     "name": "water",
     "train_file": "train.xyz",
     "error_table": "PerAtomRMSE",
     "hidden_irreps": "4x0e + 4x1o",
     "heads": {"DFT": {"info_keys": {"total_charge": "total_charge"}, "arrays_keys": {}}},
-    "train_schedule": {0: {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}},
+    "train_schedule": {0: STAGE},
 }
 
 
@@ -94,6 +96,12 @@ def test_mappings_are_read_from_python_and_yaml_text():
     python = options(heads=repr(VALID["heads"]), train_schedule=repr(VALID["train_schedule"]))
     yaml = options(train_schedule="{0: {name: a, start: 0, end: 1, loss: {forces: 1e0}}}")
     assert python == yaml == options()
+
+
+def test_options_can_be_written_down_and_read_again():
+    given = options(lr=0.003, E0s={"H": -13.0}, train_schedule={0: STAGE | {"readouts_lr": 0.1}})
+    assert TrainOptions(**given.model_dump()) == given
+    assert TrainOptions(**yaml.safe_load(given.model_dump_json())).E0s == {1: -13.0}
 
 
 def test_stages_without_learning_rate_take_the_option():

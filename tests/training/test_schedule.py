@@ -94,7 +94,7 @@ def test_first_stage_starts_at_zero():
     assert "start must be 0, found 1" in problem
 
 
-@pytest.mark.parametrize("indices", [(1, 0), (0, 2), ("0", "1"), (1,), (0, True)])
+@pytest.mark.parametrize("indices", [(1, 0), (0, 2), (1,), (0, True), (0.0,)])
 def test_stages_are_numbered_from_zero_in_order(indices):
     (problem,) = problems({index: stage() for index in indices})
     assert "numbered 0, 1, 2, … in this order" in problem

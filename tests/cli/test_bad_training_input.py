@@ -1,0 +1,196 @@
+"""Bad input to ``train``: one clear error, exit status 2, and not a single file written."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.io import write
+
+from mace_scf_jax_cli.main import main
+
+
+def water(index: int) -> Atoms:
+    """A labelled water molecule, a little different for each index."""
+    stretch = 1.0 + 0.01 * index
+    atoms = Atoms(
+        "OH2", positions=stretch * np.array([[0, 0, 0.1], [0, 0.8, -0.5], [0, -0.8, -0.5]])
+    )
+    atoms.set_cell([30.0, 30.0, 30.0])
+    atoms.info.update(REF_energy=-2000.0 - index, total_charge=0.0, config_type="water")
+    atoms.arrays["REF_forces"] = np.full((3, 3), 0.1 * index)
+    atoms.arrays["REF_atomic_multipoles"] = np.tile([0.0, 0.0, 0.0, 0.1], (3, 1))
+    return atoms
+
+
+def config() -> dict:
+    return {
+        "name": "water",
+        "train_file": "train.xyz",
+        "error_table": "PerAtomRMSE",
+        "model": "LocalCharges",
+        "E0s": "average",
+        "hidden_irreps": "2x0e + 2x1o",
+        "heads": {
+            "DFT": {
+                "info_keys": {"energy": "REF_energy", "total_charge": "total_charge"},
+                "arrays_keys": {
+                    "forces": "REF_forces",
+                    "atomic_multipoles": "REF_atomic_multipoles",
+                },
+            }
+        },
+        "train_schedule": {
+            0: {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}},
+            1: {"name": "b", "start": 2, "end": 3, "loss": {"forces": 1.0}},
+        },
+    }
+
+
+@dataclasses.dataclass
+class Case:
+    """Valid data and options, to be spoilt by a test."""
+
+    structures: list[Atoms]
+    options: dict
+    folder: Path
+
+    def keys(self, place: str) -> dict:
+        return self.options["heads"]["DFT"][place]
+
+
+def set_array(name: str, values) -> Callable[[Case], None]:
+    def spoil(case: Case) -> None:
+        case.structures[2].arrays[name] = np.asarray(values)
+
+    return spoil
+
+
+def set_info(name: str, value) -> Callable[[Case], None]:
+    def spoil(case: Case) -> None:
+        case.structures[2].info[name] = value
+
+    return spoil
+
+
+def set_option(name: str, value) -> Callable[[Case], None]:
+    def spoil(case: Case) -> None:
+        case.options[name] = value
+
+    return spoil
+
+
+def map_key(place: str, name: str, key: str) -> Callable[[Case], None]:
+    def spoil(case: Case) -> None:
+        case.keys(place)[name] = key
+
+    return spoil
+
+
+def unlabelled_dipole(case: Case) -> None:
+    case.keys("info_keys")["dipole"] = "REF_dipole"
+    for atoms in case.structures:
+        atoms.info["REF_dipole"] = np.zeros(3)
+
+
+def unknown_loss(case: Case) -> None:
+    case.options["train_schedule"][1]["loss"] = {"force": 1.0}
+
+
+def overlapping_stages(case: Case) -> None:
+    case.options["train_schedule"][1]["start"] = 1
+
+
+def loss_without_label(case: Case) -> None:
+    case.options["train_schedule"][0]["loss"] = {"dipole": 1.0}
+
+
+def loss_without_output(case: Case) -> None:
+    case.options.update(model="MACE")
+    case.options["train_schedule"][1]["loss"] = {"atomic_multipoles": 1.0}
+
+
+def periodic_without_cell(case: Case) -> None:
+    case.structures[2].set_cell(np.zeros((3, 3)))
+    case.structures[2].pbc = True
+
+
+def unknown_element(case: Case) -> None:
+    test = water(0)
+    test.numbers[0] = 16
+    write(case.folder / "test.xyz", [test], format="extxyz")
+    case.options["test_file"] = "test.xyz"
+
+
+def broken_file(case: Case) -> None:
+    (case.folder / "broken.xyz").write_text("3\nLattice=\nO 0 0\n")
+    case.options["train_file"] = "broken.xyz"
+
+
+CASES = {
+    "missing file": (set_option("train_file", "no.xyz"), ["no.xyz: no such file"]),
+    "unreadable file": (broken_file, ["broken.xyz, configuration 0: not readable"]),
+    "key that no configuration has": (
+        map_key("info_keys", "energy", "REF_enrgy"),
+        ["train.xyz: found no configuration with the key 'REF_enrgy'", "'REF_energy'"],
+    ),
+    "property in the wrong place": (
+        map_key("info_keys", "forces", "REF_forces"),
+        ["'forces', which belongs in arrays_keys"],
+    ),
+    "wrong shape": (
+        set_array("REF_forces", np.zeros((3, 2))),
+        ["train.xyz, configuration 2, key 'REF_forces' (forces)", "(3, 2)"],
+    ),
+    "NaN label": (
+        set_info("REF_energy", float("nan")),
+        ["train.xyz, configuration 2, key 'REF_energy' (energy)"],
+    ),
+    "dipole without weight": (unlabelled_dipole, ["without explicit config_dipole_weight"]),
+    "periodic directions without cell": (periodic_without_cell, ["train.xyz, configuration 2"]),
+    "periodicity that the method does not treat": (
+        set_option("electrostatic_pbc_method", "slab"),
+        ["found pbc FFF, incompatible with electrostatic_pbc_method 'slab'"],
+    ),
+    "element that the model does not know": (
+        unknown_element,
+        ["test.xyz, configuration 0: found element S, unknown to the model, which knows H, O"],
+    ),
+    "no atomic energies": (set_option("E0s", None), ["E0s: found neither this option"]),
+    "incomplete atomic energies": (set_option("E0s", {"O": -1.0}), ["found none for H"]),
+    "unknown option": (set_option("batchsize", 3), ["'batchsize'; did you mean 'batch_size'?"]),
+    "unknown loss": (unknown_loss, ["stage 1", "loss term 'force'; did you mean 'forces'?"]),
+    "overlapping stages": (overlapping_stages, ["stages 0 and 1 overlap", "start at epoch 2"]),
+    "loss without label": (loss_without_label, ["stage 0 (a)", "needs the label 'dipole'"]),
+    "loss that the model cannot have": (
+        loss_without_output,
+        ["stage 1 (b)", "needs the model output 'multipoles'"],
+    ),
+    "unequal multiplicities": (set_option("hidden_irreps", "4x0e + 2x1o"), ["hidden_irreps"]),
+    "model that is not there yet": (
+        set_option("model", "FixedPoint"),
+        ["'FixedPoint' is not available in this version"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_refused_and_leaves_nothing_behind(name, tmp_path, monkeypatch, capsys):
+    spoil, expected = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    case = Case([water(index) for index in range(6)], config(), tmp_path)
+    spoil(case)
+    write("train.xyz", case.structures, format="extxyz")
+    Path("config.yaml").write_text(yaml.safe_dump(case.options, sort_keys=False))
+    before = sorted(tmp_path.rglob("*"))
+
+    assert main(["train", "config.yaml"]) == 2
+
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert last.startswith("error: ")
+    for text in expected:
+        assert text in last
+    assert sorted(tmp_path.rglob("*")) == before
