@@ -19,7 +19,7 @@ from mace_scf_jax.data.errors import DataError
 
 logger = logging.getLogger("mace_scf_jax")
 
-AtomicEnergySetting = str | Path | Mapping[Any, float] | None
+AtomicEnergySetting = str | Path | Mapping[Any, Any] | None
 """`average`, the path of a .json file, a mapping from element to energy, such a mapping as text."""
 
 
@@ -115,7 +115,7 @@ def _from_isolated_atoms(configurations: Sequence[Configuration]) -> dict[int, f
     return {number: float(np.mean(values)) for number, values in energies.items()}
 
 
-def _parse(setting: str | Path | Mapping[Any, float]) -> dict[int, float]:
+def _parse(setting: str | Path | Mapping[Any, Any]) -> dict[int, float]:
     """Energies by atomic number from a mapping, a JSON file or the text of a mapping."""
     mapping: Any = setting
     if isinstance(setting, str | Path):

@@ -115,7 +115,7 @@ class BatchLoader:
         """Exact sizes of the batches of the first epochs, or of the only one without shuffling."""
         epochs = itertools.count() if self.shuffle else range(1)
         batches = (indices for epoch in epochs for indices in self.batch_indices(epoch))
-        limit = max(_OBSERVED_BATCHES, len(self)) if self.shuffle else None
+        limit = _OBSERVED_BATCHES if self.shuffle else None
         return [self._batch_sizes(indices) for indices in itertools.islice(batches, limit)]
 
     def largest_sizes(self) -> BatchSizes:

@@ -13,6 +13,7 @@ MINIMUM_OPEN_CELL = 30.0
 """Smallest cell edge (Å) of a structure without periodic directions."""
 
 _LINEARLY_DEPENDENT = 1e-8
+"""Smallest singular value of the unit vectors along independent lattice vectors."""
 
 
 class CellRule(enum.Enum):
@@ -33,7 +34,7 @@ def electrostatic_cell(
     With a periodic direction the cell is what the file says. Without one it only frames the
     charges, and must be large: each diagonal element is at least 30 Å, and if one is still below
     twice the extent of the structure along its axis, the cell is a cube of twice the largest
-    extent.
+    extent. A cell without volume becomes a cube too, of at least 30 Å.
 
     Args:
         cell: lattice vectors as rows, Å; all zero where there is none.
@@ -56,14 +57,27 @@ def electrostatic_cell(
     rule = CellRule.RAISED if (diagonal < MINIMUM_OPEN_CELL).any() else CellRule.KEPT
     np.fill_diagonal(adjusted, np.maximum(diagonal, MINIMUM_OPEN_CELL))
     extent = np.ptp(positions, axis=0)
-    if (np.diagonal(adjusted) < 2.0 * extent).any():
-        return 2.0 * extent.max() * np.eye(3), CellRule.CUBE
+    if (np.diagonal(adjusted) < 2.0 * extent).any() or not encloses_volume(adjusted):
+        return max(MINIMUM_OPEN_CELL, 2.0 * extent.max()) * np.eye(3), CellRule.CUBE
     return adjusted, rule
 
 
 def volume(cell: Float[np.ndarray, "3 3"]) -> float:
     """Volume of a cell in Å³, positive for either handedness."""
     return float(abs(np.linalg.det(cell)))
+
+
+def encloses_volume(cell: Float[np.ndarray, "3 3"]) -> bool:
+    """Whether the lattice vectors are finite, not zero and linearly independent."""
+    return bool(np.all(np.isfinite(cell)) and _independent(cell))
+
+
+def _independent(vectors: np.ndarray) -> bool:
+    """Whether directions of vectors (rows, some perhaps zero) are linearly independent."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not lengths.all():
+        return False
+    return bool(np.linalg.svd(vectors / lengths, compute_uv=False).min() > _LINEARLY_DEPENDENT)
 
 
 def _check_periodic_vectors(cell: np.ndarray, pbc: np.ndarray) -> None:
@@ -76,8 +90,7 @@ def _check_periodic_vectors(cell: np.ndarray, pbc: np.ndarray) -> None:
                 f"cell: found a zero vector for direction {'abc'[axis]}, which is periodic "
                 f"(pbc {flags}); expected a lattice vector"
             )
-    unit = cell[pbc] / lengths[pbc, None]
-    if np.linalg.svd(unit, compute_uv=False).min() < _LINEARLY_DEPENDENT:
+    if not _independent(cell[pbc]):
         raise DataError(
             f"cell: found linearly dependent vectors {cell[pbc].tolist()} for the periodic "
             f"directions (pbc {flags})"

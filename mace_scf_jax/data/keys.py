@@ -38,7 +38,7 @@ class KeySpecification:
             raise DataError(f"{_quoted(twice)} found in both info_keys and arrays_keys")
 
     @classmethod
-    def from_heads(cls, heads: Mapping[str, Any]) -> KeySpecification:
+    def from_heads(cls, heads: Any) -> KeySpecification:
         """The specification written in a `heads` block, completed.
 
         Missing `energy`, `stress` and `forces` are taken as not in the file. The name of the head
@@ -99,7 +99,7 @@ class KeySpecification:
 def nearest(name: str, candidates: Any) -> str | None:
     """The candidate most like `name`, or None if none is like it."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
-    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
     return by_lower[matches[0]] if matches else None
 
 

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from jaxtyping import Float, Int
 
-from mace_scf_jax.data.cells import volume
+from mace_scf_jax.data.cells import encloses_volume
 from mace_scf_jax.data.errors import DataError
 
 
@@ -30,8 +30,7 @@ def half_space_indices(
         DataError: if the cell has no volume or the cutoff is not positive and finite.
     """
     cell = np.ascontiguousarray(cell, dtype=np.float64)
-    lengths = np.linalg.norm(cell, axis=1)
-    if not np.all(np.isfinite(cell)) or not volume(cell) > 1e-12 * np.prod(lengths):
+    if not encloses_volume(cell):
         raise DataError(
             f"cell: found {cell.tolist()}, which encloses no volume; reciprocal vectors need three "
             "independent lattice vectors, also along open directions"

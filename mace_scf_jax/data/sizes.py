@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,6 +16,7 @@ Layout = Literal["flat", "per_atom"]
 """Order of the edges: sorted by receiver, or padded to the same number for every atom."""
 
 _STEPS_PER_DOUBLING = 16
+_CUTS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,8 @@ def round_up(size: int) -> int:
 
 def required_sizes(structures: Sequence[Structure], layout: Layout = "flat") -> BatchSizes:
     """Smallest sizes that hold these structures, one padding atom and one padding graph."""
+    if layout not in get_args(Layout):
+        raise DataError(f"layout: found {layout!r}, expected one of {', '.join(get_args(Layout))}")
     if not structures:
         raise DataError("batch: found no structures")
     neighbours = [int(entry.neighbour_counts().max()) for entry in structures]
@@ -103,9 +106,9 @@ def choose_buckets(
     """Few sizes that hold all the given batches with little padding.
 
     The batches are sorted by work and cut into consecutive groups; the sizes of a group hold all
-    batches up to its last one. Cuts are optimal (dynamic programming over the total work), and of
-    all numbers of groups the smallest is taken whose work is within `tolerance` of the best: each
-    further size costs a compilation.
+    batches up to its last one. The cuts are optimal (dynamic programming over the total work, for
+    many batches among 256 evenly spaced cuts), and of all numbers of groups the smallest is taken
+    whose work is within `tolerance` of the best: each further size costs a compilation.
 
     Args:
         needed: exact sizes of batches that occur.
@@ -121,27 +124,25 @@ def choose_buckets(
     nested = [ordered[0]]
     for sizes in ordered[1:]:
         nested.append(merge((nested[-1], sizes)))
-    nested = [sizes.rounded() for sizes in nested]
-    work = np.array([sizes.work() for sizes in nested])
-    count = len(nested)
-    # best[j]: least total work of the first j batches; ends[m][j]: start of the last group.
-    batches = np.arange(count + 1)
-    best = np.concatenate([[0.0], batches[1:] * work])
-    totals, starts = [best[count]], [np.zeros(count + 1, dtype=int)]
-    for _ in range(1, min(max_buckets, count)):
-        # options[i, j]: the first i batches as before, batches i..j-1 as one more group.
-        group_work = np.concatenate([[0.0], work])[None, :]
-        options = best[:, None] + (batches[None, :] - batches[:, None]) * group_work
-        options[batches[:, None] > batches[None, :]] = np.inf
+    # Group ends, the first being none; `held[j]` are the sizes that hold all batches before it.
+    ends = np.unique(np.linspace(0, len(ordered), min(len(ordered), _CUTS) + 1).astype(int))
+    held = [None, *(nested[end - 1].rounded() for end in ends[1:])]
+    work = np.array([0.0, *(sizes.work() for sizes in held[1:])])
+    best = ends * work
+    totals, starts = [best[-1]], [np.zeros(len(ends), dtype=int)]
+    for _ in range(1, max_buckets):
+        # options[i, j]: batches before ends[i] as before, those up to ends[j] as one more group.
+        options = best[:, None] + (ends[None, :] - ends[:, None]) * work[None, :]
+        options[np.tril_indices(len(ends), -1)] = np.inf
         starts.append(np.argmin(options, axis=0))
         best = np.min(options, axis=0)
-        totals.append(best[count])
+        totals.append(best[-1])
     groups = int(np.argmax(np.array(totals) <= (1.0 + tolerance) * totals[-1]))
-    chosen, end = [], count
+    chosen, last = [], len(ends) - 1
     for level in range(groups, -1, -1):
-        if end > 0:
-            chosen.append(nested[end - 1])
-            end = int(starts[level][end])
+        if last > 0:
+            chosen.append(held[last])
+            last = int(starts[level][last])
     return tuple(sorted(set(chosen), key=BatchSizes.work))
 
 

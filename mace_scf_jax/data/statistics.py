@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -11,9 +10,6 @@ from jaxtyping import Float
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.structure import Structure
-
-Scaling = Literal["std_scaling", "rms_forces_scaling", "no_scaling"]
-"""What the interaction energy of a scaled model is measured in."""
 
 
 def average_number_of_neighbours(structures: Sequence[Structure]) -> float:
@@ -38,7 +34,7 @@ def scale_and_shift(
     configurations: Sequence[Configuration],
     atomic_energies: Float[np.ndarray, "elements"],
     elements: Sequence[int],
-    scaling: Scaling,
+    scaling: str,
 ) -> tuple[float, float]:
     """Scale and shift of the interaction energy of an atom.
 
@@ -50,7 +46,7 @@ def scale_and_shift(
         configurations: training set.
         atomic_energies: energies of free atoms, eV.
         elements: their atomic numbers.
-        scaling: which scale; "no_scaling" is (1, 0).
+        scaling: "std_scaling", "rms_forces_scaling", or "no_scaling", which is (1, 0).
 
     Returns:
         Scale (eV, or eV/Å) and shift (eV).

@@ -38,6 +38,13 @@ def test_cell_below_twice_the_extent_becomes_a_cube() -> None:
     assert rule is CellRule.CUBE
 
 
+def test_open_cell_that_loses_its_volume_becomes_a_cube() -> None:
+    swapped = np.array([[0.0, 30.0, 0.0], [30.0, 0.0, 0.0], [0.0, 0.0, 30.0]])
+    cell, rule = electrostatic_cell(swapped, OPEN, np.array([[0.0, 0, 0], [1.0, 2.0, 3.0]]))
+    np.testing.assert_array_equal(cell, 30.0 * np.eye(3))
+    assert rule is CellRule.CUBE
+
+
 @pytest.mark.parametrize("pbc", [(1, 1, 1), (1, 1, 0), (0, 1, 0)])
 def test_cell_with_a_periodic_direction_is_unchanged(pbc: tuple[int, int, int]) -> None:
     given = np.diag([3.0, 4.0, 5.0])

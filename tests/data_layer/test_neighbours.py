@@ -99,6 +99,19 @@ def test_open_directions_need_no_lattice_vector(pbc: tuple[int, int, int]) -> No
     assert pairs(*found) == expected_pairs(positions, 4.0 * np.eye(3), flags, 4.0)
 
 
+@pytest.mark.parametrize("pbc", [(0, 0, 0), (1, 0, 1)])
+def test_place_along_open_directions_does_not_matter(pbc: tuple[int, int, int]) -> None:
+    positions = np.random.default_rng(2).uniform(0.0, 4.0, size=(8, 3))
+    flags = np.array(pbc, dtype=bool)
+    cell = np.array([[4.0, 0.5, 0.0], [0.0, 4.0, 0.0], [0.0, 1.0, 4.0]])
+    expected = neighbour_list(positions, cell, flags, 3.0)
+    assert len(expected[0]) > 10
+    for offset in (-1e3, 1e3):
+        found = neighbour_list(positions + offset, cell, flags, 3.0)
+        for first, second in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
 def test_structure_without_pairs() -> None:
     found = neighbour_list(np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, dtype=bool), 5.0)
     assert [len(part) for part in found] == [0, 0, 0]

@@ -124,6 +124,20 @@ def test_buckets_are_optimal_and_hold_every_batch() -> None:
     assert 0.8 * best < found <= best * (1.0 + 1e-12)
 
 
+def test_many_batches_are_cut_quickly_and_all_held() -> None:
+    needed = [sizes(10 + scale % 700) for scale in range(5000)]
+    buckets = choose_buckets(needed, max_buckets=4, tolerance=0.0)
+    assert len(buckets) == 4
+    assert buckets[-1] == sizes(709).rounded()
+    total = sum(next(b for b in buckets if b.holds(n)).work() for n in needed)
+    assert total < 1.3 * sum(n.work() for n in needed)
+
+
+def test_unknown_layout_is_refused() -> None:
+    with pytest.raises((DataError, TypeError), match="layout"):
+        required_sizes([structure(0)], "dense")
+
+
 def test_at_least_one_bucket_is_asked_for() -> None:
     with pytest.raises(DataError, match="max_buckets: found 0"):
         choose_buckets([sizes(3)], max_buckets=0)
