@@ -176,7 +176,7 @@ def final_table(table: str, sets: Mapping[str, Mapping[str, float]]) -> str:
     grid = Table(box=ASCII)
     grid.add_column("config_type", no_wrap=True)
     for column in columns:
-        grid.add_column(f"{column.heading} / {column.unit}", justify="right", no_wrap=True)
+        grid.add_column(f"{column.heading}\n{column.unit}", justify="right", no_wrap=True)
     for name in names:
         grid.add_row(name, *(column.in_table(sets[name]) for column in columns))
     text = io.StringIO()

@@ -4,8 +4,8 @@
 gradient, validates, keeps the best parameters of each stage, and saves the whole state after each
 epoch and from time to time within one. All that the rest of a run depends on is in
 :class:`TrainingState` and :class:`Progress`; batches depend on the epoch alone. So a run that is
-killed and started again ends with the same parameters, bit for bit, as one that was not (on the
-same machine and libraries).
+killed and started again ends with the same parameters, bit for bit, as one that was not: on the
+same machine and libraries, and on a GPU with ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.
 
 What happens is told to an :class:`Observer`; logs, progress bars and result files live there.
 

@@ -16,8 +16,8 @@ import jax
 Parameters = Any
 """A nested dictionary of arrays."""
 
-DECAYED_INTERACTION_LAYERS = ("linear", "skip_tp_full")
-"""Layers of an interaction block that weight decay applies to."""
+DECAYED_INTERACTION_LAYER = "linear"
+"""The layer of an interaction block that weight decay applies to, the map of the messages."""
 
 
 class ParameterGroupError(ValueError):
@@ -25,7 +25,7 @@ class ParameterGroupError(ValueError):
 
 
 def _interaction_group(layers: tuple[str, ...]) -> str:
-    decayed = any(layer in DECAYED_INTERACTION_LAYERS for layer in layers)
+    decayed = DECAYED_INTERACTION_LAYER in layers
     return "interactions_decay" if decayed else "interactions_no_decay"
 
 

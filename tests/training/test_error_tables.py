@@ -50,7 +50,8 @@ def test_final_table():
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     rows = [row for row in cells if len(row) == 4]
     assert rows == [
-        ["config_type", "RMSE E / meV / atom", "RMSE F / meV / A", "relative F RMSE / %"],
+        ["", "RMSE E", "RMSE F", "relative F RMSE"],
+        ["config_type", "meV / atom", "meV / A", "%"],
         ["train", "18.42", "107.53", "12.35"],
         ["valid", "18.42", "107.53", "12.35"],
         ["bulk_Default", "not found", "200.00", "not found"],

@@ -3,7 +3,7 @@ import logging
 import jax
 import numpy as np
 import pytest
-from tiny_system import tiny_batches, tiny_data, tiny_graph
+from tiny_system import tiny_batches, tiny_data, tiny_graph, tiny_model
 from tiny_training import LOSS, STAGES, TAG, Recorder, trainer
 
 from mace_scf_jax.training.checkpoints import CheckpointError, CheckpointStore
@@ -87,6 +87,25 @@ def test_each_step_is_compiled_once_per_bucket(tmp_path):
         "3 graphs, 10 atoms, 24 edges, 0 k",
         "3 graphs, 8 atoms, 16 edges, 0 k",
     ]
+
+
+def test_single_precision_stays_single(tmp_path):
+    def single(tree):
+        return jax.tree.map(
+            lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf, tree
+        )
+
+    parameters = single(tiny_model())
+    recorder = Recorder()
+    run = trainer(
+        tmp_path,
+        data=tiny_data([single(graph) for graph in BATCHES]),
+        parameters=parameters,
+        observer=recorder,
+    )
+    run.run(STAGES[:1], fingerprint=FINGERPRINT)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(run.state)} == {"float32", "int32"}
+    assert recorder.evaluations[-1].loss < 0.9 * recorder.evaluations[0].loss
 
 
 class Killed(BaseException):

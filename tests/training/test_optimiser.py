@@ -148,15 +148,16 @@ def test_clipping_is_by_global_norm_and_comes_first(optimizer):
 
 def test_every_parameter_has_the_group_of_the_reference():
     names = {
-        "backbone/embedding/linear": "embedding",
-        "backbone/interaction_0/linear/0e": "interactions_decay",
-        "backbone/interaction_1/skip_tp_full/0e": "interactions_decay",
-        "backbone/interaction_1/linear_up/0e": "interactions_no_decay",
-        "backbone/interaction_10/conv_tp_weights/layer_0": "interactions_no_decay",
-        "backbone/interaction_0/skip_tp/1o": "interactions_no_decay",
-        "backbone/product_1/linear/0e": "products",
-        "backbone/readout_0/linear/0e": "readouts",
-        "multipole_readout_1/linear_1/0e": "lr_source_maps",
+        "backbone/embedding/weight": "embedding",
+        "backbone/interaction_0/linear/degree_1": "interactions_decay",
+        "backbone/interaction_1/linear_up/degree_0": "interactions_no_decay",
+        "backbone/interaction_10/radial/layer_0": "interactions_no_decay",
+        "backbone/interaction_0/skip/degree_1": "interactions_no_decay",
+        "backbone/interaction_0/density/layer_0": "interactions_no_decay",
+        "backbone/product_1/linear/degree_0": "products",
+        "backbone/product_1/contraction/degree_0_order_2": "products",
+        "backbone/readout_0/linear/degree_0": "readouts",
+        "multipole_readout_1/linear/degree_0": "lr_source_maps",
     }
     params: dict = {}
     for name in names:
