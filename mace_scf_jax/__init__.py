@@ -10,5 +10,6 @@ runtime.refuse_known_bad_jax()
 runtime.enable_float64()
 
 from mace_scf_jax._version import __version__  # noqa: E402
+from mace_scf_jax.simulate.model import Model, load_model  # noqa: E402
 
-__all__ = ["__version__"]
+__all__ = ["Model", "__version__", "load_model"]

@@ -6,7 +6,11 @@ import dataclasses
 from typing import Any
 
 from mace_scf_jax.backbone import BackboneSettings
-from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
+from mace_scf_jax.electrostatics import (
+    BoundaryMode,
+    ElectrostaticsSettings,
+    FieldFeatureSettings,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,9 @@ class ModelSettings:
     @property
     def kspace_cutoff(self) -> float | None:
         """Radius of the reciprocal sums in 1/Å; None if the model has none."""
-        return None if self.electrostatics is None else self.electrostatics.kspace_cutoff
+        if self.electrostatics is None or self.electrostatics.boundary is BoundaryMode.REALSPACE:
+            return None
+        return self.electrostatics.kspace_cutoff
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `from_dict` makes the same settings."""
@@ -62,7 +68,10 @@ class ModelSettings:
             values = dict(data)
             values["backbone"] = BackboneSettings(**values["backbone"])
             if values.get("electrostatics") is not None:
-                values["electrostatics"] = ElectrostaticsSettings(**values["electrostatics"])
+                electrostatics = dict(values["electrostatics"])
+                if electrostatics.get("features") is not None:
+                    electrostatics["features"] = FieldFeatureSettings(**electrostatics["features"])
+                values["electrostatics"] = ElectrostaticsSettings(**electrostatics)
             return cls(**values)
         except (TypeError, KeyError) as error:
             raise ValueError(f"model settings: {error}") from error

@@ -1,0 +1,7 @@
+"""Using trained models: predictions, evaluation of files, ASE."""
+
+from mace_scf_jax.simulate.calculator import MACESCFCalculator
+from mace_scf_jax.simulate.evaluation import evaluate_file
+from mace_scf_jax.simulate.model import Model, load_model
+
+__all__ = ["MACESCFCalculator", "Model", "evaluate_file", "load_model"]

@@ -1,0 +1,123 @@
+"""Predictions for a file of structures, written beside them, and their errors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import jax
+import numpy as np
+
+from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
+from mace_scf_jax.data.reading import read_atoms, to_configurations
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.simulate.model import Model, Prediction, split_outputs
+from mace_scf_jax.training.metrics import ErrorAccumulator
+
+_INFO_OUTPUTS = ("energy", "dipole", "stress", "total_charge", "electrostatic_energy")
+_ARRAY_OUTPUTS = {"forces": "forces", "multipoles": "density_coefficients"}
+"""Per-atom outputs and their names in files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEvaluation:
+    """Predictions and errors for the structures of a file."""
+
+    predictions: list[Prediction]
+    metrics: dict[str, dict[str, float]]
+    """Errors by config type; empty without labels."""
+
+
+def evaluate_file(
+    model: Model,
+    path: str | Path,
+    *,
+    output: str | Path | None = None,
+    keys: KeySpecification | None = None,
+    stress: bool = False,
+    batch_size: int = 64,
+    prefix: str = "MACE_",
+) -> FileEvaluation:
+    """Predict the structures of an extended XYZ file and compare with its labels.
+
+    Args:
+        model: the model.
+        path: the file.
+        output: where to write the structures with predictions; None for nowhere. What the file
+            holds is kept; predictions are added as ``<prefix>energy``, ``<prefix>dipole``,
+            ``<prefix>stress``, … in info and ``<prefix>forces``,
+            ``<prefix>density_coefficients`` in arrays.
+        keys: where inputs and labels are found; None for those the model was trained with.
+        stress: whether to predict stress.
+        batch_size: most structures evaluated together.
+        prefix: of the names of predictions.
+
+    Raises:
+        DataError: the file or a structure in it cannot be used.
+        BoundaryError: a structure's periodicity does not fit the model's electrostatics.
+    """
+    keys = keys or training_keys(model.record) or PREDICTION_KEYS
+    electrostatics = model.settings.electrostatics
+    atoms = read_atoms(path)
+    configurations = to_configurations(
+        atoms,
+        keys,
+        multipoles_max_l=0 if electrostatics is None else electrostatics.max_l,
+        file=str(path),
+    )
+    structures = [model.prepare(configuration) for configuration in configurations]
+    types = np.array([configuration.config_type for configuration in configurations])
+    predictions: list[Prediction] = [{} for _ in structures]
+    errors = {name: ErrorAccumulator() for name in dict.fromkeys(types)}
+    for indices, graph in model.batches(structures, batch_size=batch_size, labels=True):
+        unlabelled = graph.replace(labels={}, weights={})
+        outputs = jax.device_get(
+            model.evaluate(model.parameters, unlabelled, forces=True, stress=stress)
+        )
+        for name in dict.fromkeys(types[indices]):
+            errors[name].update(outputs, _only(graph, types[indices] == name))
+        for index, prediction in zip(indices, split_outputs(outputs, graph), strict=True):
+            predictions[index] = prediction
+    if output is not None:
+        _write(output, atoms, predictions, prefix)
+    return FileEvaluation(
+        predictions, {config_type: error.metrics() for config_type, error in errors.items()}
+    )
+
+
+def training_keys(record: Mapping[str, Any]) -> KeySpecification | None:
+    """The keys that a model was trained with, or None if its record does not tell."""
+    heads = record.get("heads")
+    return None if heads is None else KeySpecification.from_heads(heads)
+
+
+def _only(graph: Graph, chosen: np.ndarray) -> Graph:
+    """The batch with all graphs but the chosen ones masked."""
+    graph_mask = np.zeros(graph.num_graphs, dtype=bool)
+    graph_mask[: len(chosen)] = chosen
+    return graph.replace(
+        graph_mask=graph_mask, atom_mask=graph.atom_mask & graph_mask[graph.atom_graph]
+    )
+
+
+def _write(
+    path: str | Path, atoms: list[ase.Atoms], predictions: list[Prediction], prefix: str
+) -> None:
+    """Write structures with their predictions, all or nothing."""
+    annotated = []
+    for entry, prediction in zip(atoms, predictions, strict=True):
+        entry = entry.copy()
+        for name in _INFO_OUTPUTS:
+            if name in prediction:
+                entry.info[prefix + name] = np.asarray(prediction[name])[()]
+        for name, written in _ARRAY_OUTPUTS.items():
+            if name in prediction:
+                entry.arrays[prefix + written] = np.asarray(prediction[name])
+        annotated.append(entry)
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    ase.io.write(temporary, annotated, format="extxyz")
+    temporary.replace(path)
