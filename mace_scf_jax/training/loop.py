@@ -26,10 +26,12 @@ from typing import Any, Protocol
 import jax
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.training.checkpoints import CheckpointError, CheckpointStore, check_fingerprint
+from mace_scf_jax.training import resuming
+from mace_scf_jax.training.checkpoints import CheckpointStore
 from mace_scf_jax.training.evaluation import Evaluation, breakdown, evaluate
-from mace_scf_jax.training.learning_rates import SchedulerSettings, next_epoch, start_of_stage
+from mace_scf_jax.training.learning_rates import SchedulerSettings, next_epoch
 from mace_scf_jax.training.losses import check_terms
+from mace_scf_jax.training.observer import EvaluationRecord, Observer, StepRecord
 from mace_scf_jax.training.optimiser import OptimiserSettings, evaluation_parameters
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.schedule import Stage
@@ -96,62 +98,6 @@ class TrainingData:
     validation: Callable[[], Iterable[Graph]]
     label_weights: Mapping[str, float]
     monitored: Mapping[str, Callable[[], Iterable[Graph]]] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class StepRecord:
-    """One optimiser step."""
-
-    stage: str
-    epoch: int
-    batch: int
-    opt_step: int
-    """Number of the step within the stage, from 0."""
-    loss: float
-    terms: Mapping[str, float]
-    """Weighted terms of the loss."""
-    time: float
-    """Seconds since the previous step ended, compilation included."""
-    grad_norm_before_clip: float
-    grad_clip_applied: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationRecord:
-    """One evaluation of one set within a stage."""
-
-    stage: str
-    epoch: int
-    set_name: str
-    """``valid`` or the name of a monitored set."""
-    loss: float
-    metrics: Mapping[str, float]
-    time: float
-    """Seconds."""
-    improved: bool
-    """The validation loss is the lowest of the stage so far."""
-
-
-class Observer:
-    """Told what happens in a run; this one does nothing with it."""
-
-    def stage_started(self, stage: Stage, progress: Progress) -> None:
-        """A stage begins, or is resumed within."""
-
-    def epoch_started(self, stage: Stage, progress: Progress) -> None:
-        """An epoch begins, or is resumed at batch ``progress.batch``."""
-
-    def compiled(self, compilation: Compilation) -> None:
-        """A step was compiled for one more bucket."""
-
-    def step_done(self, record: StepRecord) -> None:
-        """A batch was trained on."""
-
-    def evaluated(self, record: EvaluationRecord) -> None:
-        """A set was evaluated."""
-
-    def stage_finished(self, stage: Stage, progress: Progress) -> None:
-        """A stage is over."""
 
 
 class Trainer:
@@ -223,17 +169,18 @@ class Trainer:
             DivergedTrainingError: a loss or gradient is not finite.
         """
         self._check_losses(stages)
-        progress = self._resumed(stages, fingerprint) if resume else None
-        if progress is None:
+        saved = resuming.resume(self._store, stages, fingerprint, self._state) if resume else None
+        if saved is None:
             self._store.discard()
-            progress = _start(stages, 0)
+            progress = resuming.start(stages, 0)
+        else:
+            self._state, progress = saved
         for index in range(progress.stage, len(stages)):
             if index > progress.stage:
-                progress = _start(stages, index, progress)
-            if progress.stage_is_over(stages[index].end):
-                continue
-            identity = {**fingerprint, "train_schedule": _described(stages[: index + 1])}
-            progress = self._run_stage(stages[index], progress, identity)
+                progress = resuming.start(stages, index, progress)
+            if not progress.stage_is_over(stages[index].end):
+                identity = resuming.identity(fingerprint, stages, index)
+                progress = self._run_stage(stages[index], progress, identity)
         return progress
 
     @property
@@ -273,31 +220,6 @@ class Trainer:
             check_terms(
                 stage.loss, outputs, self._data.label_weights, where=f"stage '{stage.name}'"
             )
-
-    def _resumed(self, stages: Sequence[Stage], fingerprint: Mapping[str, Any]) -> Progress | None:
-        saved = self._store.newest()
-        if saved is None:
-            return None
-        progress = saved.progress
-        described = _described(stages[: progress.stage + 1])
-        check_fingerprint(
-            saved.fingerprint, {**fingerprint, "train_schedule": described}, path=saved.path
-        )
-        if not progress.stopped_early and progress.epoch > stages[progress.stage].end + 1:
-            raise CheckpointError(
-                f"{saved.path} is at epoch {progress.epoch}, after the end of stage "
-                f"'{stages[progress.stage].name}' (epoch {stages[progress.stage].end})"
-            )
-        self._state = saved.state(self._state)
-        logger.info(
-            "Resuming from %s: stage '%s', epoch %d, batch %d",
-            saved.path,
-            stages[progress.stage].name,
-            progress.epoch,
-            progress.batch,
-        )
-        self._store.remove(progress.superseded)
-        return progress.replace(superseded=())
 
     def _run_stage(
         self, stage: Stage, progress: Progress, fingerprint: Mapping[str, Any]
@@ -475,19 +397,3 @@ class Trainer:
             compilation.seconds,
         )
         self._observer.compiled(compilation)
-
-
-def _start(stages: Sequence[Stage], index: int, before: Progress | None = None) -> Progress:
-    """Progress at the start of a stage; the kept files of earlier stages are carried over."""
-    stage = stages[index]
-    progress = Progress(start_of_stage(stage), stage=index, epoch=stage.start)
-    if before is None:
-        return progress
-    return progress.replace(kept=before.kept, superseded=before.superseded)
-
-
-def _described(stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Stages up to the current one as JSON values; the current one may still be extended."""
-    described = [dataclasses.asdict(stage) for stage in stages]
-    del described[-1]["end"]
-    return described
