@@ -9,45 +9,9 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.io import write
+from labelled_water import config, water
 
 from mace_scf_jax_cli.main import main
-
-
-def water(index: int) -> Atoms:
-    """A labelled water molecule, a little different for each index."""
-    stretch = 1.0 + 0.01 * index
-    atoms = Atoms(
-        "OH2", positions=stretch * np.array([[0, 0, 0.1], [0, 0.8, -0.5], [0, -0.8, -0.5]])
-    )
-    atoms.set_cell([30.0, 30.0, 30.0])
-    atoms.info.update(REF_energy=-2000.0 - index, total_charge=0.0, config_type="water")
-    atoms.arrays["REF_forces"] = np.full((3, 3), 0.1 * index)
-    atoms.arrays["REF_atomic_multipoles"] = np.tile([0.0, 0.0, 0.0, 0.1], (3, 1))
-    return atoms
-
-
-def config() -> dict:
-    return {
-        "name": "water",
-        "train_file": "train.xyz",
-        "error_table": "PerAtomRMSE",
-        "model": "LocalCharges",
-        "E0s": "average",
-        "hidden_irreps": "2x0e + 2x1o",
-        "heads": {
-            "DFT": {
-                "info_keys": {"energy": "REF_energy", "total_charge": "total_charge"},
-                "arrays_keys": {
-                    "forces": "REF_forces",
-                    "atomic_multipoles": "REF_atomic_multipoles",
-                },
-            }
-        },
-        "train_schedule": {
-            0: {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}},
-            1: {"name": "b", "start": 2, "end": 3, "loss": {"forces": 1.0}},
-        },
-    }
 
 
 @dataclasses.dataclass

@@ -1,0 +1,88 @@
+"""``mace-scf-jax evaluate``: predict the structures of a file, compare with their labels."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.simulate.evaluation import evaluate_file
+from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax.training.error_tables import ERROR_TABLES, final_table
+from mace_scf_jax.training.option_values import parse_literal
+
+WHEN_INTERRUPTED = "interrupted; no output was written"
+DEFAULT_ERROR_TABLE = "PerAtomRMSE"
+
+
+def run(words: Sequence[str]) -> int:
+    """Evaluate as the words after ``mace-scf-jax evaluate`` say; returns the exit status."""
+    given = _parser().parse_args(words)
+    model = load_model(given.model)
+    evaluation = evaluate_file(
+        model,
+        given.structures,
+        output=given.output,
+        keys=None if given.heads is None else KeySpecification.from_heads(given.heads),
+        stress=given.stress,
+        batch_size=given.batch_size,
+        prefix=given.info_prefix,
+    )
+    print(final_table(given.error_table or _table_of(model.record), evaluation.metrics))
+    if given.output is not None:
+        print(f"Wrote {len(evaluation.predictions)} structures with predictions to {given.output}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mace-scf-jax evaluate",
+        description="Predict the structures of a file and print the errors by config_type.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="model file written by training")
+    parser.add_argument("structures", metavar="FILE.xyz", help="structures (extended XYZ)")
+    parser.add_argument("--output", metavar="OUT.xyz", help="structures with predictions")
+    parser.add_argument(
+        "--batch_size",
+        "--batch-size",
+        type=_positive,
+        default=64,
+        metavar="N",
+        help="structures evaluated together (default: 64)",
+    )
+    parser.add_argument(
+        "--error_table",
+        "--error-table",
+        choices=tuple(ERROR_TABLES),
+        metavar="NAME",
+        help=f"{', '.join(ERROR_TABLES)} (default: the one of the training)",
+    )
+    parser.add_argument(
+        "--heads",
+        type=parse_literal,
+        metavar="MAPPING",
+        help="keys of the file, as in training (default: those of the training)",
+    )
+    parser.add_argument(
+        "--info_prefix",
+        "--info-prefix",
+        default="MACE_",
+        metavar="TEXT",
+        help="start of the names of predictions in OUT.xyz (default: MACE_)",
+    )
+    parser.add_argument("--stress", action="store_true", help="predict the stress too")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
+    return number
+
+
+def _table_of(record: dict[str, Any]) -> str:
+    """The error table of the training, if the model knows it."""
+    return record.get("training_options", {}).get("error_table", DEFAULT_ERROR_TABLE)

@@ -1,0 +1,61 @@
+"""``mace-scf-jax verify``: recompute reference files and show the deviations."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.box import ASCII
+from rich.console import Console
+from rich.table import Table
+
+from mace_scf_jax.verification import Deviation, verify
+
+WHEN_INTERRUPTED = "interrupted; the remaining files were not compared"
+EXIT_DEVIATION = 1
+EXIT_UNREADABLE = 2
+
+
+def run(words: Sequence[str]) -> int:
+    """Compare the files named after ``mace-scf-jax verify``.
+
+    Returns:
+        0 if all outputs agree, 1 if one deviates by more than its tolerance, 2 if a file cannot
+        be compared.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mace-scf-jax verify",
+        description="Recompute files in the reference format; print, per output, the largest "
+        "absolute deviation, the largest deviation relative to the largest value, and the "
+        "tolerance of the latter. Exit status 1 if a tolerance is exceeded.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE.npz", help="reference files")
+    status = 0
+    for path in parser.parse_args(words).files:
+        try:
+            deviations = verify(path)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = EXIT_UNREADABLE
+            continue
+        _show(path, deviations)
+        if not all(deviation.passed for deviation in deviations):
+            status = max(status, EXIT_DEVIATION)
+    return status
+
+
+def _show(path: str, deviations: Sequence[Deviation]) -> None:
+    table = Table(box=ASCII, title=path, title_justify="left")
+    table.add_column("output", no_wrap=True)
+    for heading in ("absolute", "relative", "tolerance", "result"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for deviation in deviations:
+        table.add_row(
+            deviation.output,
+            f"{deviation.absolute:.1e}",
+            f"{deviation.relative:.1e}",
+            f"{deviation.tolerance:.0e}",
+            "ok" if deviation.passed else "EXCEEDED",
+        )
+    Console(markup=False, width=120).print(table)

@@ -1,0 +1,103 @@
+"""``mace-scf-jax evaluate``: predictions in a file, errors on the terminal, bad input refused."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from ase.io import read, write
+from labelled_water import water
+
+from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax_cli.main import main
+
+
+@pytest.fixture
+def model(finished) -> str:
+    return str(finished / "water_b.model.safetensors")
+
+
+def test_predictions_are_written_beside_the_labels(model, tmp_path, capsys):
+    references = [water(index) for index in (7, 3)]
+    write(tmp_path / "in.xyz", references, format="extxyz")
+    output = tmp_path / "out.xyz"
+    assert main(["evaluate", model, str(tmp_path / "in.xyz"), "--output", str(output)]) == 0
+
+    written = read(output, ":", format="extxyz")
+    predictions = load_model(model).predict(references)
+    for atoms, reference, prediction in zip(written, references, predictions, strict=True):
+        assert atoms.info["REF_energy"] == reference.info["REF_energy"]
+        assert atoms.info["MACE_energy"] == pytest.approx(float(prediction["energy"]), abs=1e-6)
+        np.testing.assert_allclose(atoms.arrays["MACE_forces"], prediction["forces"], atol=1e-7)
+        np.testing.assert_allclose(
+            atoms.arrays["MACE_density_coefficients"], prediction["multipoles"], atol=1e-7
+        )
+    shown = capsys.readouterr().out
+    assert "RMSE F" in shown
+    assert f"Wrote 2 structures with predictions to {output}" in shown
+
+
+def test_the_errors_are_those_of_the_training(model, finished, capsys):
+    assert main(["evaluate", model, str(finished / "test.xyz")]) == 0
+    log = (finished / "logs/water_run-123.log").read_text()
+    (in_log,) = [row for row in log.splitlines() if row.startswith("| water_Default ")][-1:]
+    (in_table,) = [
+        row for row in capsys.readouterr().out.splitlines() if row.startswith("| water ")
+    ]
+    assert in_table.split("|")[2:] == in_log.split("|")[2:]
+
+
+def test_keys_and_table_can_be_chosen(model, finished, capsys):
+    heads = "{x: {info_keys: {total_charge: q}, arrays_keys: {atomic_multipoles: none}}}"
+    words = ["--heads", heads, "--error-table", "DensityCoefficientsRMSE", "--batch-size", "1"]
+    assert main(["evaluate", model, str(finished / "test.xyz"), *words]) == 0
+    shown = capsys.readouterr().out
+    assert "RMSE charges" in shown
+    assert "not found" in shown
+
+
+def rewritten(model: str, path, **metadata: str) -> str:
+    """A copy of a model file with other metadata."""
+    with safetensors.safe_open(model, framework="numpy") as file:
+        original = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.numpy.save_file(tensors, path, metadata=original | metadata)
+    return str(path)
+
+
+def test_bad_input_is_refused_without_writing(model, tmp_path, capsys):
+    content = (tmp_path / "whole").parent  # the folder of everything below
+    truncated, other = content / "truncated.safetensors", content / "other.safetensors"
+    with open(model, "rb") as file:
+        data = file.read()
+    truncated.write_bytes(data[: len(data) // 2])
+    other.write_text("not a model")
+    newer = rewritten(model, content / "newer.safetensors", format_version="99")
+    damaged = rewritten(model, content / "damaged.safetensors", sha256="0" * 64)
+    broken = json.dumps({"family": "LocalCharges"})
+    incomplete = rewritten(model, content / "incomplete.safetensors", settings=broken)
+
+    sulphur = water(0)
+    sulphur.numbers[0] = 16
+    write(content / "water.xyz", [water(0)], format="extxyz")
+    write(content / "sulphur.xyz", [water(0), sulphur], format="extxyz")
+    good = str(content / "water.xyz")
+    for words, expected in (
+        (["nowhere", good], "nowhere: no such model file"),
+        ([str(truncated), good], "not a complete model file"),
+        ([str(other), good], "not a complete model file"),
+        ([newer, good], "written in format version 99"),
+        ([damaged, good], "do not match their checksum"),
+        ([incomplete, good], "model settings: "),
+        ([model, str(content / "no.xyz")], "no.xyz: no such file"),
+        ([model, str(content / "sulphur.xyz")], "configuration 1: found element S, unknown to"),
+        ([model, good, "--heads", "{a: 1}"], "expected exactly 'info_keys' and 'arrays_keys'"),
+    ):
+        output = content / "out.xyz"
+        assert main(["evaluate", *words, "--output", str(output)]) == 2, words
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: "), error
+        assert expected in error
+        assert len(error.splitlines()) == 1
+        assert not output.exists()

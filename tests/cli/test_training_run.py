@@ -1,0 +1,221 @@
+"""A whole run through the command line: files, logs, results, models, and resuming."""
+
+import fcntl
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from labelled_water import make_input, train_in, water
+from rich.console import Console
+
+from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax.training import run as training_run
+from mace_scf_jax.training.reporting import ResultLines
+
+FILES = {
+    "logs/water_run-123.log",
+    "logs/water_run-123_debug.log",
+    "results/water_run-123_train.txt",
+    "checkpoints/water_run-123.lock",
+    "checkpoints/water_run-123_resume.safetensors",
+    "checkpoints/water_run-123_resume_previous.safetensors",
+    "water_a.model.safetensors",
+    "water_b.model.safetensors",
+}
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING): .*")
+
+
+@pytest.fixture
+def again(finished, tmp_path) -> Path:
+    """A copy of that folder."""
+    for path in finished.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / path.relative_to(finished)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def results(folder: Path) -> list[dict]:
+    lines = (folder / "results/water_run-123_train.txt").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_the_files_of_a_run(finished):
+    found = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    best = {name for name in found if re.search(r"checkpoints/water_run-123_[ab]_epoch-\d", name)}
+    assert len(best) == 2
+    assert found - best - {"train.xyz", "test.xyz", "config.yaml"} == FILES
+
+
+def test_the_log_tells_the_run_in_order(finished):
+    log = (finished / "logs/water_run-123.log").read_text()
+    expected = (
+        "mace-scf-jax version: ",
+        "Device: cpu",
+        "Configuration: {",
+        "Option 'swa' has no effect",
+        "Key specification: ",
+        "Training set 1/1 [energy: 6, total_charge: 6",
+        "Using random 10% of training set for validation with following indices: ",
+        "Total number of configurations: train=5, valid=1, tests=[water_Default: 2]",
+        "AtomicNumberTable: (1, 8)",
+        "Atomic energies: [",
+        "Average number of neighbors: 2.0",
+        "Hidden irreps: 2x0e + 2x1o",
+        "Number of parameters: ",
+        "Optimizer: ",
+        "WeightedLoss(forces_weight=1, )",
+        "Setting global learning rate to 0.01",
+        "Using gradient clipping with tolerance=10.000",
+        "Compiled training step for bucket 1",
+        "Epoch 0: loss=",
+        "Epoch 1: loss=",
+        "Starting stage b: epochs 2 to 3",
+        "Setting global learning rate to 0.001",
+        "Epoch 3: loss=",
+        "Training complete",
+        "Final error table for stage a",
+        "Final error table for stage b",
+        "Compiled 5 functions in ",
+        "Done",
+    )
+    places = [log.find(text) for text in expected]
+    assert -1 not in places
+    assert places == sorted(places)
+    prefixed = [line for line in log.splitlines() if not line.startswith(("+-", "| ", "|-"))]
+    assert all(LINE.fullmatch(line) for line in prefixed)
+
+
+def test_the_debug_log_has_the_terms_of_every_batch(finished):
+    assert "loss breakdown" not in (finished / "logs/water_run-123.log").read_text()
+    debug = (finished / "logs/water_run-123_debug.log").read_text()
+    # 4 epochs: 2 batches, validation and test set; then 3, 1 and 1 batches for each stage.
+    assert len(re.findall(r"loss breakdown: forces: [-+0-9.e]+, \n", debug)) == 4 * 4 + 2 * 5
+
+
+def test_every_step_and_evaluation_is_one_line_of_results(finished):
+    records = results(finished)
+    steps = [record for record in records if record["mode"] == "opt"]
+    assert [(step["epoch"], step["opt_step"]) for step in steps] == [
+        (0, 0),
+        (0, 1),
+        (1, 2),
+        (1, 3),
+        (2, 0),
+        (2, 1),
+        (3, 2),
+        (3, 3),
+    ]
+    assert all(step["loss"] == step["loss_terms"]["forces"] for step in steps)
+    valid = [record for record in records if record["mode"] == "eval"]
+    assert [record["epoch"] for record in valid] == [0, 1, 2, 3]
+    assert {"rmse_e_per_atom", "rmse_f", "rmse_dma", "loss", "time"} <= set(valid[0])
+    tests = [record for record in records if record["mode"] == "eval_test"]
+    assert [record["test_name"] for record in tests] == ["water_Default"] * 4
+
+
+def test_the_model_of_a_stage_is_the_one_of_its_best_epoch(finished):
+    model = load_model(finished / "water_b.model.safetensors")
+    best = min(
+        (
+            record
+            for record in results(finished)
+            if record["mode"] == "eval" and record["epoch"] > 1
+        ),
+        key=lambda record: record["loss"],
+    )
+    assert model.record["epoch"] == best["epoch"]
+    assert model.record["validation_loss"] == best["loss"]
+    tested = next(
+        record
+        for record in results(finished)
+        if record["mode"] == "eval_test" and record["epoch"] == best["epoch"]
+    )
+    references = [water(8), water(9)]
+    predictions = model.predict(references)
+    errors = [
+        prediction["forces"] - atoms.arrays["REF_forces"]
+        for prediction, atoms in zip(predictions, references, strict=True)
+    ]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(tested["rmse_f"], rel=1e-10)
+
+
+def test_a_run_that_is_over_is_not_repeated(again, finished):
+    assert train_in(again) == 0
+    assert len(results(again)) == len(results(finished))
+    for name in ("water_a.model.safetensors", "water_b.model.safetensors"):
+        old, new = load_model(finished / name), load_model(again / name)
+        assert old.record["epoch"] == new.record["epoch"]
+
+
+def test_an_interrupted_run_ends_with_the_same_models(tmp_path, finished, monkeypatch, capsys):
+    make_input(tmp_path)
+    step_done = ResultLines.step_done
+
+    def interrupt(self, record):
+        step_done(self, record)
+        if (record.epoch, record.batch) == (2, 1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResultLines, "step_done", interrupt)
+    assert train_in(tmp_path) == 130
+    assert "the same command continues" in capsys.readouterr().err
+    assert not (tmp_path / "water_b.model.safetensors").exists()
+    monkeypatch.undo()
+    assert train_in(tmp_path) == 0
+    assert "Resuming from" in (tmp_path / "logs/water_run-123.log").read_text()
+    for name in ("water_a.model.safetensors", "water_b.model.safetensors"):
+        old, new = load_model(finished / name), load_model(tmp_path / name)
+        assert old.record["validation_loss"] == new.record["validation_loss"]
+        np.testing.assert_equal(new.parameters, old.parameters)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--r_max", "3.1"], "model.backbone.r_max: 3.0 then, 3.1 now"),
+        (["--batch_size", "3"], "options.batch_size: 2 then, 3 now"),
+        (["--valid_set_seed", "5"], "training_data: "),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_settings(again, capsys, words, expected):
+    before = {path: path.read_bytes() for path in again.rglob("*.safetensors")}
+    assert train_in(again, *words) == 2
+    assert expected in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in again.rglob("*.safetensors")} == before
+
+
+def test_two_processes_cannot_train_the_same_run(again, capsys):
+    with (again / "checkpoints/water_run-123.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert train_in(again) == 2
+    assert "another process is training this run" in capsys.readouterr().err
+
+
+def test_a_terminal_shows_a_progress_bar(tmp_path, monkeypatch):
+    make_input(tmp_path)
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=200, color_system=None)
+    monkeypatch.setattr(training_run, "Console", lambda **_: terminal)
+    assert train_in(tmp_path) == 0
+    shown = screen.getvalue()
+    assert "epoch 3/3" in shown
+    assert re.search(r"loss [\d.e+-]+ \| valid [\d.e+-]+, E [\d.]+ meV/atom, F [\d.]+ meV/Å", shown)
+    assert "INFO: Done" in shown
+
+
+def test_a_model_without_charges_in_single_precision(tmp_path):
+    make_input(tmp_path)
+    schedule = "{0: {name: only, start: 0, end: 0, loss: {energy_per_atom: 1, forces: 10}}}"
+    words = ["--model", "ScaleShiftMACE", "--train_schedule", schedule, "--no-amsgrad", "--ema"]
+    assert train_in(tmp_path, *words, "--default_dtype", "float32") == 0
+    trained = load_model(tmp_path / "water_only.model.safetensors")
+    assert trained.settings.family == "ScaleShiftMACE"
+    assert trained.dtype == np.float32
+    labels = np.concatenate([water(index).arrays["REF_forces"] for index in range(5)])
+    assert trained.settings.scale == pytest.approx(np.sqrt(np.mean(labels**2)))
+    assert np.isfinite(trained.predict(water(0))["energy"])
