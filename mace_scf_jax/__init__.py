@@ -10,6 +10,14 @@ runtime.refuse_known_bad_jax()
 runtime.enable_float64()
 
 from mace_scf_jax._version import __version__  # noqa: E402
-from mace_scf_jax.simulate.model import Model, load_model  # noqa: E402
 
 __all__ = ["Model", "__version__", "load_model"]
+
+
+def __getattr__(name: str):
+    """`Model` and `load_model`, imported when first used: what they need takes seconds."""
+    if name in ("Model", "load_model"):
+        from mace_scf_jax.simulate import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,9 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.simulate.model import Model, Prediction, split_outputs
 from mace_scf_jax.training.metrics import ErrorAccumulator
 
+ALL = "all"
+"""Name of the errors over all structures of a file."""
+
 _INFO_OUTPUTS = ("energy", "dipole", "stress", "total_charge", "electrostatic_energy")
 _ARRAY_OUTPUTS = {"forces": "forces", "multipoles": "density_coefficients"}
 """Per-atom outputs and their names in files."""
@@ -28,7 +31,7 @@ class FileEvaluation:
 
     predictions: list[Prediction]
     metrics: dict[str, dict[str, float]]
-    """Errors by config type; empty without labels."""
+    """Errors by config type, and over `ALL` structures; empty without labels."""
 
 
 def evaluate_file(
@@ -71,7 +74,7 @@ def evaluate_file(
     structures = [model.prepare(configuration) for configuration in configurations]
     types = np.array([configuration.config_type for configuration in configurations])
     predictions: list[Prediction] = [{} for _ in structures]
-    errors = {name: ErrorAccumulator() for name in dict.fromkeys(types)}
+    errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types), ALL)}
     for indices, graph in model.batches(structures, batch_size=batch_size, labels=True):
         unlabelled = graph.replace(labels={}, weights={})
         outputs = jax.device_get(
@@ -79,6 +82,7 @@ def evaluate_file(
         )
         for name in dict.fromkeys(types[indices]):
             errors[name].update(outputs, _only(graph, types[indices] == name))
+        errors[ALL].update(outputs, graph)
         for index, prediction in zip(indices, split_outputs(outputs, graph), strict=True):
             predictions[index] = prediction
     if output is not None:
