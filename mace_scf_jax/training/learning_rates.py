@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mace_scf_jax.training.parameter_groups import PARAMETER_GROUPS
 
@@ -21,6 +21,7 @@ SMALLEST_CHANGE = 1e-8
 """Reductions of a rate by less than this are not made."""
 
 
+@runtime_checkable
 class StageRates(Protocol):
     """What the learning rates need to know of a stage."""
 

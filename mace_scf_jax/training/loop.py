@@ -21,7 +21,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -74,6 +74,7 @@ class LoopSettings:
             )
 
 
+@runtime_checkable
 class EpochBatches(Protocol):
     """The batches of an epoch: a function of the epoch alone, from batch ``start`` on."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ Item = TypeVar("Item")
 Scalars = dict[str, Float[Array, ""]]
 
 
+@runtime_checkable
 class Predict(Protocol):
     """A model as training sees it."""
 
