@@ -9,7 +9,6 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
-    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
@@ -57,7 +56,7 @@ class ScheduleOptions(OptionGroup):
 
     @field_validator("train_schedule", mode="plain")
     @classmethod
-    def _parsed_schedule(cls, schedule: Any, info: ValidationInfo) -> tuple[Stage, ...]:
+    def _parsed_schedule(cls, schedule: Any, info: Any) -> tuple[Stage, ...]:
         if isinstance(schedule, tuple) and all(isinstance(stage, Stage) for stage in schedule):
             return schedule
         if isinstance(schedule, str):

@@ -87,13 +87,14 @@ class Stage:
 
 
 def parse_schedule(
-    schedule: Mapping[int | str, Mapping[str, Any]], *, default_lr: float = DEFAULT_LEARNING_RATE
+    schedule: Any, *, default_lr: float = DEFAULT_LEARNING_RATE
 ) -> tuple[Stage, ...]:
     """The stages that a ``train_schedule`` block describes.
 
     Args:
-        schedule: stage index 0, 1, 2, … (JSON has it as text) in that order → mapping with ``name``, ``start``, ``end``
-            (inclusive), ``loss``, and optionally ``lr`` and ``<parameter group>_lr``.
+        schedule: mapping from the stage index 0, 1, 2, … (in that order; text in JSON) to a
+            mapping with ``name``, ``start``, ``end`` (inclusive), ``loss``, and optionally ``lr``
+            and ``<parameter group>_lr``.
         default_lr: learning rate of stages that name none.
 
     Returns:
