@@ -12,7 +12,8 @@ for a homogeneous polynomial P of degree n,
 
 gives closed forms of any degree: polynomials, made once on the host, times B_n. Since
 B_n = 2β/√π (2β²)^n F_n(β²r²) with the Boys functions F_n, they are smooth at r = 0, and an atom's
-interaction with itself is the same formula at r = 0.
+interaction with itself is the same formula at r = 0. Large systems are summed in chunks of
+receivers, recomputed in the backward pass, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -28,21 +30,25 @@ from mace_scf_jax.electrostatics import polynomials
 from mace_scf_jax.electrostatics.boys import boys_functions
 from mace_scf_jax.electrostatics.gaussians import odd_double_factorial
 from mace_scf_jax.electrostatics.harmonics import SOLID_HARMONICS, degrees
-from mace_scf_jax.electrostatics.polynomials import Exponents
+from mace_scf_jax.electrostatics.polynomials import monomials_by_degree, monomials_of_degree
 from mace_scf_jax.units import COULOMB_CONSTANT
 
-RadialTerm = tuple[int, Exponents]
-"""Order n of B_n and the monomial that multiplies it."""
+PAIRS_AT_ONCE = 2**17
+"""Receiver–source pairs whose intermediates are in memory together."""
 
 
 @functools.cache
 def _interaction_table(
     receiver_max_l: int, source_max_l: int
-) -> tuple[tuple[RadialTerm, ...], Float[np.ndarray, "terms receivers sources"]]:
-    """Hobson's theorem for every pair of components: the terms and their coefficients."""
+) -> dict[tuple[int, int], Float[np.ndarray, "monomials receivers sources"]]:
+    """Hobson's theorem for every pair of components.
+
+    Returns:
+        For each order n of B_n and degree of the monomials that multiply it, their coefficients.
+    """
     receivers = [harmonic for block in SOLID_HARMONICS[: receiver_max_l + 1] for harmonic in block]
     sources = [harmonic for block in SOLID_HARMONICS[: source_max_l + 1] for harmonic in block]
-    coefficients: dict[RadialTerm, Float[np.ndarray, "receivers sources"]] = {}
+    table: dict[tuple[int, int], Float[np.ndarray, "monomials receivers sources"]] = {}
     for a, receiver_l in enumerate(degrees(receiver_max_l)):
         for b, source_l in enumerate(degrees(source_max_l)):
             # ∇_j = -∇_i gives the sign of the source's degree.
@@ -52,21 +58,16 @@ def _interaction_table(
             total_l = receiver_l + source_l
             polynomial = polynomials.multiply(receivers[a], sources[b])
             for k in range(total_l // 2 + 1):
-                order = total_l - k
+                order, degree = total_l - k, total_l - 2 * k
+                monomials = monomials_of_degree(degree)
+                block = table.setdefault(
+                    (order, degree), np.zeros((len(monomials), len(receivers), len(sources)))
+                )
                 factor = scale * (-1.0) ** order / (2.0**k * math.factorial(k))
                 for exponents, coefficient in polynomial.items():
-                    table = coefficients.setdefault(
-                        (order, exponents), np.zeros((len(receivers), len(sources)))
-                    )
-                    table[a, b] += factor * coefficient
+                    block[monomials.index(exponents), a, b] += factor * coefficient
                 polynomial = polynomials.laplacian(polynomial)
-    largest = max(np.abs(table).max() for table in coefficients.values())
-    kept = {
-        term: table
-        for term, table in sorted(coefficients.items())
-        if np.abs(table).max() > 1e-14 * largest
-    }
-    return tuple(kept), np.stack(list(kept.values()))
+    return table
 
 
 def _radial_functions(
@@ -105,17 +106,33 @@ def project_potential(
     Returns:
         ∫ V φ_lm in V/Å^l.
     """
-    terms, table = _interaction_table(receiver_max_l, max_l)
-    displacements = receiver_positions[:, None, :] - source_positions[None, :, :]
-    radial = _radial_functions(
-        jnp.sum(displacements * displacements, axis=-1),
-        max(order for order, _ in terms),
-        0.5 / (width**2 + receiver_width**2),
-    )
-    monomials = polynomials.monomials(displacements, {exponents for _, exponents in terms})
-    basis = jnp.stack([radial[order] * monomials[exponents] for order, exponents in terms], axis=-1)
-    weights = jnp.einsum("tab,jb->jta", jnp.asarray(table, dtype=multipoles.dtype), multipoles)
-    return COULOMB_CONSTANT * jnp.einsum("ijt,jta->ia", basis, weights)
+    table = _interaction_table(receiver_max_l, max_l)
+    weights = {
+        term: jnp.einsum("tab,jb->tja", jnp.asarray(block, dtype=multipoles.dtype), multipoles)
+        for term, block in table.items()
+    }
+
+    def project(positions: Float[Array, "receivers 3"]) -> Array:
+        displacements = positions[:, None, :] - source_positions[None, :, :]
+        radial = _radial_functions(
+            jnp.sum(displacements * displacements, axis=-1),
+            max(order for order, _ in table),
+            0.5 / (width**2 + receiver_width**2),
+        )
+        monomials = monomials_by_degree(displacements, max(degree for _, degree in table))
+        return COULOMB_CONSTANT * sum(
+            jnp.einsum("tij,tja->ia", radial[order] * monomials[degree], weights[order, degree])
+            for order, degree in table
+        )
+
+    num_receivers, num_sources = receiver_positions.shape[0], source_positions.shape[0]
+    rows = max(1, PAIRS_AT_ONCE // max(num_sources, 1))
+    if num_receivers <= rows:
+        return project(receiver_positions)
+    num_chunks = -(-num_receivers // rows)
+    padded = jnp.pad(receiver_positions, ((0, num_chunks * rows - num_receivers), (0, 0)))
+    chunks = jax.lax.map(jax.checkpoint(project), padded.reshape(num_chunks, rows, 3))
+    return chunks.reshape(num_chunks * rows, -1)[:num_receivers]
 
 
 def energy(

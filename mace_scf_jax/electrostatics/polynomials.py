@@ -38,11 +38,6 @@ def laplacian(polynomial: Polynomial) -> Polynomial:
     return result
 
 
-def degree(exponents: Exponents) -> int:
-    """Total degree of a monomial."""
-    return sum(exponents)
-
-
 def monomials(
     vectors: Float[Array, "*shape 3"], exponents: Iterable[Exponents]
 ) -> dict[Exponents, Float[Array, "*shape"]]:
@@ -89,3 +84,33 @@ def evaluate(
         ],
         axis=-1,
     )
+
+
+def monomials_of_degree(degree: int) -> tuple[Exponents, ...]:
+    """All monomials of one degree, in the order of `monomials_by_degree`: powers of x first."""
+    return tuple(
+        (a, b, degree - a - b) for a in range(degree, -1, -1) for b in range(degree - a, -1, -1)
+    )
+
+
+def monomials_by_degree(
+    vectors: Float[Array, "*shape 3"], max_degree: int
+) -> list[Float[Array, "monomials *shape"]]:
+    """Values of all monomials, degree by degree, with few operations.
+
+    In the order used, the monomials of degree d without x are the last d + 1, and the one without
+    x and y is the last; so each degree is x, y and z times tails of the one before.
+
+    Args:
+        vectors: points (x, y, z).
+        max_degree: highest degree.
+
+    Returns:
+        For each degree d, the values of its (d + 1)(d + 2)/2 monomials.
+    """
+    x, y, z = (vectors[None, ..., axis] for axis in range(3))
+    blocks = [jnp.ones_like(x)]
+    for degree in range(1, max_degree + 1):
+        lower = blocks[-1]
+        blocks.append(jnp.concatenate([x * lower, y * lower[-degree:], z * lower[-1:]]))
+    return blocks
