@@ -36,7 +36,8 @@ def run(words: Sequence[str]) -> int:
         try:
             deviations = verify(path)
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
+            where = "" if path in str(error) else f"{path}: "
+            print(f"error: {where}{error}", file=sys.stderr)
             status = EXIT_UNREADABLE
             continue
         _show(path, deviations)

@@ -97,7 +97,7 @@ def model_settings(
 
 
 def initial_parameters(module: nn.Module, graph: Graph, *, seed: int, dtype: str) -> Parameters:
-    """Random parameters.
+    """Random parameters, drawn in double precision so that both precisions start alike.
 
     Args:
         module: the model.
@@ -105,10 +105,17 @@ def initial_parameters(module: nn.Module, graph: Graph, *, seed: int, dtype: str
         seed: of the random numbers.
         dtype: float32 or float64.
     """
-    key = jax.random.key(seed)
+    key, graph = jax.random.key(seed), _in_double_precision(graph)
     compiled = jax.jit(module.init).lower(key, graph).compile(RUN_ONCE)
     variables = compiled(key, graph)
     return jax.tree.map(lambda leaf: leaf.astype(dtype), variables["params"])
+
+
+def _in_double_precision(graph: Graph) -> Graph:
+    """The batch with all real numbers in double precision, in which modules make parameters."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype("float64") if leaf.dtype.kind == "f" else leaf, graph
+    )
 
 
 def as_predict(module: nn.Module) -> Predict:
@@ -129,7 +136,7 @@ def output_names(module: nn.Module, graph: Graph, *, stress: bool) -> tuple[str,
         parameters = module.init(key, graph)["params"]
         return evaluate(module, parameters, graph, forces=True, stress=stress)
 
-    return tuple(jax.eval_shape(outputs, jax.random.key(0), graph))
+    return tuple(jax.eval_shape(outputs, jax.random.key(0), _in_double_precision(graph)))
 
 
 def number_of_parameters(parameters: Parameters) -> int:

@@ -1,0 +1,98 @@
+"""Options and data become the settings of a model."""
+
+import dataclasses
+
+import pytest
+
+from mace_scf_jax.electrostatics import BoundaryMode
+from mace_scf_jax.training.model_setup import electrostatics_settings, model_settings
+from mace_scf_jax.training.options import TrainOptions
+
+
+def options(**changes) -> TrainOptions:
+    return TrainOptions(
+        **{
+            "name": "water",
+            "train_file": "train.xyz",
+            "error_table": "PerAtomRMSE",
+            "model": "LocalCharges",
+            "hidden_irreps": "4x0e + 4x1o",
+            "heads": {"DFT": {"info_keys": {"total_charge": "q"}, "arrays_keys": {}}},
+            "train_schedule": {0: {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}},
+        }
+        | changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "any_periodic", "boundary"),
+    [
+        ("slab", True, BoundaryMode.SLAB),
+        ("auto", True, BoundaryMode.MIXED_PERIODIC),
+        ("auto", False, BoundaryMode.REALSPACE),
+        ("mixed_periodic", False, BoundaryMode.MIXED_PERIODIC),
+    ],
+)
+def test_boundary_condition(method, any_periodic, boundary):
+    given = options(electrostatic_pbc_method=method)
+    assert electrostatics_settings(given, any_periodic=any_periodic).boundary is boundary
+
+
+def test_models_without_charges_have_no_electrostatics_and_scalars_at_the_end():
+    given = options(model="MACE")
+    assert electrostatics_settings(given, any_periodic=True) is None
+    assert settings_of(given).backbone.scalar_last_layer
+    assert not settings_of(options()).backbone.scalar_last_layer
+
+
+def settings_of(given: TrainOptions):
+    return model_settings(
+        given,
+        elements=(1, 8),
+        atomic_energies=(-13.0, -2041.0),
+        avg_num_neighbors=7.5,
+        electrostatics=electrostatics_settings(given, any_periodic=False),
+    )
+
+
+def test_every_setting_of_the_backbone_comes_from_its_option():
+    changed = {
+        "r_max": 4.0,
+        "num_radial_basis": 5,
+        "num_cutoff_basis": 6,
+        "max_ell": 2,
+        "correlation": 2,
+        "num_interactions": 3,
+        "interaction": "RealAgnosticDensityResidualInteractionBlock",
+        "interaction_first": "RealAgnosticDensityInteractionBlock",
+        "radial_MLP": (16, 8),
+        "radial_type": "chebyshev",
+        "distance_transform": "Agnesi",
+        "MLP_irreps": "8x0e",
+        "gate": "tanh",
+        "pair_repulsion": True,
+    }
+    backbone = settings_of(options(num_channels=6, max_L=1, **changed)).backbone
+    expected = changed | {
+        "elements": (1, 8),
+        "hidden_irreps": "6x0e + 6x1o",
+        "avg_num_neighbors": 7.5,
+        "scalar_last_layer": False,
+    }
+    assert dataclasses.asdict(backbone) == expected
+
+
+def test_no_gate():
+    assert settings_of(options(gate="None")).backbone.gate == "None"
+
+
+def test_every_setting_of_the_electrostatics_comes_from_its_option():
+    given = options(
+        atomic_multipoles_max_l=0,
+        atomic_multipoles_smearing_width=1.2,
+        kspace_cutoff_factor=1.1,
+        include_electrostatic_self_interaction=False,
+    )
+    settings = settings_of(given).electrostatics
+    assert (settings.max_l, settings.smearing_width) == (0, 1.2)
+    assert (settings.kspace_cutoff_factor, settings.include_self_interaction) == (1.1, False)
