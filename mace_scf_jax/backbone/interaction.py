@@ -65,6 +65,7 @@ class Interaction(nn.Module):
         radial_basis: Float[Array, "edges basis"],
         senders: Int[Array, "edges"],
         receivers: Int[Array, "edges"],
+        neighbours_per_atom: int | None = None,
     ) -> tuple[Features, Features | None]:
         """Messages of degrees 0 … max_edge_degree, and the skip connection (None if not residual).
 
@@ -75,6 +76,7 @@ class Interaction(nn.Module):
             radial_basis: radial basis with its envelope; zero for padding edges.
             senders: sending atom of each edge.
             receivers: receiving atom of each edge, non-decreasing.
+            neighbours_per_atom: edges of each atom, if padded to the same number.
         """
         properties = INTERACTIONS[self.kind]
         degrees = tuple(features)
@@ -90,7 +92,15 @@ class Interaction(nn.Module):
         radial = RadialNetwork((*self.radial_widths, len(paths) * self.channels), name="radial")(
             radial_basis
         )
-        messages = aggregate_messages(sent, harmonics, radial, senders, receivers, paths=paths)
+        messages = aggregate_messages(
+            sent,
+            harmonics,
+            radial,
+            senders,
+            receivers,
+            paths=paths,
+            neighbours_per_atom=neighbours_per_atom,
+        )
         messages = EquivariantLinear(message_multiplicities, name="linear")(messages)
 
         if properties.density:

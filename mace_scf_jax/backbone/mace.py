@@ -121,7 +121,15 @@ class MACEBackbone(nn.Module):
                 avg_num_neighbors=settings.avg_num_neighbors,
                 num_elements=num_elements,
                 name=f"interaction_{layer}",
-            )(features, graph.species, harmonics, radial_basis, senders, receivers)
+            )(
+                features,
+                graph.species,
+                harmonics,
+                radial_basis,
+                senders,
+                receivers,
+                graph.neighbours_per_atom,
+            )
             features = ProductBasis(
                 max_degree, settings.correlation, num_elements, name=f"product_{layer}"
             )(messages, skip, graph.species)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mace_scf_jax.backbone.couplings import coupling
+from mace_scf_jax.backbone.couplings import component_slice, coupling
 from mace_scf_jax.backbone.features import Features
 
 Path = tuple[int, int, int]
@@ -33,11 +33,12 @@ def message_paths(
 def aggregate_messages(
     features: Features,
     harmonics: Float[Array, "edges components"],
-    radial: Float[Array, "edges paths*channels"],
+    radial: Float[Array, "edges paths_and_channels"],
     senders: Int[Array, "edges"],
     receivers: Int[Array, "edges"],
     *,
     paths: tuple[Path, ...],
+    neighbours_per_atom: int | None = None,
 ) -> Features:
     """Sum over the neighbours j of each atom i,
 
@@ -50,24 +51,65 @@ def aggregate_messages(
         senders: sending atom of each edge.
         receivers: receiving atom of each edge, non-decreasing.
         paths: the couplings, from `message_paths`.
+        neighbours_per_atom: if atom i owns exactly the edges [i K, (i + 1) K), that K. The sum over
+            neighbours is then a matrix product, several times faster.
 
     Returns:
         Messages, degree -> [atoms, 2l+1, paths of that degree · channels].
     """
-    some = next(iter(features.values()))
-    num_atoms, channels = some.shape[0], some.shape[-1]
-    radial = radial.reshape(radial.shape[0], len(paths), channels)
     sent = {degree: value[senders] for degree, value in features.items()}
-    messages: dict[int, list[Array]] = {}
-    for index, (feature, edge, message) in enumerate(paths):
-        coefficients = jnp.asarray(coupling(feature, edge, message), some.dtype)
-        edge_coupling = jnp.einsum(
-            "en,mno->emo", harmonics[:, edge**2 : (edge + 1) ** 2], coefficients
-        )
+    radial = radial.reshape(radial.shape[0], len(paths), -1)
+    num_atoms = next(iter(features.values())).shape[0]
+    if neighbours_per_atom is None:
+        by_path = _sum_sorted_edges(sent, harmonics, radial, receivers, num_atoms, paths)
+    else:
+        by_path = _sum_padded_neighbours(sent, harmonics, radial, num_atoms, paths)
+    return {
+        degree: jnp.concatenate([by_path[path] for path in paths if path[2] == degree], axis=-1)
+        for degree in dict.fromkeys(path[2] for path in paths)
+    }
+
+
+def _sum_sorted_edges(
+    sent: Features, harmonics: Array, radial: Array, receivers: Array, num_atoms: int, paths
+) -> dict[Path, Array]:
+    """Couple on every edge, then sum over the edges of each receiver."""
+    messages = {}
+    for index, path in enumerate(paths):
+        feature, edge, _ = path
+        coefficients = jnp.asarray(coupling(*path), harmonics.dtype)
+        edge_coupling = jnp.einsum("en,mno->emo", harmonics[:, component_slice(edge)], coefficients)
         on_edges = jnp.einsum("emo,emc,ec->eoc", edge_coupling, sent[feature], radial[:, index])
-        messages.setdefault(message, []).append(
-            jax.ops.segment_sum(
-                on_edges, receivers, num_segments=num_atoms, indices_are_sorted=True
-            )
+        messages[path] = jax.ops.segment_sum(
+            on_edges, receivers, num_segments=num_atoms, indices_are_sorted=True
         )
-    return {degree: jnp.concatenate(parts, axis=-1) for degree, parts in messages.items()}
+    return messages
+
+
+def _sum_padded_neighbours(
+    sent: Features, harmonics: Array, radial: Array, num_atoms: int, paths
+) -> dict[Path, Array]:
+    """Sum R h_j against the harmonics by a matrix product over neighbours, couple per atom."""
+    messages = {}
+    for edge in dict.fromkeys(path[1] for path in paths):
+        members = [index for index, path in enumerate(paths) if path[1] == edge]
+        weighted = jnp.concatenate(
+            [sent[paths[index][0]] * radial[:, index, None] for index in members], axis=1
+        )
+        _, rows, channels = weighted.shape
+        summed = jnp.einsum(
+            "akn,akv->anv",
+            harmonics[:, component_slice(edge)].reshape(num_atoms, -1, 2 * edge + 1),
+            weighted.reshape(num_atoms, -1, rows * channels),
+        ).reshape(num_atoms, 2 * edge + 1, rows, channels)
+        row = 0
+        for index in members:
+            path = paths[index]
+            stop = row + 2 * path[0] + 1
+            messages[path] = jnp.einsum(
+                "anmc,mno->aoc",
+                summed[:, :, row:stop],
+                jnp.asarray(coupling(*path), harmonics.dtype),
+            )
+            row = stop
+    return messages
