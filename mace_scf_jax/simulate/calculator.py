@@ -79,7 +79,7 @@ class MACESCFCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         structure = self.model.prepare(from_atoms(self.atoms))
-        needed = required_sizes([structure])
+        needed = required_sizes([structure], "per_atom")
         if self._sizes is None or not self._sizes.holds(needed):
             grown = needed.rounded()
             self._sizes = grown if self._sizes is None else merge((self._sizes, grown))

@@ -134,7 +134,9 @@ class Model:
         self, structures: Sequence[Structure], *, batch_size: int = 64, labels: bool = False
     ) -> Iterator[IndexedBatch]:
         """Batches of prepared structures in the model's precision."""
-        return batches_by_size(structures, batch_size=batch_size, dtype=self.dtype, labels=labels)
+        return batches_by_size(
+            structures, batch_size=batch_size, layout="per_atom", dtype=self.dtype, labels=labels
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a model file."""

@@ -219,10 +219,16 @@ def _loaders(
         shuffle=True,
         seed=options.seed,
         drop_last=True,
+        layout="per_atom",
         dtype=options.default_dtype,
     )
     evaluation = {
-        name: BatchLoader(members, batch_size=options.valid_batch_size, dtype=options.default_dtype)
+        name: BatchLoader(
+            members,
+            batch_size=options.valid_batch_size,
+            layout="per_atom",
+            dtype=options.default_dtype,
+        )
         for name, members in structures.items()
     }
     share_buckets(list(evaluation.values()))
