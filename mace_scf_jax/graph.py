@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -106,19 +107,19 @@ class Graph:
         placeholder = jnp.asarray([0.0, 0.0, 1.0], dtype=vectors.dtype)
         return jnp.where(self.edge_mask[:, None], vectors, placeholder)
 
-    def to_slots(self, values: Array) -> Array:
+    def to_slots(self, values: Array | np.ndarray) -> Array:
         """Per-atom values [atoms, ...] in the dense view [graphs, slots, ...]; empty slots zero."""
         dense = values[self.slots]
         mask = self.slot_mask.reshape(self.slot_mask.shape + (1,) * (values.ndim - 1))
         return jnp.where(mask, dense, jnp.zeros((), dtype=values.dtype))
 
-    def from_slots(self, values: Array) -> Array:
+    def from_slots(self, values: Array | np.ndarray) -> Array:
         """Dense values [graphs, slots, ...] per atom [atoms, ...]; padding atoms get zero."""
         flat = values[self.atom_graph, self.slot_of_atom]
         mask = self.atom_mask.reshape(self.atom_mask.shape + (1,) * (flat.ndim - 1))
         return jnp.where(mask, flat, jnp.zeros((), dtype=values.dtype))
 
-    def sum_atoms(self, values: Array) -> Array:
+    def sum_atoms(self, values: Array | np.ndarray) -> Array:
         """Sum of per-atom values [atoms, ...] over each graph: [graphs, ...]; padding ignored."""
         mask = self.atom_mask.reshape(self.atom_mask.shape + (1,) * (values.ndim - 1))
         masked = jnp.where(mask, values, jnp.zeros((), dtype=values.dtype))

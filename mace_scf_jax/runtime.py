@@ -1,4 +1,4 @@
-"""What must hold in the process before any array is made: precision, and a JAX that computes right."""
+"""What must hold before any array is made: double precision, and a JAX that computes right."""
 
 import os
 

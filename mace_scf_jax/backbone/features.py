@@ -7,6 +7,8 @@ that every linear map is a plain matrix product.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import e3nn_jax as e3nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -14,7 +16,7 @@ from jaxtyping import Array, Float
 Features = dict[int, Array]
 """Degree l -> Float[Array, "atoms 2l+1 channels_l"]."""
 
-Multiplicities = dict[int, int]
+Multiplicities = Mapping[int, int]
 """Degree l -> number of channels."""
 
 
@@ -38,7 +40,7 @@ def parse_multiplicities(irreps: str, *, option: str) -> Multiplicities:
         raise IrrepsError(
             f"{option}: expected irreps such as '32x0e + 32x1o', found {irreps!r}"
         ) from error
-    multiplicities: Multiplicities = {}
+    multiplicities: dict[int, int] = {}
     for mul, ir in parsed:
         if ir.p != (-1) ** ir.l:
             raise IrrepsError(

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import safetensors
@@ -23,6 +23,7 @@ class ModelFileError(ValueError):
     """A file is not a complete model file that this version can read."""
 
 
+@runtime_checkable
 class Settings(Protocol):
     """What a model file asks of settings."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from mace_scf_jax.backbone.features import (
     concatenate_components,
@@ -26,6 +27,9 @@ from mace_scf_jax.verification.reference_file import ReferenceFile
 from mace_scf_jax.verification.report import Deviation, deviation
 
 TOLERANCE = 1e-9
+
+Outputs = list[Array | np.ndarray]
+"""What a layer returns, in the order of the reference."""
 
 
 class UnknownBlockError(ValueError):
@@ -47,7 +51,7 @@ def _species(file: ReferenceFile) -> np.ndarray:
     return np.argmax(file.inputs["node_attrs"], axis=1)
 
 
-def _linear(file: ReferenceFile) -> list[np.ndarray]:
+def _linear(file: ReferenceFile) -> Outputs:
     inputs, outputs = (
         _multiplicities(file.meta, "irreps_in"),
         _multiplicities(file.meta, "irreps_out"),
@@ -60,7 +64,7 @@ def _linear(file: ReferenceFile) -> list[np.ndarray]:
     return [to_e3nn(module.apply({"params": params}, x))]
 
 
-def _tensor_product(file: ReferenceFile) -> list[np.ndarray]:
+def _tensor_product(file: ReferenceFile) -> Outputs:
     left, right, outputs = (
         _multiplicities(file.meta, key) for key in ("irreps_in1", "irreps_in2", "irreps_out")
     )
@@ -73,13 +77,13 @@ def _tensor_product(file: ReferenceFile) -> list[np.ndarray]:
     return [to_e3nn(product)]
 
 
-def _radial_network(file: ReferenceFile) -> list[np.ndarray]:
+def _radial_network(file: ReferenceFile) -> Outputs:
     params = torch_weights.radial_network(file.state, "")
     network = RadialNetwork(tuple(file.meta["widths"][1:]))
     return [network.apply({"params": params}, jnp.asarray(file.inputs["x"]))]
 
 
-def _radial_embedding(file: ReferenceFile) -> list[np.ndarray]:
+def _radial_embedding(file: ReferenceFile) -> Outputs:
     senders, receivers = file.inputs["edge_index"]
     species = _species(file)
     return [
@@ -97,11 +101,11 @@ def _radial_embedding(file: ReferenceFile) -> list[np.ndarray]:
     ]
 
 
-def _harmonics(file: ReferenceFile) -> list[np.ndarray]:
+def _harmonics(file: ReferenceFile) -> Outputs:
     return [edge_harmonics(jnp.asarray(file.inputs["vectors"]), file.meta["max_ell"])]
 
 
-def _pair_repulsion(file: ReferenceFile) -> list[np.ndarray]:
+def _pair_repulsion(file: ReferenceFile) -> Outputs:
     senders, receivers = file.inputs["edge_index"]
     species = _species(file)
     on_edges = pair_repulsion(
@@ -114,7 +118,7 @@ def _pair_repulsion(file: ReferenceFile) -> list[np.ndarray]:
     return [np.bincount(receivers, weights=np.asarray(on_edges), minlength=len(species))]
 
 
-def _interaction(file: ReferenceFile) -> list[np.ndarray]:
+def _interaction(file: ReferenceFile) -> Outputs:
     meta = file.meta
     features = _multiplicities(meta, "node_feats_irreps")
     targets = _multiplicities(meta, "target_irreps")
@@ -158,7 +162,7 @@ def _interaction(file: ReferenceFile) -> list[np.ndarray]:
     return outputs if skip is None else [*outputs, to_e3nn(skip)]
 
 
-def _product(file: ReferenceFile) -> list[np.ndarray]:
+def _product(file: ReferenceFile) -> Outputs:
     meta = file.meta
     targets = _multiplicities(meta, "target_irreps")
     params = torch_weights.product_basis(
@@ -174,7 +178,7 @@ def _product(file: ReferenceFile) -> list[np.ndarray]:
     return [to_e3nn(module.apply({"params": params}, messages, skip, jnp.asarray(_species(file))))]
 
 
-def _nonlinear_readout(file: ReferenceFile) -> list[np.ndarray]:
+def _nonlinear_readout(file: ReferenceFile) -> Outputs:
     meta = file.meta
     inputs, hidden = _multiplicities(meta, "irreps_in"), _multiplicities(meta, "MLP_irreps")
     outputs = _multiplicities(meta, "irreps_out") if "irreps_out" in meta else {0: 1}
@@ -187,14 +191,14 @@ def _nonlinear_readout(file: ReferenceFile) -> list[np.ndarray]:
     return [to_e3nn(module.apply({"params": params}, x))]
 
 
-def _polarizability_readout(file: ReferenceFile) -> list[np.ndarray]:
+def _polarizability_readout(file: ReferenceFile) -> Outputs:
     inputs = _multiplicities(file.meta, "irreps_in")
     params = torch_weights.polarizability_readout(file.state, "", inputs)
     x = from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in"])
     return [to_e3nn(PolarizabilityReadout().apply({"params": params}, x))]
 
 
-_BLOCKS: tuple[tuple[frozenset[str], Callable[[ReferenceFile], list[np.ndarray]]], ...] = (
+_BLOCKS: tuple[tuple[frozenset[str], Callable[[ReferenceFile], Outputs]], ...] = (
     (frozenset({"cls"}), _interaction),
     (frozenset({"correlation", "target_irreps"}), _product),
     (frozenset({"radial_type"}), _radial_embedding),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from jaxtyping import Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Deviation:
 
 def deviation(
     output: str,
-    computed: np.ndarray,
+    computed: np.ndarray | Array,
     expected: np.ndarray,
     *,
     tolerance: float,

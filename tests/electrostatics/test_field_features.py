@@ -68,6 +68,9 @@ def test_external_field_features_equal_the_reference(name):
     case = load_reference(name)
     external = jnp.asarray(case.outputs["external_potential_and_field"])
     features = batch_external_field_features(
-        case.graph, external[:, 0], external[:, 1:], features=case.settings.features
+        jax.tree.map(jnp.asarray, case.graph),
+        external[:, 0],
+        external[:, 1:],
+        features=case.settings.features,
     )
     assert_close(features, case.outputs["external_field_features"], REFERENCE)

@@ -14,6 +14,14 @@ from mace_scf_jax.training.losses import LOSSES, LossError, check_terms, weighte
 REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "training"
 
 
+def on_device(*containers):
+    return jax.tree.map(jnp.asarray, containers)
+
+
+def loss(name, prediction, graph):
+    return LOSSES[name].function(*on_device(prediction, graph))
+
+
 def reference_case(name, *, extra_atoms, extra_graphs):
     """Labels as a padded batch, the predictions, and the weighted terms of the PyTorch package."""
     data = np.load(REFERENCE / f"losses_{name}.npz")
@@ -69,7 +77,7 @@ def test_terms_equal_the_pytorch_package(case, padding):
     graph, prediction, weights, expected = reference_case(
         case, extra_atoms=padding[0], extra_graphs=padding[1]
     )
-    total, terms = weighted_loss(weights, prediction, graph)
+    total, terms = weighted_loss(weights, *on_device(prediction, graph))
     assert set(terms) == set(expected) == set(LOSSES) - {"stress"}
     for name, value in expected.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-12, err_msg=name)
@@ -77,8 +85,8 @@ def test_terms_equal_the_pytorch_package(case, padding):
 
 
 def test_shapes_are_those_of_the_signatures():
-    graph, prediction, weights, expected = jax.tree.map(
-        jnp.asarray, reference_case("direct", extra_atoms=2, extra_graphs=1)
+    graph, prediction, weights, expected = on_device(
+        *reference_case("direct", extra_atoms=2, extra_graphs=1)
     )
     for name in weights:
         checked = jaxtyped(LOSSES[name].function, typechecker=beartype)
@@ -98,7 +106,7 @@ def test_stress_is_the_mean_over_graphs_and_components():
     )
     prediction = {"stress": np.full((3, 3, 3), 2.0)}
     # (2 * 1 * 4 + 3 * 0.5 * 4) / 2 graphs, the same for all nine components
-    np.testing.assert_allclose(LOSSES["stress"].function(prediction, graph), 7.0, rtol=1e-14)
+    np.testing.assert_allclose(loss("stress", prediction, graph), 7.0, rtol=1e-14)
 
 
 def test_unlabelled_entries_count_in_the_denominator_only():
@@ -106,7 +114,7 @@ def test_unlabelled_entries_count_in_the_denominator_only():
     graph = graph.replace(weights={**graph.weights, "energy": np.array([1.0, 0.0, 0.0])})
     prediction = {"energy": graph.labels["energy"] + np.array([3.0, 100.0, 0.0])}
     # one labelled graph of three atoms, off by 3 eV, among two real graphs
-    value = LOSSES["energy_per_atom"].function(prediction, graph)
+    value = loss("energy_per_atom", prediction, graph)
     np.testing.assert_allclose(value, 0.5, rtol=1e-14)
 
 
@@ -115,7 +123,7 @@ def test_dipole_weights_are_per_component():
     weight = np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
     graph = graph.replace(weights={"dipole": weight})
     prediction = {"dipole": graph.labels["dipole"] + np.array([1.0, 10.0, 2.0])}
-    value = LOSSES["dipole"].function(prediction, graph)
+    value = loss("dipole", prediction, graph)
     np.testing.assert_allclose(value, (1.0 + 2.0 * 4.0) / 6.0, rtol=1e-14)
 
 
@@ -129,6 +137,7 @@ def test_gradient_of_padding_is_zero():
         "dipole": np.zeros((3, 3)),
     }
     weights = {name: 1.0 for name in LOSSES if name != "stress"}
+    prediction, graph = on_device(prediction, graph)
     gradient = jax.grad(lambda values: weighted_loss(weights, values, graph)[0])(prediction)
     for name, values in gradient.items():
         mask = graph.atom_mask if len(values) == graph.num_atoms else graph.graph_mask
@@ -139,7 +148,7 @@ def test_gradient_of_padding_is_zero():
 def test_multipoles_of_another_order_are_refused():
     graph = tiny_graph(0)
     with pytest.raises(LossError, match="labels have 4 components per atom, the model predicts 1"):
-        LOSSES["atomic_multipoles"].function({"multipoles": np.zeros((8, 1))}, graph)
+        loss("atomic_multipoles", {"multipoles": np.zeros((8, 1))}, graph)
 
 
 OUTPUTS = ("energy", "forces", "multipoles", "dipole", "total_charge")

@@ -1,0 +1,21 @@
+"""What holds for all tests and the processes that they start."""
+
+import os
+
+import jax
+from jaxtyping import install_import_hook
+
+SETTINGS = {
+    # Never mix integers and floats, or single and double precision, by accident.
+    "jax_numpy_dtype_promotion": "strict",
+    # Tests compile far more than they compute; without optimisation that takes half as long.
+    "jax_disable_most_optimizations": True,
+}
+
+for name, value in SETTINGS.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
+
+# Check the annotations of every function, array shapes included. Has to come before the package is
+# imported for the first time.
+install_import_hook("mace_scf_jax", "typechecking.typechecked")
