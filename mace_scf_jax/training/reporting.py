@@ -1,37 +1,24 @@
-"""What a run shows and writes while it goes on: log lines, JSON lines, the progress bar."""
+"""What a run writes while it goes on: log lines and JSON lines."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
-from mace_scf_jax.training import state
 from mace_scf_jax.training.error_tables import epoch_line
-from mace_scf_jax.training.logs import PACKAGE_LOGGER
-from mace_scf_jax.training.loop import EvaluationRecord, Observer, StepRecord
+from mace_scf_jax.training.observer import EvaluationRecord, Observer, StepRecord
 from mace_scf_jax.training.schedule import Stage
+from mace_scf_jax.training.state import Progress
+from mace_scf_jax.training.steps import Compilation
 
 VALIDATION = "valid"
 """Name of the validation set in evaluation records."""
 
-logger = logging.getLogger(f"{PACKAGE_LOGGER}.training")
+logger = logging.getLogger(__name__)
 
 
 class Observers(Observer):
@@ -44,10 +31,20 @@ class Observers(Observer):
     def __init__(self, *observers: Observer):
         self.observers = observers
 
-    def stage_started(self, stage: Stage, progress: state.Progress) -> None:
+    def stage_started(self, stage: Stage, progress: Progress) -> None:
         """A stage begins, or is resumed within."""
         for observer in self.observers:
             observer.stage_started(stage, progress)
+
+    def epoch_started(self, stage: Stage, progress: Progress) -> None:
+        """An epoch begins, or is resumed within."""
+        for observer in self.observers:
+            observer.epoch_started(stage, progress)
+
+    def compiled(self, compilation: Compilation) -> None:
+        """A step was compiled for one more bucket."""
+        for observer in self.observers:
+            observer.compiled(compilation)
 
     def step_done(self, record: StepRecord) -> None:
         """A batch was trained on."""
@@ -59,7 +56,7 @@ class Observers(Observer):
         for observer in self.observers:
             observer.evaluated(record)
 
-    def stage_finished(self, stage: Stage, progress: state.Progress) -> None:
+    def stage_finished(self, stage: Stage, progress: Progress) -> None:
         """A stage is over."""
         for observer in self.observers:
             observer.stage_finished(stage, progress)
@@ -77,7 +74,7 @@ class LogLines(Observer):
         self.error_table = error_table
         self.clip_grad = clip_grad
 
-    def stage_started(self, stage: Stage, progress: state.Progress) -> None:
+    def stage_started(self, stage: Stage, progress: Progress) -> None:
         """Log loss and learning rates."""
         logger.info("Starting stage %s: epochs %d to %d", stage.name, stage.start, stage.end)
         terms = "".join(f"{name}_weight={weight:g}, " for name, weight in stage.loss.items())
@@ -153,89 +150,3 @@ class ResultLines(Observer):
     def _write(self, values: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
-
-
-class _StageColumn(ProgressColumn):
-    """Epoch, losses and errors beside the bar."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"epoch {task.fields['epoch']}/{task.fields['last']} {task.fields['numbers']}")
-
-
-class ProgressBar(Observer):
-    """A bar over all batches of the run, with stage, epoch, loss, errors and time left.
-
-    Args:
-        console: a terminal.
-        stages: the schedule.
-        batches_per_epoch: batches of an epoch.
-    """
-
-    def __init__(self, console: Console, stages: Sequence[Stage], batches_per_epoch: int):
-        self._batches = batches_per_epoch
-        self._loss = ""
-        self._errors = ""
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            _StageColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-        )
-        last = stages[-1].end
-        self._task = self._bar.add_task(
-            "training", total=(last + 1) * batches_per_epoch, epoch=0, last=last, numbers=""
-        )
-
-    def __enter__(self) -> ProgressBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def stage_started(self, stage: Stage, progress: state.Progress) -> None:
-        """Show the stage, and where it is resumed."""
-        self._loss = self._errors = ""
-        done = progress.epoch * self._batches + progress.batch
-        if self._bar.tasks[0].completed != done:
-            # Without this, batches done in an earlier process would count for the speed.
-            self._bar.reset(self._task, completed=done)
-        self._bar.update(self._task, description=stage.name)
-
-    def step_done(self, record: StepRecord) -> None:
-        """Move on by one batch."""
-        self._loss = f"loss {record.loss:.3g}"
-        self._show(record.epoch, completed=record.epoch * self._batches + record.batch + 1)
-
-    def evaluated(self, record: EvaluationRecord) -> None:
-        """Show the errors on the validation set."""
-        if record.set_name != VALIDATION:
-            return
-        errors = [f"valid {record.loss:.3g}"]
-        for metric, name, unit in (
-            ("rmse_e_per_atom", "E", "meV/atom"),
-            ("rmse_f", "F", "meV/Å"),
-        ):
-            if metric in record.metrics:
-                errors.append(f"{name} {1000 * record.metrics[metric]:.1f} {unit}")
-        self._errors = ", ".join(errors)
-        self._show(record.epoch)
-
-    def stage_finished(self, stage: Stage, progress: state.Progress) -> None:
-        """Skip the epochs that an early stop leaves out."""
-        self._bar.update(self._task, completed=(stage.end + 1) * self._batches)
-
-    def _show(self, epoch: int, **changes: Any) -> None:
-        numbers = " | ".join(part for part in (self._loss, self._errors) if part)
-        self._bar.update(self._task, epoch=epoch, numbers=numbers, **changes)

@@ -31,7 +31,8 @@ from mace_scf_jax.training.preparation import (
     prepare_run,
     scheduler_settings,
 )
-from mace_scf_jax.training.reporting import LogLines, Observers, ProgressBar, ResultLines
+from mace_scf_jax.training.progress_bar import ProgressBar
+from mace_scf_jax.training.reporting import LogLines, Observers, ResultLines
 from mace_scf_jax.training.run_files import RunFiles
 from mace_scf_jax.training.state import Progress
 
