@@ -11,6 +11,7 @@ from mace_scf_jax.electrostatics.boundary import (
     BoundaryError,
     BoundaryMode,
     check_pbc,
+    check_slab_cell,
     resolve_boundary,
 )
 from mace_scf_jax.electrostatics.energy import (
@@ -54,6 +55,7 @@ __all__ = [
     "batch_field_features",
     "batch_total_charge",
     "check_pbc",
+    "check_slab_cell",
     "coulomb_energy",
     "dipole_cartesian",
     "external_field_features",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 
 class BoundaryError(ValueError):
@@ -67,6 +67,28 @@ def check_pbc(pbc: Bool[np.ndarray, "*structures 3"], mode: BoundaryMode | str) 
                 f"structure {index} has pbc {pbc_letters(flags)}, incompatible with the boundary "
                 f"condition {mode.value!r}, which allows "
                 f"{', '.join(pbc_letters(np.array(pattern)) for pattern in allowed)}"
+            )
+
+
+def check_slab_cell(
+    cell: Float[np.ndarray, "*structures 3 3"], pbc: Bool[np.ndarray, "*structures 3"]
+) -> None:
+    """Refuse slabs whose periodic plane is not the xy plane, which the slab correction assumes.
+
+    Args:
+        cell: lattice vectors of one or more structures in Å (rows, host array).
+        pbc: periodicity along x, y, z; structures other than slabs are not looked at.
+
+    Raises:
+        BoundaryError: a periodic lattice vector of a slab has a z component; names the first one.
+    """
+    cells = np.asarray(cell).reshape(-1, 3, 3)
+    for index, (vectors, flags) in enumerate(zip(cells, pbc.reshape(-1, 3), strict=True)):
+        heights = np.abs(vectors[:2, 2])
+        if tuple(flags.tolist()) == SLAB and np.any(heights > 1e-6 * np.abs(vectors).max()):
+            raise BoundaryError(
+                f"structure {index} is a slab (pbc TTF), whose first two lattice vectors must lie "
+                f"in the xy plane; found z components {vectors[0, 2]:g} and {vectors[1, 2]:g} Å"
             )
 
 

@@ -5,7 +5,7 @@ moment M = Σ Q_i r_i² + 2 d_i·r_i. Multipoles with l ≥ 2 do not enter: expa
 functions 1, r and r² contain no harmonic of degree 2 or more.
 
 At an atom a correction acts as a potential and a field (its gradient): the derivatives of the
-energy with respect to the atom's charge and dipole.
+energy with respect to the atom's charge and dipole. The potential of a slab is relative to z = 0.
 
 Sources: slab, Yeh and Berkowitz, J. Chem. Phys. 111, 3155 (1999); molecule, Makov and Payne,
 Phys. Rev. B 51, 4014 (1995), where the spread of the Gaussians, 3 σ² q in ∫ ρ r², is left out as in

@@ -13,7 +13,7 @@ class ElectrostaticsSettingsError(ValueError):
     """A setting of the electrostatics has a value that makes no sense."""
 
 
-def _require_degree(name: str, value: int) -> None:
+def _require_degree(name: str, value: object) -> None:
     if not isinstance(value, int) or not 0 <= value <= MAX_L:
         raise ElectrostaticsSettingsError(
             f"{name} must be an integer from 0 to {MAX_L}, found {value!r}"

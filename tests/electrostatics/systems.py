@@ -6,6 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mace_scf_jax.data.reciprocal import half_space_indices
@@ -47,28 +49,32 @@ def random_system(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes that a batch is padded to."""
+
+    atoms: int
+    graphs: int
+    slots: int
+    kvectors: int
+
+
 def batch(
-    systems: list[System],
-    cutoff: float | None,
-    *,
-    padding_atoms: int = 0,
-    padding_graphs: int = 0,
-    padding_slots: int = 0,
-    padding_k: int = 0,
-) -> tuple[Graph, np.ndarray]:
+    systems: list[System], cutoff: float | None, sizes: Sizes | None = None
+) -> tuple[Graph, jax.Array]:
     """Pad systems to one graph batch and the flat multipoles that belong to it.
 
-    Without cutoff there are no reciprocal vectors. Padding values are deliberately absurd.
+    Without cutoff there are no reciprocal vectors; without sizes there is no padding. Padding
+    values are deliberately absurd.
     """
     counts = [len(system.positions) for system in systems]
-    num_graphs = len(systems) + padding_graphs
-    num_atoms = sum(counts) + padding_atoms
-    num_slots = max(counts) + padding_slots
     indices = [
         np.zeros((0, 3), int) if cutoff is None else half_space_indices(system.cell, cutoff)
         for system in systems
     ]
-    num_k = max(len(index) for index in indices) + padding_k
+    if sizes is None:
+        sizes = Sizes(sum(counts), len(systems), max(counts), max(map(len, indices)))
+    num_atoms, num_graphs, num_slots, num_k = dataclasses.astuple(sizes)
     num_components = systems[0].multipoles.shape[1]
 
     positions = np.full((num_atoms, 3), 1e3)
@@ -122,7 +128,7 @@ def batch(
         weights={},
         config_weight=np.ones(num_graphs),
     )
-    return graph, multipoles
+    return jax.tree.map(jnp.asarray, (graph, multipoles))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +138,7 @@ class ReferenceCase:
     name: str
     settings: ElectrostaticsSettings
     graph: Graph
-    multipoles: np.ndarray
+    multipoles: jax.Array
     outputs: dict[str, np.ndarray]
 
 
