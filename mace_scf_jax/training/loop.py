@@ -88,14 +88,12 @@ class TrainingData:
 
     Attributes:
         training: batches of an epoch.
-        batches_per_epoch: how many those are.
         validation: the batches to validate on, in the same order each time.
         label_weights: for each label, the sum of its weights over the training set.
         monitored: further sets to evaluate whenever validation is, by name.
     """
 
     training: EpochBatches
-    batches_per_epoch: int
     validation: Callable[[], Iterable[Graph]]
     label_weights: Mapping[str, float]
     monitored: Mapping[str, Callable[[], Iterable[Graph]]] = dataclasses.field(default_factory=dict)

@@ -81,7 +81,6 @@ class Preparation:
         tests = [name for name in self.evaluation if name not in ("train", "valid")]
         return TrainingData(
             training=self.training.epoch,
-            batches_per_epoch=len(self.training),
             validation=_whole(self.evaluation["valid"]),
             label_weights=self.label_weights,
             monitored={n: _whole(self.evaluation[n]) for n in tests} if with_tests else {},

@@ -78,11 +78,7 @@ def resume(
         )
     state = saved.state(template)
     store.remove(progress.superseded)
-    logger.info(
-        "Resuming from %s: stage '%s', epoch %d, batch %d",
-        saved.path,
-        stage.name,
-        progress.epoch,
-        progress.batch,
-    )
+    over = progress.stage_is_over(stage.end)
+    where = "is done" if over else f"epoch {progress.epoch}, batch {progress.batch}"
+    logger.info("Resuming from %s: stage '%s' %s", saved.path, stage.name, where)
     return state, progress.replace(superseded=())

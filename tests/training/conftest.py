@@ -13,7 +13,6 @@ def compilation_cache(tmp_path_factory):
     settings = {
         "jax_compilation_cache_dir": folder,
         "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_numpy_dtype_promotion": "strict",
     }
     before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():

@@ -5,8 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from beartype import beartype
-from jaxtyping import jaxtyped
 from tiny_system import tiny_graph
 
 from mace_scf_jax.training.losses import LOSSES, LossError, check_terms, weighted_loss
@@ -82,17 +80,6 @@ def test_terms_equal_the_pytorch_package(case, padding):
     for name, value in expected.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-12, err_msg=name)
     np.testing.assert_allclose(total, sum(expected.values()), rtol=1e-12)
-
-
-def test_shapes_are_those_of_the_signatures():
-    graph, prediction, weights, expected = on_device(
-        *reference_case("direct", extra_atoms=2, extra_graphs=1)
-    )
-    for name in weights:
-        checked = jaxtyped(LOSSES[name].function, typechecker=beartype)
-        np.testing.assert_allclose(
-            weights[name] * checked(prediction, graph), expected[name], rtol=1e-12
-        )
 
 
 def test_stress_is_the_mean_over_graphs_and_components():

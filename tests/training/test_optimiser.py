@@ -6,7 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny_models import tiny_settings
+from tiny_system import tiny_graph
 
+from mace_scf_jax.backbone.interaction import INTERACTIONS
+from mace_scf_jax.models import CHARGED_FAMILIES, FAMILIES, build
 from mace_scf_jax.training.optimiser import (
     OptimiserSettings,
     build_optimiser,
@@ -171,6 +175,16 @@ def test_every_parameter_has_the_group_of_the_reference():
         for path, label in jax.tree_util.tree_leaves_with_path(group_labels(params))
     }
     assert labels == names
+
+
+@pytest.mark.parametrize("interaction", INTERACTIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_of_every_model_has_a_group(family, interaction):
+    settings = tiny_settings(family, interaction=interaction, interaction_first=interaction)
+    parameters = jax.eval_shape(build(settings).init, jax.random.key(0), tiny_graph(0))["params"]
+    found = set(jax.tree.leaves(group_labels(parameters)))
+    charges = {"lr_source_maps"} if family in CHARGED_FAMILIES else set()
+    assert found == set(PARAMETER_GROUPS) - {"lr_source_maps"} | charges
 
 
 def test_a_parameter_without_group_is_named():

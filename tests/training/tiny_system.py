@@ -132,7 +132,6 @@ def tiny_data(batches, **changes):
     labels = {"energy": 1.0, "forces": 1.0, "atomic_multipoles": 1.0, "dipole": 1.0}
     values = {
         "training": epoch,
-        "batches_per_epoch": len(batches),
         "validation": lambda: batches[:2],
         "label_weights": labels,
     }
