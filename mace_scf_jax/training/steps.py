@@ -109,11 +109,11 @@ class Steps:
         self._settings = settings
         self._compute_stress = compute_stress
         self._on_compilation = on_compilation
-        self._training: dict[tuple[str, ...], CompiledStep] = {}
+        self._training: dict[frozenset[str], CompiledStep] = {}
         self._prediction = CompiledStep(
             "prediction", self._outputs, batch=1, on_compilation=on_compilation
         )
-        self._loss: dict[tuple[str, ...], CompiledStep] = {}
+        self._loss: dict[frozenset[str], CompiledStep] = {}
 
     def outputs(self, parameters: Parameters, graph: Graph) -> tuple[str, ...]:
         """Names of everything that the model can predict."""
@@ -134,7 +134,7 @@ class Steps:
             The new state, and a record of the loss, its weighted terms and the norm of the
             gradient before clipping, as scalars on the device.
         """
-        names = tuple(weights)
+        names = frozenset(weights)
         if names not in self._training:
             self._training[names] = CompiledStep(
                 "training step",
@@ -153,7 +153,7 @@ class Steps:
         self, prediction: dict[str, Array], graph: Graph, weights: Scalars
     ) -> tuple[Float[Array, ""], Scalars]:
         """The loss of a prediction and its weighted terms."""
-        names = tuple(weights)
+        names = frozenset(weights)
         if names not in self._loss:
             self._loss[names] = CompiledStep(
                 "loss", _loss_of_prediction, batch=1, on_compilation=self._on_compilation

@@ -79,7 +79,9 @@ def test_evaluations_use_the_moving_average(complete):
 def test_each_step_is_compiled_once_per_bucket(tmp_path):
     larger = [tiny_graph(seed, atoms=10, edges=24) for seed in range(2)]
     run = trainer(tmp_path, data=tiny_data([*BATCHES, *larger]))
-    run.run(STAGES, fingerprint=FINGERPRINT)
+    # the same terms with other weights and in another order are the same step
+    other = Stage("second", 4, 5, {"forces": 3.0, "atomic_multipoles": 2.0, "energy_per_atom": 1.0})
+    run.run((STAGES[0], other), fingerprint=FINGERPRINT)
     counts = [(compilation.step, compilation.bucket) for compilation in run.compilations]
     assert len(counts) == len(set(counts))
     training = [bucket for step, bucket in counts if step == "training step"]
