@@ -1,9 +1,9 @@
 """Gaussian multipoles φ_lm(r) = C_l Y_lm(r̂) r^l exp(-r²/2σ²): norms, transforms, self terms.
 
-Two normalisations occur. Densities have unit multipole moment, ∫ φ_lm R_lm = 1; field features are
-projections on receivers with ∫ r^(l+2) exp(-r²/2σ²) dr · C_l = 1 / (r^l Y_lm taken out), as the
-PyTorch reference defines them. Everything is computed with unit multipole moment, for which the
-Fourier transform is (-i)^l/(2l-1)!! · R_lm(k) exp(-k²σ²/2); `receiver_scale` converts at the end.
+Two normalisations occur. Densities have unit multipole moment, ∫ φ_lm R_lm = 1. Field features are
+projections on receivers with C_l ∫ r^(l+2) exp(-r²/2σ²) dr = 1, as in the PyTorch reference.
+Everything is computed with unit moments, for which the Fourier transform is
+(-i)^l/(2l-1)!! · R_lm(k) exp(-k²σ²/2); `receiver_scale` converts at the end.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class ReciprocalGeometry:
     wavevectors: Float[Array, "kvectors 3"]
     """k in 1/Å; 0 for padding."""
     kernel: Float[Array, "kvectors"]
-    """2 · FIELD_CONSTANT / (Ω k²), the 2 counting -k; 0 for padding. V/(e Å^0) per |S|."""
+    """2/(ε₀ Ω k²) in V/e, the 2 counting -k; 0 for padding."""
     cosines: Float[Array, "kvectors atoms"]
     """cos(k·r)."""
     sines: Float[Array, "kvectors atoms"]
@@ -195,5 +195,5 @@ def project_potential(
     num_k, num_points = geometry.cosines.shape
     in_phase = (factors * even[:, None, :]).reshape(num_k, -1)
     out_of_phase = (factors * odd[:, None, :]).reshape(num_k, -1)
-    projections = geometry.cosines.T @ in_phase - geometry.sines.T @ out_of_phase
-    return projections.reshape(num_points, len(widths), -1)
+    projections = in_phase.T @ geometry.cosines - out_of_phase.T @ geometry.sines
+    return projections.T.reshape(num_points, len(widths), -1)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from mace_scf_jax.electrostatics import (
+    ElectrostaticsSettings,
+    FieldFeatureSettings,
     batch_atomic_potentials,
     batch_external_field_features,
     batch_field_features,
 )
 
-from .systems import REFERENCE_NAMES, load_reference
+from .systems import REFERENCE_NAMES, batch, load_reference, random_system
 from .tolerances import REFERENCE, assert_close, reference_tolerance
 
 # The PyTorch reference takes the box length of a charged molecule as Ω^0.333333 in features.
@@ -74,3 +76,16 @@ def test_external_field_features_equal_the_reference(name):
         features=case.settings.features,
     )
     assert_close(features, case.outputs["external_field_features"], REFERENCE)
+
+
+@pytest.mark.parametrize("feature_max_l", [1, 3])
+def test_lone_atom_has_no_features_without_its_own_contribution(feature_max_l):
+    settings = ElectrostaticsSettings(
+        max_l=2,
+        smearing_width=1.2,
+        boundary="realspace",
+        features=FieldFeatureSettings(max_l=feature_max_l, widths=(0.8, 2.0)),
+    )
+    graph, multipoles = batch([random_system(0, 1, max_l=2)], None)
+    features = jax.jit(functools.partial(batch_field_features, settings=settings))
+    np.testing.assert_allclose(features(graph, multipoles), 0.0, atol=1e-12)
