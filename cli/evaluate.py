@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.runtime import keep_freed_memory
 from mace_scf_jax.simulate.evaluation import evaluate_file
 from mace_scf_jax.simulate.model import load_model
 from mace_scf_jax.training.error_tables import ERROR_TABLES, final_table
@@ -19,6 +20,7 @@ DEFAULT_ERROR_TABLE = "PerAtomRMSE"
 def run(words: Sequence[str]) -> int:
     """Evaluate as the words after ``mace-scf-jax evaluate`` say; returns the exit status."""
     given = _parser().parse_args(words)
+    keep_freed_memory()
     model = load_model(given.model)
     evaluation = evaluate_file(
         model,

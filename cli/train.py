@@ -12,7 +12,9 @@ WHEN_INTERRUPTED = "interrupted; the same command continues from the last checkp
 def run(words: Sequence[str]) -> int:
     """Train as the words after ``mace-scf-jax train`` say; returns the exit status."""
     options = parse_options(words)
+    from mace_scf_jax import runtime
     from mace_scf_jax.training.run import train  # slow to import, not needed to refuse options
 
+    runtime.keep_freed_memory()
     train(options)
     return 0

@@ -1,6 +1,8 @@
 """What must hold before any array is made: double precision, and a JAX that computes right."""
 
+import ctypes
 import os
+import platform
 
 import jax
 
@@ -37,3 +39,27 @@ def refuse_known_bad_jax(version: str = jax.__version__) -> None:
 def enable_float64() -> None:
     """Let JAX hold float64 arrays; models choose their own precision."""
     jax.config.update("jax_enable_x64", True)
+
+
+# parameters of mallopt(3) and their numbers in <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_NEVER_TRIM = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep the memory that compiled functions free, for their next call.
+
+    On CPU, XLA allocates the temporary memory of a compiled function anew in each call. With glibc
+    that memory comes fresh from the system every time, and touching its pages can take as long as
+    the computation. Kept, it is reused; the process holds on to its peak memory.
+
+    Call it once, before anything is computed. The command line does.
+
+    Returns:
+        Whether it took effect; elsewhere than on Linux with glibc nothing happens.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER_TRIM))
+    return all(mallopt(name, value) == 1 for name, value in settings)

@@ -14,7 +14,8 @@ from mace_scf_jax.data.configuration import (
     property_weight,
 )
 from mace_scf_jax.data.errors import DataError, Location
-from mace_scf_jax.data.keys import KeySpecification, nearest
+from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.hints import nearest
 
 ALLOWED_PBC: Mapping[str, tuple[str, ...] | None] = {
     "realspace": ("FFF",),

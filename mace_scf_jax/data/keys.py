@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import PROPERTIES, Place
+from mace_scf_jax.hints import nearest
 
 NOT_IN_FILE = "none"
 """Key that stands for "this property is not in the file"."""
@@ -94,13 +94,6 @@ class KeySpecification:
         """Key of a property in the file; None where it is not mapped or mapped to `none`."""
         key = self.info_keys.get(name, self.arrays_keys.get(name))
         return None if key == NOT_IN_FILE else key
-
-
-def nearest(name: str, candidates: Any) -> str | None:
-    """The candidate most like `name`, or None if none is like it."""
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
-    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
-    return by_lower[matches[0]] if matches else None
 
 
 def _user_mapping(mapping: Any, where: str) -> dict[str, str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 import flax.linen as nn
 
+from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models.local_charges import LocalCharges
 from mace_scf_jax.models.mace import MACE, ScaleShiftMACE
 from mace_scf_jax.models.settings import ModelSettings
@@ -30,11 +29,7 @@ def build(settings: ModelSettings) -> nn.Module:
         ValueError: an unknown family, or electrostatic settings missing or superfluous.
     """
     if settings.family not in FAMILIES:
-        nearest = difflib.get_close_matches(settings.family, FAMILIES, n=1)
-        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-        raise ValueError(
-            f"model: expected one of {', '.join(FAMILIES)}, found {settings.family!r}{hint}"
-        )
+        raise ValueError(unknown_name("model", settings.family, FAMILIES))
     needs_charges = settings.family in CHARGED_FAMILIES
     if needs_charges != (settings.electrostatics is not None):
         problem = "needs electrostatic settings" if needs_charges else "has no electrostatics"

@@ -13,13 +13,13 @@ reference. Padding atoms and graphs never count.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Collection, Mapping
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.hints import unknown_name
 
 Prediction = Mapping[str, Array]
 Loss = Float[Array, ""]
@@ -185,11 +185,7 @@ def check_terms(
         raise LossError(f"{where}: the loss has no term; known terms: {', '.join(LOSSES)}")
     for name in names:
         if name not in LOSSES:
-            near = difflib.get_close_matches(name, LOSSES, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise LossError(
-                f"{where}: unknown loss term '{name}'; {hint}known terms: {', '.join(LOSSES)}"
-            )
+            raise LossError(f"{where}: {unknown_name('loss term', name, LOSSES)}")
         term = LOSSES[name]
         absent = [output for output in term.predictions if output not in outputs]
         if absent:

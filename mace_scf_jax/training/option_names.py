@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mace_scf_jax.training.configuration_error import unknown_name
+from mace_scf_jax.hints import unknown_name
 
 
 def _words(text: str) -> frozenset[str]:

@@ -16,7 +16,8 @@ from pydantic import (
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.training.configuration_error import ConfigurationError, problems_of, unknown_name
+from mace_scf_jax.hints import unknown_name
+from mace_scf_jax.training.configuration_error import ConfigurationError, problems_of
 from mace_scf_jax.training.error_tables import ERROR_TABLES
 from mace_scf_jax.training.option_groups import (
     BackboneOptions,

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mace_scf_jax.training.configuration_error import ConfigurationError, unknown_name
+from mace_scf_jax.hints import unknown_name
+from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.losses import LOSSES
 from mace_scf_jax.training.parameter_groups import PARAMETER_GROUPS
 

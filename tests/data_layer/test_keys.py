@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.keys import KeySpecification, nearest
+from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.hints import nearest
 
 from .builders import ARRAYS_KEYS, INFO_KEYS, heads
 
