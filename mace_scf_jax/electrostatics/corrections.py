@@ -135,7 +135,8 @@ def potential_and_field(
     potential = (
         slab_strength * points[:, 2]
         + monopole
-        + molecule_strength * (2.0 * (points @ dipole) - charge * squared - second_moment)
+        + molecule_strength
+        * (2.0 * jnp.sum(points * dipole, axis=-1) - charge * squared - second_moment)
     )
     field = 2.0 * molecule_strength * (dipole - charge * points)
     return potential, field.at[:, 2].add(slab_strength)

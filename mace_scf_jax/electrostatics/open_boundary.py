@@ -33,6 +33,9 @@ from mace_scf_jax.electrostatics.harmonics import SOLID_HARMONICS, degrees
 from mace_scf_jax.electrostatics.polynomials import monomials_by_degree, monomials_of_degree
 from mace_scf_jax.units import COULOMB_CONSTANT
 
+_contract = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+"""Contraction that keeps full float32 precision on accelerators too."""
+
 PAIRS_AT_ONCE = 2**17
 """Receiver–source pairs whose intermediates are in memory together."""
 
@@ -108,7 +111,7 @@ def project_potential(
     """
     table = _interaction_table(receiver_max_l, max_l)
     weights = {
-        term: jnp.einsum("tab,jb->tja", jnp.asarray(block, dtype=multipoles.dtype), multipoles)
+        term: _contract("tab,jb->tja", jnp.asarray(block, dtype=multipoles.dtype), multipoles)
         for term, block in table.items()
     }
 
@@ -121,7 +124,7 @@ def project_potential(
         )
         monomials = monomials_by_degree(displacements, max(degree for _, degree in table))
         return COULOMB_CONSTANT * sum(
-            jnp.einsum("tij,tja->ia", radial[order] * monomials[degree], weights[order, degree])
+            _contract("tij,tja->ia", radial[order] * monomials[degree], weights[order, degree])
             for order, degree in table
         )
 

@@ -12,6 +12,7 @@ other functions are linear in the multipoles and may be applied many times.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -43,6 +44,9 @@ class ReciprocalGeometry:
     dual: Float[Array, "3 3"]
     """Rows b with b_i · a_j = δ_ij in 1/Å."""
 
+
+_product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+"""Matrix product that keeps full float32 precision on accelerators too."""
 
 ComplexPair = tuple[Float[Array, "kvectors"], Float[Array, "kvectors"]]
 """Real and imaginary part."""
@@ -81,7 +85,7 @@ def prepare(
     dtype = positions.dtype
     indices = jnp.where(k_mask[:, None], k_indices, 0).astype(dtype)
     dual = dual_cell(cell)
-    wavevectors = (2.0 * math.pi) * (indices @ dual)
+    wavevectors = (2.0 * math.pi) * _product(indices, dual)
     squared = jnp.sum(wavevectors * wavevectors, axis=-1)
     inverse_squared = jnp.where(k_mask, 1.0 / jnp.where(k_mask, squared, 1.0), 0.0)
     cosines, sines = _phases(indices, dual, positions)
@@ -99,7 +103,7 @@ def _phases(
     indices: Float[Array, "kvectors 3"], dual: Float[Array, "3 3"], points: Float[Array, "points 3"]
 ) -> tuple[Float[Array, "kvectors points"], Float[Array, "kvectors points"]]:
     """cos(k·r) and sin(k·r), with k·r as a number of turns: indices times fractional positions."""
-    return cosine_and_sine_of_turns(indices @ (points @ dual.T).T)
+    return cosine_and_sine_of_turns(_product(indices, _product(points, dual.T).T))
 
 
 def at_points(geometry: ReciprocalGeometry, points: Float[Array, "points 3"]) -> ReciprocalGeometry:
@@ -144,11 +148,11 @@ def structure_factor(
     """
     factors = form_factors(geometry.wavevectors, width, max_l)
     real_phase, minus_imaginary_phase = _quarter_turns(max_l, multipoles.dtype)
-    even = factors * (geometry.cosines @ multipoles)
-    odd = factors * (geometry.sines @ multipoles)
+    even = factors * _product(geometry.cosines, multipoles)
+    odd = factors * _product(geometry.sines, multipoles)
     return (
-        even @ real_phase - odd @ minus_imaginary_phase,
-        -(even @ minus_imaginary_phase) - odd @ real_phase,
+        _product(even, real_phase) - _product(odd, minus_imaginary_phase),
+        -_product(even, minus_imaginary_phase) - _product(odd, real_phase),
     )
 
 
@@ -195,5 +199,5 @@ def project_potential(
     num_k, num_points = geometry.cosines.shape
     in_phase = (factors * even[:, None, :]).reshape(num_k, -1)
     out_of_phase = (factors * odd[:, None, :]).reshape(num_k, -1)
-    projections = in_phase.T @ geometry.cosines - out_of_phase.T @ geometry.sines
+    projections = _product(in_phase.T, geometry.cosines) - _product(out_of_phase.T, geometry.sines)
     return projections.T.reshape(num_points, len(widths), -1)
