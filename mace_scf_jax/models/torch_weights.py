@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import ase
+import jax
 import numpy as np
 
 from mace_scf_jax.backbone.features import Multiplicities, parse_multiplicities
@@ -16,6 +18,10 @@ from mace_scf_jax.backbone.interaction import INTERACTIONS
 from mace_scf_jax.backbone.messages import message_paths
 from mace_scf_jax.backbone.readout import GatedNonlinearity
 from mace_scf_jax.backbone.settings import BackboneSettings
+from mace_scf_jax.data.collate import collate
+from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.data.structure import prepare
+from mace_scf_jax.models.registry import build
 from mace_scf_jax.models.settings import ModelSettings
 
 StateDict = Mapping[str, np.ndarray]
@@ -225,10 +231,9 @@ def polarizability_readout(state: StateDict, prefix: str, inputs: Multiplicities
 def backbone(state: StateDict, settings: BackboneSettings) -> Parameters:
     """Parameters of a `MACEBackbone`."""
     channels, num_elements = settings.channels, len(settings.elements)
+    shape = (num_elements, channels)
     params: Parameters = {
-        "embedding": {
-            "weight": _take(state, f"{_EMBEDDING}.weight").reshape(num_elements, channels)
-        }
+        "embedding": _split(_take(state, f"{_EMBEDDING}.weight"), {"weight": shape}, _EMBEDDING)
     }
     features: Multiplicities = {0: channels}
     for layer in range(settings.num_interactions):
@@ -267,15 +272,44 @@ def import_parameters(state: StateDict, settings: ModelSettings) -> Parameters:
         settings: the model that the weights belong to.
 
     Raises:
-        WeightImportError: a weight is missing or has the wrong size.
+        WeightImportError: a weight is missing, has the wrong shape, or belongs to a layer that the
+            model does not have.
     """
+    num_interactions = settings.backbone.num_interactions
+    if f"interactions.{num_interactions}.linear_up.weight" in state:
+        raise WeightImportError(
+            f"state dict: expected {num_interactions} interactions, found more "
+            f"('interactions.{num_interactions}.linear_up.weight')"
+        )
     params: Parameters = {"backbone": backbone(state, settings.backbone)}
     if settings.electrostatics is not None:
         one_of_each = dict.fromkeys(range(settings.electrostatics.max_l + 1), 1)
-        for layer in range(settings.backbone.num_interactions):
+        for layer in range(num_interactions):
             max_degree = settings.backbone.layer_max_degree(layer)
             features = dict.fromkeys(range(max_degree + 1), settings.backbone.channels)
             params[f"multipole_readout_{layer}"] = {
                 "linear": linear(state, f"lr_source_maps.{layer}.linear", features, one_of_each)
             }
+    _check_shapes(params, settings)
     return params
+
+
+def _check_shapes(params: Parameters, settings: ModelSettings) -> None:
+    """Refuse parameters of other names or shapes than those of the model."""
+    single_atom = ase.Atoms(numbers=settings.elements[:1])
+    structure = prepare(
+        from_atoms(single_atom), elements=settings.elements, cutoff=settings.backbone.r_max
+    )
+    graph = collate([structure], labels=False)
+    expected = jax.eval_shape(build(settings).init, jax.random.key(0), graph)["params"]
+    shapes = {
+        name: {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for name, tree in (("expected", expected), ("found", params))
+    }
+    for name in sorted(shapes["expected"].keys() | shapes["found"].keys()):
+        wanted, found = (shapes[which].get(name, "none") for which in ("expected", "found"))
+        if wanted != found:
+            raise WeightImportError(f"{name}: expected the shape {wanted}, found {found}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,12 @@ def read_reference_file(path: str | Path) -> ReferenceFile:
     if not path.is_file():
         raise ReferenceFileError(f"{path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ReferenceFileError(f"{path}: not a readable .npz file ({error})") from error
     if "meta" not in arrays:
         raise ReferenceFileError(f"{path}: expected a JSON string 'meta', found {sorted(arrays)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from mace_scf_jax.verification.blocks import verify_block
 from mace_scf_jax.verification.electrostatics import verify_electrostatics
 from mace_scf_jax.verification.models import verify_model
-from mace_scf_jax.verification.reference_file import read_reference_file
+from mace_scf_jax.verification.reference_file import ReferenceFileError, read_reference_file
 from mace_scf_jax.verification.report import Deviation
 
 _BY_KIND = {
@@ -31,4 +31,7 @@ def verify(path: str | Path) -> list[Deviation]:
         ValueError: it describes a layer or model that this version does not have.
     """
     file = read_reference_file(path)
-    return _BY_KIND[file.kind](file)
+    try:
+        return _BY_KIND[file.kind](file)
+    except KeyError as error:
+        raise ReferenceFileError(f"{path}: found no entry {error}") from error

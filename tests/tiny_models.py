@@ -1,0 +1,125 @@
+"""Small models and structures for the tests of several layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ase
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from mace_scf_jax.backbone import BackboneSettings
+from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.data.structure import Structure, prepare
+from mace_scf_jax.electrostatics import ElectrostaticsSettings
+from mace_scf_jax.models import CHARGED_FAMILIES, ModelSettings
+
+ELEMENTS = (1, 8)
+
+
+def tiny_backbone(**changes) -> BackboneSettings:
+    sizes = {
+        "elements": ELEMENTS,
+        "hidden_irreps": "2x0e + 2x1o",
+        "r_max": 3.0,
+        "num_radial_basis": 3,
+        "max_ell": 1,
+        "correlation": 2,
+        "num_interactions": 2,
+        "radial_MLP": (4,),
+        "MLP_irreps": "2x0e",
+        "avg_num_neighbors": 4.0,
+    }
+    return BackboneSettings(**(sizes | changes))
+
+
+def tiny_settings(family: str = "LocalCharges", **backbone) -> ModelSettings:
+    charged = family in CHARGED_FAMILIES
+    return ModelSettings(
+        family=family,
+        backbone=tiny_backbone(
+            **({"scalar_last_layer": not charged, "pair_repulsion": not charged} | backbone)
+        ),
+        atomic_energies=(-13.0, -430.0),
+        electrostatics=ElectrostaticsSettings(max_l=1, smearing_width=1.0, kspace_cutoff_factor=0.9)
+        if charged
+        else None,
+        scale=0.8 if family == "ScaleShiftMACE" else 1.0,
+        shift=0.1 if family == "ScaleShiftMACE" else 0.0,
+    )
+
+
+def random_parameters(module: nn.Module, *inputs: Any, seed: int = 0) -> dict[str, Any]:
+    """Normal random numbers for every parameter, biases included; nothing is compiled."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
+
+
+def molecule(seed: int = 0, *, box: float = 30.0) -> ase.Atoms:
+    """An open cluster H2O·HO in an external field."""
+    rng = np.random.default_rng(seed)
+    positions = [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [1.9, 1.5, 1.0], [2.3, 2.3, 0.8]]
+    positions = np.array(positions) + rng.normal(scale=0.1, size=(5, 3))
+    return ase.Atoms(
+        "OHHOH",
+        positions=positions,
+        cell=[box, box, box],
+        info={"external_field": rng.normal(scale=0.1, size=3), "total_charge": 0.0},
+    )
+
+
+def periodic(seed: int = 0, *, pbc: tuple[bool, bool, bool] = (True, True, True)) -> ase.Atoms:
+    """Five atoms in a skewed cell, longer where it is open."""
+    rng = np.random.default_rng(seed)
+    cell = np.diag([3.7 if flag else 9.0 for flag in pbc])
+    cell[1, 0] = 0.6
+    if all(pbc):
+        cell[2, :2] = 0.4, -0.5
+    fractional = [[0, 0, 0], [0.5, 0.4, 0.1], [0.2, 0.5, 0.5], [0.6, 0.1, 0.6], [0.8, 0.7, 0.9]]
+    positions = np.array(fractional) @ np.diag([3.7, 3.7, 3.7])
+    positions += rng.normal(scale=0.1, size=(5, 3))
+    return ase.Atoms("OHHOH", positions=positions, cell=cell, pbc=pbc)
+
+
+def slab(seed: int = 0) -> ase.Atoms:
+    return periodic(seed, pbc=(True, True, False))
+
+
+def structure(atoms: ase.Atoms, settings: ModelSettings) -> Structure:
+    return prepare(
+        from_atoms(atoms),
+        elements=settings.elements,
+        cutoff=settings.backbone.r_max,
+        kspace_cutoff=settings.kspace_cutoff,
+    )
+
+
+def random_rotation(seed: int = 0, *, improper: bool = False) -> np.ndarray:
+    rotation = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
+    return -rotation if improper else rotation
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float, name: str = "") -> None:
+    """The largest deviation is at most `tolerance` times the largest expected magnitude."""
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(
+        np.asarray(actual),
+        expected,
+        rtol=0.0,
+        atol=tolerance * max(float(np.max(np.abs(expected), initial=0.0)), 1e-30),
+        err_msg=name,
+    )
+
+
+def assert_all_close(
+    actual: dict[str, Any], expected: dict[str, Any], tolerance: float, names: Sequence[str] = ()
+) -> None:
+    """`assert_close` for each output by name."""
+    assert actual.keys() == expected.keys()
+    for name in names or expected:
+        assert_close(actual[name], expected[name], tolerance, name)
