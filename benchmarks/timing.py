@@ -1,0 +1,26 @@
+"""Timing of one function, and the memory of the process. Used by both sides of a comparison."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def time_calls(function: Callable[[], Any], *, seconds: float = 6.0, least: int = 7) -> dict:
+    """Median and shortest wall time of calls, in seconds, after three calls to warm up."""
+    for _ in range(3):
+        function()
+    times: list[float] = []
+    while len(times) < least or (sum(times) < seconds and len(times) < 200):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return {"median_s": statistics.median(times), "min_s": min(times), "calls": len(times)}
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
