@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import ase
 
+from mace_scf_jax.boundary import ALLOWED_PBC, BoundaryError, BoundaryMode, check_slab_cell
+from mace_scf_jax.boundary import check_pbc as require_allowed_pbc
 from mace_scf_jax.data.cells import volume
 from mace_scf_jax.data.configuration import (
     ISOLATED_ATOM,
@@ -16,16 +18,6 @@ from mace_scf_jax.data.configuration import (
 from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.hints import nearest
-
-ALLOWED_PBC: Mapping[str, tuple[str, ...] | None] = {
-    "realspace": ("FFF",),
-    "molecule_in_box": ("FFF",),
-    "pbc": ("TTT",),
-    "slab": ("TTF",),
-    "mixed_periodic": ("TTT", "TTF", "FFF"),
-    "auto": None,
-}
-"""Periodic directions that each electrostatic method can treat; None: not checked."""
 
 FITTABLE = frozenset(
     {
@@ -89,9 +81,10 @@ def check_dipole_weights(
 
 
 def check_pbc(structures: Sequence[ase.Atoms], *, method: str, split: str, file: str) -> None:
-    """Refuse periodic directions that the electrostatic method cannot treat.
+    """Refuse periodic directions and slab cells that the electrostatic method cannot treat.
 
-    Free atoms that only give atomic energies are not checked in the training file.
+    Free atoms that only give atomic energies are not checked in the training file, and ``auto``
+    accepts all periodic directions.
 
     Raises:
         DataError: names the directions found and allowed, split, file and index.
@@ -100,18 +93,19 @@ def check_pbc(structures: Sequence[ase.Atoms], *, method: str, split: str, file:
         raise DataError(
             f"electrostatic_pbc_method: found {method!r}, expected one of {', '.join(ALLOWED_PBC)}"
         )
-    allowed = ALLOWED_PBC[method]
-    if allowed is None:
-        return
     for index, atoms in enumerate(structures):
         free_atom = len(atoms) == 1 and atoms.info.get("config_type") == ISOLATED_ATOM
-        found = "".join("T" if flag else "F" for flag in atoms.pbc)
-        if found not in allowed and not (free_atom and split == "train"):
+        if free_atom and split == "train":
+            continue
+        try:
+            if method != BoundaryMode.AUTO:
+                require_allowed_pbc(atoms.pbc, method)
+            if method != BoundaryMode.PBC:
+                check_slab_cell(atoms.cell.array, atoms.pbc)
+        except BoundaryError as error:
             raise DataError(
-                f"{split}: {Location(file, index)}: found pbc {found}, incompatible with "
-                f"electrostatic_pbc_method {method!r}, expected {' or '.join(allowed)}; "
-                "override_pbc_checks skips this check"
-            )
+                f"{split}: {Location(file, index)}: {error}; override_pbc_checks skips this check"
+            ) from None
 
 
 def check_density(

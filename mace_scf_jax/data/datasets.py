@@ -12,6 +12,7 @@ import ase
 import numpy as np
 from jaxtyping import Float
 
+from mace_scf_jax.boundary import ALLOWED_PBC
 from mace_scf_jax.data import checks, summary
 from mace_scf_jax.data.atomic_energies import AtomicEnergySetting, atomic_energies
 from mace_scf_jax.data.configuration import Configuration
@@ -51,10 +52,10 @@ class DataSettings:
             raise DataError(
                 f"atomic_multipoles_max_l: found {self.multipoles_max_l}, expected 0 or more"
             )
-        if self.electrostatic_pbc_method not in checks.ALLOWED_PBC:
+        if self.electrostatic_pbc_method not in ALLOWED_PBC:
             raise DataError(
                 f"electrostatic_pbc_method: found {self.electrostatic_pbc_method!r}, expected one "
-                f"of {', '.join(checks.ALLOWED_PBC)}"
+                f"of {', '.join(ALLOWED_PBC)}"
             )
         for name, weight in self.config_type_weights.items():
             if not (np.isfinite(weight) and weight >= 0.0):

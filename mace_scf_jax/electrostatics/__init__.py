@@ -6,7 +6,7 @@ A `System` is one prepared geometry, and `system_…` functions apply to it. Ker
 map them over the graphs of a batch, so atoms of different graphs are never paired.
 """
 
-from mace_scf_jax.electrostatics.boundary import (
+from mace_scf_jax.boundary import (
     ALLOWED_PBC,
     BoundaryError,
     BoundaryMode,
@@ -14,9 +14,9 @@ from mace_scf_jax.electrostatics.boundary import (
     check_slab_cell,
     resolve_boundary,
 )
+from mace_scf_jax.electrostatics.checks import ElectrostaticsInputError, check_inputs
 from mace_scf_jax.electrostatics.energy import (
     batch_coulomb_energy,
-    coulomb_energy,
     system_energy,
 )
 from mace_scf_jax.electrostatics.features import (
@@ -43,6 +43,7 @@ __all__ = [
     "ALLOWED_PBC",
     "BoundaryError",
     "BoundaryMode",
+    "ElectrostaticsInputError",
     "ElectrostaticsSettings",
     "ElectrostaticsSettingsError",
     "FieldFeatureSettings",
@@ -54,9 +55,9 @@ __all__ = [
     "batch_external_field_features",
     "batch_field_features",
     "batch_total_charge",
+    "check_inputs",
     "check_pbc",
     "check_slab_cell",
-    "coulomb_energy",
     "dipole_cartesian",
     "external_field_features",
     "prepare",

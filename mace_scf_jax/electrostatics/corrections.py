@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mace_scf_jax.electrostatics.boundary import OPEN, SLAB, BoundaryError, BoundaryMode
+from mace_scf_jax.boundary import OPEN, SLAB, BoundaryError, BoundaryMode
 from mace_scf_jax.electrostatics.moments import Moments
 from mace_scf_jax.units import COULOMB_CONSTANT
 

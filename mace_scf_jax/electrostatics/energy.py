@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from mace_scf_jax.electrostatics import corrections, open_boundary, reciprocal
 from mace_scf_jax.electrostatics.gaussians import self_interaction
 from mace_scf_jax.electrostatics.harmonics import degrees
 from mace_scf_jax.electrostatics.moments import moments
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
-from mace_scf_jax.electrostatics.system import System, prepare, prepare_batch
+from mace_scf_jax.electrostatics.system import System, prepare_batch
 from mace_scf_jax.graph import Graph
 
 
@@ -64,41 +64,6 @@ def system_energy(system: System, multipoles: Float[Array, "atoms components"]) 
     return energy
 
 
-def coulomb_energy(
-    positions: Float[Array, "atoms 3"],
-    multipoles: Float[Array, "atoms components"],
-    atom_mask: Bool[Array, "atoms"],
-    cell: Float[Array, "3 3"],
-    pbc: Bool[Array, "3"],
-    k_indices: Int[Array, "kvectors 3"],
-    k_mask: Bool[Array, "kvectors"],
-    *,
-    settings: ElectrostaticsSettings,
-) -> Float[Array, ""]:
-    """Coulomb energy of the Gaussian multipoles of one system.
-
-    Args:
-        positions: atomic positions in Å.
-        multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
-        atom_mask: False for padding atoms, whose other values do not matter.
-        cell: lattice vectors in Å (rows); not used with open boundary.
-        pbc: periodicity along x, y, z; used by ``mixed_periodic`` only.
-        k_indices: integer reciprocal indices of one half space up to `settings.kspace_cutoff`;
-            not used with open boundary.
-        k_mask: False for padding indices.
-        settings: density and boundary condition.
-
-    Returns:
-        Energy in eV, exactly 0 without atoms.
-
-    Raises:
-        ValueError: the multipoles do not have (max_l + 1)² components.
-        BoundaryError: the boundary condition is ``auto``.
-    """
-    system = prepare(positions, atom_mask, cell, pbc, k_indices, k_mask, settings=settings)
-    return system_energy(system, multipoles)
-
-
 def batch_coulomb_energy(
     graph: Graph,
     multipoles: Float[Array, "atoms components"],
@@ -121,5 +86,6 @@ def batch_coulomb_energy(
         ValueError: the multipoles do not have (max_l + 1)² components.
         BoundaryError: the boundary condition is ``auto``.
     """
-    prepared = prepare_batch(graph, settings=settings) if prepared is None else prepared
+    if prepared is None:
+        prepared = prepare_batch(graph, settings=settings)
     return jax.vmap(system_energy)(prepared, graph.to_slots(multipoles))

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mace_scf_jax.electrostatics import corrections, open_boundary, reciprocal
 from mace_scf_jax.electrostatics.gaussians import receiver_scale, self_interaction
-from mace_scf_jax.electrostatics.harmonics import degrees, num_components, solid_harmonics
-from mace_scf_jax.electrostatics.moments import moments
+from mace_scf_jax.electrostatics.harmonics import degrees, num_components
+from mace_scf_jax.electrostatics.projections import (
+    linear_potential_projections,
+    system_projections,
+)
 from mace_scf_jax.electrostatics.settings import (
     ElectrostaticsSettings,
     ElectrostaticsSettingsError,
@@ -71,19 +73,26 @@ def _own_atom_projections(
     return jnp.pad(shared, ((0, 0), (0, 0), (0, missing)))
 
 
-def _linear_potential_projections(
-    potential: Float[Array, "atoms"],
-    field: Float[Array, "atoms 3"],
-    features: FieldFeatureSettings,
-) -> Float[Array, "atoms widths components"]:
-    """Projections of V + E·(r - r_i) on unit-moment Gaussians: V for l = 0, E for l = 1."""
-    # R_00 V and R_1m(E); a linear potential has no moments of higher degree.
-    linear = solid_harmonics(field, min(features.max_l, 1)).at[:, 0].multiply(potential)
-    missing = num_components(features.max_l) - linear.shape[-1]
-    padded = jnp.pad(linear, ((0, 0), (0, missing)))
-    return jnp.broadcast_to(
-        padded[:, None, :], (padded.shape[0], len(features.widths), padded.shape[1])
-    )
+def features_from_projections(
+    system: System,
+    multipoles: Float[Array, "atoms components"],
+    projections: Float[Array, "atoms widths receiver_components"],
+) -> Float[Array, "atoms features"]:
+    """Field features from projections on unit-moment Gaussians.
+
+    Args:
+        system: prepared geometry; its settings have `features`.
+        multipoles: atomic multipoles in e Å^l that cause the projections.
+        projections: ∫ V φ_lm in V/Å^l, own atoms included.
+
+    Returns:
+        Features, own atoms in or out as the settings say; 0 for padding atoms.
+    """
+    features = _feature_settings(system.settings)
+    if not features.include_self_interaction:
+        projections = projections - _own_atom_projections(multipoles, system.settings)
+    projections = jnp.where(system.atom_mask[:, None, None], projections, 0.0)
+    return _in_feature_order(projections, features)
 
 
 def system_field_features(
@@ -102,39 +111,11 @@ def system_field_features(
         ValueError: the multipoles do not have (max_l + 1)² components.
         ElectrostaticsSettingsError: the settings have no features.
     """
-    settings = system.settings
-    features = _feature_settings(settings)
-    multipoles = system.masked(multipoles)
-    density = {"width": settings.smearing_width, "max_l": settings.max_l}
-    if system.periodic is None:
-        projections = jnp.stack(
-            [
-                open_boundary.project_potential(
-                    system.positions,
-                    system.positions,
-                    multipoles,
-                    **density,
-                    receiver_width=width,
-                    receiver_max_l=features.max_l,
-                )
-                for width in features.widths
-            ],
-            axis=1,
-        )
-    else:
-        geometry = system.periodic.geometry
-        structure = reciprocal.structure_factor(geometry, multipoles, **density)
-        projections = reciprocal.project_potential(
-            geometry, structure, widths=features.widths, max_l=features.max_l
-        )
-        potential, field = corrections.potential_and_field(
-            system.periodic.correction, moments(system.positions, multipoles), system.positions
-        )
-        projections += _linear_potential_projections(potential, field, features)
-    if not features.include_self_interaction:
-        projections -= _own_atom_projections(multipoles, settings)
-    projections = jnp.where(system.atom_mask[:, None, None], projections, 0.0)
-    return _in_feature_order(projections, features)
+    features = _feature_settings(system.settings)
+    projections = system_projections(
+        system, multipoles, widths=features.widths, max_l=features.max_l
+    )
+    return features_from_projections(system, multipoles, projections)
 
 
 def batch_field_features(
@@ -159,7 +140,8 @@ def batch_field_features(
         ValueError: the multipoles do not have (max_l + 1)² components.
         ElectrostaticsSettingsError: the settings have no features.
     """
-    prepared = prepare_batch(graph, settings=settings) if prepared is None else prepared
+    if prepared is None:
+        prepared = prepare_batch(graph, settings=settings)
     return graph.from_slots(jax.vmap(system_field_features)(prepared, graph.to_slots(multipoles)))
 
 
@@ -182,7 +164,10 @@ def external_field_features(
         Features ordered by l, then width, then m. Degrees above 1 are zero.
     """
     at_atoms = potential + jnp.sum(field * positions, axis=-1)
-    return _in_feature_order(_linear_potential_projections(at_atoms, field, features), features)
+    projections = linear_potential_projections(
+        at_atoms, field, num_widths=len(features.widths), max_l=features.max_l
+    )
+    return _in_feature_order(projections, features)
 
 
 def batch_external_field_features(

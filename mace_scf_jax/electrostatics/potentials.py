@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Float
 
-from mace_scf_jax.electrostatics import corrections, open_boundary, reciprocal
-from mace_scf_jax.electrostatics.moments import moments
+from mace_scf_jax.electrostatics.projections import system_projections
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
 from mace_scf_jax.electrostatics.system import System, prepare_batch
 from mace_scf_jax.graph import Graph
@@ -30,24 +29,7 @@ def system_potential(
     Raises:
         ValueError: the multipoles do not have (max_l + 1)² components.
     """
-    settings = system.settings
-    multipoles = system.masked(multipoles)
-    density = {"width": settings.smearing_width, "max_l": settings.max_l}
-    at_atoms = points is None
-    points = system.positions if at_atoms else points
-    if system.periodic is None:
-        projection = open_boundary.project_potential(
-            points, system.positions, multipoles, **density, receiver_width=0.0, receiver_max_l=0
-        )
-        return projection[:, 0]
-    geometry = system.periodic.geometry
-    structure = reciprocal.structure_factor(geometry, multipoles, **density)
-    receivers = geometry if at_atoms else reciprocal.at_points(geometry, points)
-    projection = reciprocal.project_potential(receivers, structure, widths=(0.0,), max_l=0)
-    correction, _ = corrections.potential_and_field(
-        system.periodic.correction, moments(system.positions, multipoles), points
-    )
-    return projection[:, 0, 0] + correction
+    return system_projections(system, multipoles, widths=(0.0,), max_l=0, points=points)[:, 0, 0]
 
 
 def batch_atomic_potentials(
@@ -61,12 +43,13 @@ def batch_atomic_potentials(
 
     Args:
         graph: the batch.
-        multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
+        multipoles: as for `system_potential`, of all atoms.
         settings: density and boundary condition.
-        prepared: result of `prepare_batch` for the same graph and settings, to be reused.
+        prepared: what `prepare_batch` gave for this graph and settings, to be reused.
 
     Returns:
         Potentials in V; 0 for padding atoms.
     """
-    prepared = prepare_batch(graph, settings=settings) if prepared is None else prepared
+    if prepared is None:
+        prepared = prepare_batch(graph, settings=settings)
     return graph.from_slots(jax.vmap(system_potential)(prepared, graph.to_slots(multipoles)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mace_scf_jax.electrostatics.boundary import BoundaryMode
+from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.harmonics import MAX_L, num_components
 
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics import corrections, reciprocal
-from mace_scf_jax.electrostatics.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.corrections import Correction
 from mace_scf_jax.electrostatics.reciprocal import ReciprocalGeometry
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings

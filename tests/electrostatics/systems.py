@@ -1,20 +1,15 @@
-"""Batches for the electrostatics tests: from reference files and from a seed."""
+"""Batches for the electrostatics tests: from a seed."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mace_scf_jax.data.reciprocal import half_space_indices
-from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.graph import Graph
-
-REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "electrostatics"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,54 +124,3 @@ def batch(
         config_weight=np.ones(num_graphs),
     )
     return jax.tree.map(jnp.asarray, (graph, multipoles))
-
-
-@dataclasses.dataclass(frozen=True)
-class ReferenceCase:
-    """One file of reference numbers."""
-
-    name: str
-    settings: ElectrostaticsSettings
-    graph: Graph
-    multipoles: jax.Array
-    outputs: dict[str, np.ndarray]
-
-
-REFERENCE_NAMES = sorted(path.stem for path in REFERENCE.glob("*.npz"))
-
-
-def load_reference(name: str) -> ReferenceCase:
-    """Read one reference file as settings, batch and expected outputs."""
-    with np.load(REFERENCE / f"{name}.npz") as file:
-        arrays = dict(file)
-    meta = json.loads(str(arrays.pop("meta")))
-    settings = ElectrostaticsSettings(
-        max_l=meta["max_l"],
-        smearing_width=meta["sigma"],
-        boundary=meta["mode"],
-        kspace_cutoff_factor=meta.get("kspace_cutoff_factor", 1.25),
-        include_self_interaction=meta["include_self_interaction"],
-        features=FieldFeatureSettings(
-            max_l=meta["feature_max_l"],
-            widths=tuple(meta["feature_widths"]),
-            include_self_interaction=meta["include_field_si"],
-        ),
-    )
-    periodic = meta["mode"] != "realspace"
-    if periodic:
-        np.testing.assert_allclose(settings.kspace_cutoff, meta["kspace_cutoff"], rtol=1e-14)
-    graph_index = arrays["in_graph_index"]
-    systems = [
-        System(
-            positions=arrays["in_positions"][graph_index == index],
-            multipoles=arrays["in_multipoles"][graph_index == index],
-            cell=arrays["in_cell"][index] if periodic else np.zeros((3, 3)),
-            pbc=tuple(arrays["in_pbc"][index]) if periodic else (False, False, False),
-        )
-        for index in range(graph_index.max() + 1)
-    ]
-    graph, multipoles = batch(systems, settings.kspace_cutoff if periodic else None)
-    outputs = {
-        key.removeprefix("out_"): value for key, value in arrays.items() if key.startswith("out_")
-    }
-    return ReferenceCase(name, settings, graph, multipoles, outputs)

@@ -12,7 +12,9 @@ import pytest
 
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
+    FieldFeatureSettings,
     batch_coulomb_energy,
+    batch_field_features,
     prepare,
     system_potential,
 )
@@ -209,3 +211,16 @@ def test_slab_energy_is_flat_in_vacuum_thickness():
         for height in (20.0, 25.0, 32.0)
     ]
     assert np.ptp(energies) < 1e-6
+
+
+@pytest.mark.parametrize("feature_max_l", [1, 3])
+def test_lone_atom_has_no_features_without_its_own_contribution(feature_max_l):
+    settings = ElectrostaticsSettings(
+        max_l=2,
+        smearing_width=1.2,
+        boundary="realspace",
+        features=FieldFeatureSettings(max_l=feature_max_l, widths=(0.8, 2.0)),
+    )
+    graph, multipoles = batch([random_system(0, 1, max_l=2)], None)
+    features = jax.jit(functools.partial(batch_field_features, settings=settings))
+    np.testing.assert_allclose(features(graph, multipoles), 0.0, atol=1e-12)

@@ -113,7 +113,7 @@ def test_slab_must_lie_in_the_plane():
     check_slab_cell(cell, pbc)
     cell[0, 1, 2] = 0.1
     with pytest.raises(
-        BoundaryError, match=r"structure 0 is a slab .* found z components 0 and 0.1"
+        BoundaryError, match=r"structure 0 is a slab .* with z components 0 and 0.1 Å"
     ):
         check_slab_cell(cell, pbc)
 

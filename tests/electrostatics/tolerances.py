@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-REFERENCE = 1e-9
-"""Relative deviation from the PyTorch reference."""
-
-REFERENCE_OPEN_BOUNDARY = 1e-6
-"""Reference numbers with open boundary were extrapolated from finite displacements."""
-
 IDENTITY = 1e-12
 """Relative deviation between two exact ways to compute the same number."""
 
@@ -26,8 +20,3 @@ def assert_close(actual, expected, tolerance: float) -> None:
     np.testing.assert_allclose(
         actual, expected, rtol=0.0, atol=tolerance * max(np.abs(expected).max(), 1e-30)
     )
-
-
-def reference_tolerance(mode: str) -> float:
-    """Tolerance for reference numbers of a boundary mode."""
-    return REFERENCE_OPEN_BOUNDARY if mode == "realspace" else REFERENCE

@@ -63,8 +63,9 @@ def check_pbc(pbc: Bool[np.ndarray, "*structures 3"], mode: BoundaryMode | str) 
     allowed = ALLOWED_PBC[mode]
     for index, flags in enumerate(np.asarray(pbc, dtype=bool).reshape(-1, 3)):
         if tuple(flags.tolist()) not in allowed:
+            found = "found" if np.ndim(pbc) == 1 else f"structure {index} has"
             raise BoundaryError(
-                f"structure {index} has pbc {pbc_letters(flags)}, incompatible with the boundary "
+                f"{found} pbc {pbc_letters(flags)}, incompatible with the boundary "
                 f"condition {mode.value!r}, which allows "
                 f"{', '.join(pbc_letters(np.array(pattern)) for pattern in allowed)}"
             )
@@ -83,12 +84,16 @@ def check_slab_cell(
         BoundaryError: a periodic lattice vector of a slab has a z component; names the first one.
     """
     cells = np.asarray(cell).reshape(-1, 3, 3)
-    for index, (vectors, flags) in enumerate(zip(cells, pbc.reshape(-1, 3), strict=True)):
+    for index, (vectors, flags) in enumerate(
+        zip(cells, np.asarray(pbc).reshape(-1, 3), strict=True)
+    ):
         heights = np.abs(vectors[:2, 2])
         if tuple(flags.tolist()) == SLAB and np.any(heights > 1e-6 * np.abs(vectors).max()):
+            found = "found" if np.ndim(pbc) == 1 else f"structure {index} is"
             raise BoundaryError(
-                f"structure {index} is a slab (pbc TTF), whose first two lattice vectors must lie "
-                f"in the xy plane; found z components {vectors[0, 2]:g} and {vectors[1, 2]:g} Å"
+                f"{found} a slab (pbc TTF) with z components {vectors[0, 2]:g} and "
+                f"{vectors[1, 2]:g} Å in its first two lattice vectors, which must lie in the xy "
+                "plane"
             )
 
 
