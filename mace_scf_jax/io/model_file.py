@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -98,7 +98,7 @@ def load_model_file(path: str | Path) -> ModelFile:
                     f"{path}: expected a model file of mace-scf-jax, found a safetensors file "
                     f"with the format {metadata.get('format')!r}"
                 )
-            version = int(metadata["format_version"])
+            version = _entry(path, metadata, "format_version", int)
             if version > FORMAT_VERSION:
                 raise ModelFileError(
                     f"{path}: written in format version {version}, this version of mace-scf-jax "
@@ -111,9 +111,17 @@ def load_model_file(path: str | Path) -> ModelFile:
         raise ModelFileError(f"{path}: damaged file, the weights do not match their checksum")
     return ModelFile(
         parameters=_nest(tensors),
-        settings=json.loads(metadata["settings"]),
-        record=json.loads(metadata["record"]),
+        settings=_entry(path, metadata, "settings", json.loads),
+        record=_entry(path, metadata, "record", json.loads),
     )
+
+
+def _entry(path: Path, metadata: Mapping[str, str], name: str, read: Callable[[str], Any]) -> Any:
+    """One entry of the header."""
+    try:
+        return read(metadata[name])
+    except (KeyError, ValueError) as error:
+        raise ModelFileError(f"{path}: damaged file, no readable {name!r} in its header") from error
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

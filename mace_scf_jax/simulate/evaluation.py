@@ -112,8 +112,9 @@ def _write(
 ) -> None:
     """Write structures with their predictions, all or nothing."""
     annotated = []
-    for entry, prediction in zip(atoms, predictions, strict=True):
-        entry = entry.copy()
+    for original, prediction in zip(atoms, predictions, strict=True):
+        entry = original.copy()
+        entry.calc = original.calc  # holds what the file calls energy, forces, ...
         for name in _INFO_OUTPUTS:
             if name in prediction:
                 entry.info[prefix + name] = np.asarray(prediction[name])[()]
@@ -123,5 +124,8 @@ def _write(
         annotated.append(entry)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.partial")
-    ase.io.write(temporary, annotated, format="extxyz")
-    temporary.replace(path)
+    try:
+        ase.io.write(temporary, annotated, format="extxyz")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from mace_scf_jax.data.batching import IndexedBatch, batches_by_size
 from mace_scf_jax.data.configuration import Configuration, from_atoms
+from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import BoundaryError, check_pbc
@@ -105,8 +106,13 @@ class Model:
             BoundaryError: a structure's periodicity does not fit the model's electrostatics.
         """
         if isinstance(atoms, ase.Atoms):
-            return self.predict([atoms], keys=keys, forces=forces, stress=stress)[0]
-        structures = [self.prepare(from_atoms(entry, keys=keys)) for entry in atoms]
+            return self.predict(
+                [atoms], keys=keys, forces=forces, stress=stress, batch_size=batch_size
+            )[0]
+        structures = [
+            self.prepare(from_atoms(entry, keys=keys, location=Location(None, index)))
+            for index, entry in enumerate(atoms)
+        ]
         return self.predict_structures(
             structures, forces=forces, stress=stress, batch_size=batch_size
         )

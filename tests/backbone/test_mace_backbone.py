@@ -1,4 +1,4 @@
-"""The whole backbone: equivariance of every layer's features, layouts, permutations, derivatives."""
+"""The whole backbone: equivariance, layouts of the edges, permutations, derivatives."""
 
 from __future__ import annotations
 

@@ -1,0 +1,144 @@
+"""The ASE calculator agrees with predictions, notices changes, and survives bad structures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.stress import voigt_6_to_full_3x3_stress
+from tiny_models import (
+    assert_close,
+    molecule,
+    periodic,
+    random_parameters,
+    structure,
+    tiny_settings,
+)
+
+from mace_scf_jax.data.batching import collate
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.electrostatics import BoundaryError
+from mace_scf_jax.models import build
+from mace_scf_jax.simulate import MACESCFCalculator, Model
+
+
+def make_model(family="LocalCharges"):
+    settings = tiny_settings(family)
+    graph = collate([structure(molecule(), settings)], labels=False)
+    return Model(settings, random_parameters(build(settings), graph))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.fixture
+def atoms(model):
+    atoms = molecule()
+    atoms.calc = MACESCFCalculator(model)
+    return atoms
+
+
+def test_results_equal_a_prediction(model, atoms):
+    expected = model.predict(molecule())
+    assert_close(atoms.get_potential_energy(), expected["energy"], 1e-12)
+    assert_close(atoms.get_potential_energy(force_consistent=True), expected["energy"], 1e-12)
+    assert_close(atoms.get_forces(), expected["forces"], 1e-10)
+    assert_close(atoms.get_dipole_moment(), expected["dipole"], 1e-10)
+    assert_close(atoms.get_charges(), expected["multipoles"][:, 0], 1e-10)
+    assert_close(atoms.calc.results["multipoles"], expected["multipoles"], 1e-10)
+
+
+def test_stress_of_a_crystal_in_voigt_order(model):
+    crystal = periodic()
+    crystal.calc = MACESCFCalculator(model)
+    stress = crystal.get_stress()
+    assert stress.shape == (6,)
+    expected = model.predict(periodic(), stress=True)["stress"]
+    assert_close(voigt_6_to_full_3x3_stress(stress), expected, 1e-10)
+    assert_close(crystal.get_stress(voigt=False), expected, 1e-10)
+    assert "energy" in crystal.calc.results
+
+
+def test_a_change_of_the_field_is_noticed(model, atoms):
+    free = atoms.copy()
+    free.info.pop("external_field")
+    without = model.predict(free)
+    atoms.get_potential_energy()
+    atoms.info["external_field"] = np.array([0.0, 0.2, 0.0])
+    expected = without["energy"] + 0.2 * without["dipole"][1]
+    assert_close(atoms.get_potential_energy(), expected, 1e-12)
+    atoms.info["external_field"][1] = 0.3  # in place
+    expected = without["energy"] + 0.3 * without["dipole"][1]
+    assert_close(atoms.get_potential_energy(), expected, 1e-12)
+    del atoms.info["external_field"]
+    assert_close(atoms.get_potential_energy(), without["energy"], 1e-12)
+
+
+def test_nothing_is_recomputed_without_a_change(atoms, monkeypatch):
+    energy = atoms.get_potential_energy()
+
+    def recompute(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(atoms.calc, "calculate", recompute)
+    assert atoms.get_potential_energy() == energy
+    atoms.get_forces()
+    atoms.positions[0, 0] += 1e-3
+    with pytest.raises(AssertionError, match="computed again"):
+        atoms.get_potential_energy()
+
+
+def test_small_moves_compile_nothing_new(model, atoms):
+    atoms.get_forces()
+    compiled = model.evaluate._cache_size()
+    rng = np.random.default_rng(0)
+    energies = set()
+    for _ in range(10):
+        atoms.positions += rng.normal(scale=0.01, size=(5, 3))
+        energies.add(atoms.get_potential_energy())
+        atoms.get_forces()
+    assert len(energies) == 10
+    assert model.evaluate._cache_size() == compiled
+
+
+def test_sizes_only_grow(model, atoms):
+    atoms.get_forces()
+    spread = atoms.copy()
+    spread.positions *= 1.5  # fewer neighbours
+    spread.calc = atoms.calc
+    compiled = model.evaluate._cache_size()
+    spread.get_forces()
+    assert model.evaluate._cache_size() == compiled
+    assert_close(spread.get_forces(), model.predict(spread)["forces"], 1e-9)
+
+
+def test_bad_structures_are_refused_and_good_ones_still_work(model, atoms):
+    energy = atoms.get_potential_energy()
+    gold = atoms.copy()
+    gold.symbols[0] = "Au"
+    gold.calc = atoms.calc
+    with pytest.raises(DataError, match="found element Au, unknown to the model"):
+        gold.get_potential_energy()
+    assert_close(atoms.get_potential_energy(), energy, 1e-14)
+    wire = atoms.copy()
+    wire.pbc = (False, False, True)
+    wire.calc = atoms.calc
+    with pytest.raises(BoundaryError, match="found pbc FFT, incompatible with"):
+        wire.get_forces()
+    with pytest.raises(BoundaryError, match="found pbc FFT, incompatible with"):
+        wire.get_forces()  # no stale results
+    assert_close(atoms.get_potential_energy(), energy, 1e-14)
+
+
+def test_a_model_file_will_do_and_charges_need_a_charged_model(tmp_path):
+    plain = make_model("MACE")
+    plain.save(tmp_path / "mace.model")
+    crystal = periodic()
+    crystal.calc = MACESCFCalculator(tmp_path / "mace.model")
+    assert_close(crystal.get_forces(), plain.predict(periodic())["forces"], 1e-10)
+    with pytest.raises(PropertyNotImplementedError):
+        crystal.get_charges()
+    with pytest.raises(PropertyNotImplementedError):
+        crystal.get_dipole_moment()
