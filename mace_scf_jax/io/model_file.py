@@ -55,12 +55,12 @@ def save_model(
         record: how it was made; any JSON data.
     """
     tensors = _flatten(parameters)
+    texts = {"settings": json.dumps(settings.to_dict()), "record": json.dumps(dict(record))}
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "settings": json.dumps(settings.to_dict()),
-        "record": json.dumps(dict(record)),
-        "sha256": _checksum(tensors),
+        **texts,
+        "sha256": _checksum(tensors, texts),
     }
     content = safetensors.numpy.save(tensors, metadata=metadata)
     path = Path(path)
@@ -107,13 +107,12 @@ def load_model_file(path: str | Path) -> ModelFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: not a complete model file ({error})") from error
-    if metadata.get("sha256") != _checksum(tensors):
-        raise ModelFileError(f"{path}: damaged file, the weights do not match their checksum")
-    return ModelFile(
-        parameters=_nest(tensors),
-        settings=_entry(path, metadata, "settings", json.loads),
-        record=_entry(path, metadata, "record", json.loads),
-    )
+    settings = _entry(path, metadata, "settings", json.loads)
+    record = _entry(path, metadata, "record", json.loads)
+    texts = {name: metadata[name] for name in ("settings", "record")}
+    if metadata.get("sha256") != _checksum(tensors, texts):
+        raise ModelFileError(f"{path}: damaged file, its contents do not match their checksum")
+    return ModelFile(parameters=_nest(tensors), settings=settings, record=record)
 
 
 def _entry(path: Path, metadata: Mapping[str, str], name: str, read: Callable[[str], Any]) -> Any:
@@ -147,8 +146,10 @@ def _nest(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return nested
 
 
-def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
+def _checksum(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
+    for name in sorted(texts):
+        digest.update(f"{name} {texts[name]}\n".encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
         digest.update(np.ascontiguousarray(tensors[name]).tobytes())

@@ -100,6 +100,13 @@ def with_metadata(path, **changes):
     path.write_bytes(safetensors.numpy.save(tensors, metadata=metadata))
 
 
+@pytest.mark.parametrize("name", ["settings", "record"])
+def test_altered_header(path, name):
+    with_metadata(path, **{name: "{}"})
+    with pytest.raises(ModelFileError, match=r"small\.model: damaged file, .* checksum"):
+        load_model_file(path)
+
+
 def test_a_newer_version(path):
     with_metadata(path, format_version="2")
     with pytest.raises(ModelFileError, match=r"format version 2, .* reads up to 1; please upgrade"):
