@@ -1,0 +1,167 @@
+"""Spreading of point sources and their derivatives on a periodic grid, and the reverse.
+
+A source at u (in grid steps) with coefficients c_abc contributes
+Σ c_abc ∂^a_x ∂^b_y ∂^c_z M(u_x - g_x) M(u_y - g_y) M(u_z - g_z) to grid point g. `interpolate` is
+the exact transpose of `spread`. Monomials a + b + c ≤ max_l are ordered degree by degree as in
+`polynomials.monomials_of_degree`.
+
+Atoms are visited in chunks, so that memory is that of the grid; the blocks of p³ grid points of a
+chunk are formed again where derivatives need them.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mace_scf_jax.electrostatics.polynomials import Exponents, monomials_of_degree
+from mace_scf_jax.electrostatics.splines import spline_weights
+
+_CHUNK = 1024
+"""Atoms visited at once: their blocks fit in the cache, and a step costs more than its overhead."""
+
+_IN_BOUNDS = jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+_ROWS = jax.lax.ScatterDimensionNumbers(
+    update_window_dims=(3,), inserted_window_dims=(0, 1), scatter_dims_to_operand_dims=(0, 1, 2)
+)
+_BLOCKS = jax.lax.GatherDimensionNumbers(
+    offset_dims=(1, 2, 3), collapsed_slice_dims=(), start_index_map=(0, 1, 2)
+)
+
+
+@functools.cache
+def monomial_positions(max_l: int) -> dict[Exponents, int]:
+    """Index of each monomial a + b + c ≤ max_l among the coefficients of a source."""
+    ordered = [key for degree in range(max_l + 1) for key in monomials_of_degree(degree)]
+    return {key: index for index, key in enumerate(ordered)}
+
+
+def _block_values(coefficients: Array, weights: Array, max_l: int) -> Array:
+    """Contribution of each source to its block of grid points, one axis after the other."""
+    index = monomial_positions(max_l)
+    along_x, along_y, along_z = (weights[:, axis] for axis in range(3))
+    blocks = 0.0
+    for a in range(max_l + 1):
+        planes = 0.0
+        for b in range(max_l + 1 - a):
+            lines = sum(
+                coefficients[:, index[a, b, c], None] * along_z[:, c]
+                for c in range(max_l + 1 - a - b)
+            )
+            planes += along_y[:, b, :, None] * lines[:, None, :]
+        blocks += along_x[:, a, :, None, None] * planes[:, None, :, :]
+    return blocks
+
+
+def _block_sums(blocks: Array, weights: Array, max_l: int) -> Array:
+    """Weighted sums over a block of grid points, one axis after the other."""
+    along_x, along_y, along_z = (weights[:, axis] for axis in range(3))
+    sums = {}
+    for a in range(max_l + 1):
+        planes = jnp.sum(along_x[:, a, :, None, None] * blocks, axis=1)
+        for b in range(max_l + 1 - a):
+            lines = jnp.sum(along_y[:, b, :, None] * planes, axis=1)
+            for c in range(max_l + 1 - a - b):
+                sums[a, b, c] = jnp.sum(along_z[:, c] * lines, axis=1)
+    return jnp.stack([sums[key] for key in monomial_positions(max_l)], axis=-1)
+
+
+def _corners_and_weights(points: Array, shape: tuple[int, int, int], order: int, max_l: int):
+    """Lowest grid point that each source touches, and weights [points, 3, derivatives, order]."""
+    below = jnp.floor(points)
+    weights = spline_weights(points - below, order=order, max_derivative=max_l)
+    corners = jnp.mod(below.astype(jnp.int32), jnp.asarray(shape, dtype=jnp.int32))
+    return corners, weights
+
+
+def _in_chunks(values: Array, num_chunks: int) -> Array:
+    """Split the first axis; missing entries are zero."""
+    missing = -len(values) % num_chunks
+    padded = jnp.pad(values, ((0, missing),) + ((0, 0),) * (values.ndim - 1))
+    return padded.reshape(num_chunks, -1, *values.shape[1:])
+
+
+def _fold(grid: Array, shape: tuple[int, int, int]) -> Array:
+    """Add what lies beyond the end of each axis to its start."""
+    for axis, length in enumerate(shape):
+        inside = jax.lax.slice_in_dim(grid, 0, length, axis=axis)
+        beyond = jax.lax.slice_in_dim(grid, length, grid.shape[axis], axis=axis)
+        missing = [(0, 0)] * 3
+        missing[axis] = (0, length - beyond.shape[axis])
+        grid = inside + jnp.pad(beyond, missing)
+    return grid
+
+
+def spread(
+    points: Float[Array, "points 3"],
+    coefficients: Float[Array, "points monomials"],
+    *,
+    shape: tuple[int, int, int],
+    order: int,
+    max_l: int,
+) -> Float[Array, "x y z"]:
+    """Put sources on a periodic grid.
+
+    Args:
+        points: positions u in grid steps, anywhere.
+        coefficients: factors of the derivatives of the spline; 0 for padding.
+        shape: number of grid points along each axis, at least `order`.
+        order: order p of the splines.
+        max_l: highest derivative.
+
+    Returns:
+        The sum of the sources at every grid point.
+    """
+    num_chunks = max(1, -(-len(points) // _CHUNK))
+    corners, weights = _corners_and_weights(points, shape, order, max_l)
+    steps = jnp.arange(order, dtype=jnp.int32)
+
+    @jax.checkpoint
+    def add(grid, chunk):
+        corners, weights, coefficients = chunk
+        rows = jnp.stack(
+            jnp.broadcast_arrays(
+                corners[:, 0, None, None] + steps[:, None],
+                corners[:, 1, None, None] + steps,
+                corners[:, 2, None, None],
+            ),
+            axis=-1,
+        )
+        blocks = _block_values(coefficients, weights, max_l)
+        return jax.lax.scatter_add(grid, rows, blocks, _ROWS, mode=_IN_BOUNDS), None
+
+    extended = jnp.zeros([length + order - 1 for length in shape], dtype=points.dtype)
+    chunks = tuple(_in_chunks(values, num_chunks) for values in (corners, weights, coefficients))
+    return _fold(jax.lax.scan(add, extended, chunks)[0], shape)
+
+
+def interpolate(
+    points: Float[Array, "points 3"], grid: Float[Array, "x y z"], *, order: int, max_l: int
+) -> Float[Array, "points monomials"]:
+    """Values and derivatives of a periodic grid function at points; the transpose of `spread`.
+
+    Args:
+        points: positions u in grid steps, anywhere.
+        grid: values at the grid points, at least `order` along each axis.
+        order: order p of the splines.
+        max_l: highest derivative.
+
+    Returns:
+        ∂^a_x ∂^b_y ∂^c_z of Σ_g grid[g] M(u - g), per grid step.
+    """
+    num_chunks = max(1, -(-len(points) // _CHUNK))
+    corners, weights = _corners_and_weights(points, grid.shape, order, max_l)
+    extended = jnp.pad(grid, (0, order - 1), mode="wrap")
+
+    @jax.checkpoint
+    def read(chunk):
+        corners, weights = chunk
+        blocks = jax.lax.gather(extended, corners, _BLOCKS, (order,) * 3, mode=_IN_BOUNDS)
+        return _block_sums(blocks, weights, max_l)
+
+    chunks = tuple(_in_chunks(values, num_chunks) for values in (corners, weights))
+    values = jax.lax.map(read, chunks)
+    return values.reshape(-1, values.shape[-1])[: len(points)]
