@@ -12,7 +12,7 @@ import numpy as np
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.metrics import ErrorAccumulator
 from mace_scf_jax.training.parameter_groups import Parameters
-from mace_scf_jax.training.steps import Scalars, Steps, one_behind
+from mace_scf_jax.training.steps import NO_OPTIONS, LossOptions, Scalars, Steps, one_behind
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,11 @@ class Evaluation:
 
 
 def evaluate(
-    steps: Steps, parameters: Parameters, batches: Iterable[Graph], weights: Scalars
+    steps: Steps,
+    parameters: Parameters,
+    batches: Iterable[Graph],
+    weights: Scalars,
+    options: LossOptions = NO_OPTIONS,
 ) -> Evaluation:
     """Evaluate a set.
 
@@ -36,6 +40,7 @@ def evaluate(
         parameters: of the model.
         batches: the set.
         weights: weight of each loss term.
+        options: of the loss terms.
 
     Raises:
         ValueError: the set has no batch.
@@ -44,7 +49,7 @@ def evaluate(
     def results() -> Iterator[tuple]:
         for graph in batches:
             prediction = steps.predict(parameters, graph)
-            yield graph, prediction, steps.loss(prediction, graph, weights)
+            yield graph, prediction, steps.loss(prediction, graph, weights, options)
 
     errors = ErrorAccumulator()
     losses: list[float] = []

@@ -36,7 +36,14 @@ from mace_scf_jax.training.optimiser import OptimiserSettings, evaluation_parame
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress, TrainingState, initial_state
-from mace_scf_jax.training.steps import Compilation, Predict, Steps, scalars
+from mace_scf_jax.training.steps import (
+    NO_OPTIONS,
+    Compilation,
+    LossOptions,
+    Predict,
+    Steps,
+    scalars,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +204,11 @@ class Trainer:
         return self._store.load_best(progress.kept[stage], self._state.parameters)
 
     def evaluate(
-        self, parameters: Parameters, batches: Iterable[Graph], loss: Mapping[str, float]
+        self,
+        parameters: Parameters,
+        batches: Iterable[Graph],
+        loss: Mapping[str, float],
+        options: LossOptions = NO_OPTIONS,
     ) -> Evaluation:
         """Loss and metrics of given parameters on a set.
 
@@ -205,8 +216,9 @@ class Trainer:
             parameters: of the model.
             batches: the set.
             loss: weight of each term.
+            options: of the terms.
         """
-        return evaluate(self._steps, parameters, batches, scalars(loss, self._dtype))
+        return evaluate(self._steps, parameters, batches, scalars(loss, self._dtype), options)
 
     def _check_losses(self, stages: Sequence[Stage]) -> None:
         first = next(iter(self._data.training(stages[0].start)), None)
@@ -257,7 +269,9 @@ class Trainer:
                 clock = now
 
         for graph in self._data.training(progress.epoch, start=progress.batch):
-            self._state, record = self._steps.train(self._state, graph, rates, weights)
+            self._state, record = self._steps.train(
+                self._state, graph, rates, weights, stage.loss_options
+            )
             read()
             unread = (progress, record)
             progress = progress.replace(
@@ -345,7 +359,7 @@ class Trainer:
         parameters: Parameters,
     ) -> Evaluation:
         started = time.perf_counter()
-        result = self.evaluate(parameters, batches(), stage.loss)
+        result = self.evaluate(parameters, batches(), stage.loss, stage.loss_options)
         if not math.isfinite(result.loss):
             raise DivergedTrainingError(
                 f"stage '{stage.name}', epoch {progress.epoch}: the loss of the set '{name}' is "

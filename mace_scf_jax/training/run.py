@@ -143,7 +143,9 @@ def _evaluate_and_save(
     for stage in options.train_schedule:
         parameters, record = trainer.best_parameters(progress, stage.name)
         metrics[stage.name] = {
-            name: trainer.evaluate(parameters, loader.epoch(0), stage.loss).metrics
+            name: trainer.evaluate(
+                parameters, loader.epoch(0), stage.loss, stage.loss_options
+            ).metrics
             for name, loader in prepared.evaluation.items()
         }
         logger.info(

@@ -10,7 +10,7 @@ from typing import Any
 
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.losses import LOSSES
+from mace_scf_jax.training.losses import LOSSES, LossError, loss_options
 from mace_scf_jax.training.parameter_groups import PARAMETER_GROUPS
 
 DEFAULT_LEARNING_RATE = 0.01
@@ -31,6 +31,7 @@ class Stage:
         loss: weight of each loss term by its name.
         lr: learning rate of every parameter group.
         group_lrs: learning rates of single parameter groups, which win over ``lr``.
+        loss_options: options of the loss terms that have any, see ``losses.loss_options``.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Stage:
     loss: Mapping[str, float]
     lr: float = DEFAULT_LEARNING_RATE
     group_lrs: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    loss_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         problems = []
@@ -83,7 +85,12 @@ class Stage:
             "end": self.end,
             "lr": self.lr,
             **rates,
-            "loss": dict(self.loss),
+            "loss": {
+                term: {"weight": weight, **dataclasses.asdict(self.loss_options[term])}
+                if term in self.loss_options
+                else weight
+                for term, weight in self.loss.items()
+            },
         }
 
 
@@ -150,7 +157,7 @@ def _parse_stage(block: Any, default_lr: float) -> Stage:
             elif key == "lr":
                 values["lr"] = _number(key, block[key])
             elif key == "loss":
-                values["loss"] = _parse_loss(block[key])
+                values["loss"], values["loss_options"] = _parse_loss(block[key])
             elif key in group_keys:
                 values["group_lrs"][group_keys[key]] = _number(key, block[key])
         except ConfigurationError as error:
@@ -160,32 +167,38 @@ def _parse_stage(block: Any, default_lr: float) -> Stage:
     return Stage(**values)
 
 
-def _parse_loss(terms: Any) -> dict[str, float]:
-    """Weights by name from numbers or mappings with a ``weight``."""
+def _parse_loss(terms: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    """Weights and options by name from numbers or mappings with a ``weight`` and options."""
     if not isinstance(terms, Mapping) or not terms:
         raise ConfigurationError(
             f"loss: expected a mapping from loss terms to weights, found {terms!r}"
         )
     weights: dict[str, float] = {}
+    options: dict[str, Any] = {}
     problems: list[str] = []
     for term, value in terms.items():
         if term not in LOSSES:
             problems.append(unknown_name("loss term", term, LOSSES))
             continue
+        given: dict[str, Any] = {}
         if isinstance(value, Mapping):
-            unknown = [key for key in value if key != "weight"]
-            problems += [f"loss term {term!r} takes no option {key!r}" for key in unknown]
             if "weight" not in value:
                 problems.append(f"loss term {term!r}: 'weight' is missing")
                 continue
+            given = {key: option for key, option in value.items() if key != "weight"}
             value = value["weight"]
         try:
             weights[term] = _number(f"loss term {term!r}", value)
+            chosen = loss_options(term, given)
+            if chosen is not None:
+                options[term] = chosen
         except ConfigurationError as error:
             problems += error.problems
+        except LossError as error:
+            problems.append(str(error))
     if problems:
         raise ConfigurationError(*problems)
-    return weights
+    return weights, options
 
 
 def _number(key: str, value: Any) -> float:

@@ -9,8 +9,9 @@ compiled once for all stages, and the small loss function.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -19,7 +20,7 @@ import optax
 from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.training.losses import needs_forces, needs_stress, weighted_loss
+from mace_scf_jax.training.losses import LOSS_INPUTS, needs_forces, needs_stress, weighted_loss
 from mace_scf_jax.training.metrics import METRIC_INPUTS
 from mace_scf_jax.training.optimiser import OptimiserSettings, build_optimiser, moving_average
 from mace_scf_jax.training.parameter_groups import Parameters
@@ -27,6 +28,10 @@ from mace_scf_jax.training.state import TrainingState
 
 Item = TypeVar("Item")
 Scalars = dict[str, Float[Array, ""]]
+LossOptions = Mapping[str, Any]
+"""Options of the loss terms that have any, by the name of the term."""
+
+NO_OPTIONS: LossOptions = {}
 
 
 @runtime_checkable
@@ -109,18 +114,23 @@ class Steps:
         self._settings = settings
         self._compute_stress = compute_stress
         self._on_compilation = on_compilation
-        self._training: dict[frozenset[str], CompiledStep] = {}
+        self._training: dict[Hashable, CompiledStep] = {}
         self._prediction = CompiledStep(
             "prediction", self._outputs, batch=1, on_compilation=on_compilation
         )
-        self._loss: dict[frozenset[str], CompiledStep] = {}
+        self._loss: dict[Hashable, CompiledStep] = {}
 
     def outputs(self, parameters: Parameters, graph: Graph) -> tuple[str, ...]:
         """Names of everything that the model can predict."""
         return tuple(jax.eval_shape(self._all_outputs, parameters, graph))
 
     def train(
-        self, state: TrainingState, graph: Graph, learning_rates: Scalars, weights: Scalars
+        self,
+        state: TrainingState,
+        graph: Graph,
+        learning_rates: Scalars,
+        weights: Scalars,
+        options: LossOptions = NO_OPTIONS,
     ) -> tuple[TrainingState, dict[str, Any]]:
         """One optimiser step on one batch.
 
@@ -129,43 +139,51 @@ class Steps:
             graph: the batch.
             learning_rates: rate of each parameter group.
             weights: weight of each loss term.
+            options: of the loss terms.
 
         Returns:
             The new state, and a record of the loss, its weighted terms and the norm of the
             gradient before clipping, as scalars on the device.
         """
-        names = frozenset(weights)
-        if names not in self._training:
-            self._training[names] = CompiledStep(
+        loss = _compiled_for(weights, options)
+        if loss not in self._training:
+            self._training[loss] = CompiledStep(
                 "training step",
-                self._training_step,
+                functools.partial(self._training_step, options=options),
                 batch=1,
                 donate=(0,),
                 on_compilation=self._on_compilation,
             )
-        return self._training[names](state, graph, learning_rates, weights)
+        return self._training[loss](state, graph, learning_rates, weights)
 
     def predict(self, parameters: Parameters, graph: Graph) -> dict[str, Array]:
         """The model outputs that losses and metrics read."""
         return self._prediction(parameters, graph)
 
     def loss(
-        self, prediction: dict[str, Array], graph: Graph, weights: Scalars
+        self,
+        prediction: dict[str, Array],
+        graph: Graph,
+        weights: Scalars,
+        options: LossOptions = NO_OPTIONS,
     ) -> tuple[Float[Array, ""], Scalars]:
         """The loss of a prediction and its weighted terms."""
-        names = frozenset(weights)
-        if names not in self._loss:
-            self._loss[names] = CompiledStep(
-                "loss", _loss_of_prediction, batch=1, on_compilation=self._on_compilation
+        loss = _compiled_for(weights, options)
+        if loss not in self._loss:
+            self._loss[loss] = CompiledStep(
+                "loss",
+                functools.partial(_loss_of_prediction, options=options),
+                batch=1,
+                on_compilation=self._on_compilation,
             )
-        return self._loss[names](prediction, graph, weights)
+        return self._loss[loss](prediction, graph, weights)
 
-    def _training_step(self, state, graph, learning_rates, weights):
+    def _training_step(self, state, graph, learning_rates, weights, *, options):
         def loss_function(parameters: Parameters):
             prediction = self._predict(
                 parameters, graph, forces=needs_forces(weights), stress=needs_stress(weights)
             )
-            return weighted_loss(weights, prediction, graph)
+            return weighted_loss(weights, prediction, graph, options=options)
 
         (loss, terms), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.parameters)
         updates, optimiser = build_optimiser(self._settings, state.parameters).update(
@@ -183,7 +201,8 @@ class Steps:
 
     def _outputs(self, parameters: Parameters, graph: Graph) -> dict[str, Array]:
         outputs = self._all_outputs(parameters, graph)
-        return {name: value for name, value in outputs.items() if name in METRIC_INPUTS}
+        wanted = METRIC_INPUTS | LOSS_INPUTS
+        return {name: value for name, value in outputs.items() if name in wanted}
 
 
 def bucket_name(graph: Graph) -> str:
@@ -211,5 +230,10 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
     yield from waiting
 
 
-def _loss_of_prediction(prediction, graph, weights):
-    return weighted_loss(weights, prediction, graph)
+def _compiled_for(weights: Scalars, options: LossOptions) -> Hashable:
+    """What distinguishes the steps of one loss from those of another."""
+    return frozenset(weights), frozenset(options.items())
+
+
+def _loss_of_prediction(prediction, graph, weights, *, options):
+    return weighted_loss(weights, prediction, graph, options=options)

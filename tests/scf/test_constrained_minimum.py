@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,7 +85,7 @@ def test_derivatives_of_the_minimum_are_right_to_third_order(solver):
     for _ in range(3):
         functions.append(jax.grad(functions[-1]))
     step = 1e-5
-    for function, derivative in zip(functions, functions[1:], strict=False):
+    for function, derivative in itertools.pairwise(functions):
         upper, lower = (jax.jit(function)(jnp.asarray(0.2 + s)) for s in (step, -step))
         np.testing.assert_allclose(
             jax.jit(derivative)(jnp.asarray(0.2)), (upper - lower) / (2.0 * step), rtol=1e-7

@@ -3,6 +3,8 @@
 import pytest
 
 from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.losses_density import FourierDensityOptions
+from mace_scf_jax.training.losses_solution import StabilityOptions
 from mace_scf_jax.training.schedule import Stage, parse_schedule
 
 
@@ -28,6 +30,17 @@ def test_two_stages_are_read_as_written():
     )
 
 
+def test_terms_may_have_options():
+    loss = {"forces": 1, "fourier_density": {"weight": 2, "form": "gaussian", "alpha": "5e-1"}}
+    (parsed,) = parse_schedule({0: stage(loss=loss | {"fixedpoint_scf_stability": 0.5})})
+    assert parsed.loss == {"forces": 1.0, "fourier_density": 2.0, "fixedpoint_scf_stability": 0.5}
+    assert parsed.loss_options == {
+        "fourier_density": FourierDensityOptions("gaussian", 0.5),
+        "fixedpoint_scf_stability": StabilityOptions(),
+    }
+    assert parse_schedule({0: parsed.to_mapping()}) == (parsed,)
+
+
 def test_epochs_include_both_ends_and_a_single_epoch_is_trained():
     (only,) = parse_schedule({0: stage(start=0, end=0)})
     assert list(only.epochs) == [0]
@@ -51,6 +64,10 @@ def test_numbers_that_yaml_reads_as_text_or_integer_become_floats(written, meant
         (
             stage(loss={"forces": {"weight": 1, "form": 1}}),
             "loss term 'forces' takes no option 'form'",
+        ),
+        (
+            stage(loss={"fourier_density": {"weight": 1, "form": "cubic"}}),
+            "loss term 'fourier_density': unknown form 'cubic'",
         ),
         (stage(loss={"forces": {}}), "loss term 'forces': 'weight' is missing"),
         (stage(loss={"forces": -1.0}), "loss term 'forces': the weight must be a finite number"),
