@@ -12,7 +12,7 @@ from mace_scf_jax.data.errors import DataError
 
 
 def half_space_indices(
-    cell: Float[np.ndarray, "3 3"], cutoff: float
+    cell: Float[np.ndarray, "3 3"], cutoff: float, *, largest_strain: float = 0.0
 ) -> Int[np.ndarray, "kvectors 3"]:
     """Integer indices n of the reciprocal vectors k = n B with 0 < |k| ≤ cutoff, one of each ±k.
 
@@ -22,12 +22,17 @@ def half_space_indices(
     Args:
         cell: lattice vectors as rows, Å, of either handedness.
         cutoff: largest |k|, 1/Å.
+        largest_strain: one index set for a range of cells, as in simulations at constant pressure:
+            it holds every index with |k| ≤ cutoff in any cell A (1 + ε), where ε is symmetric with
+            eigenvalues of at most this magnitude. With a fixed set the energy is a smooth function
+            of the cell.
 
     Returns:
         The indices, int32 and read-only.
 
     Raises:
-        DataError: if the cell has no volume or the cutoff is not positive and finite.
+        DataError: if the cell has no volume, the cutoff is not positive and finite, or the strain
+            is not between 0 and 1.
     """
     cell = np.ascontiguousarray(cell, dtype=np.float64)
     if not encloses_volume(cell):
@@ -37,7 +42,10 @@ def half_space_indices(
         )
     if not (np.isfinite(cutoff) and cutoff > 0.0):
         raise DataError(f"reciprocal cutoff: found {cutoff}, expected a positive number in 1/Å")
-    return _indices(cell.tobytes(), float(cutoff))
+    if not 0.0 <= largest_strain < 1.0:
+        raise DataError(f"largest strain: found {largest_strain}, expected a number from 0 to 1")
+    # In the cell A (1 + ε) the index n has k' = (1 + ε)⁻¹ k, so |k| ≤ |k'| (1 + |ε|).
+    return _indices(cell.tobytes(), float(cutoff) * (1.0 + float(largest_strain)))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -57,6 +57,7 @@ def prepare(
     elements: Sequence[int],
     cutoff: float,
     kspace_cutoff: float | None = None,
+    largest_strain: float = 0.0,
 ) -> Structure:
     """Find edges and reciprocal vectors of a configuration.
 
@@ -65,6 +66,8 @@ def prepare(
         elements: atomic numbers that the model knows, ascending.
         cutoff: cutoff of the edges, Å.
         kspace_cutoff: cutoff of the reciprocal vectors, 1/Å; None where the model needs none.
+        largest_strain: range of cells that the reciprocal vectors are to serve, as for
+            `half_space_indices`.
 
     Raises:
         DataError: if an element is unknown to the model, two atoms coincide, or reciprocal vectors
@@ -78,7 +81,9 @@ def prepare(
         if kspace_cutoff is None:
             k_indices = np.zeros((0, 3), dtype=np.int32)
         else:
-            k_indices = half_space_indices(configuration.cell, kspace_cutoff)
+            k_indices = half_space_indices(
+                configuration.cell, kspace_cutoff, largest_strain=largest_strain
+            )
         return Structure(
             configuration=configuration,
             species=_species(configuration.atomic_numbers, elements),

@@ -25,6 +25,8 @@ from mace_scf_jax.electrostatics.features import (
     external_field_features,
     system_field_features,
 )
+from mace_scf_jax.electrostatics.mesh_accuracy import choose_mesh, resolve_method
+from mace_scf_jax.electrostatics.mesh_settings import Mesh, MeshError, SummationMethod
 from mace_scf_jax.electrostatics.moments import (
     batch_dipole,
     batch_external_field_energy,
@@ -32,6 +34,7 @@ from mace_scf_jax.electrostatics.moments import (
     dipole_cartesian,
 )
 from mace_scf_jax.electrostatics.potentials import batch_atomic_potentials, system_potential
+from mace_scf_jax.electrostatics.response import Response, prepare_response
 from mace_scf_jax.electrostatics.settings import (
     ElectrostaticsSettings,
     ElectrostaticsSettingsError,
@@ -47,6 +50,10 @@ __all__ = [
     "ElectrostaticsSettings",
     "ElectrostaticsSettingsError",
     "FieldFeatureSettings",
+    "Mesh",
+    "MeshError",
+    "Response",
+    "SummationMethod",
     "System",
     "batch_atomic_potentials",
     "batch_coulomb_energy",
@@ -58,11 +65,14 @@ __all__ = [
     "check_inputs",
     "check_pbc",
     "check_slab_cell",
+    "choose_mesh",
     "dipole_cartesian",
     "external_field_features",
     "prepare",
     "prepare_batch",
+    "prepare_response",
     "resolve_boundary",
+    "resolve_method",
     "system_energy",
     "system_field_features",
     "system_potential",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mace_scf_jax.electrostatics import corrections, open_boundary, reciprocal
+from mace_scf_jax.electrostatics import corrections, open_boundary
 from mace_scf_jax.electrostatics.gaussians import self_interaction
 from mace_scf_jax.electrostatics.harmonics import degrees
 from mace_scf_jax.electrostatics.moments import moments
@@ -54,9 +54,9 @@ def system_energy(system: System, multipoles: Float[Array, "atoms components"]) 
     if system.periodic is None:
         energy = open_boundary.energy(system.positions, multipoles, **density)
     else:
-        geometry = system.periodic.geometry
-        structure = reciprocal.structure_factor(geometry, multipoles, **density)
-        energy = reciprocal.energy(geometry, structure) + corrections.energy(
+        geometry, sums = system.periodic.geometry, system.periodic.sums
+        structure = sums.structure_factor(geometry, multipoles, **density)
+        energy = sums.energy(geometry, structure) + corrections.energy(
             system.periodic.correction, moments(system.positions, multipoles)
         )
     if not settings.include_self_interaction:

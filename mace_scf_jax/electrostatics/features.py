@@ -26,7 +26,12 @@ from mace_scf_jax.electrostatics.system import System, prepare_batch
 from mace_scf_jax.graph import Graph
 
 
-def _feature_settings(settings: ElectrostaticsSettings) -> FieldFeatureSettings:
+def feature_settings(settings: ElectrostaticsSettings) -> FieldFeatureSettings:
+    """The settings of field features.
+
+    Raises:
+        ElectrostaticsSettingsError: there are none.
+    """
     if settings.features is None:
         raise ElectrostaticsSettingsError("field features were asked for, but features is not set")
     return settings.features
@@ -55,7 +60,7 @@ def _own_atom_projections(
     multipoles: Float[Array, "atoms components"], settings: ElectrostaticsSettings
 ) -> Float[Array, "atoms widths receiver_components"]:
     """Part of the projections that an atom's own Gaussian causes."""
-    features = _feature_settings(settings)
+    features = feature_settings(settings)
     shared_l = min(settings.max_l, features.max_l)
     constants = np.array(
         [
@@ -88,7 +93,7 @@ def features_from_projections(
     Returns:
         Features, own atoms in or out as the settings say; 0 for padding atoms.
     """
-    features = _feature_settings(system.settings)
+    features = feature_settings(system.settings)
     if not features.include_self_interaction:
         projections = projections - _own_atom_projections(multipoles, system.settings)
     projections = jnp.where(system.atom_mask[:, None, None], projections, 0.0)
@@ -111,7 +116,7 @@ def system_field_features(
         ValueError: the multipoles do not have (max_l + 1)² components.
         ElectrostaticsSettingsError: the settings have no features.
     """
-    features = _feature_settings(system.settings)
+    features = feature_settings(system.settings)
     projections = system_projections(
         system, multipoles, widths=features.widths, max_l=features.max_l
     )

@@ -13,12 +13,14 @@ are receivers of one degree more. `relative_error` is the largest of these over 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 from jaxtyping import Float
 
-from mace_scf_jax.electrostatics.mesh_settings import Mesh, MeshError
+from mace_scf_jax.boundary import BoundaryMode
+from mace_scf_jax.electrostatics.mesh_settings import Mesh, MeshError, SummationMethod
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
 
 HIGHEST_ACCURACY = 1e-11
@@ -26,6 +28,9 @@ HIGHEST_ACCURACY = 1e-11
 
 MAX_POINTS = 2**28
 """Grid points that are still accepted: one grid of 2 GiB in float64."""
+
+MESH_PAYS_FROM = 200
+"""Atoms from which ``auto`` chooses a mesh: where both take the same time (measured)."""
 
 HIGHEST_ORDER = 14
 _ORDER_ABOVE_DEGREE = 4  # keeps second derivatives of all outputs continuous
@@ -157,3 +162,32 @@ def choose_mesh(
             f"{', '.join(f'{length:.4g}' for length in all_lengths.max(axis=0))} Å"
         )
     return min(candidates, key=lambda candidate: candidate[0])[1]
+
+
+def resolve_method(
+    settings: ElectrostaticsSettings, cell: Float[np.ndarray, "*graphs 3 3"], num_atoms: int
+) -> ElectrostaticsSettings:
+    """Fix method and grid for systems of one size: what ``auto`` and ``mesh`` leave to the host.
+
+    Args:
+        settings: density, features, method and `mesh_accuracy`.
+        cell: lattice vectors in Å (rows) of one system, or of all that share the grid (host array).
+        num_atoms: number of atoms in the largest system.
+
+    Returns:
+        Settings with method ``direct``, or ``mesh`` and a mesh. A mesh that is already set stays.
+
+    Raises:
+        MeshError: ``mesh`` is asked for with open boundary, or its accuracy is out of reach.
+    """
+    method = settings.method
+    if settings.boundary is BoundaryMode.REALSPACE:
+        if method is SummationMethod.MESH:
+            raise MeshError("a mesh sum is periodic; open boundary is summed over pairs of atoms")
+        method = SummationMethod.DIRECT
+    if method is SummationMethod.AUTO:
+        method = SummationMethod.MESH if num_atoms >= MESH_PAYS_FROM else SummationMethod.DIRECT
+    if method is SummationMethod.DIRECT:
+        return dataclasses.replace(settings, method=method, mesh=None)
+    mesh = settings.mesh or choose_mesh(settings, cell, num_atoms)
+    return dataclasses.replace(settings, method=method, mesh=mesh)

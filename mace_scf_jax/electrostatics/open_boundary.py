@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,24 @@ def _radial_functions(
     ]
 
 
+def _pair_terms(
+    receiver_positions: Float[Array, "receivers 3"],
+    source_positions: Float[Array, "sources 3"],
+    terms: Iterable[tuple[int, int]],
+    inverse_length_squared: float,
+) -> dict[tuple[int, int], Float[Array, "monomials receivers sources"]]:
+    """B_n times the monomials of a degree for all pairs, by (n, degree)."""
+    terms = tuple(terms)
+    displacements = receiver_positions[:, None, :] - source_positions[None, :, :]
+    radial = _radial_functions(
+        jnp.sum(displacements * displacements, axis=-1),
+        max(order for order, _ in terms),
+        inverse_length_squared,
+    )
+    monomials = monomials_by_degree(displacements, max(degree for _, degree in terms))
+    return {(order, degree): radial[order] * monomials[degree] for order, degree in terms}
+
+
 def project_potential(
     receiver_positions: Float[Array, "receivers 3"],
     source_positions: Float[Array, "sources 3"],
@@ -116,16 +135,11 @@ def project_potential(
     }
 
     def project(positions: Float[Array, "receivers 3"]) -> Array:
-        displacements = positions[:, None, :] - source_positions[None, :, :]
-        radial = _radial_functions(
-            jnp.sum(displacements * displacements, axis=-1),
-            max(order for order, _ in table),
-            0.5 / (width**2 + receiver_width**2),
+        terms = _pair_terms(
+            positions, source_positions, table, 0.5 / (width**2 + receiver_width**2)
         )
-        monomials = monomials_by_degree(displacements, max(degree for _, degree in table))
         return COULOMB_CONSTANT * sum(
-            _contract("tij,tja->ia", radial[order] * monomials[degree], weights[order, degree])
-            for order, degree in table
+            _contract("tij,tja->ia", terms[term], weights[term]) for term in table
         )
 
     num_receivers, num_sources = receiver_positions.shape[0], source_positions.shape[0]
@@ -136,6 +150,34 @@ def project_potential(
     padded = jnp.pad(receiver_positions, ((0, num_chunks * rows - num_receivers), (0, 0)))
     chunks = jax.lax.map(jax.checkpoint(project), padded.reshape(num_chunks, rows, 3))
     return chunks.reshape(num_chunks * rows, -1)[:num_receivers]
+
+
+def interaction_matrix(
+    positions: Float[Array, "atoms 3"],
+    *,
+    width: float,
+    max_l: int,
+    receiver_width: float,
+    receiver_max_l: int,
+) -> Float[Array, "atoms receiver_components atoms components"]:
+    """Projections at every atom of the potential of each multipole of every atom.
+
+    Args:
+        positions: atomic positions in Å.
+        width: σ of the sources in Å.
+        max_l: highest degree of the sources.
+        receiver_width: σ of the receivers in Å.
+        receiver_max_l: highest degree of the receivers.
+
+    Returns:
+        What `project_potential` does, as a matrix, in V/Å^l per e Å^l.
+    """
+    table = _interaction_table(receiver_max_l, max_l)
+    terms = _pair_terms(positions, positions, table, 0.5 / (width**2 + receiver_width**2))
+    return COULOMB_CONSTANT * sum(
+        _contract("tij,tab->iajb", terms[term], jnp.asarray(block, dtype=positions.dtype))
+        for term, block in table.items()
+    )
 
 
 def energy(

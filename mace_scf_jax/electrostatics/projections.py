@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mace_scf_jax.electrostatics import corrections, open_boundary, reciprocal
+from mace_scf_jax.electrostatics import corrections, open_boundary
 from mace_scf_jax.electrostatics.harmonics import num_components, solid_harmonics
 from mace_scf_jax.electrostatics.moments import moments
 from mace_scf_jax.electrostatics.system import System
@@ -32,8 +32,8 @@ def linear_potential_projections(
     Returns:
         Projections in V/Å^l; a linear potential has none of degree 2 or more.
     """
-    # R_00 V and R_1m(E).
-    linear = solid_harmonics(field, min(max_l, 1)).at[:, 0].multiply(potential)
+    # R_00 = 1 becomes V, and R_1m(E) are the components of E.
+    linear = solid_harmonics(field, min(max_l, 1)).at[:, 0].set(potential)
     padded = jnp.pad(linear, ((0, 0), (0, num_components(max_l) - linear.shape[-1])))
     return jnp.broadcast_to(padded[:, None, :], (padded.shape[0], num_widths, padded.shape[1]))
 
@@ -110,10 +110,10 @@ def system_projections(
             ],
             axis=1,
         )
-    geometry = system.periodic.geometry
-    structure = reciprocal.structure_factor(geometry, multipoles, **density)
-    receivers = geometry if points is None else reciprocal.at_points(geometry, points)
-    summed = reciprocal.project_potential(receivers, structure, widths=widths, max_l=max_l)
+    geometry, sums = system.periodic.geometry, system.periodic.sums
+    structure = sums.structure_factor(geometry, multipoles, **density)
+    receivers = geometry if points is None else sums.at_points(geometry, points)
+    summed = sums.project_potential(receivers, structure, widths=widths, max_l=max_l)
     return summed + correction_projections(
         system, multipoles, centres, num_widths=len(widths), max_l=max_l
     )

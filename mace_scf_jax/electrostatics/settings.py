@@ -7,6 +7,8 @@ import math
 
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.harmonics import MAX_L, num_components
+from mace_scf_jax.electrostatics.mesh_settings import Mesh, SummationMethod
+from mace_scf_jax.electrostatics.reciprocal import Fade
 
 
 class ElectrostaticsSettingsError(ValueError):
@@ -68,6 +70,15 @@ class ElectrostaticsSettings:
     """Field features, if a model uses them; their widths and degree enter the cutoff."""
     molecule_exponent: float = 1.0 / 3.0
     """Exponent in L = Ω^x of the molecule correction (the PyTorch reference rounds 1/3)."""
+    kspace_fade: float = 0.0
+    """Relative width of the range of |k| above the cutoff over which terms fade out. With 0 the
+    cutoff is sharp, and energies jump where a changing cell gains or loses wavevectors."""
+    method: SummationMethod = SummationMethod.DIRECT
+    """How periodic sums are done (a `SummationMethod` or its name)."""
+    mesh_accuracy: float = 1e-5
+    """Relative accuracy of all outputs that a mesh is chosen for."""
+    mesh: Mesh | None = None
+    """Grid of the mesh sum, fixed on the host by `resolve_method`."""
 
     def __post_init__(self) -> None:
         try:
@@ -80,7 +91,19 @@ class ElectrostaticsSettings:
         _require_degree("max_l", self.max_l)
         _require_positive("smearing_width", self.smearing_width)
         _require_positive("kspace_cutoff_factor", self.kspace_cutoff_factor)
+        try:
+            object.__setattr__(self, "method", SummationMethod(self.method))
+        except ValueError as error:
+            raise ElectrostaticsSettingsError(
+                f"method must be one of {', '.join(method.value for method in SummationMethod)}, "
+                f"found {self.method!r}"
+            ) from error
+        _require_positive("mesh_accuracy", self.mesh_accuracy)
         _require_positive("molecule_exponent", self.molecule_exponent)
+        if not (math.isfinite(self.kspace_fade) and self.kspace_fade >= 0.0):
+            raise ElectrostaticsSettingsError(
+                f"kspace_fade must be finite and not negative, found {self.kspace_fade!r}"
+            )
 
     @property
     def num_multipoles(self) -> int:
@@ -90,6 +113,18 @@ class ElectrostaticsSettings:
     @property
     def kspace_cutoff(self) -> float:
         """Largest |k| in 1/Å, set by the narrowest Gaussian and the highest degree in use."""
+        return self._full_weight_cutoff * (1.0 + self.kspace_fade)
+
+    @property
+    def fade(self) -> Fade | None:
+        """Where terms fade out; None with sharp cutoff."""
+        if self.kspace_fade == 0.0:
+            return None
+        return Fade(start=self._full_weight_cutoff, end=self.kspace_cutoff)
+
+    @property
+    def _full_weight_cutoff(self) -> float:
+        """Largest |k| in 1/Å whose term counts fully."""
         widths = (self.smearing_width,)
         highest_l = self.max_l
         if self.features is not None:

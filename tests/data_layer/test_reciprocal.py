@@ -86,3 +86,21 @@ def test_cell_without_volume_is_refused(cell: np.ndarray) -> None:
 def test_cutoff_must_be_positive_and_finite(cutoff: float) -> None:
     with pytest.raises(DataError, match="reciprocal cutoff"):
         half_space_indices(np.eye(3), cutoff)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), largest=st.floats(0.01, 0.3))
+def test_one_set_of_indices_serves_all_cells_within_a_strain(seed: int, largest: float) -> None:
+    rng = np.random.default_rng(seed)
+    cell = 6.0 * np.eye(3) + rng.uniform(-1.5, 1.5, size=(3, 3))
+    fixed = set(map(tuple, half_space_indices(cell, 1.5, largest_strain=largest).tolist()))
+    axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    strain = axes @ np.diag(rng.choice([-largest, 0.0, largest], size=3)) @ axes.T
+    own = half_space_indices(cell @ (np.eye(3) + strain), 1.5)
+    assert set(map(tuple, own.tolist())) <= fixed
+
+
+@pytest.mark.parametrize("strain", [-0.1, 1.0, float("nan")])
+def test_impossible_range_of_cells(strain: float) -> None:
+    with pytest.raises(DataError, match="largest strain: found"):
+        half_space_indices(np.eye(3), 1.5, largest_strain=strain)

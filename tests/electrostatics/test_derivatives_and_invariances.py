@@ -189,6 +189,28 @@ def test_graphs_are_independent_of_their_batch_and_of_padding(settings):
         assert_close(value, together[name][: len(value)], IDENTITY)
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind", "pbc"),
+    [
+        ("pbc", 0, (True, True, True)),
+        ("slab", 1, (True, True, False)),
+        ("molecule_in_box", 2, (False, False, False)),
+    ],
+)
+def test_mixed_periodicity_is_each_mode_on_its_graphs(mode, kind, pbc):
+    """So that what is tested for the mixed batch holds for every mode."""
+    systems = three_systems(PERIODIC)
+    assert systems[kind].pbc == pbc
+    expected = observables(*batch_of(systems, PERIODIC), settings=PERIODIC)
+    only = dataclasses.replace(PERIODIC, boundary=mode)
+    actual = observables(*batch_of(systems, PERIODIC), settings=only)
+    counts = [len(system.positions) for system in systems]
+    atoms = slice(sum(counts[:kind]), sum(counts[: kind + 1]))
+    assert_close(actual["energy"][kind], expected["energy"][kind], IDENTITY)
+    for name in ("features", "potentials"):
+        assert_close(actual[name][atoms], expected[name][atoms], IDENTITY)
+
+
 def rotation_matrix(rotation: np.ndarray, max_l: int) -> np.ndarray:
     """How solid harmonics, and so multipoles, transform under a rotation of space."""
     points = np.random.default_rng(5).normal(size=(40, 3))

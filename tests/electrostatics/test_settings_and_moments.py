@@ -12,6 +12,7 @@ import pytest
 from mace_scf_jax.electrostatics import (
     BoundaryError,
     BoundaryMode,
+    ElectrostaticsInputError,
     ElectrostaticsSettings,
     ElectrostaticsSettingsError,
     FieldFeatureSettings,
@@ -21,6 +22,7 @@ from mace_scf_jax.electrostatics import (
     batch_external_field_features,
     batch_field_features,
     batch_total_charge,
+    check_inputs,
     check_pbc,
     check_slab_cell,
     dipole_cartesian,
@@ -36,6 +38,7 @@ from .systems import Sizes, batch, random_system
         ({"max_l": 4}, "max_l must be an integer from 0 to 3, found 4"),
         ({"max_l": 1.0}, "max_l must be an integer"),
         ({"smearing_width": 0.0}, "smearing_width must be positive"),
+        ({"kspace_fade": -0.1}, "kspace_fade must be finite and not negative"),
         ({"kspace_cutoff_factor": float("nan")}, "kspace_cutoff_factor must be positive"),
         ({"boundary": "periodic"}, "boundary must be one of realspace, pbc.*found 'periodic'"),
     ],
@@ -80,6 +83,46 @@ def test_allowed_periodicity(mode, allowed):
         else:
             with pytest.raises(BoundaryError, match=f"structure 0 has pbc {pattern}.*'{mode}'"):
                 check_pbc(pbc[None], mode)
+
+
+def test_values_are_checked_on_the_host():
+    system = random_system(0, 3)
+    whole = (True, True, True)
+
+    def check(positions=system.positions, multipoles=system.multipoles, **changes):
+        keywords = {"cell": system.cell, "pbc": np.array(whole), "mode": "mixed_periodic"} | changes
+        check_inputs(positions, multipoles, **keywords)
+
+    check()
+    check(cell=system.cell[[1, 0, 2]])
+    open_flags = np.zeros(3, bool)
+    check(cell=np.zeros((3, 3)), pbc=open_flags, mode="realspace")
+    check(cell=np.zeros((3, 3)), pbc=open_flags, mode="auto")
+    faulty = system.multipoles.copy()
+    faulty[1, 2] = np.nan
+    with pytest.raises(ElectrostaticsInputError, match=r"multipoles of atom 1: found \[.*nan"):
+        check(multipoles=faulty)
+    with pytest.raises(ElectrostaticsInputError, match="positions of atom 0: found"):
+        check(positions=system.positions * np.inf)
+    flat = system.cell.copy()
+    flat[2] = flat[0] + flat[1]
+    with pytest.raises(ElectrostaticsInputError, match="three independent lattice vectors"):
+        check(cell=flat)
+    with pytest.raises(BoundaryError, match="found pbc TFF, incompatible"):
+        check(pbc=np.array([True, False, False]))
+    with pytest.raises(BoundaryError, match=r"found a slab .* in the xy plane"):
+        check(cell=system.cell[[2, 1, 0]], pbc=np.array([True, True, False]))
+
+
+def test_left_handed_cells_are_right():
+    settings = ElectrostaticsSettings(max_l=1, smearing_width=1.5)
+    system = random_system(0, 3)
+    energies = []
+    for cell in (system.cell, -system.cell, system.cell[[1, 0, 2]]):
+        graph, multipoles = batch([system.replace(cell=cell)], settings.kspace_cutoff)
+        energy = jax.jit(functools.partial(batch_coulomb_energy, settings=settings))
+        energies.append(float(energy(graph, multipoles)[0]))
+    np.testing.assert_allclose(energies, energies[0], rtol=1e-12)
 
 
 def test_auto_boundary_is_resolved_from_all_structures():

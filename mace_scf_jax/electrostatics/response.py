@@ -1,0 +1,200 @@
+"""Field features as a linear operator on the multipoles, v = T p, prepared once per geometry.
+
+Small graphs get T as a dense matrix per graph, larger ones apply the sums over pairs or wavevectors
+each time. Both are differentiable in positions and cell, and give the exact adjoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mace_scf_jax.electrostatics import open_boundary, reciprocal
+from mace_scf_jax.electrostatics.features import (
+    feature_settings,
+    features_from_projections,
+    system_field_features,
+)
+from mace_scf_jax.electrostatics.projections import correction_projections
+from mace_scf_jax.electrostatics.reciprocal import ReciprocalGeometry
+from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
+from mace_scf_jax.electrostatics.system import System, prepare_batch
+from mace_scf_jax.graph import Graph
+
+DENSE_SLOTS = 64
+"""Most atoms per graph for which the dense matrix is chosen: above, building it costs more than
+the applications of a usual self-consistent calculation save."""
+
+DENSE_ENTRIES = 2**25
+"""Most entries of all dense matrices of a batch."""
+
+
+def system_response_matrix(system: System) -> Float[Array, "atoms_features atoms_components"]:
+    """Field features of every multipole of every atom.
+
+    Args:
+        system: prepared geometry; its settings have `features`, and phases are in memory.
+
+    Returns:
+        T with rows (atom, feature) and columns (atom, component): v = T p. Rows and columns of
+        padding atoms are zero.
+
+    Raises:
+        ElectrostaticsSettingsError: the settings have no features.
+    """
+    settings = system.settings
+    features = feature_settings(settings)
+    widths, max_l = features.widths, features.max_l
+    density = {"width": settings.smearing_width, "max_l": settings.max_l}
+    if system.periodic is None:
+        sums = jnp.stack(
+            [
+                open_boundary.interaction_matrix(
+                    system.positions, **density, receiver_width=width, receiver_max_l=max_l
+                )
+                for width in widths
+            ],
+            axis=1,
+        )
+    else:
+        sums = reciprocal.interaction_matrix(
+            system.periodic.geometry, **density, receiver_widths=widths, receiver_max_l=max_l
+        )
+    num_atoms, num_components = sums.shape[-2:]
+    num_columns = num_atoms * num_components
+    units = jnp.eye(num_columns, dtype=sums.dtype).reshape(-1, num_atoms, num_components)
+
+    def column(unit, projections):
+        unit = system.masked(unit)
+        projections = projections + correction_projections(
+            system, unit, system.positions, num_widths=len(widths), max_l=max_l
+        )
+        return features_from_projections(system, unit, projections).reshape(-1)
+
+    columns_of_sums = jnp.moveaxis(sums.reshape(*sums.shape[:3], num_columns), -1, 0)
+    matrix = jax.vmap(column, out_axes=1)(units, columns_of_sums)
+    source_mask = jnp.repeat(system.atom_mask, num_components, total_repeat_length=num_columns)
+    return jnp.where(source_mask, matrix, 0.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Response:
+    """The operator T of a batch of graphs; made by `prepare_response`."""
+
+    graph: Graph
+    system: System
+    """Prepared geometries, with a leading axis of graphs."""
+    matrices: Float[Array, "graphs slots_features slots_components"] | None
+    """T of each graph; None if it is applied without being formed."""
+
+    def apply(self, multipoles: Float[Array, "atoms components"]) -> Float[Array, "atoms features"]:
+        """Field features T p of multipoles p.
+
+        Args:
+            multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
+
+        Returns:
+            What `batch_field_features` gives; 0 for padding atoms.
+
+        Raises:
+            ValueError: the multipoles do not have (max_l + 1)² components.
+        """
+        self.system.require_components(multipoles)
+        in_slots = self.graph.to_slots(multipoles)
+        if self.matrices is None:
+            features = jax.vmap(system_field_features)(self.system, in_slots)
+        else:
+            features = _apply_matrices(self.matrices, in_slots)
+        return self.graph.from_slots(features)
+
+    def transpose(
+        self, features: Float[Array, "atoms features"]
+    ) -> Float[Array, "atoms components"]:
+        """The adjoint Tᵀ v: Σ (Tᵀ v) p = Σ v (T p) for all p and v.
+
+        Args:
+            features: cotangent of the features.
+
+        Returns:
+            Cotangent of the multipoles; 0 for padding atoms.
+        """
+        in_slots = self.graph.to_slots(features)
+        if self.matrices is None:
+            multipoles = jax.vmap(_system_transpose)(self.system, in_slots)
+        else:
+            multipoles = _apply_matrices(jnp.swapaxes(self.matrices, -1, -2), in_slots)
+        return self.graph.from_slots(multipoles)
+
+
+def prepare_response(
+    graph: Graph,
+    *,
+    settings: ElectrostaticsSettings,
+    dense: bool | None = None,
+    prepared: System | None = None,
+) -> Response:
+    """Prepare the response of field features to multipoles for every graph of a batch.
+
+    Args:
+        graph: the batch.
+        settings: density, boundary condition and features.
+        dense: whether to form the matrix of each graph; None chooses by the padded sizes.
+        prepared: what `prepare_batch` gave for this graph and settings, to be reused.
+
+    Returns:
+        The operator, to be applied any number of times.
+
+    Raises:
+        ElectrostaticsSettingsError: the settings have no features.
+        ValueError: dense matrices are asked for a geometry without phases in memory.
+    """
+    if prepared is None:
+        prepared = prepare_batch(graph, settings=settings)
+    possible = _has_pair_sums(prepared)
+    if dense is None:
+        dense = possible and _dense_pays(graph, settings)
+    if dense and not possible:
+        raise ValueError(
+            "response: found a geometry whose sums are made in chunks or on a mesh, expected one "
+            "with all phases in memory for dense matrices; leave `dense` out"
+        )
+    matrices = jax.vmap(system_response_matrix)(prepared) if dense else None
+    return Response(graph, prepared, matrices)
+
+
+def _has_pair_sums(prepared: System) -> bool:
+    """Whether the interaction of each pair of atoms can be had from what is prepared."""
+    if prepared.periodic is None:
+        return True
+    geometry = prepared.periodic.geometry
+    return isinstance(geometry, ReciprocalGeometry) and geometry.phases is not None
+
+
+def _dense_pays(graph: Graph, settings: ElectrostaticsSettings) -> bool:
+    num_graphs, num_slots = graph.slots.shape
+    per_pair = feature_settings(settings).num_features * settings.num_multipoles
+    entries = num_graphs * num_slots**2 * per_pair
+    return num_slots <= DENSE_SLOTS and entries <= DENSE_ENTRIES
+
+
+def _apply_matrices(
+    matrices: Float[Array, "graphs rows columns"], values: Float[Array, "graphs slots of_values"]
+) -> Float[Array, "graphs slots of_results"]:
+    num_graphs, num_slots, _ = values.shape
+    flat = values.reshape(num_graphs, -1, 1)
+    product = jnp.matmul(matrices, flat, precision=jax.lax.Precision.HIGHEST)
+    return product.reshape(num_graphs, num_slots, -1)
+
+
+def _system_transpose(
+    system: System, features: Float[Array, "atoms features"]
+) -> Float[Array, "atoms components"]:
+    shape = (features.shape[0], system.settings.num_multipoles)
+    zero = jnp.zeros(shape, dtype=features.dtype)
+    transpose = jax.linear_transpose(lambda p: system_field_features(system, p), zero)
+    (multipoles,) = transpose(features)
+    return multipoles
