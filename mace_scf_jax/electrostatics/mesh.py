@@ -17,6 +17,7 @@ Darden, J. Chem. Phys. 120, 73 (2004).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -239,12 +240,11 @@ def project_potential(
     mesh = geometry.mesh
     real, imaginary = structure
     to_components = derivative_matrix(geometry.steps_per_length, max_l).T
-    projections = []
-    for width in widths:
-        factor = geometry.kernel * jnp.exp((-0.5 * width**2) * geometry.squared)
-        damped = jax.lax.complex(factor * real, factor * imaginary)
-        # irfftn divides by the number of points, which the sum over modes does not have
-        potential = jnp.fft.irfftn(damped, s=mesh.shape) * float(mesh.num_points)
-        values = interpolate(geometry.points, potential, order=mesh.order, max_l=max_l)
-        projections.append(jnp.matmul(values, to_components, precision=_HIGHEST))
-    return jnp.stack(projections, axis=1)
+    damping = jnp.stack([jnp.exp((-0.5 * width**2) * geometry.squared) for width in widths])
+    factors = damping * geometry.kernel
+    modes = jax.lax.complex(factors * real, factors * imaginary)
+    # irfftn divides by the number of points, which the sum over modes does not have.
+    potentials = jnp.fft.irfftn(modes, s=mesh.shape, axes=(1, 2, 3)) * float(mesh.num_points)
+    read = functools.partial(interpolate, order=mesh.order, max_l=max_l)
+    values = jax.vmap(read, in_axes=(None, 0), out_axes=1)(geometry.points, potentials)
+    return jnp.matmul(values, to_components, precision=_HIGHEST)

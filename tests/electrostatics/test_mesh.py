@@ -29,10 +29,10 @@ from .tolerances import FIRST_DERIVATIVE, IDENTITY, SECOND_DERIVATIVE, assert_cl
 
 SIZES = Sizes(atoms=15, graphs=4, slots=6, kvectors=0)
 MESH = ElectrostaticsSettings(
-    max_l=2,
+    max_l=1,
     smearing_width=1.0,
     boundary="mixed_periodic",
-    features=FieldFeatureSettings(max_l=2, widths=(1.0, 1.6)),
+    features=FieldFeatureSettings(max_l=1, widths=(1.0, 1.6)),
     method="mesh",
     mesh=Mesh((15, 16, 18), order=8),
 )
@@ -83,9 +83,7 @@ def everything(graph, multipoles, *, settings):
     return {**found, "forces": forces, "virials": virials, "at points": at_points}
 
 
-@pytest.mark.parametrize(
-    ("max_l", "accuracy"), [(0, 1e-7), (1, 1e-5), (1, 1e-10), (3, 1e-4), (3, 1e-8)]
-)
+@pytest.mark.parametrize(("max_l", "accuracy"), [(0, 1e-7), (1, 1e-5), (1, 1e-10), (3, 1e-6)])
 def test_the_mesh_agrees_with_the_direct_sum_within_the_accuracy_asked_for(max_l, accuracy):
     """The direct sum goes so far in k that it is exact in comparison."""
     direct = dataclasses.replace(
@@ -216,7 +214,7 @@ def test_translations_change_outputs_within_accuracy_and_lattice_vectors_not_at_
     settings = dataclasses.replace(MESH, mesh=None, mesh_accuracy=accuracy, boundary="pbc")
     settings = resolve_method(settings, system.cell, num_atoms=4)
     expected = observables(*batch([system], None, SIZES), settings=settings)
-    shifted = system.replace(positions=system.positions + [0.123, -0.456, 0.789])
+    shifted = system.replace(positions=system.positions + np.array([0.123, -0.456, 0.789]))
     for name, value in observables(*batch([shifted], None, SIZES), settings=settings).items():
         assert_close(value, expected[name], accuracy)
     images = np.array([[1, 0, 0], [0, -2, 0], [3, 1, -1], [0, 0, 0]]) @ system.cell
@@ -247,4 +245,4 @@ def test_the_response_has_the_exact_adjoint():
 def test_method_and_mesh_have_to_be_chosen_on_the_host(settings):
     unresolved = dataclasses.replace(MESH, mesh=None, **settings)
     with pytest.raises(MeshError, match="resolve_method"):
-        prepare_batch(batch(three_systems(2), None)[0], settings=unresolved)
+        prepare_batch(batch(three_systems(MESH.max_l), None)[0], settings=unresolved)
