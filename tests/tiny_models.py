@@ -16,7 +16,14 @@ from mace_scf_jax.backbone import BackboneSettings
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
-from mace_scf_jax.models import CHARGED_FAMILIES, ModelSettings
+from mace_scf_jax.models import (
+    CHARGED_FAMILIES,
+    CHARGES_ONLY_FAMILIES,
+    FORMAL_CHARGE_FAMILIES,
+    SPLIT_CHARGE_FAMILIES,
+    ModelSettings,
+    SplitChargeSettings,
+)
 
 ELEMENTS = (1, 8)
 
@@ -45,11 +52,19 @@ def tiny_settings(family: str = "LocalCharges", **backbone) -> ModelSettings:
             **({"scalar_last_layer": not charged, "pair_repulsion": not charged} | backbone)
         ),
         atomic_energies=(-13.0, -430.0),
-        electrostatics=ElectrostaticsSettings(max_l=1, smearing_width=1.0, kspace_cutoff_factor=0.9)
+        electrostatics=ElectrostaticsSettings(
+            max_l=0 if family in CHARGES_ONLY_FAMILIES else 1,
+            smearing_width=1.0,
+            kspace_cutoff_factor=0.9,
+        )
         if charged
         else None,
         scale=0.8 if family == "ScaleShiftMACE" else 1.0,
         shift=0.1 if family == "ScaleShiftMACE" else 0.0,
+        formal_charges=(0.9, -1.9) if family in FORMAL_CHARGE_FAMILIES else None,
+        split_charges=SplitChargeSettings(polarizability=True)
+        if family in SPLIT_CHARGE_FAMILIES
+        else None,
     )
 
 

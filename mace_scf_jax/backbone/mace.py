@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -27,6 +28,16 @@ from mace_scf_jax.graph import Graph
 SCALAR = {0: 1}
 
 
+class EdgeFeatures(NamedTuple):
+    """Geometry of the edges as the layers see it."""
+
+    vectors: Float[Array, "edges 3"]
+    """From sender to receiver, in Å; (0, 0, 1) for padding edges."""
+    harmonics: Float[Array, "edges components"]
+    radial_basis: Float[Array, "edges basis"]
+    """With its envelope; zero for padding edges."""
+
+
 class BackboneOutput(NamedTuple):
     """What the backbone computes for every atom of a batch."""
 
@@ -36,6 +47,7 @@ class BackboneOutput(NamedTuple):
     """Energy readout of each layer in eV (before any scaling)."""
     pair_energy: Float[Array, "atoms"]
     """Nuclear repulsion in eV; zero unless asked for."""
+    edges: EdgeFeatures
 
 
 class ProductBasis(nn.Module):
@@ -71,18 +83,23 @@ class MACEBackbone(nn.Module):
 
     Attributes:
         settings: sizes and choices.
-        linear_final_readout: make the last energy readout linear.
 
     Source:
         Batatia et al., MACE, NeurIPS 2022.
     """
 
     settings: BackboneSettings
-    linear_final_readout: bool = False
 
     @nn.compact
-    def __call__(self, graph: Graph) -> BackboneOutput:
-        """Features and energies of every atom of the batch."""
+    def __call__(
+        self, graph: Graph, *, mix_embedding: Callable[[Features], Features] | None = None
+    ) -> BackboneOutput:
+        """Features and energies of every atom of the batch.
+
+        Args:
+            graph: the batch.
+            mix_embedding: what to make of the element embedding before the first layer.
+        """
         settings = self.settings
         num_elements = len(settings.elements)
         senders, receivers = graph.senders, graph.receivers
@@ -107,6 +124,8 @@ class MACEBackbone(nn.Module):
         features: Features = {
             0: ElementEmbedding(settings.channels, num_elements, name="embedding")(graph.species)
         }
+        if mix_embedding is not None:
+            features = mix_embedding(features)
         layers, energies = [], []
         for layer in range(settings.num_interactions):
             first = layer == 0
@@ -140,6 +159,7 @@ class MACEBackbone(nn.Module):
             layers=tuple(layers),
             layer_energies=jnp.stack(energies),
             pair_energy=self._pair_energy(graph, lengths, edge_mask),
+            edges=EdgeFeatures(vectors, harmonics, radial_basis),
         )
 
     def _readout(self, layer: int) -> nn.Module:
@@ -147,7 +167,7 @@ class MACEBackbone(nn.Module):
         settings = self.settings
         is_last_of_several = layer == settings.num_interactions - 1 and layer > 0
         name = f"readout_{layer}"
-        if is_last_of_several and not self.linear_final_readout:
+        if is_last_of_several and not settings.use_linear_final_readout:
             hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
             return NonlinearReadout(SCALAR, hidden, settings.gate, name=name)
         return LinearReadout(SCALAR, name=name)

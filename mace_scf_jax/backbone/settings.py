@@ -45,6 +45,8 @@ class BackboneSettings:
     pair_repulsion: bool = False
     scalar_last_layer: bool = False
     """Keep only scalars in the last layer (plain MACE)."""
+    use_linear_final_readout: bool = False
+    """Make the last energy readout linear, like those of the other layers."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))

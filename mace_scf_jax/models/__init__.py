@@ -1,7 +1,28 @@
 """Model families: backbone and electrostatics put together, and their observables."""
 
+from mace_scf_jax.models.inputs import check_inputs, required_inputs
 from mace_scf_jax.models.observables import evaluate
-from mace_scf_jax.models.registry import CHARGED_FAMILIES, FAMILIES, build
+from mace_scf_jax.models.registry import (
+    CHARGED_FAMILIES,
+    CHARGES_ONLY_FAMILIES,
+    FAMILIES,
+    FORMAL_CHARGE_FAMILIES,
+    SPLIT_CHARGE_FAMILIES,
+    build,
+)
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
 
-__all__ = ["CHARGED_FAMILIES", "FAMILIES", "ModelSettings", "build", "evaluate"]
+__all__ = [
+    "CHARGED_FAMILIES",
+    "CHARGES_ONLY_FAMILIES",
+    "FAMILIES",
+    "FORMAL_CHARGE_FAMILIES",
+    "SPLIT_CHARGE_FAMILIES",
+    "ModelSettings",
+    "SplitChargeSettings",
+    "build",
+    "check_inputs",
+    "evaluate",
+    "required_inputs",
+]

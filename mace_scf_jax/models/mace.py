@@ -25,8 +25,6 @@ class MACE(nn.Module):
 
     settings: ModelSettings
 
-    OUTPUTS = ("energy", "node_energy", "contributions")
-
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies of a batch in eV: energy, node_energy, contributions."""
@@ -44,8 +42,6 @@ class ScaleShiftMACE(nn.Module):
     """
 
     settings: ModelSettings
-
-    OUTPUTS = ("energy", "node_energy", "contributions")
 
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:

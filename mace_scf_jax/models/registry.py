@@ -5,18 +5,31 @@ from __future__ import annotations
 import flax.linen as nn
 
 from mace_scf_jax.hints import unknown_name
+from mace_scf_jax.models.fixed_charges import FixedChargeBaselinedMACE
 from mace_scf_jax.models.local_charges import LocalCharges
 from mace_scf_jax.models.mace import MACE, ScaleShiftMACE
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.models.split_charges import LocalSplitCharges
 
 FAMILIES: dict[str, type[nn.Module]] = {
     "MACE": MACE,
     "ScaleShiftMACE": ScaleShiftMACE,
     "LocalCharges": LocalCharges,
+    "LocalSplitCharges": LocalSplitCharges,
+    "FixedChargeBaselinedMACE": FixedChargeBaselinedMACE,
 }
 
-CHARGED_FAMILIES = ("LocalCharges",)
+CHARGED_FAMILIES = ("LocalCharges", "LocalSplitCharges", "FixedChargeBaselinedMACE")
 """Families that need electrostatic settings."""
+
+FORMAL_CHARGE_FAMILIES = ("LocalSplitCharges", "FixedChargeBaselinedMACE")
+"""Families that take formal charges, by element or from the data."""
+
+SPLIT_CHARGE_FAMILIES = ("LocalSplitCharges",)
+"""Families that need split-charge settings."""
+
+CHARGES_ONLY_FAMILIES = ("FixedChargeBaselinedMACE",)
+"""Families whose multipoles are charges."""
 
 
 def build(settings: ModelSettings) -> nn.Module:
@@ -26,12 +39,27 @@ def build(settings: ModelSettings) -> nn.Module:
         settings: what defines the model.
 
     Raises:
-        ValueError: an unknown family, or electrostatic settings missing or superfluous.
+        ValueError: an unknown family, or settings that are missing or do not belong to it.
     """
     if settings.family not in FAMILIES:
         raise ValueError(unknown_name("model", settings.family, FAMILIES))
-    needs_charges = settings.family in CHARGED_FAMILIES
-    if needs_charges != (settings.electrostatics is not None):
-        problem = "needs electrostatic settings" if needs_charges else "has no electrostatics"
-        raise ValueError(f"model {settings.family} {problem}")
+    _check_belongs(settings, CHARGED_FAMILIES, settings.electrostatics, "electrostatic")
+    _check_belongs(settings, SPLIT_CHARGE_FAMILIES, settings.split_charges, "split-charge")
+    if settings.formal_charges is not None and settings.family not in FORMAL_CHARGE_FAMILIES:
+        raise ValueError(f"model {settings.family} has no formal charges")
+    if settings.family in CHARGES_ONLY_FAMILIES and settings.electrostatics.max_l != 0:
+        raise ValueError(
+            f"model {settings.family}: expected charges only (max_l 0), "
+            f"found max_l {settings.electrostatics.max_l}"
+        )
     return FAMILIES[settings.family](settings)
+
+
+def _check_belongs(
+    settings: ModelSettings, families: tuple[str, ...], part: object | None, name: str
+) -> None:
+    """Refuse settings that a family needs and lacks, or has and does not need."""
+    if settings.family in families and part is None:
+        raise ValueError(f"model {settings.family} needs {name} settings")
+    if settings.family not in families and part is not None:
+        raise ValueError(f"model {settings.family} has no {name} settings")

@@ -11,6 +11,8 @@ from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
     FieldFeatureSettings,
 )
+from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
+from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +20,8 @@ class ModelSettings:
     """A model family with its sizes, choices and constants.
 
     Raises:
-        ValueError: the number of atomic energies differs from the number of elements.
+        ValueError: the number of atomic energies or formal charges differs from the number of
+            elements, or a formal charge is outside the range in which it is expanded.
     """
 
     family: str
@@ -32,6 +35,13 @@ class ModelSettings:
     """Factor on the interaction energy (ScaleShiftMACE)."""
     shift: float = 0.0
     """Energy per atom in eV added to the scaled interaction energy (ScaleShiftMACE)."""
+    formal_charges: tuple[float, ...] | None = None
+    """Formal charge of each element in e, for families with formal charges; None: every structure
+    has its own, per atom."""
+    split_charges: SplitChargeSettings | None = None
+    """None for families without charge transfer."""
+    charge_equilibration: ChargeEquilibrationSettings | None = None
+    """None for families whose charges minimise no energy."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atomic_energies", tuple(float(e) for e in self.atomic_energies))
@@ -40,6 +50,25 @@ class ModelSettings:
                 f"atomic_energies: expected one energy for each of the elements "
                 f"{self.backbone.elements}, found {len(self.atomic_energies)}"
             )
+        if self.formal_charges is not None:
+            object.__setattr__(self, "formal_charges", tuple(float(q) for q in self.formal_charges))
+            self._check_formal_charges(self.formal_charges)
+
+    def _check_formal_charges(self, charges: tuple[float, ...]) -> None:
+        if len(charges) != len(self.elements):
+            raise ValueError(
+                f"formal_charges: expected one charge for each of the elements "
+                f"{self.elements}, found {len(charges)}"
+            )
+        if self.split_charges is None:
+            return
+        low, high = self.split_charges.charge_range
+        for element, charge in zip(self.elements, charges, strict=True):
+            if not low <= charge <= high:
+                raise ValueError(
+                    f"formal_charges: found {charge:g} e for element {element}, expected a charge "
+                    f"in the range of oxidation states, {low:g} to {high:g} e"
+                )
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -72,6 +101,12 @@ class ModelSettings:
                 if electrostatics.get("features") is not None:
                     electrostatics["features"] = FieldFeatureSettings(**electrostatics["features"])
                 values["electrostatics"] = ElectrostaticsSettings(**electrostatics)
+            if values.get("split_charges") is not None:
+                values["split_charges"] = SplitChargeSettings(**values["split_charges"])
+            if values.get("charge_equilibration") is not None:
+                values["charge_equilibration"] = ChargeEquilibrationSettings(
+                    **values["charge_equilibration"]
+                )
             return cls(**values)
         except (TypeError, KeyError) as error:
             raise ValueError(f"model settings: {error}") from error

@@ -14,6 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
+from mace_scf_jax.models import required_inputs
 from mace_scf_jax.simulate.model import Model, load_model, split_outputs
 
 INPUT_KEYS = ("total_charge", "external_field", "fermi_level")
@@ -57,9 +58,9 @@ class MACESCFCalculator(Calculator):
         self._inputs: dict[str, np.ndarray] = {}
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation, inputs in ``atoms.info`` included."""
+        """What changed since the last calculation, inputs in ``info`` and ``arrays`` included."""
         changes = super().check_state(atoms, tol=tol)
-        inputs = _inputs(atoms)
+        inputs = self._read_inputs(atoms)
         same = inputs.keys() == self._inputs.keys() and all(
             np.array_equal(inputs[key], self._inputs[key]) for key in inputs
         )
@@ -101,8 +102,12 @@ class MACESCFCalculator(Calculator):
             self.results["multipoles"] = prediction["multipoles"]
             self.results["charges"] = prediction["multipoles"][:, 0]
             self.results["dipole"] = prediction["dipole"]
-        self._inputs = _inputs(self.atoms)
+        self._inputs = self._read_inputs(self.atoms)
 
-
-def _inputs(atoms: ase.Atoms) -> dict[str, np.ndarray]:
-    return {key: np.array(atoms.info[key]) for key in INPUT_KEYS if key in atoms.info}
+    def _read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
+        """What the model reads besides elements, positions and cell."""
+        arrays = required_inputs(self.model.settings)
+        return {
+            **{key: np.array(atoms.info[key]) for key in INPUT_KEYS if key in atoms.info},
+            **{key: np.array(atoms.arrays[key]) for key in arrays if key in atoms.arrays},
+        }

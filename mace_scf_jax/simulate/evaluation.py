@@ -20,7 +20,14 @@ from mace_scf_jax.training.metrics import ErrorAccumulator
 ALL = "all"
 """Name of the errors over all structures of a file."""
 
-_INFO_OUTPUTS = ("energy", "dipole", "stress", "total_charge", "electrostatic_energy")
+_INFO_OUTPUTS = (
+    "energy",
+    "dipole",
+    "stress",
+    "total_charge",
+    "electrostatic_energy",
+    "polarizability",
+)
 _ARRAY_OUTPUTS = {"forces": "forces", "multipoles": "density_coefficients"}
 """Per-atom outputs and their names in files."""
 

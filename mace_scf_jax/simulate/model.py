@@ -20,12 +20,13 @@ from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import BoundaryError, check_pbc
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.io.model_file import load_model_file, save_model
-from mace_scf_jax.models import ModelSettings, build, evaluate
+from mace_scf_jax.models import ModelSettings, build, check_inputs, evaluate
 
 Prediction = dict[str, Any]
 """Outputs for one structure by name: energy (eV), forces [atoms, 3] (eV/Å), stress [3, 3] (eV/Å³),
 virials [3, 3] (eV), multipoles [atoms, (L+1)²] (e Å^l; order Q, d_y, d_z, d_x), dipole [3] (e Å;
 x, y, z), total_charge (e), node_energy [atoms], contributions [terms], electrostatic_energy (eV).
+Models with a polarizability readout have polarizability [3, 3] (e Å²/V).
 Models without charges have no multipoles, dipole, total_charge and electrostatic_energy."""
 
 PER_ATOM_OUTPUTS = frozenset({"forces", "multipoles", "node_energy"})
@@ -64,8 +65,8 @@ class Model:
             configuration: the structure.
 
         Raises:
-            DataError: it has an element that the model lacks, coinciding atoms, or no volume
-                along a periodic direction.
+            DataError: it has an element that the model lacks, lacks an input that the model needs,
+                or has coinciding atoms or no volume along a periodic direction.
             BoundaryError: its periodicity is not one that the model's electrostatics treats.
         """
         if self.settings.electrostatics is not None:
@@ -73,6 +74,7 @@ class Model:
                 check_pbc(configuration.pbc, self.settings.electrostatics.boundary)
             except BoundaryError as error:
                 raise BoundaryError(f"{configuration.location}: {error}") from None
+        check_inputs(self.settings, configuration)
         return prepare(
             configuration,
             elements=self.settings.elements,

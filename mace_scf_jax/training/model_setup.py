@@ -7,17 +7,34 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ase.data import chemical_symbols
 
 from mace_scf_jax.backbone import BackboneSettings
 from mace_scf_jax.electrostatics import BoundaryMode, ElectrostaticsSettings
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import CHARGED_FAMILIES, ModelSettings, evaluate
+from mace_scf_jax.models import (
+    CHARGED_FAMILIES,
+    CHARGES_ONLY_FAMILIES,
+    FORMAL_CHARGE_FAMILIES,
+    SPLIT_CHARGE_FAMILIES,
+    ModelSettings,
+    SplitChargeSettings,
+    evaluate,
+)
+from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.steps import Predict
 
 RUN_ONCE = {"xla_backend_optimization_level": 0}
 """Compiler options of a function that takes longer to compile than to run: half the time."""
+
+
+def multipoles_max_l(options: TrainOptions) -> int:
+    """Highest degree of the multipoles that the model has and the labels are read with."""
+    if options.model in CHARGES_ONLY_FAMILIES:
+        return 0
+    return options.atomic_multipoles_max_l
 
 
 def electrostatics_settings(
@@ -35,7 +52,7 @@ def electrostatics_settings(
     if boundary is BoundaryMode.AUTO:
         boundary = BoundaryMode.MIXED_PERIODIC if any_periodic else BoundaryMode.REALSPACE
     return ElectrostaticsSettings(
-        max_l=options.atomic_multipoles_max_l,
+        max_l=multipoles_max_l(options),
         smearing_width=options.atomic_multipoles_smearing_width,
         kspace_cutoff_factor=options.kspace_cutoff_factor,
         boundary=boundary,
@@ -65,6 +82,7 @@ def model_settings(
         shift: energy per atom in eV added to it (ScaleShiftMACE).
 
     Raises:
+        ConfigurationError: formal charges are missing for an element, or given for others.
         ValueError: a size or choice does not exist.
     """
     return ModelSettings(
@@ -88,11 +106,44 @@ def model_settings(
             avg_num_neighbors=avg_num_neighbors,
             pair_repulsion=options.pair_repulsion,
             scalar_last_layer=options.model not in CHARGED_FAMILIES,
+            use_linear_final_readout=options.use_linear_final_readout,
         ),
         atomic_energies=atomic_energies,
         electrostatics=electrostatics,
         scale=scale,
         shift=shift,
+        formal_charges=_formal_charges(options, elements),
+        split_charges=_split_charges(options),
+    )
+
+
+def _formal_charges(options: TrainOptions, elements: tuple[int, ...]) -> tuple[float, ...] | None:
+    """Formal charge of each element; None if there is none or every structure has its own."""
+    if options.model not in FORMAL_CHARGE_FAMILIES or options.formal_charges_from_data:
+        return None
+    given = options.atomic_formal_charges
+    problems = []
+    for problem, wrong in (
+        ("no charge for", set(elements) - given.keys()),
+        ("charges for elements that the training set does not have:", given.keys() - elements),
+    ):
+        if wrong:
+            symbols = ", ".join(chemical_symbols[element] for element in sorted(wrong))
+            problems.append(f"option 'atomic_formal_charges': found {problem} {symbols}")
+    if problems:
+        raise ConfigurationError(*problems)
+    return tuple(given[element] for element in elements)
+
+
+def _split_charges(options: TrainOptions) -> SplitChargeSettings | None:
+    if options.model not in SPLIT_CHARGE_FAMILIES:
+        return None
+    return SplitChargeSettings(
+        transfer_block=options.static_bond_transfer_block,
+        transfer_range=options.oxidation_state_range,
+        oxidation_state_mixer=options.oxidation_state_mixer,
+        oxidation_state_range=options.oxidation_state_range,
+        polarizability=options.compute_polarizability,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mace_scf_jax.training.option_values import (
+    ChargesOfElements,
     EnergiesOfIsolatedAtoms,
     FilePath,
     Literally,
@@ -145,8 +146,14 @@ class BackboneOptions(OptionGroup):
     """Backbone (MACE)"""
 
     model: Annotated[
-        Literal["MACE", "ScaleShiftMACE", "LocalCharges"],
-        not_yet("LocalSplitCharges", "FixedChargeBaselinedMACE", "FixedPoint", "MACEQEq"),
+        Literal[
+            "MACE",
+            "ScaleShiftMACE",
+            "LocalCharges",
+            "LocalSplitCharges",
+            "FixedChargeBaselinedMACE",
+        ],
+        not_yet("FixedPoint", "MACEQEq"),
     ] = Field(default="MACE", description="model family")
     r_max: PositiveNumber = Field(default=5.0, description="cutoff radius of the edges, in Å")
     radial_type: Literal["bessel", "gaussian", "chebyshev"] = Field(
@@ -193,6 +200,9 @@ class BackboneOptions(OptionGroup):
     gate: Annotated[Literal["silu", "tanh", "abs"] | None, NoneInText] = Field(
         default="silu", description="activation of the last readout"
     )
+    use_linear_final_readout: bool = Field(
+        default=False, description="make the last energy readout linear too"
+    )
     scaling: Literal["rms_forces_scaling", "std_scaling", "no_scaling"] = Field(
         default="rms_forces_scaling",
         description="scale of the interaction energy (ScaleShiftMACE only)",
@@ -228,6 +238,38 @@ class ElectrostaticsOptions(OptionGroup):
     )
     include_electrostatic_self_interaction: bool = Field(
         default=True, description="include the energy of each atom's density with itself"
+    )
+
+
+class FormalChargeOptions(OptionGroup):
+    """Formal charges and charge transfer (LocalSplitCharges, FixedChargeBaselinedMACE)"""
+
+    atomic_formal_charges: ChargesOfElements = Field(
+        default={}, description="formal charge of each element in e: {H: 1, O: -2}"
+    )
+    formal_charges_from_data: bool = Field(
+        default=False, description="take the formal charge of each atom from the property charges"
+    )
+    static_bond_transfer_block: Literal[
+        "OxidationDependentSymmetricPredictionSourceBlock", "NoFieldSymmetricPredictionSourceBlock"
+    ] = Field(
+        default="OxidationDependentSymmetricPredictionSourceBlock",
+        description="charge transfer between neighbours, with or without knowledge of the formal "
+        "charges (LocalSplitCharges)",
+    )
+    oxidation_state_mixer: Literal[
+        "SumOxidationStateMixer", "ProductOxidationStateMixer", "NoOxidationStateMixer"
+    ] = Field(
+        default="SumOxidationStateMixer",
+        description="how formal charges enter the initial features (LocalSplitCharges)",
+    )
+    oxidation_state_range: Annotated[tuple[Number, Number], Literally] = Field(
+        default=(-6.0, 6.0),
+        description="lowest and highest formal charge in e that mixer and transfer block can tell "
+        "apart",
+    )
+    compute_polarizability: bool = Field(
+        default=True, description="predict polarizabilities (LocalSplitCharges)"
     )
 
 

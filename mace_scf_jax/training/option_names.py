@@ -35,10 +35,6 @@ NO_EFFECT = NO_EFFECT_FLAGS | _words("""
 """Names that are accepted with a warning: the reference parses and ignores them, or they steer
 machinery (data loader processes, downloads) that does not exist here."""
 
-_LOCAL_SPLIT_CHARGES = _words("""
-    atomic_formal_charges compute_polarizability formal_charges_from_data oxidation_state_mixer
-    oxidation_state_range static_bond_transfer_block use_linear_final_readout
-""")
 _FIXED_POINT = _words("""
     atom_density_scaling fermi_level_offset field_block_weight_decay field_feature_max_l
     field_feature_norms field_feature_widths field_norm_factor field_readout_config
@@ -56,8 +52,7 @@ _WEIGHTS_AND_BIASES = _words("""
 """)
 
 NOT_AVAILABLE: dict[str, str] = (
-    dict.fromkeys(_LOCAL_SPLIT_CHARGES, "split-charge and fixed-charge models")
-    | dict.fromkeys(_FIXED_POINT, "the model FixedPoint")
+    dict.fromkeys(_FIXED_POINT, "the model FixedPoint")
     | dict.fromkeys(_CHARGE_EQUILIBRATION, "the model MACEQEq")
     | dict.fromkeys(_WEIGHTS_AND_BIASES, "logging to Weights & Biases")
     | dict.fromkeys(("distributed", "launcher", "log_all_ranks"), "training on several devices")

@@ -50,16 +50,27 @@ def _energies_of_isolated_atoms(value: Any) -> Any:
         return value
     if not isinstance(value, dict) or not value:
         raise ValueError(f"expected average, a .json file or {{element: energy}}, found {value!r}")
-    energies = {}
-    for element, energy in value.items():
-        number = atomic_numbers.get(element, element)
+    return _by_atomic_number(value, "energies in eV")
+
+
+def _charges_of_elements(value: Any) -> Any:
+    """Atomic number → charge; symbols are numbers too."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected {{element: charge}}, found {value!r}")
+    return _by_atomic_number(value, "charges in e")
+
+
+def _by_atomic_number(values: dict[Any, Any], what: str) -> dict[int, float]:
+    """Numbers by atomic number from numbers by atomic number or symbol."""
+    numbers: dict[int, float] = {}
+    for element, number in values.items():
         try:
-            energies[int(number)] = float(energy)
+            numbers[int(atomic_numbers.get(element, element))] = float(number)
         except (TypeError, ValueError):
             raise ValueError(
-                f"expected a mapping from elements to energies in eV, found {element!r}: {energy!r}"
+                f"expected a mapping from elements to {what}, found {element!r}: {number!r}"
             ) from None
-    return energies
+    return numbers
 
 
 def not_yet(*values: str) -> BeforeValidator:
@@ -97,3 +108,6 @@ EnergiesOfIsolatedAtoms = Annotated[
     NoneInText,
 ]
 """Energies in eV by atomic number, ``average``, or the name of a .json file."""
+
+ChargesOfElements = Annotated[dict[int, Number], BeforeValidator(_charges_of_elements), Literally]
+"""Charges in e by atomic number."""

@@ -17,12 +17,14 @@ from pydantic import (
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.hints import unknown_name
+from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES
 from mace_scf_jax.training.configuration_error import ConfigurationError, problems_of
 from mace_scf_jax.training.error_tables import ERROR_TABLES
 from mace_scf_jax.training.option_groups import (
     BackboneOptions,
     DataOptions,
     ElectrostaticsOptions,
+    FormalChargeOptions,
     OptimizerOptions,
     OptionGroup,
     RunOptions,
@@ -68,6 +70,7 @@ class ScheduleOptions(OptionGroup):
 class TrainOptions(
     ScheduleOptions,
     OptimizerOptions,
+    FormalChargeOptions,
     ElectrostaticsOptions,
     BackboneOptions,
     DataOptions,
@@ -107,6 +110,13 @@ class TrainOptions(
             problems.append("options 'num_channels' and 'max_L': give both or none")
         elif self.hidden_irreps is None and self.num_channels is None:
             problems.append("option 'hidden_irreps' (or 'num_channels' and 'max_L') is required")
+        if self.model in FORMAL_CHARGE_FAMILIES and (
+            bool(self.atomic_formal_charges) == self.formal_charges_from_data
+        ):
+            problems.append(
+                f"model {self.model}: give either 'atomic_formal_charges', the charge of each "
+                "element, or 'formal_charges_from_data: true'"
+            )
         if self.optimizer == "schedulefree" and self.beta == 0.0:
             problems.append("option 'beta': must be above 0 for the schedulefree optimizer")
         if self.log_on_test_sets and self.test_file is None:
@@ -159,6 +169,7 @@ TOPICS: tuple[type[OptionGroup], ...] = (
     DataOptions,
     BackboneOptions,
     ElectrostaticsOptions,
+    FormalChargeOptions,
     OptimizerOptions,
     ScheduleOptions,
 )

@@ -34,7 +34,12 @@ _RULES: tuple[tuple[str, Callable[[tuple[str, ...]], str]], ...] = (
     (r"backbone/interaction_\d+/", _interaction_group),
     (r"backbone/product_\d+/", lambda layers: "products"),
     (r"backbone/readout_\d+/", lambda layers: "readouts"),
-    (r"multipole_readout_\d+/", lambda layers: "lr_source_maps"),
+    (
+        r"(multipole_readout|bond_transfer|oxidation_state_gate)_\d+/",
+        lambda layers: "lr_source_maps",
+    ),
+    (r"polarizability_readout_\d+/", lambda layers: "polarizability_readouts"),
+    (r"oxidation_state_mixer/", lambda layers: "oxidation_state_mixer"),
 )
 
 PARAMETER_GROUPS = (
@@ -44,6 +49,8 @@ PARAMETER_GROUPS = (
     "products",
     "readouts",
     "lr_source_maps",
+    "polarizability_readouts",
+    "oxidation_state_mixer",
 )
 """Names of the optimiser groups."""
 

@@ -16,7 +16,7 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.statistics import average_number_of_neighbours, scale_and_shift
 from mace_scf_jax.data.structure import Structure, prepare_all
-from mace_scf_jax.models import ModelSettings, build
+from mace_scf_jax.models import ModelSettings, build, check_inputs
 from mace_scf_jax.training.learning_rates import SchedulerSettings
 from mace_scf_jax.training.loop import LoopSettings, TrainingData
 from mace_scf_jax.training.losses import check_terms
@@ -25,6 +25,7 @@ from mace_scf_jax.training.model_setup import (
     electrostatics_settings,
     initial_parameters,
     model_settings,
+    multipoles_max_l,
     number_of_parameters,
     output_names,
 )
@@ -132,6 +133,8 @@ def prepare_run(options: TrainOptions) -> Preparation:
         scale=scale,
         shift=shift,
     )
+    for entry in everything:
+        check_inputs(settings, entry)
     training, evaluation = _loaders(structures, options)
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
@@ -193,7 +196,7 @@ def _data_settings(options: TrainOptions) -> DataSettings:
     return DataSettings(
         train_file=options.train_file,
         keys=options.keys,
-        multipoles_max_l=options.atomic_multipoles_max_l,
+        multipoles_max_l=multipoles_max_l(options),
         valid_file=options.valid_file,
         test_file=options.test_file,
         valid_fraction=options.valid_fraction,

@@ -22,7 +22,7 @@ from mace_scf_jax.backbone.mace import ProductBasis
 from mace_scf_jax.backbone.pair_repulsion import pair_repulsion
 from mace_scf_jax.backbone.radial import RadialNetwork, radial_embedding
 from mace_scf_jax.backbone.readout import NonlinearReadout, PolarizabilityReadout
-from mace_scf_jax.models import torch_weights
+from mace_scf_jax.models import torch_layers
 from mace_scf_jax.verification.reference_file import ReferenceFile
 from mace_scf_jax.verification.report import Deviation, deviation
 
@@ -56,9 +56,7 @@ def _linear(file: ReferenceFile) -> Outputs:
         _multiplicities(file.meta, "irreps_in"),
         _multiplicities(file.meta, "irreps_out"),
     )
-    params = torch_weights.linear(
-        {f"x.{k}": v for k, v in file.state.items()}, "x", inputs, outputs
-    )
+    params = torch_layers.linear({f"x.{k}": v for k, v in file.state.items()}, "x", inputs, outputs)
     module = EquivariantLinear(outputs, bias="bias" in params)
     x = from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in"])
     return [to_e3nn(module.apply({"params": params}, x))]
@@ -68,7 +66,7 @@ def _tensor_product(file: ReferenceFile) -> Outputs:
     left, right, outputs = (
         _multiplicities(file.meta, key) for key in ("irreps_in1", "irreps_in2", "irreps_out")
     )
-    params = torch_weights.fully_connected_tensor_product(file.state, "", left, right, outputs)
+    params = torch_layers.fully_connected_tensor_product(file.state, "", left, right, outputs)
     product = FullyConnectedTensorProduct(outputs).apply(
         {"params": params},
         from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in1"]),
@@ -78,7 +76,7 @@ def _tensor_product(file: ReferenceFile) -> Outputs:
 
 
 def _radial_network(file: ReferenceFile) -> Outputs:
-    params = torch_weights.radial_network(file.state, "")
+    params = torch_layers.radial_network(file.state, "")
     network = RadialNetwork(tuple(file.meta["widths"][1:]))
     return [network.apply({"params": params}, jnp.asarray(file.inputs["x"]))]
 
@@ -130,7 +128,7 @@ def _interaction(file: ReferenceFile) -> Outputs:
         )
     order, senders, receivers = _edges(file)
     num_elements = file.inputs["node_attrs"].shape[1]
-    params = torch_weights.interaction(
+    params = torch_layers.interaction(
         file.state,
         "",
         kind=meta["cls"],
@@ -165,7 +163,7 @@ def _interaction(file: ReferenceFile) -> Outputs:
 def _product(file: ReferenceFile) -> Outputs:
     meta = file.meta
     targets = _multiplicities(meta, "target_irreps")
-    params = torch_weights.product_basis(
+    params = torch_layers.product_basis(
         file.state, "", targets[0], max(targets), meta["correlation"]
     )
     module = ProductBasis(max(targets), meta["correlation"], file.inputs["node_attrs"].shape[1])
@@ -183,7 +181,7 @@ def _nonlinear_readout(file: ReferenceFile) -> Outputs:
     inputs, hidden = _multiplicities(meta, "irreps_in"), _multiplicities(meta, "MLP_irreps")
     outputs = _multiplicities(meta, "irreps_out") if "irreps_out" in meta else {0: 1}
     names = ("linear_1", "linear_mid") if "linear_mid.weight" in file.state else ("linear_1",)
-    params = torch_weights.nonlinear_readout(
+    params = torch_layers.nonlinear_readout(
         file.state, "", inputs, hidden, outputs, hidden_names=names
     )
     module = NonlinearReadout(outputs, hidden, num_hidden=len(names))
@@ -193,7 +191,7 @@ def _nonlinear_readout(file: ReferenceFile) -> Outputs:
 
 def _polarizability_readout(file: ReferenceFile) -> Outputs:
     inputs = _multiplicities(file.meta, "irreps_in")
-    params = torch_weights.polarizability_readout(file.state, "", inputs)
+    params = torch_layers.polarizability_readout(file.state, "", inputs)
     x = from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in"])
     return [to_e3nn(PolarizabilityReadout().apply({"params": params}, x))]
 

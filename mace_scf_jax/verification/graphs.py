@@ -29,6 +29,7 @@ def graph_from_arrays(
     unit_shifts: np.ndarray = NO_EDGES[1],
     kspace_cutoff: float | None = None,
     info: dict[str, np.ndarray] | None = None,
+    arrays: dict[str, np.ndarray] | None = None,
 ) -> Graph:
     """A padded batch with exactly the given cells and edges.
 
@@ -42,6 +43,7 @@ def graph_from_arrays(
         unit_shifts: [edges, 3] lattice translations.
         kspace_cutoff: radius of the reciprocal sum in 1/Å; None for none.
         info: per-graph inputs by name (total_charge, external_field, ...).
+        arrays: per-atom inputs by name (charges, ...).
     """
     species = np.zeros(len(positions), np.int64) if species is None else species
     senders, receivers = edge_index
@@ -59,6 +61,8 @@ def graph_from_arrays(
             pbc=False if pbc is None else pbc[index],
             info={name: values[index] for name, values in (info or {}).items()},
         )
+        for name, values in (arrays or {}).items():
+            atoms.set_array(name, values[own_atoms])
         structures.append(
             Structure(
                 configuration=dataclasses.replace(from_atoms(atoms), cell=own_cell),

@@ -16,7 +16,17 @@ from mace_scf_jax.electrostatics import (
     batch_coulomb_energy,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import CHARGED_FAMILIES, FAMILIES, ModelSettings, build, evaluate
+from mace_scf_jax.models import (
+    CHARGED_FAMILIES,
+    CHARGES_ONLY_FAMILIES,
+    FAMILIES,
+    SPLIT_CHARGE_FAMILIES,
+    ModelSettings,
+    SplitChargeSettings,
+    build,
+    evaluate,
+    required_inputs,
+)
 from mace_scf_jax.models.torch_weights import import_parameters
 from mace_scf_jax.verification.graphs import graph_from_arrays
 from mace_scf_jax.verification.reference_file import ReferenceFile, ReferenceFileError
@@ -28,6 +38,9 @@ REALSPACE_TOLERANCE = 1e-6
 
 REFERENCE_MOLECULE_EXPONENT = 0.3333
 """What the reference writes for the cube root in the molecule correction of the energy."""
+
+REFERENCE_OXIDATION_STATE_RANGE = (-4.0, 4.0)
+"""Range of formal charges of the reference's transfer block, and of its mixer if none is given."""
 
 _OUTPUT_NAMES = {"density_coefficients": "multipoles"}
 """Our name of a reference output, where it differs."""
@@ -54,7 +67,7 @@ def reference_settings(meta: dict[str, Any]) -> ModelSettings:
     electrostatics = None
     if charged:
         electrostatics = ElectrostaticsSettings(
-            max_l=options["atomic_multipoles_max_l"],
+            max_l=0 if family in CHARGES_ONLY_FAMILIES else options["atomic_multipoles_max_l"],
             smearing_width=options["atomic_multipoles_smearing_width"],
             kspace_cutoff_factor=options["kspace_cutoff_factor"],
             boundary=options["pbc_handling"],
@@ -68,12 +81,25 @@ def reference_settings(meta: dict[str, Any]) -> ModelSettings:
             pair_repulsion=options.get("pair_repulsion", False) and not charged,
             distance_transform=options.get("distance_transform", "None"),
             scalar_last_layer=not charged,
+            use_linear_final_readout=options.get("use_linear_final_readout", False),
             **backbone,
         ),
         atomic_energies=tuple(atomic_energies),
         electrostatics=electrostatics,
         scale=options.get("atomic_inter_scale", 1.0),
         shift=options.get("atomic_inter_shift", 0.0),
+        formal_charges=options.get("atomic_formal_charges"),
+        split_charges=_split_charges(options) if family in SPLIT_CHARGE_FAMILIES else None,
+    )
+
+
+def _split_charges(options: dict[str, Any]) -> SplitChargeSettings:
+    return SplitChargeSettings(
+        transfer_block=options["static_bond_transfer_block"],
+        transfer_range=REFERENCE_OXIDATION_STATE_RANGE,
+        oxidation_state_mixer=options["oxidation_state_mixer"],
+        oxidation_state_range=options.get("oxidation_state_range", REFERENCE_OXIDATION_STATE_RANGE),
+        polarizability=options["compute_polarizability"],
     )
 
 
@@ -90,6 +116,7 @@ def reference_graph(file: ReferenceFile, settings: ModelSettings) -> Graph:
         unit_shifts=inputs["unit_shifts"],
         kspace_cutoff=settings.kspace_cutoff,
         info={name: inputs[name] for name in ("total_charge", "external_field")},
+        arrays={name: inputs[name] for name in required_inputs(settings)},
     )
 
 

@@ -57,7 +57,10 @@ def test_one_atomic_energy_for_each_element():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("LocalCharge", "did you mean 'LocalCharges'"), ("xyz", "known are LocalCharges, MACE")],
+    [
+        ("LocalCharge", "did you mean 'LocalCharges'"),
+        ("xyz", "known are FixedChargeBaselinedMACE, "),
+    ],
 )
 def test_unknown_families_are_refused(name, hint):
     settings = dataclasses.replace(tiny_settings(), family=name)
@@ -73,7 +76,7 @@ def test_electrostatic_settings_go_with_charges(family):
         message = f"model {family} needs electrostatic settings"
     else:
         wrong = dataclasses.replace(settings, electrostatics=tiny_settings().electrostatics)
-        message = f"model {family} has no electrostatics"
+        message = f"model {family} has no electrostatic settings"
     with pytest.raises(ValueError, match=message):
         build(wrong)
 

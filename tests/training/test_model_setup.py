@@ -71,6 +71,7 @@ def test_every_setting_of_the_backbone_comes_from_its_option():
         "MLP_irreps": "8x0e",
         "gate": "tanh",
         "pair_repulsion": True,
+        "use_linear_final_readout": True,
     }
     backbone = settings_of(options(num_channels=6, max_L=1, **changed)).backbone
     expected = changed | {

@@ -10,7 +10,7 @@ from tiny_models import tiny_settings
 from tiny_system import tiny_graph
 
 from mace_scf_jax.backbone.interaction import INTERACTIONS
-from mace_scf_jax.models import CHARGED_FAMILIES, FAMILIES, build
+from mace_scf_jax.models import FAMILIES, build
 from mace_scf_jax.training.optimiser import (
     OptimiserSettings,
     build_optimiser,
@@ -177,14 +177,23 @@ def test_every_parameter_has_the_group_of_the_reference():
     assert labels == names
 
 
+SOURCES = {
+    "lr_source_maps": ("LocalCharges", "LocalSplitCharges"),
+    "polarizability_readouts": ("LocalSplitCharges",),
+    "oxidation_state_mixer": ("LocalSplitCharges",),
+}
+"""Groups that not every family has, and the families that have them."""
+
+
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_parameter_of_every_model_has_a_group(family, interaction):
     settings = tiny_settings(family, interaction=interaction, interaction_first=interaction)
     parameters = jax.eval_shape(build(settings).init, jax.random.key(0), tiny_graph(0))["params"]
     found = set(jax.tree.leaves(group_labels(parameters)))
-    charges = {"lr_source_maps"} if family in CHARGED_FAMILIES else set()
-    assert found == set(PARAMETER_GROUPS) - {"lr_source_maps"} | charges
+    assert found == set(PARAMETER_GROUPS) - SOURCES.keys() | {
+        group for group, families in SOURCES.items() if family in families
+    }
 
 
 def test_a_parameter_without_group_is_named():

@@ -1,0 +1,44 @@
+"""What families with an atomic multipole density share: the energies it adds, its moments."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mace_scf_jax.backbone import BackboneOutput
+from mace_scf_jax.electrostatics import batch_coulomb_energy, batch_external_field_energy
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.mace import isolated_atom_energies
+from mace_scf_jax.models.settings import ModelSettings
+
+
+def density_outputs(
+    settings: ModelSettings,
+    graph: Graph,
+    backbone: BackboneOutput,
+    multipoles: Float[Array, "atoms components"],
+    dipole: Float[Array, "graphs 3"],
+) -> dict[str, Array]:
+    """Energy = isolated atoms + layer readouts + Coulomb energy of the multipoles + D·E.
+
+    Args:
+        settings: of the model.
+        graph: the batch.
+        backbone: features and readouts of every layer.
+        multipoles: in e Å^l, order Q, d_y, d_z, d_x; zero for padding atoms.
+        dipole: in e Å (x, y, z).
+    """
+    isolated = isolated_atom_energies(settings, graph) + backbone.pair_energy
+    terms = jnp.stack([isolated, *backbone.layer_energies], axis=-1)
+    contributions = graph.sum_atoms(terms)
+    coulomb = batch_coulomb_energy(graph, multipoles, settings=settings.electrostatics)
+    in_field = batch_external_field_energy(graph, dipole)
+    return {
+        "energy": jnp.sum(contributions, axis=-1) + coulomb + in_field,
+        "node_energy": jnp.where(graph.atom_mask, jnp.sum(terms, axis=-1), 0.0),
+        "contributions": contributions,
+        "electrostatic_energy": coulomb,
+        "multipoles": multipoles,
+        "dipole": dipole,
+        "total_charge": graph.sum_atoms(multipoles[:, 0]),
+    }
