@@ -17,7 +17,7 @@ from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.structure import Structure, prepare
-from mace_scf_jax.electrostatics import BoundaryError, check_pbc
+from mace_scf_jax.electrostatics import BoundaryError, check_pbc, check_slab_cell
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.io.model_file import load_model_file, save_model
 from mace_scf_jax.models import ModelSettings, build, check_inputs, evaluate
@@ -67,11 +67,13 @@ class Model:
         Raises:
             DataError: it has an element that the model lacks, lacks an input that the model needs,
                 or has coinciding atoms or no volume along a periodic direction.
-            BoundaryError: its periodicity is not one that the model's electrostatics treats.
+            BoundaryError: its periodicity is not one that the model's electrostatics treats, or it
+                is a slab that does not lie in the xy plane.
         """
         if self.settings.electrostatics is not None:
             try:
                 check_pbc(configuration.pbc, self.settings.electrostatics.boundary)
+                check_slab_cell(configuration.cell, configuration.pbc)
             except BoundaryError as error:
                 raise BoundaryError(f"{configuration.location}: {error}") from None
         check_inputs(self.settings, configuration)

@@ -48,6 +48,16 @@ def test_periodic_directions_by_method(method: str, pattern: str) -> None:
         check_pbc(structures, method=method, split="valid", file="a.xyz")
 
 
+@pytest.mark.parametrize("method", ["slab", "mixed_periodic", "auto"])
+def test_slabs_have_to_lie_in_the_plane(method: str) -> None:
+    tilted = crystal("TTF")
+    tilted.cell[1, 2] = 0.5
+    with pytest.raises(
+        DataError, match=r"configuration 1: found a slab .* 0 and 0\.5 Å .*override_pbc_checks"
+    ):
+        check_pbc([crystal("TTF"), tilted], method=method, split="train", file="a.xyz")
+
+
 def test_isolated_atoms_of_the_training_file_may_have_any_pbc() -> None:
     structures = [crystal("TTT"), crystal("FFF", config_type="IsolatedAtom")]
     check_pbc(structures, method="pbc", split="train", file="a.xyz")

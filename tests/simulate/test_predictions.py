@@ -130,6 +130,10 @@ def test_errors_name_the_structure(model):
     wire.pbc = (True, False, False)
     with pytest.raises(BoundaryError, match="structure 2: found pbc TFF, incompatible"):
         model.predict([molecule(), molecule(), wire])
+    tilted = slab()
+    tilted.cell[0, 2] = 1.0
+    with pytest.raises(BoundaryError, match=r"structure 0: found a slab .* 1 and 0 Å"):
+        model.predict(tilted)
     twins = molecule()
     twins.positions[1] = twins.positions[0]
     with pytest.raises(DataError, match="structure 0: found atoms 0 and 1 at the same position"):
