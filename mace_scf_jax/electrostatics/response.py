@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics import open_boundary, reciprocal
 from mace_scf_jax.electrostatics.features import (
     feature_settings,
@@ -24,9 +25,8 @@ from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
 from mace_scf_jax.electrostatics.system import System, prepare_batch
 from mace_scf_jax.graph import Graph
 
-DENSE_SLOTS = 64
-"""Most atoms per graph for which the dense matrix is chosen: above, building it costs more than
-the applications of a usual self-consistent calculation save."""
+APPLICATIONS = 64
+"""Applications of the sums over wavevectors that making the dense matrix may cost, at most."""
 
 DENSE_ENTRIES = 2**25
 """Most entries of all dense matrices of a batch."""
@@ -175,10 +175,22 @@ def _has_pair_sums(prepared: System) -> bool:
 
 
 def _dense_pays(graph: Graph, settings: ElectrostaticsSettings) -> bool:
+    """Whether dense matrices fit in memory and are worth being made.
+
+    Per graph of N atoms, C multipoles and F features each, and K wavevectors, an application takes
+    about 4 K N (C + F) operations as sums and 2 N² F C as a matrix, which takes 4 K N² F C to make.
+    """
     num_graphs, num_slots = graph.slots.shape
-    per_pair = feature_settings(settings).num_features * settings.num_multipoles
-    entries = num_graphs * num_slots**2 * per_pair
-    return num_slots <= DENSE_SLOTS and entries <= DENSE_ENTRIES
+    num_features = feature_settings(settings).num_features
+    per_pair = num_features * settings.num_multipoles
+    if num_graphs * num_slots**2 * per_pair > DENSE_ENTRIES:
+        return False
+    if settings.boundary is BoundaryMode.REALSPACE:
+        # Sums over pairs evaluate special functions each time, so the matrix always pays.
+        return True
+    applications_to_make = num_slots * per_pair / (num_features + settings.num_multipoles)
+    four_times_cheaper = graph.k_indices.shape[1] >= 2.0 * applications_to_make
+    return four_times_cheaper and applications_to_make <= APPLICATIONS
 
 
 def _apply_matrices(
