@@ -17,10 +17,12 @@ from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models import (
+    CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
     CHARGES_ONLY_FAMILIES,
     FORMAL_CHARGE_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
+    ChargeEquilibrationSettings,
     ModelSettings,
     SplitChargeSettings,
 )
@@ -65,6 +67,9 @@ def tiny_settings(family: str = "LocalCharges", **backbone) -> ModelSettings:
         split_charges=SplitChargeSettings(polarizability=True)
         if family in SPLIT_CHARGE_FAMILIES
         else None,
+        charge_equilibration=ChargeEquilibrationSettings(train_hardness=True, default_hardness=30.0)
+        if family in CHARGE_EQUILIBRATION_FAMILIES
+        else None,
     )
 
 
@@ -84,7 +89,7 @@ def molecule(seed: int = 0, *, box: float = 30.0) -> ase.Atoms:
         "OHHOH",
         positions=positions,
         cell=[box, box, box],
-        info={"external_field": rng.normal(scale=0.1, size=3), "total_charge": 0.0},
+        info={"external_field": rng.normal(scale=0.1, size=3), "total_charge": 1.0},
     )
 
 
@@ -98,7 +103,7 @@ def periodic(seed: int = 0, *, pbc: tuple[bool, bool, bool] = (True, True, True)
     fractional = [[0, 0, 0], [0.5, 0.4, 0.1], [0.2, 0.5, 0.5], [0.6, 0.1, 0.6], [0.8, 0.7, 0.9]]
     positions = np.array(fractional) @ np.diag([3.7, 3.7, 3.7])
     positions += rng.normal(scale=0.1, size=(5, 3))
-    return ase.Atoms("OHHOH", positions=positions, cell=cell, pbc=pbc)
+    return ase.Atoms("OHHOH", positions=positions, cell=cell, pbc=pbc, info={"total_charge": -0.5})
 
 
 def slab(seed: int = 0) -> ase.Atoms:

@@ -2,7 +2,9 @@
 
 from mace_scf_jax.models.inputs import check_inputs, required_inputs
 from mace_scf_jax.models.observables import evaluate
+from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.registry import (
+    CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
     CHARGES_ONLY_FAMILIES,
     FAMILIES,
@@ -16,9 +18,11 @@ from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
 __all__ = [
     "CHARGED_FAMILIES",
     "CHARGES_ONLY_FAMILIES",
+    "CHARGE_EQUILIBRATION_FAMILIES",
     "FAMILIES",
     "FORMAL_CHARGE_FAMILIES",
     "SPLIT_CHARGE_FAMILIES",
+    "ChargeEquilibrationSettings",
     "ModelSettings",
     "SplitChargeSettings",
     "build",

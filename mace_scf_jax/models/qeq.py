@@ -113,6 +113,7 @@ class MACEQEq(nn.Module):
         "energy",
         "node_energy",
         "contributions",
+        "electrostatic_energy",
         "equilibration_energy",
         "multipoles",
         "dipole",
@@ -159,10 +160,13 @@ class MACEQEq(nn.Module):
         isolated = isolated_atom_energies(self.settings, graph) + backbone.pair_energy
         terms = jnp.stack([isolated, *backbone.layer_energies], axis=-1)
         contributions = graph.sum_atoms(terms)
+        charges = multipoles[:, 0]
+        on_atoms = electronegativity * charges + 0.5 * hardness * charges**2
         return {
             "energy": jnp.sum(contributions, axis=-1) + charge_energies,
             "node_energy": jnp.where(graph.atom_mask, jnp.sum(terms, axis=-1), 0.0),
             "contributions": contributions,
+            "electrostatic_energy": charge_energies - graph.sum_atoms(on_atoms),
             "equilibration_energy": charge_energies,
             "multipoles": multipoles,
             "dipole": batch_dipole(graph, multipoles),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-DENSE_MAX_ATOMS = 256
+DENSE_MAX_ATOMS = 64
 """Up to here writing out the matrix is faster than conjugate gradients."""
 
 

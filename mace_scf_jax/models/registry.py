@@ -8,6 +8,7 @@ from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models.fixed_charges import FixedChargeBaselinedMACE
 from mace_scf_jax.models.local_charges import LocalCharges
 from mace_scf_jax.models.mace import MACE, ScaleShiftMACE
+from mace_scf_jax.models.qeq import MACEQEq
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.models.split_charges import LocalSplitCharges
 
@@ -17,9 +18,10 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "LocalCharges": LocalCharges,
     "LocalSplitCharges": LocalSplitCharges,
     "FixedChargeBaselinedMACE": FixedChargeBaselinedMACE,
+    "MACEQEq": MACEQEq,
 }
 
-CHARGED_FAMILIES = ("LocalCharges", "LocalSplitCharges", "FixedChargeBaselinedMACE")
+CHARGED_FAMILIES = ("LocalCharges", "LocalSplitCharges", "FixedChargeBaselinedMACE", "MACEQEq")
 """Families that need electrostatic settings."""
 
 FORMAL_CHARGE_FAMILIES = ("LocalSplitCharges", "FixedChargeBaselinedMACE")
@@ -28,7 +30,10 @@ FORMAL_CHARGE_FAMILIES = ("LocalSplitCharges", "FixedChargeBaselinedMACE")
 SPLIT_CHARGE_FAMILIES = ("LocalSplitCharges",)
 """Families that need split-charge settings."""
 
-CHARGES_ONLY_FAMILIES = ("FixedChargeBaselinedMACE",)
+CHARGE_EQUILIBRATION_FAMILIES = ("MACEQEq",)
+"""Families that need settings of charge equilibration."""
+
+CHARGES_ONLY_FAMILIES = ("FixedChargeBaselinedMACE", "MACEQEq")
 """Families whose multipoles are charges."""
 
 
@@ -45,6 +50,12 @@ def build(settings: ModelSettings) -> nn.Module:
         raise ValueError(unknown_name("model", settings.family, FAMILIES))
     _check_belongs(settings, CHARGED_FAMILIES, settings.electrostatics, "electrostatic")
     _check_belongs(settings, SPLIT_CHARGE_FAMILIES, settings.split_charges, "split-charge")
+    _check_belongs(
+        settings,
+        CHARGE_EQUILIBRATION_FAMILIES,
+        settings.charge_equilibration,
+        "charge-equilibration",
+    )
     if settings.formal_charges is not None and settings.family not in FORMAL_CHARGE_FAMILIES:
         raise ValueError(f"model {settings.family} has no formal charges")
     if settings.family in CHARGES_ONLY_FAMILIES and settings.electrostatics.max_l != 0:

@@ -23,6 +23,7 @@ from mace_scf_jax.models.torch_layers import (
     split,
     take,
 )
+from mace_scf_jax.models.torch_weights_qeq import charge_equilibration
 from mace_scf_jax.models.torch_weights_split_charges import split_charges
 
 _EMBEDDING = "node_embedding.linear"
@@ -97,6 +98,8 @@ def import_parameters(state: StateDict, settings: ModelSettings) -> Parameters:
     params: Parameters = {"backbone": backbone(state, settings.backbone)}
     if settings.split_charges is not None:
         params |= split_charges(state, settings)
+    elif settings.charge_equilibration is not None:
+        params |= charge_equilibration(state, settings)
     elif settings.family == "LocalCharges":
         params |= multipole_readouts(state, settings)
     _check_shapes(params, settings)

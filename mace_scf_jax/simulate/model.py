@@ -29,7 +29,9 @@ x, y, z), total_charge (e), node_energy [atoms], contributions [terms], electros
 Models with a polarizability readout have polarizability [3, 3] (e Å²/V).
 Models without charges have no multipoles, dipole, total_charge and electrostatic_energy."""
 
-PER_ATOM_OUTPUTS = frozenset({"forces", "multipoles", "node_energy"})
+PER_ATOM_OUTPUTS = frozenset(
+    {"forces", "multipoles", "node_energy", "electronegativity", "hardness"}
+)
 """Outputs with one row per atom; all others have one per structure."""
 
 

@@ -13,10 +13,12 @@ from mace_scf_jax.backbone import BackboneSettings
 from mace_scf_jax.electrostatics import BoundaryMode, ElectrostaticsSettings
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
+    CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
     CHARGES_ONLY_FAMILIES,
     FORMAL_CHARGE_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
+    ChargeEquilibrationSettings,
     ModelSettings,
     SplitChargeSettings,
     evaluate,
@@ -114,6 +116,7 @@ def model_settings(
         shift=shift,
         formal_charges=_formal_charges(options, elements),
         split_charges=_split_charges(options),
+        charge_equilibration=_charge_equilibration(options),
     )
 
 
@@ -133,6 +136,17 @@ def _formal_charges(options: TrainOptions, elements: tuple[int, ...]) -> tuple[f
     if problems:
         raise ConfigurationError(*problems)
     return tuple(given[element] for element in elements)
+
+
+def _charge_equilibration(options: TrainOptions) -> ChargeEquilibrationSettings | None:
+    if options.model not in CHARGE_EQUILIBRATION_FAMILIES:
+        return None
+    return ChargeEquilibrationSettings(
+        read_enegs=options.read_enegs,
+        read_hardness=options.read_hardness,
+        train_hardness=options.train_hardness,
+        default_hardness=options.default_hardness,
+    )
 
 
 def _split_charges(options: TrainOptions) -> SplitChargeSettings | None:

@@ -152,8 +152,9 @@ class BackboneOptions(OptionGroup):
             "LocalCharges",
             "LocalSplitCharges",
             "FixedChargeBaselinedMACE",
+            "MACEQEq",
         ],
-        not_yet("FixedPoint", "MACEQEq"),
+        not_yet("FixedPoint"),
     ] = Field(default="MACE", description="model family")
     r_max: PositiveNumber = Field(default=5.0, description="cutoff radius of the edges, in Å")
     radial_type: Literal["bessel", "gaussian", "chebyshev"] = Field(
@@ -270,6 +271,26 @@ class FormalChargeOptions(OptionGroup):
     )
     compute_polarizability: bool = Field(
         default=True, description="predict polarizabilities (LocalSplitCharges)"
+    )
+
+
+class ChargeEquilibrationOptions(OptionGroup):
+    """Charge equilibration (MACEQEq)"""
+
+    qeq_charges: Literal["autograd"] = Field(
+        default="autograd", description="how charges are solved for; there is no other choice"
+    )
+    read_enegs: bool = Field(
+        default=False,
+        description="add the property enegs of each atom to its learned electronegativity",
+    )
+    read_hardness: bool = Field(
+        default=False,
+        description="start from the property hardness of each atom instead of default_hardness",
+    )
+    train_hardness: bool = Field(default=False, description="add a learned hardness")
+    default_hardness: PositiveNumber = Field(
+        default=2.0, description="hardness of every atom in eV/e², unless it is read"
     )
 
 

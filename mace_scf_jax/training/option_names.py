@@ -43,9 +43,6 @@ _FIXED_POINT = _words("""
     return_electrostatic_potentials scf_convergence_summary skip_scf_convergence_summary
     use_linear_local_charges
 """)
-_CHARGE_EQUILIBRATION = _words("""
-    default_hardness qeq_charges read_enegs read_hardness train_hardness
-""")
 _WEIGHTS_AND_BIASES = _words("""
     wandb wandb_dir wandb_entity wandb_log_hypers wandb_name wandb_project wandb_watch
     wandb_watch_log_freq
@@ -53,7 +50,6 @@ _WEIGHTS_AND_BIASES = _words("""
 
 NOT_AVAILABLE: dict[str, str] = (
     dict.fromkeys(_FIXED_POINT, "the model FixedPoint")
-    | dict.fromkeys(_CHARGE_EQUILIBRATION, "the model MACEQEq")
     | dict.fromkeys(_WEIGHTS_AND_BIASES, "logging to Weights & Biases")
     | dict.fromkeys(("distributed", "launcher", "log_all_ranks"), "training on several devices")
     | {

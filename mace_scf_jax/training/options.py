@@ -22,6 +22,7 @@ from mace_scf_jax.training.configuration_error import ConfigurationError, proble
 from mace_scf_jax.training.error_tables import ERROR_TABLES
 from mace_scf_jax.training.option_groups import (
     BackboneOptions,
+    ChargeEquilibrationOptions,
     DataOptions,
     ElectrostaticsOptions,
     FormalChargeOptions,
@@ -70,6 +71,7 @@ class ScheduleOptions(OptionGroup):
 class TrainOptions(
     ScheduleOptions,
     OptimizerOptions,
+    ChargeEquilibrationOptions,
     FormalChargeOptions,
     ElectrostaticsOptions,
     BackboneOptions,
@@ -170,6 +172,7 @@ TOPICS: tuple[type[OptionGroup], ...] = (
     BackboneOptions,
     ElectrostaticsOptions,
     FormalChargeOptions,
+    ChargeEquilibrationOptions,
     OptimizerOptions,
     ScheduleOptions,
 )

@@ -40,6 +40,8 @@ _RULES: tuple[tuple[str, Callable[[tuple[str, ...]], str]], ...] = (
     ),
     (r"polarizability_readout_\d+/", lambda layers: "polarizability_readouts"),
     (r"oxidation_state_mixer/", lambda layers: "oxidation_state_mixer"),
+    (r"electronegativity_readout_\d+/", lambda layers: "enegs_readouts"),
+    (r"hardness_readout_\d+/", lambda layers: "hardness_readouts"),
 )
 
 PARAMETER_GROUPS = (
@@ -51,10 +53,12 @@ PARAMETER_GROUPS = (
     "lr_source_maps",
     "polarizability_readouts",
     "oxidation_state_mixer",
+    "enegs_readouts",
+    "hardness_readouts",
 )
 """Names of the optimiser groups."""
 
-WEIGHT_DECAY_GROUPS = ("interactions_decay", "products")
+WEIGHT_DECAY_GROUPS = ("interactions_decay", "products", "enegs_readouts", "hardness_readouts")
 """Groups that the option ``weight_decay`` applies to; all others have none."""
 
 

@@ -17,10 +17,12 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
+    CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
     CHARGES_ONLY_FAMILIES,
     FAMILIES,
     SPLIT_CHARGE_FAMILIES,
+    ChargeEquilibrationSettings,
     ModelSettings,
     SplitChargeSettings,
     build,
@@ -42,7 +44,11 @@ REFERENCE_MOLECULE_EXPONENT = 0.3333
 REFERENCE_OXIDATION_STATE_RANGE = (-4.0, 4.0)
 """Range of formal charges of the reference's transfer block, and of its mixer if none is given."""
 
-_OUTPUT_NAMES = {"density_coefficients": "multipoles"}
+_OUTPUT_NAMES = {
+    "density_coefficients": "multipoles",
+    "enegs": "electronegativity",
+    "qeq_energy": "equilibration_energy",
+}
 """Our name of a reference output, where it differs."""
 
 _BACKBONE_NAMES = {"num_bessel": "num_radial_basis", "num_polynomial_cutoff": "num_cutoff_basis"}
@@ -90,6 +96,18 @@ def reference_settings(meta: dict[str, Any]) -> ModelSettings:
         shift=options.get("atomic_inter_shift", 0.0),
         formal_charges=options.get("atomic_formal_charges"),
         split_charges=_split_charges(options) if family in SPLIT_CHARGE_FAMILIES else None,
+        charge_equilibration=_charge_equilibration(options)
+        if family in CHARGE_EQUILIBRATION_FAMILIES
+        else None,
+    )
+
+
+def _charge_equilibration(options: dict[str, Any]) -> ChargeEquilibrationSettings:
+    return ChargeEquilibrationSettings(
+        read_enegs=options.get("read_enegs", False),
+        read_hardness=options.get("read_hardness", False),
+        train_hardness=options.get("train_hardness", False),
+        default_hardness=options["default_hardness"],
     )
 
 

@@ -181,6 +181,8 @@ SOURCES = {
     "lr_source_maps": ("LocalCharges", "LocalSplitCharges"),
     "polarizability_readouts": ("LocalSplitCharges",),
     "oxidation_state_mixer": ("LocalSplitCharges",),
+    "enegs_readouts": ("MACEQEq",),
+    "hardness_readouts": ("MACEQEq",),
 }
 """Groups that not every family has, and the families that have them."""
 
