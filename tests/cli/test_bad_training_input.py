@@ -77,6 +77,26 @@ def loss_without_output(case: Case) -> None:
     case.options["train_schedule"][1]["loss"] = {"atomic_multipoles": 1.0}
 
 
+def formal_charges_that_are_not_there(case: Case) -> None:
+    case.options.update(model="LocalSplitCharges", formal_charges_from_data=True)
+
+
+def element_without_formal_charge(case: Case) -> None:
+    case.options.update(model="FixedChargeBaselinedMACE", atomic_formal_charges={"O": -2})
+
+
+def polarizability_without_readout(case: Case) -> None:
+    case.options.update(
+        model="LocalSplitCharges",
+        atomic_formal_charges={"H": 1, "O": -2},
+        compute_polarizability=False,
+    )
+    case.keys("info_keys")["polarizability"] = "REF_polarizability"
+    for atoms in case.structures:
+        atoms.info["REF_polarizability"] = np.eye(3).ravel()
+    case.options["train_schedule"][1]["loss"] = {"polarizability": 1.0}
+
+
 def periodic_without_cell(case: Case) -> None:
     case.structures[2].set_cell(np.zeros((3, 3)))
     case.structures[2].pbc = True
@@ -117,7 +137,7 @@ CASES = {
     "periodic directions without cell": (periodic_without_cell, ["train.xyz, configuration 2"]),
     "periodicity that the method does not treat": (
         set_option("electrostatic_pbc_method", "slab"),
-        ["found pbc FFF, incompatible with electrostatic_pbc_method 'slab'"],
+        ["found pbc FFF, incompatible with the boundary condition 'slab'"],
     ),
     "element that the model does not know": (
         unknown_element,
@@ -132,6 +152,18 @@ CASES = {
     "loss that the model cannot have": (
         loss_without_output,
         ["stage 1 (b)", "needs the model output 'multipoles'"],
+    ),
+    "formal charges from data that have none": (
+        formal_charges_that_are_not_there,
+        ["train.xyz, configuration", "LocalSplitCharges reads 'charges' of every atom"],
+    ),
+    "element without a formal charge": (
+        element_without_formal_charge,
+        ["'atomic_formal_charges': found no charge for H"],
+    ),
+    "polarizability loss without the readout": (
+        polarizability_without_readout,
+        ["stage 1 (b)", "needs the model output 'polarizability'"],
     ),
     "unequal multiplicities": (set_option("hidden_irreps", "4x0e + 2x1o"), ["hidden_irreps"]),
     "model that is not there yet": (

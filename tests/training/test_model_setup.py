@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 
 from mace_scf_jax.electrostatics import BoundaryMode
+from mace_scf_jax.models import SplitChargeSettings
+from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.model_setup import electrostatics_settings, model_settings
 from mace_scf_jax.training.options import TrainOptions
 
@@ -97,3 +99,57 @@ def test_every_setting_of_the_electrostatics_comes_from_its_option():
     settings = settings_of(given).electrostatics
     assert (settings.max_l, settings.smearing_width) == (0, 1.2)
     assert (settings.kspace_cutoff_factor, settings.include_self_interaction) == (1.1, False)
+
+
+def test_formal_charges_by_element():
+    given = options(model="FixedChargeBaselinedMACE", atomic_formal_charges="{H: 1, 8: -2}")
+    settings = settings_of(given)
+    assert settings.formal_charges == (1.0, -2.0)
+    assert settings.split_charges is None
+    assert settings.electrostatics.max_l == 0  # whatever atomic_multipoles_max_l is
+
+
+@pytest.mark.parametrize(
+    ("charges", "message"),
+    [
+        ({"H": 1}, "'atomic_formal_charges': found no charge for O"),
+        (
+            {"H": 1, "O": -2, "Na": 1, "Cl": -1},
+            "found charges for elements that the training set does not have: Na, Cl",
+        ),
+    ],
+)
+def test_formal_charges_cover_the_elements_of_the_data(charges, message):
+    given = options(model="LocalSplitCharges", atomic_formal_charges=charges)
+    with pytest.raises(ConfigurationError, match=message):
+        settings_of(given)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"atomic_formal_charges": {1: 1.0}, "formal_charges_from_data": True}]
+)
+def test_formal_charges_have_one_source(changes):
+    with pytest.raises(ConfigurationError, match="give either 'atomic_formal_charges'"):
+        options(model="LocalSplitCharges", **changes)
+
+
+def test_every_setting_of_split_charges_comes_from_its_option():
+    given = options(
+        model="LocalSplitCharges",
+        formal_charges_from_data=True,
+        static_bond_transfer_block="NoFieldSymmetricPredictionSourceBlock",
+        oxidation_state_mixer="ProductOxidationStateMixer",
+        oxidation_state_range="(-3, 5)",
+        compute_polarizability=False,
+    )
+    settings = settings_of(given)
+    assert settings.formal_charges is None
+    assert settings.split_charges == SplitChargeSettings(
+        transfer_block="NoFieldSymmetricPredictionSourceBlock",
+        transfer_range=(-3.0, 5.0),
+        oxidation_state_mixer="ProductOxidationStateMixer",
+        oxidation_state_range=(-3.0, 5.0),
+        polarizability=False,
+    )
+    default = options(model="LocalSplitCharges", formal_charges_from_data=True)
+    assert settings_of(default).split_charges == SplitChargeSettings(polarizability=True)
