@@ -116,6 +116,13 @@ class ElectrostaticsSettings:
         return self._full_weight_cutoff * (1.0 + self.kspace_fade)
 
     @property
+    def indices_cutoff(self) -> float | None:
+        """Radius in 1/Å up to which structures need reciprocal indices; None if no sum uses any."""
+        if self.boundary is BoundaryMode.REALSPACE or self.mesh is not None:
+            return None
+        return self.kspace_cutoff
+
+    @property
     def fade(self) -> Fade | None:
         """Where terms fade out; None with sharp cutoff."""
         if self.kspace_fade == 0.0:

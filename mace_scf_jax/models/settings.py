@@ -7,9 +7,9 @@ from typing import Any
 
 from mace_scf_jax.backbone import BackboneSettings
 from mace_scf_jax.electrostatics import (
-    BoundaryMode,
     ElectrostaticsSettings,
     FieldFeatureSettings,
+    Mesh,
 )
 from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
@@ -77,10 +77,8 @@ class ModelSettings:
 
     @property
     def kspace_cutoff(self) -> float | None:
-        """Radius of the reciprocal sums in 1/Å; None if the model has none."""
-        if self.electrostatics is None or self.electrostatics.boundary is BoundaryMode.REALSPACE:
-            return None
-        return self.electrostatics.kspace_cutoff
+        """Radius in 1/Å up to which structures need reciprocal indices; None if they need none."""
+        return None if self.electrostatics is None else self.electrostatics.indices_cutoff
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `from_dict` makes the same settings."""
@@ -100,6 +98,8 @@ class ModelSettings:
                 electrostatics = dict(values["electrostatics"])
                 if electrostatics.get("features") is not None:
                     electrostatics["features"] = FieldFeatureSettings(**electrostatics["features"])
+                if electrostatics.get("mesh") is not None:
+                    electrostatics["mesh"] = Mesh(**electrostatics["mesh"])
                 values["electrostatics"] = ElectrostaticsSettings(**electrostatics)
             if values.get("split_charges") is not None:
                 values["split_charges"] = SplitChargeSettings(**values["split_charges"])

@@ -110,7 +110,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
             members,
             elements=data.elements,
             cutoff=options.r_max,
-            kspace_cutoff=None if electrostatics is None else electrostatics.kspace_cutoff,
+            kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
         )
         for name, members in sets.items()
     }
