@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import ase
 import jax
+import jaxpme
 import numpy as np
-import pytest
 
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, batch_coulomb_energy
 from mace_scf_jax.units import COULOMB_CONSTANT
 
 from .systems import System, batch
 
-REASON = "jax-pme is an independent Ewald sum; the package itself has no use for it"
-
 
 def test_charges_in_a_skewed_cell_have_the_energy_of_jax_pme():
-    jaxpme = pytest.importorskip("jaxpme", reason=REASON)
     rng = np.random.default_rng(8)
     cell = np.array([[4.2, 0.0, 0.0], [0.7, 3.9, 0.0], [-0.4, 0.9, 4.5]])
     fractional = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]], dtype=float)
