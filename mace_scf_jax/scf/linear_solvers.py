@@ -54,4 +54,9 @@ def solve_positive_definite(
     if solver is LinearSolver.DENSE:
         return jax.scipy.linalg.solve(as_matrix(operator, right), right, assume_a="pos")
     tolerance = float(jnp.finfo(right.dtype).eps) ** 0.75
-    return jax.scipy.sparse.linalg.cg(operator, right, tol=tolerance)[0]
+
+    def iterate(operator: LinearOperator, right: Array) -> Array:
+        return jax.scipy.sparse.linalg.cg(operator, right, tol=tolerance)[0]
+
+    # cg alone cannot be transposed where only the right-hand side is differentiated
+    return jax.lax.custom_linear_solve(operator, right, iterate, symmetric=True)
