@@ -78,8 +78,10 @@ def main() -> None:
             if theirs:
                 row["torch"] = combined(theirs)
             rows.append(row)
+            Path(given.output).write_text(
+                json.dumps({"dtype": given.dtype, "rows": rows}, indent=1)
+            )
             print(f"{family}, {label}: {1e3 * row['jax']['median_s']:.1f} ms", file=sys.stderr)
-    Path(given.output).write_text(json.dumps({"dtype": given.dtype, "rows": rows}, indent=1))
     show(rows)
 
 
