@@ -10,3 +10,7 @@ FIELD_CONSTANT = 1.0 / VACUUM_PERMITTIVITY
 
 COULOMB_CONSTANT = FIELD_CONSTANT / (4.0 * math.pi)
 """1/(4π ε₀) in eV Å/e² (14.3996…): energy of two unit charges one Å apart."""
+
+INFRARED_INTENSITY = 974.8801
+"""N_A/(12 ε₀ c²) in km/mol per e²/u: integrated absorption of a normal mode along whose coordinate
+the dipole changes by 1 e/√u."""

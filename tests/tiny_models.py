@@ -20,9 +20,11 @@ from mace_scf_jax.models import (
     CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
     CHARGES_ONLY_FAMILIES,
+    ENERGY_FUNCTIONAL_FAMILIES,
     FORMAL_CHARGE_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
     ChargeEquilibrationSettings,
+    EnergyFunctionalSettings,
     ModelSettings,
     SplitChargeSettings,
 )
@@ -69,6 +71,9 @@ def tiny_settings(family: str = "LocalCharges", **backbone) -> ModelSettings:
         else None,
         charge_equilibration=ChargeEquilibrationSettings(train_hardness=True, default_hardness=30.0)
         if family in CHARGE_EQUILIBRATION_FAMILIES
+        else None,
+        energy_functional=EnergyFunctionalSettings(default_hardness=5.0)
+        if family in ENERGY_FUNCTIONAL_FAMILIES
         else None,
     )
 

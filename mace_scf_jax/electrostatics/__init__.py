@@ -28,6 +28,7 @@ from mace_scf_jax.electrostatics.features import (
 from mace_scf_jax.electrostatics.mesh_accuracy import choose_mesh, resolve_method
 from mace_scf_jax.electrostatics.mesh_settings import Mesh, MeshError, SummationMethod
 from mace_scf_jax.electrostatics.moments import (
+    atomic_dipole_contributions,
     batch_dipole,
     batch_external_field_energy,
     batch_total_charge,
@@ -55,6 +56,7 @@ __all__ = [
     "Response",
     "SummationMethod",
     "System",
+    "atomic_dipole_contributions",
     "batch_atomic_potentials",
     "batch_coulomb_energy",
     "batch_dipole",

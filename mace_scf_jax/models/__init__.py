@@ -1,5 +1,6 @@
 """Model families: backbone and electrostatics put together, and their observables."""
 
+from mace_scf_jax.models.energy_functional_settings import EnergyFunctionalSettings
 from mace_scf_jax.models.inputs import check_inputs, required_inputs
 from mace_scf_jax.models.observables import evaluate
 from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
@@ -7,10 +8,18 @@ from mace_scf_jax.models.registry import (
     CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
     CHARGES_ONLY_FAMILIES,
+    ENERGY_FUNCTIONAL_FAMILIES,
     FAMILIES,
     FORMAL_CHARGE_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
+    VARIATIONAL_FAMILIES,
     build,
+)
+from mace_scf_jax.models.response import (
+    DipoleResponse,
+    NoDipoleError,
+    dipole_response,
+    infrared_intensities,
 )
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
@@ -19,14 +28,21 @@ __all__ = [
     "CHARGED_FAMILIES",
     "CHARGES_ONLY_FAMILIES",
     "CHARGE_EQUILIBRATION_FAMILIES",
+    "ENERGY_FUNCTIONAL_FAMILIES",
     "FAMILIES",
     "FORMAL_CHARGE_FAMILIES",
     "SPLIT_CHARGE_FAMILIES",
+    "VARIATIONAL_FAMILIES",
     "ChargeEquilibrationSettings",
+    "DipoleResponse",
+    "EnergyFunctionalSettings",
     "ModelSettings",
+    "NoDipoleError",
     "SplitChargeSettings",
     "build",
     "check_inputs",
+    "dipole_response",
     "evaluate",
+    "infrared_intensities",
     "required_inputs",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 
 from mace_scf_jax.hints import unknown_name
+from mace_scf_jax.models.energy_functional import EnergyFunctional
 from mace_scf_jax.models.fixed_charges import FixedChargeBaselinedMACE
 from mace_scf_jax.models.local_charges import LocalCharges
 from mace_scf_jax.models.mace import MACE, ScaleShiftMACE
@@ -19,9 +20,16 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "LocalSplitCharges": LocalSplitCharges,
     "FixedChargeBaselinedMACE": FixedChargeBaselinedMACE,
     "MACEQEq": MACEQEq,
+    "EnergyFunctional": EnergyFunctional,
 }
 
-CHARGED_FAMILIES = ("LocalCharges", "LocalSplitCharges", "FixedChargeBaselinedMACE", "MACEQEq")
+CHARGED_FAMILIES = (
+    "LocalCharges",
+    "LocalSplitCharges",
+    "FixedChargeBaselinedMACE",
+    "MACEQEq",
+    "EnergyFunctional",
+)
 """Families that need electrostatic settings."""
 
 FORMAL_CHARGE_FAMILIES = ("LocalSplitCharges", "FixedChargeBaselinedMACE")
@@ -32,6 +40,12 @@ SPLIT_CHARGE_FAMILIES = ("LocalSplitCharges",)
 
 CHARGE_EQUILIBRATION_FAMILIES = ("MACEQEq",)
 """Families that need settings of charge equilibration."""
+
+ENERGY_FUNCTIONAL_FAMILIES = ("EnergyFunctional",)
+"""Families that need settings of a learned energy functional."""
+
+VARIATIONAL_FAMILIES = CHARGE_EQUILIBRATION_FAMILIES + ENERGY_FUNCTIONAL_FAMILIES
+"""Families whose multipoles minimise an energy, and therefore respond to a field."""
 
 CHARGES_ONLY_FAMILIES = ("FixedChargeBaselinedMACE", "MACEQEq")
 """Families whose multipoles are charges."""
@@ -56,6 +70,17 @@ def build(settings: ModelSettings) -> nn.Module:
         settings.charge_equilibration,
         "charge-equilibration",
     )
+    _check_belongs(
+        settings, ENERGY_FUNCTIONAL_FAMILIES, settings.energy_functional, "energy-functional"
+    )
+    if (
+        settings.family in ENERGY_FUNCTIONAL_FAMILIES
+        and not settings.electrostatics.include_self_interaction
+    ):
+        raise ValueError(
+            f"model {settings.family}: expected include_electrostatic_self_interaction: true, "
+            "because the energy has no minimum for certain without it"
+        )
     if settings.formal_charges is not None and settings.family not in FORMAL_CHARGE_FAMILIES:
         raise ValueError(f"model {settings.family} has no formal charges")
     if settings.family in CHARGES_ONLY_FAMILIES and settings.electrostatics.max_l != 0:

@@ -11,6 +11,7 @@ from mace_scf_jax.electrostatics import (
     FieldFeatureSettings,
     Mesh,
 )
+from mace_scf_jax.models.energy_functional_settings import EnergyFunctionalSettings
 from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
 
@@ -41,7 +42,9 @@ class ModelSettings:
     split_charges: SplitChargeSettings | None = None
     """None for families without charge transfer."""
     charge_equilibration: ChargeEquilibrationSettings | None = None
-    """None for families whose charges minimise no energy."""
+    """None for families without charge equilibration."""
+    energy_functional: EnergyFunctionalSettings | None = None
+    """None for families without a learned functional of the multipoles."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atomic_energies", tuple(float(e) for e in self.atomic_energies))
@@ -106,6 +109,10 @@ class ModelSettings:
             if values.get("charge_equilibration") is not None:
                 values["charge_equilibration"] = ChargeEquilibrationSettings(
                     **values["charge_equilibration"]
+                )
+            if values.get("energy_functional") is not None:
+                values["energy_functional"] = EnergyFunctionalSettings(
+                    **values["energy_functional"]
                 )
             return cls(**values)
         except (TypeError, KeyError) as error:

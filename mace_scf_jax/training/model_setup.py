@@ -16,9 +16,11 @@ from mace_scf_jax.models import (
     CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
     CHARGES_ONLY_FAMILIES,
+    ENERGY_FUNCTIONAL_FAMILIES,
     FORMAL_CHARGE_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
     ChargeEquilibrationSettings,
+    EnergyFunctionalSettings,
     ModelSettings,
     SplitChargeSettings,
     evaluate,
@@ -117,6 +119,7 @@ def model_settings(
         formal_charges=_formal_charges(options, elements),
         split_charges=_split_charges(options),
         charge_equilibration=_charge_equilibration(options),
+        energy_functional=_energy_functional(options),
     )
 
 
@@ -147,6 +150,12 @@ def _charge_equilibration(options: TrainOptions) -> ChargeEquilibrationSettings 
         train_hardness=options.train_hardness,
         default_hardness=options.default_hardness,
     )
+
+
+def _energy_functional(options: TrainOptions) -> EnergyFunctionalSettings | None:
+    if options.model not in ENERGY_FUNCTIONAL_FAMILIES:
+        return None
+    return EnergyFunctionalSettings(default_hardness=options.default_hardness)
 
 
 def _split_charges(options: TrainOptions) -> SplitChargeSettings | None:

@@ -153,6 +153,7 @@ class BackboneOptions(OptionGroup):
             "LocalSplitCharges",
             "FixedChargeBaselinedMACE",
             "MACEQEq",
+            "EnergyFunctional",
         ],
         not_yet("FixedPoint"),
     ] = Field(default="MACE", description="model family")
@@ -275,7 +276,7 @@ class FormalChargeOptions(OptionGroup):
 
 
 class ChargeEquilibrationOptions(OptionGroup):
-    """Charge equilibration (MACEQEq)"""
+    """Charge equilibration (MACEQEq, EnergyFunctional)"""
 
     qeq_charges: Literal["autograd"] = Field(
         default="autograd", description="how charges are solved for; there is no other choice"
@@ -290,7 +291,9 @@ class ChargeEquilibrationOptions(OptionGroup):
     )
     train_hardness: bool = Field(default=False, description="add a learned hardness")
     default_hardness: PositiveNumber = Field(
-        default=2.0, description="hardness of every atom in eV/e², unless it is read"
+        default=2.0,
+        description="hardness of every atom in eV/e², unless it is read; EnergyFunctional: before "
+        "learning",
     )
 
 

@@ -42,6 +42,7 @@ _RULES: tuple[tuple[str, Callable[[tuple[str, ...]], str]], ...] = (
     (r"oxidation_state_mixer/", lambda layers: "oxidation_state_mixer"),
     (r"electronegativity_readout_\d+/", lambda layers: "enegs_readouts"),
     (r"hardness_readout_\d+/", lambda layers: "hardness_readouts"),
+    (r"functional/", lambda layers: "functional_readouts"),
 )
 
 PARAMETER_GROUPS = (
@@ -55,6 +56,7 @@ PARAMETER_GROUPS = (
     "oxidation_state_mixer",
     "enegs_readouts",
     "hardness_readouts",
+    "functional_readouts",
 )
 """Names of the optimiser groups."""
 

@@ -59,7 +59,7 @@ def test_one_atomic_energy_for_each_element():
     ("name", "hint"),
     [
         ("LocalCharge", "did you mean 'LocalCharges'"),
-        ("xyz", "known are FixedChargeBaselinedMACE, "),
+        ("xyz", "known are EnergyFunctional, FixedChargeBaselinedMACE, "),
     ],
 )
 def test_unknown_families_are_refused(name, hint):

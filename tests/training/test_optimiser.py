@@ -183,6 +183,7 @@ SOURCES = {
     "oxidation_state_mixer": ("LocalSplitCharges",),
     "enegs_readouts": ("MACEQEq",),
     "hardness_readouts": ("MACEQEq",),
+    "functional_readouts": ("EnergyFunctional",),
 }
 """Groups that not every family has, and the families that have them."""
 

@@ -127,7 +127,7 @@ def test_options_cannot_be_changed():
         ({"wandb": True}, "(logging to Weights & Biases) is not available in this version"),
         ({"field_feature_max_l": 1}, "(the model FixedPoint) is not available in this version"),
         ({"model": "FixedPoint"}, "option 'model': 'FixedPoint' is not available in this version"),
-        ({"model": "MAEC"}, "or 'MACEQEq', found 'MAEC'"),
+        ({"model": "MAEC"}, "or 'EnergyFunctional', found 'MAEC'"),
         ({"device": "mps"}, "'mps' is not available in this version"),
         ({"name": ...}, "option 'name' is required"),
         ({"name": "a/b"}, "becomes part of file names"),

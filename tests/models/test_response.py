@@ -1,0 +1,141 @@
+"""Polarizabilities, Born effective charges and infrared intensities."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_models import (
+    assert_close,
+    molecule,
+    periodic,
+    random_parameters,
+    structure,
+    tiny_settings,
+)
+
+from mace_scf_jax.data.batching import collate
+from mace_scf_jax.models import (
+    CHARGED_FAMILIES,
+    VARIATIONAL_FAMILIES,
+    NoDipoleError,
+    build,
+    dipole_response,
+    infrared_intensities,
+)
+from mace_scf_jax.simulate import Model, predict_response
+
+STEP = 1e-4
+
+
+@functools.cache
+def solved(family):
+    """Batch of an open and a periodic structure, its outputs as a function, its response."""
+    settings = tiny_settings(family)
+    module = build(settings)
+    structures = [structure(atoms, settings) for atoms in (molecule(), periodic())]
+    graph = jax.tree.map(jnp.asarray, collate(structures, labels=False))
+    params = random_parameters(module, graph)
+    predict = jax.jit(lambda graph: module.apply({"params": params}, graph))
+    response = jax.jit(functools.partial(dipole_response, module))(params, graph)
+    return graph, predict, response
+
+
+def slope(predict, moved):
+    """Central difference of the dipoles along ``moved(size)``."""
+    upper, lower = (np.asarray(predict(moved(size))["dipole"]) for size in (STEP, -STEP))
+    return (upper - lower) / (2.0 * STEP)
+
+
+@pytest.mark.parametrize("family", CHARGED_FAMILIES)
+def test_born_charges_are_derivatives_of_the_dipole(family):
+    graph, predict, response = solved(family)
+    assert_close(response.dipole, predict(graph)["dipole"], 1e-13)
+    direction = np.random.default_rng(0).normal(size=graph.positions.shape)
+    expected = slope(predict, lambda s: graph.replace(positions=graph.positions + s * direction))
+    actual = graph.sum_atoms(jnp.einsum("iab,ib->ia", response.born_charges, direction))
+    assert_close(actual[:2], expected[:2], 1e-6)
+
+
+@pytest.mark.parametrize("family", CHARGED_FAMILIES)
+def test_polarizability_is_the_derivative_by_the_field(family):
+    graph, predict, response = solved(family)
+    if family not in VARIATIONAL_FAMILIES:
+        np.testing.assert_array_equal(response.polarizability, 0.0)
+        return
+    direction = np.array([0.3, -0.8, 0.5])
+    expected = -slope(
+        predict, lambda s: graph.replace(external_field=graph.external_field + s * direction)
+    )
+    assert_close((response.polarizability @ direction)[:2], expected[:2], 1e-6)
+    polarizability = np.asarray(response.polarizability[0])
+    assert_close(polarizability, polarizability.T, 1e-9)
+    assert np.linalg.eigvalsh(polarizability)[0] > 1e-3
+
+
+@pytest.mark.parametrize("family", CHARGED_FAMILIES)
+def test_moving_all_atoms_moves_the_total_charge(family):
+    graph, predict, response = solved(family)
+    charge = np.asarray(predict(graph)["total_charge"])
+    total = np.asarray(graph.sum_atoms(response.born_charges))
+    assert_close(total[:2], charge[:2, None, None] * np.eye(3), 1e-11)
+
+
+def test_born_charges_of_a_neutral_crystal_add_up_to_zero_whatever_its_images():
+    settings = dataclasses.replace(tiny_settings("LocalSplitCharges"), formal_charges=(0.9, -1.8))
+    module = build(settings)
+    atoms = periodic()[[0, 1, 2]]
+    elsewhere = atoms.copy()
+    elsewhere.positions[1] += atoms.cell[0] - atoms.cell[2]
+    structures = [structure(entry, settings) for entry in (atoms, elsewhere)]
+    graph = jax.tree.map(jnp.asarray, collate(structures, labels=False))
+    params = random_parameters(module, graph)
+    response = jax.jit(functools.partial(dipole_response, module))(params, graph)
+    born = np.asarray(response.born_charges)
+    assert np.max(np.abs(born[:3])) > 0.1
+    np.testing.assert_allclose(born[:3].sum(axis=0), 0.0, atol=1e-12)
+    assert_close(born[3:6], born[:3], 1e-11)
+    quantum = 0.9 * (atoms.cell[0] - atoms.cell[2])
+    assert_close(response.dipole[1] - response.dipole[0], quantum, 1e-11)
+
+
+def test_models_without_charges_have_no_response():
+    settings = tiny_settings("MACE")
+    module = build(settings)
+    graph = collate([structure(molecule(), settings)], labels=False)
+    graph = jax.tree.map(jnp.asarray, graph)
+    with pytest.raises(NoDipoleError, match="expected a model with charges, found MACE"):
+        dipole_response(module, random_parameters(module, graph), graph)
+
+
+def test_response_of_structures():
+    graph, _, response = solved("LocalSplitCharges")
+    settings = tiny_settings("LocalSplitCharges")
+    model = Model(settings, random_parameters(build(settings), graph))
+    predicted = predict_response(model, [molecule(), periodic()])
+    for index, entry in enumerate(predicted):
+        own = slice(5 * index, 5 * index + 5)
+        assert_close(entry.born_charges, response.born_charges[own], 1e-11)
+        assert_close(entry.dipole, response.dipole[index], 1e-11)
+        assert entry.polarizability.shape == (3, 3)
+    single = predict_response(model, molecule())
+    assert_close(single.born_charges, predicted[0].born_charges, 1e-11)
+
+
+def test_intensity_of_two_opposite_charges_on_a_spring():
+    # dD/dQ = q/√μ along the bond: 974.88 km/mol for 1 e and 1 u
+    charges, masses = np.array([0.5, -0.5]), np.array([1.0, 3.0])
+    born = charges[:, None, None] * np.eye(3)
+    reduced = masses.prod() / masses.sum()
+    stretch = np.zeros((2, 3))
+    stretch[:, 0] = np.array([1.0, -1.0]) * reduced / masses / np.sqrt(reduced)
+    translation = np.zeros((2, 3))
+    translation[:, 1] = 1.0 / np.sqrt(masses.sum())
+    modes = np.stack([stretch, translation])
+    np.testing.assert_allclose(np.einsum("mia,i,nia->mn", modes, masses, modes), np.eye(2))
+    intensities = infrared_intensities(jnp.asarray(born), jnp.asarray(modes))
+    np.testing.assert_allclose(intensities, [974.88 * 0.25 / reduced, 0.0], rtol=1e-6, atol=1e-12)
