@@ -293,10 +293,11 @@ def project_potential(
         [form_factors(geometry.wavevectors, width, max_l) for width in widths], axis=1
     )
     num_k, num_points = cosines.shape
-    in_phase = (factors * even[:, None, :]).reshape(num_k, -1)
-    out_of_phase = (factors * odd[:, None, :]).reshape(num_k, -1)
+    num_receivers = len(widths) * num_components(max_l)
+    in_phase = (factors * even[:, None, :]).reshape(num_k, num_receivers)
+    out_of_phase = (factors * odd[:, None, :]).reshape(num_k, num_receivers)
     projections = _product(in_phase.T, cosines) - _product(out_of_phase.T, sines)
-    return projections.T.reshape(num_points, len(widths), -1)
+    return projections.T.reshape(num_points, len(widths), num_components(max_l))
 
 
 def interaction_matrix(

@@ -1,6 +1,8 @@
 """Model families: backbone and electrostatics put together, and their observables."""
 
 from mace_scf_jax.models.energy_functional_settings import EnergyFunctionalSettings
+from mace_scf_jax.models.fixed_point import FixedPoint, LocalState
+from mace_scf_jax.models.fixed_point_settings import FixedPointSettings
 from mace_scf_jax.models.inputs import check_inputs, required_inputs
 from mace_scf_jax.models.observables import evaluate
 from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
@@ -11,6 +13,7 @@ from mace_scf_jax.models.registry import (
     ENERGY_FUNCTIONAL_FAMILIES,
     FAMILIES,
     FORMAL_CHARGE_FAMILIES,
+    SELF_CONSISTENT_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
     VARIATIONAL_FAMILIES,
     build,
@@ -31,11 +34,15 @@ __all__ = [
     "ENERGY_FUNCTIONAL_FAMILIES",
     "FAMILIES",
     "FORMAL_CHARGE_FAMILIES",
+    "SELF_CONSISTENT_FAMILIES",
     "SPLIT_CHARGE_FAMILIES",
     "VARIATIONAL_FAMILIES",
     "ChargeEquilibrationSettings",
     "DipoleResponse",
     "EnergyFunctionalSettings",
+    "FixedPoint",
+    "FixedPointSettings",
+    "LocalState",
     "ModelSettings",
     "NoDipoleError",
     "SplitChargeSettings",

@@ -6,7 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.backbone import BackboneOutput
-from mace_scf_jax.electrostatics import batch_coulomb_energy, batch_external_field_energy
+from mace_scf_jax.electrostatics import (
+    System,
+    batch_coulomb_energy,
+    batch_external_field_energy,
+)
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.mace import isolated_atom_energies
 from mace_scf_jax.models.settings import ModelSettings
@@ -18,6 +22,8 @@ def density_outputs(
     backbone: BackboneOutput,
     multipoles: Float[Array, "atoms components"],
     dipole: Float[Array, "graphs 3"],
+    *,
+    prepared: System | None = None,
 ) -> dict[str, Array]:
     """Energy = isolated atoms + layer readouts + Coulomb energy of the multipoles + D·E.
 
@@ -27,11 +33,14 @@ def density_outputs(
         backbone: features and readouts of every layer.
         multipoles: in e Å^l, order Q, d_y, d_z, d_x; zero for padding atoms.
         dipole: in e Å (x, y, z).
+        prepared: what `prepare_batch` gave for this graph, to be reused.
     """
     isolated = isolated_atom_energies(settings, graph) + backbone.pair_energy
     terms = jnp.stack([isolated, *backbone.layer_energies], axis=-1)
     contributions = graph.sum_atoms(terms)
-    coulomb = batch_coulomb_energy(graph, multipoles, settings=settings.electrostatics)
+    coulomb = batch_coulomb_energy(
+        graph, multipoles, settings=settings.electrostatics, prepared=prepared
+    )
     in_field = batch_external_field_energy(graph, dipole)
     return {
         "energy": jnp.sum(contributions, axis=-1) + coulomb + in_field,

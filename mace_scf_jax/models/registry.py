@@ -7,6 +7,7 @@ import flax.linen as nn
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models.energy_functional import EnergyFunctional
 from mace_scf_jax.models.fixed_charges import FixedChargeBaselinedMACE
+from mace_scf_jax.models.fixed_point import FixedPoint, check_fixed_point
 from mace_scf_jax.models.local_charges import LocalCharges
 from mace_scf_jax.models.mace import MACE, ScaleShiftMACE
 from mace_scf_jax.models.qeq import MACEQEq
@@ -22,6 +23,10 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "MACEQEq": MACEQEq,
     "EnergyFunctional": EnergyFunctional,
 }
+
+SELF_CONSISTENT_FAMILIES: dict[str, type[nn.Module]] = {"FixedPoint": FixedPoint}
+"""Families whose outputs belong to multipoles that have to be solved for first. They are verified
+against the reference; training and simulation do not offer them yet."""
 
 CHARGED_FAMILIES = (
     "LocalCharges",
@@ -60,6 +65,11 @@ def build(settings: ModelSettings) -> nn.Module:
     Raises:
         ValueError: an unknown family, or settings that are missing or do not belong to it.
     """
+    if settings.family in SELF_CONSISTENT_FAMILIES:
+        check_fixed_point(settings)
+        return SELF_CONSISTENT_FAMILIES[settings.family](settings)
+    if settings.fixed_point is not None:
+        raise ValueError(f"model {settings.family} has no fixed-point settings")
     if settings.family not in FAMILIES:
         raise ValueError(unknown_name("model", settings.family, FAMILIES))
     _check_belongs(settings, CHARGED_FAMILIES, settings.electrostatics, "electrostatic")

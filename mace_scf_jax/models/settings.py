@@ -12,6 +12,7 @@ from mace_scf_jax.electrostatics import (
     Mesh,
 )
 from mace_scf_jax.models.energy_functional_settings import EnergyFunctionalSettings
+from mace_scf_jax.models.fixed_point_settings import FixedPointSettings
 from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
 
@@ -45,6 +46,8 @@ class ModelSettings:
     """None for families without charge equilibration."""
     energy_functional: EnergyFunctionalSettings | None = None
     """None for families without a learned functional of the multipoles."""
+    fixed_point: FixedPointSettings | None = None
+    """None for families whose multipoles do not answer their own potential."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atomic_energies", tuple(float(e) for e in self.atomic_energies))
@@ -110,6 +113,8 @@ class ModelSettings:
                 values["charge_equilibration"] = ChargeEquilibrationSettings(
                     **values["charge_equilibration"]
                 )
+            if values.get("fixed_point") is not None:
+                values["fixed_point"] = FixedPointSettings(**values["fixed_point"])
             if values.get("energy_functional") is not None:
                 values["energy_functional"] = EnergyFunctionalSettings(
                     **values["energy_functional"]

@@ -23,6 +23,7 @@ from mace_scf_jax.models.torch_layers import (
     split,
     take,
 )
+from mace_scf_jax.models.torch_weights_fixed_point import fixed_point
 from mace_scf_jax.models.torch_weights_qeq import charge_equilibration
 from mace_scf_jax.models.torch_weights_split_charges import split_charges
 
@@ -100,6 +101,8 @@ def import_parameters(state: StateDict, settings: ModelSettings) -> Parameters:
         params |= split_charges(state, settings)
     elif settings.charge_equilibration is not None:
         params |= charge_equilibration(state, settings)
+    elif settings.fixed_point is not None:
+        params |= fixed_point(state, settings)
     elif settings.family == "LocalCharges":
         params |= multipole_readouts(state, settings)
     _check_shapes(params, settings)

@@ -51,7 +51,7 @@ _OUTPUT_NAMES = {
 }
 """Our name of a reference output, where it differs."""
 
-_BACKBONE_NAMES = {"num_bessel": "num_radial_basis", "num_polynomial_cutoff": "num_cutoff_basis"}
+BACKBONE_NAMES = {"num_bessel": "num_radial_basis", "num_polynomial_cutoff": "num_cutoff_basis"}
 """Our name of a constructor argument of the reference, where it differs."""
 
 
@@ -67,7 +67,7 @@ def reference_settings(meta: dict[str, Any]) -> ModelSettings:
     family, options = meta["model"], meta["options"]
     if family not in FAMILIES:
         raise ValueError(f"model: expected one of {', '.join(FAMILIES)}, found {family!r}")
-    backbone = {_BACKBONE_NAMES.get(name, name): v for name, v in meta["backbone"].items()}
+    backbone = {BACKBONE_NAMES.get(name, name): v for name, v in meta["backbone"].items()}
     atomic_energies = backbone.pop("atomic_energies")
     charged = family in CHARGED_FAMILIES
     electrostatics = None

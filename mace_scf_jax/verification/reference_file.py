@@ -29,9 +29,11 @@ class ReferenceFile:
 
     @property
     def kind(self) -> str:
-        """What the file is about: electrostatics, models or blocks."""
+        """What the file is about: electrostatics, fixed_point, models or blocks."""
         if "sigma" in self.meta:
             return "electrostatics"
+        if self.meta.get("model") == "FixedPoint":
+            return "fixed_point"
         return "models" if "model" in self.meta else "blocks"
 
 

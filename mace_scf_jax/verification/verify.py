@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mace_scf_jax.verification.blocks import verify_block
 from mace_scf_jax.verification.electrostatics import verify_electrostatics
+from mace_scf_jax.verification.fixed_point import verify_fixed_point
 from mace_scf_jax.verification.models import verify_model
 from mace_scf_jax.verification.reference_file import ReferenceFileError, read_reference_file
 from mace_scf_jax.verification.report import Deviation
@@ -13,6 +14,7 @@ from mace_scf_jax.verification.report import Deviation
 _BY_KIND = {
     "blocks": verify_block,
     "electrostatics": verify_electrostatics,
+    "fixed_point": verify_fixed_point,
     "models": verify_model,
 }
 

@@ -1,0 +1,131 @@
+"""Fixed points p = F(p, μ) of many systems at once, with the total charge of each under control.
+
+A state p has components at sites, and the sites belong to systems; the sum of the first component
+over the sites of a system is its charge. The map F also depends on one level μ for each system. In
+the mode of constant level μ is given; in the mode of constant charge μ is an unknown of its own,
+determined by the charge,
+
+    p = F(p, μ),    Σ p₀ = Q    (for every system).
+
+F never couples systems to each other, which is why each of them converges by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Map = Callable[[Array, Array], Array]
+"""F: a state [sites, components] and the level at every site [sites] -> a state."""
+
+
+class FixedPointStatus(enum.IntEnum):
+    """How the search for a system's fixed point ended."""
+
+    CONVERGED = 0
+    """The state changes by less than the tolerance, and the charge is right."""
+    MAX_STEPS = 1
+    """Still on the way when the steps were used up."""
+    DIVERGED = 2
+    """The state grew beyond all bounds."""
+    SINGULAR = 3
+    """The charge does not answer to the level, so that no level gives the wanted charge."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedPointProblem:
+    """The equations p = F(p, μ), with or without given charges."""
+
+    map: Map
+    """F. Results of masked sites are zero."""
+    system_of_site: Int[Array, "sites"]
+    """Index of the system of every site, non-decreasing."""
+    site_mask: Bool[Array, "sites"]
+    """False for sites that do not exist."""
+    num_systems: int
+    charge: Float[Array, "systems"] | None
+    """The charge Q of every system; None if the level is given."""
+
+    def sums(self, values: Float[Array, "sites"]) -> Float[Array, "systems"]:
+        """Sum of a value over the sites of each system."""
+        return jax.ops.segment_sum(
+            jnp.where(self.site_mask, values, 0.0),
+            self.system_of_site,
+            num_segments=self.num_systems,
+            indices_are_sorted=True,
+        )
+
+    def charges(self, state: Float[Array, "sites components"]) -> Float[Array, "systems"]:
+        """Charge of each system in a state."""
+        return self.sums(state[:, 0])
+
+    def at_sites(self, values: Float[Array, "systems"]) -> Float[Array, "sites"]:
+        """The value of its system at every site."""
+        return values[self.system_of_site]
+
+    def num_sites(self) -> Int[Array, "systems"]:
+        """Number of sites of each system."""
+        return jax.ops.segment_sum(
+            self.site_mask.astype(jnp.int32),
+            self.system_of_site,
+            num_segments=self.num_systems,
+            indices_are_sorted=True,
+        )
+
+    def mean_change(
+        self, new: Float[Array, "sites components"], old: Float[Array, "sites components"]
+    ) -> Float[Array, "systems"]:
+        """Mean of |new - old| over all components of each system; 0 without sites."""
+        count = jnp.maximum(self.num_sites(), 1).astype(new.dtype)
+        return self.sums(jnp.mean(jnp.abs(new - old), axis=-1)) / count
+
+    def evaluate(
+        self, state: Float[Array, "sites components"], level: Float[Array, "systems"]
+    ) -> Float[Array, "sites components"]:
+        """F(p, μ)."""
+        return self.map(state, self.at_sites(level))
+
+    def evaluate_with_response(
+        self, state: Float[Array, "sites components"], level: Float[Array, "systems"]
+    ) -> tuple[Float[Array, "sites components"], Float[Array, "sites"]]:
+        """F(p, μ), and how much the charge changes with the level at each site.
+
+        The response at site i is the derivative of the total charge by the level at i, at fixed
+        state; its sum over a system is dQ/dμ of one step.
+        """
+        result, pullback = jax.vjp(lambda levels: self.map(state, levels), self.at_sites(level))
+        unit_charge = jnp.zeros_like(result).at[:, 0].set(1.0)
+        (response,) = pullback(unit_charge)
+        return result, jnp.where(self.site_mask, response, 0.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FixedPointSolution:
+    """What a solver found, and how well it solves the equations."""
+
+    state: Float[Array, "sites components"]
+    """p."""
+    level: Float[Array, "systems"]
+    """μ; the given one in the mode of constant level."""
+    argument: Float[Array, "sites components"]
+    """State at which F was evaluated last; the solution itself up to convergence."""
+    argument_level: Float[Array, "systems"]
+    """Level at which F was evaluated last."""
+    status: Int[Array, "systems"]
+    """A `FixedPointStatus` for every system."""
+    residual: Float[Array, "systems"]
+    """Mean change of the state in the last step; infinite if there was none."""
+    charge_error: Float[Array, "systems"]
+    """Wanted charge minus charge of the state; 0 in the mode of constant level."""
+    steps: Int[Array, "systems"]
+    """Number of steps that changed the state of the system."""
+    history: Float[Array, "steps systems"]
+    """Residual of every step; that of the last one for systems that had ended."""
+    states: Float[Array, "steps+1 sites components"] | None
+    """The initial state and the state of every step, if asked for."""
