@@ -34,7 +34,7 @@ class FixedPointStatus(enum.IntEnum):
     DIVERGED = 2
     """The state grew beyond all bounds."""
     SINGULAR = 3
-    """The charge does not answer to the level, so that no level gives the wanted charge."""
+    """No step makes the residual smaller, as when the charge does not answer to the level."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,8 @@ class FixedPointSolution:
     status: Int[Array, "systems"]
     """A `FixedPointStatus` for every system."""
     residual: Float[Array, "systems"]
-    """Mean change of the state in the last step; infinite if there was none."""
+    """Mean change of the state in the last step (infinite if there was none), or mean of
+    |F(p, μ) - p|, whichever the solver judges by."""
     charge_error: Float[Array, "systems"]
     """Wanted charge minus charge of the state; 0 in the mode of constant level."""
     steps: Int[Array, "systems"]
