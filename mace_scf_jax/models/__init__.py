@@ -24,6 +24,14 @@ from mace_scf_jax.models.response import (
     dipole_response,
     infrared_intensities,
 )
+from mace_scf_jax.models.self_consistency import (
+    InitialDensity,
+    InitialFermiLevel,
+    SCFState,
+    SelfConsistency,
+    evaluate_direct,
+    evaluate_self_consistent,
+)
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
 
@@ -42,14 +50,20 @@ __all__ = [
     "EnergyFunctionalSettings",
     "FixedPoint",
     "FixedPointSettings",
+    "InitialDensity",
+    "InitialFermiLevel",
     "LocalState",
     "ModelSettings",
     "NoDipoleError",
+    "SCFState",
+    "SelfConsistency",
     "SplitChargeSettings",
     "build",
     "check_inputs",
     "dipole_response",
     "evaluate",
+    "evaluate_direct",
+    "evaluate_self_consistent",
     "infrared_intensities",
     "required_inputs",
 ]

@@ -261,7 +261,7 @@ class FixedPoint(nn.Module):
             "node_energy": outputs["node_energy"] + field_energies,
             "field_energy": field_energy,
             "local_multipoles": local.multipoles,
-            "field_features": features,
+            "field_features": jnp.where(graph.atom_mask[:, None], features, 0.0),
             "electrostatic_potentials": jnp.where(
                 graph.atom_mask, potentials + jnp.sum(external, axis=-1), 0.0
             ),

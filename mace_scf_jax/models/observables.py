@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -24,24 +25,44 @@ def evaluate(
 ) -> dict[str, Array]:
     """All outputs of a model for a batch, with derivatives of the one energy.
 
-    Positions and cell pass through one strain of each graph before anything is computed, so that
-    forces and stress are exact derivatives.
-
     Args:
-        module: a model from `mace_scf_jax.models.build`.
+        module: a model from `mace_scf_jax.models.build` whose outputs are a function of the batch.
         params: its parameters.
         graph: the batch.
-        forces: add ``forces`` [atoms, 3] in eV/Å.
-        stress: add ``stress`` [graphs, 3, 3] in eV/Å³ (ASE's sign: dE/dε / volume) and
-            ``virials`` [graphs, 3, 3] in eV (-dE/dε). Graphs of zero volume get zero stress.
+        forces: add ``forces``, see `with_derivatives`.
+        stress: add ``stress`` and ``virials``.
 
     Returns:
         Outputs by name. Entries of padding atoms and graphs are zero.
     """
+    return with_derivatives(
+        lambda moved: module.apply({"params": params}, moved), graph, forces=forces, stress=stress
+    )
+
+
+def with_derivatives(
+    outputs_of: Callable[[Graph], dict[str, Array]],
+    graph: Graph,
+    *,
+    forces: bool,
+    stress: bool,
+) -> dict[str, Array]:
+    """Outputs of a function of a batch, with total derivatives of its energy.
+
+    Positions and cell pass through one strain of each graph before anything is computed, so that
+    forces and stress are exact derivatives.
+
+    Args:
+        outputs_of: outputs of a batch by name, among them ``energy`` [graphs] in eV.
+        graph: the batch.
+        forces: add ``forces`` [atoms, 3] in eV/Å.
+        stress: add ``stress`` [graphs, 3, 3] in eV/Å³ (ASE's sign: dE/dε / volume) and
+            ``virials`` [graphs, 3, 3] in eV (-dE/dε). Graphs of zero volume get zero stress.
+    """
 
     def total_energy(positions, strain):
         moved = graph.replace(positions=positions)
-        outputs = module.apply({"params": params}, moved.strained(strain) if stress else moved)
+        outputs = outputs_of(moved.strained(strain) if stress else moved)
         return jnp.sum(outputs["energy"]), outputs
 
     strain = jnp.zeros_like(jnp.asarray(graph.cell))
