@@ -15,6 +15,10 @@ from mace_scf_jax.boundary import (
     resolve_boundary,
 )
 from mace_scf_jax.electrostatics.checks import ElectrostaticsInputError, check_inputs
+from mace_scf_jax.electrostatics.coulomb_matrix import (
+    system_coulomb_gradient,
+    system_coulomb_matrix,
+)
 from mace_scf_jax.electrostatics.energy import (
     batch_coulomb_energy,
     system_energy,
@@ -75,6 +79,8 @@ __all__ = [
     "prepare_response",
     "resolve_boundary",
     "resolve_method",
+    "system_coulomb_gradient",
+    "system_coulomb_matrix",
     "system_energy",
     "system_field_features",
     "system_potential",

@@ -16,6 +16,12 @@ from mace_scf_jax.electrostatics.system import System, prepare_batch
 from mace_scf_jax.graph import Graph
 
 
+def self_constants(settings: ElectrostaticsSettings) -> Float[np.ndarray, "components"]:
+    """Energy of a unit Gaussian multipole with itself, twice: s_l of each component."""
+    width = settings.smearing_width
+    return np.array([self_interaction(degree, width, width) for degree in degrees(settings.max_l)])
+
+
 def self_energy(
     multipoles: Float[Array, "atoms components"], settings: ElectrostaticsSettings
 ) -> Float[Array, ""]:
@@ -28,11 +34,8 @@ def self_energy(
     Returns:
         ½ Σ s_l p² in eV.
     """
-    width = settings.smearing_width
-    constants = np.array(
-        [self_interaction(degree, width, width) for degree in degrees(settings.max_l)]
-    )
-    return 0.5 * jnp.sum(jnp.asarray(constants, dtype=multipoles.dtype) * multipoles * multipoles)
+    constants = jnp.asarray(self_constants(settings), dtype=multipoles.dtype)
+    return 0.5 * jnp.sum(constants * multipoles * multipoles)
 
 
 def system_energy(system: System, multipoles: Float[Array, "atoms components"]) -> Float[Array, ""]:

@@ -20,7 +20,6 @@ from mace_scf_jax.electrostatics.features import (
     system_field_features,
 )
 from mace_scf_jax.electrostatics.projections import correction_projections
-from mace_scf_jax.electrostatics.reciprocal import ReciprocalGeometry
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
 from mace_scf_jax.electrostatics.system import System, prepare_batch
 from mace_scf_jax.graph import Graph
@@ -154,7 +153,7 @@ def prepare_response(
     """
     if prepared is None:
         prepared = prepare_batch(graph, settings=settings)
-    possible = _has_pair_sums(prepared)
+    possible = prepared.has_pair_sums
     if dense is None:
         dense = possible and _dense_pays(graph, settings)
     if dense and not possible:
@@ -164,14 +163,6 @@ def prepare_response(
         )
     matrices = jax.vmap(system_response_matrix)(prepared) if dense else None
     return Response(graph, prepared, matrices)
-
-
-def _has_pair_sums(prepared: System) -> bool:
-    """Whether the interaction of each pair of atoms can be had from what is prepared."""
-    if prepared.periodic is None:
-        return True
-    geometry = prepared.periodic.geometry
-    return isinstance(geometry, ReciprocalGeometry) and geometry.phases is not None
 
 
 def _dense_pays(graph: Graph, settings: ElectrostaticsSettings) -> bool:

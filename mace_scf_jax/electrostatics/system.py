@@ -50,6 +50,17 @@ class System:
     """None with open boundary."""
     settings: ElectrostaticsSettings = dataclasses.field(metadata={"static": True})
 
+    @property
+    def has_pair_sums(self) -> bool:
+        """Whether the interaction of each pair of atoms can be had from what is prepared.
+
+        Not so with a mesh, nor if the phases of the wavevectors are made in chunks.
+        """
+        if self.periodic is None:
+            return True
+        geometry = self.periodic.geometry
+        return isinstance(geometry, ReciprocalGeometry) and geometry.phases is not None
+
     def masked(self, multipoles: Float[Array, "atoms components"]) -> Array:
         """The multipoles, zero for padding atoms.
 

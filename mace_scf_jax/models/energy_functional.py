@@ -16,6 +16,8 @@ from mace_scf_jax.electrostatics import (
     atomic_dipole_contributions,
     batch_dipole,
     prepare_batch,
+    system_coulomb_gradient,
+    system_coulomb_matrix,
     system_energy,
 )
 from mace_scf_jax.electrostatics.harmonics import degrees
@@ -91,17 +93,26 @@ def minimise(
     """
     shape = (system.atom_mask.shape[0], system.settings.num_multipoles)
 
-    def coulomb(flat: Array) -> Array:
-        return system_energy(system, flat.reshape(shape))
-
     def rest(flat: Array) -> Array:
         return local_energy(system, functional, field, flat.reshape(shape))
 
-    small = shape[0] * shape[1] <= settings.dense_max_unknowns
+    size = shape[0] * shape[1]
+    small = size <= settings.dense_max_unknowns
+    if small and system.has_pair_sums:
+        matrix = system_coulomb_matrix(system).reshape(size, size)
+
+        def coulomb(flat: Array) -> Array:
+            return matrix @ flat
+
+    else:
+
+        def coulomb(flat: Array) -> Array:
+            return system_coulomb_gradient(system, flat.reshape(shape)).reshape(-1)
+
     mask = jnp.broadcast_to(system.atom_mask[:, None], shape).reshape(-1)
     charges = jnp.zeros(shape, functional.slope.dtype).at[:, 0].set(1.0).reshape(-1)
     minimum = convex_minimum(
-        jax.grad(coulomb),
+        coulomb,
         rest,
         charges,
         mask,

@@ -12,7 +12,14 @@ from jaxtyping import Array, Float
 from mace_scf_jax.backbone import BackboneOutput, MACEBackbone
 from mace_scf_jax.backbone.features import parse_multiplicities
 from mace_scf_jax.backbone.readout import LinearReadout, NonlinearReadout
-from mace_scf_jax.electrostatics import System, batch_dipole, prepare_batch, system_energy
+from mace_scf_jax.electrostatics import (
+    System,
+    batch_dipole,
+    prepare_batch,
+    system_coulomb_gradient,
+    system_coulomb_matrix,
+    system_energy,
+)
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.mace import isolated_atom_energies
 from mace_scf_jax.models.settings import ModelSettings
@@ -77,9 +84,16 @@ def equilibrate(
         (2015), for Gaussian charges.
     """
 
-    def curvature(charges: Array) -> Array:
-        potential = jax.grad(lambda q: system_energy(system, q[:, None]))
-        return potential(charges) + hardness * charges
+    if solver is LinearSolver.DENSE and system.has_pair_sums:
+        coulomb = system_coulomb_matrix(system)[:, 0, :, 0]
+
+        def curvature(charges: Array) -> Array:
+            return coulomb @ charges + hardness * charges
+
+    else:
+
+        def curvature(charges: Array) -> Array:
+            return system_coulomb_gradient(system, charges[:, None])[:, 0] + hardness * charges
 
     minimum = constrained_minimum(
         curvature, electronegativity, system.atom_mask, total_charge, solver=solver
