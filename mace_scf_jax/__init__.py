@@ -4,6 +4,8 @@ Importing the package enables float64 in JAX (models choose their own precision)
 version that is known to compute wrong numbers.
 """
 
+import importlib
+
 from mace_scf_jax import runtime
 
 runtime.refuse_known_bad_jax()
@@ -11,13 +13,17 @@ runtime.enable_float64()
 
 from mace_scf_jax._version import __version__  # noqa: E402
 
-__all__ = ["Model", "__version__", "load_model"]
+_MODULES = {
+    "Model": "mace_scf_jax.simulate.model",
+    "energy_function": "mace_scf_jax.simulate.functional",
+    "load_model": "mace_scf_jax.simulate.model",
+}
+
+__all__ = ["Model", "__version__", "energy_function", "load_model"]
 
 
 def __getattr__(name: str):
-    """`Model` and `load_model`, imported when first used: what they need takes seconds."""
-    if name in ("Model", "load_model"):
-        from mace_scf_jax.simulate import model
-
-        return getattr(model, name)
+    """What simulates, imported when first used: what it needs takes seconds."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,6 +23,7 @@ def collate(
     *,
     dtype: DTypeLike = np.float64,
     labels: bool = True,
+    padding: bool = True,
 ) -> Graph:
     """One padded batch of structures, as NumPy arrays.
 
@@ -37,13 +38,17 @@ def collate(
         sizes: padded sizes; by default the smallest of a geometric series, layout "flat".
         dtype: of all real numbers; indices are int32.
         labels: whether to include reference values and their weights.
+        padding: whether there has to be a padding atom and a padding graph. Without them, as in
+            simulations of one structure, the last atom takes part in padding edges, which are
+            masked.
 
     Raises:
         DataError: if the structures do not fit.
     """
     if sizes is None:
-        sizes = required_sizes(structures).rounded()
-    needed = required_sizes(structures, "flat" if sizes.neighbours_per_atom is None else "per_atom")
+        sizes = required_sizes(structures, padding=padding).rounded()
+    layout = "flat" if sizes.neighbours_per_atom is None else "per_atom"
+    needed = required_sizes(structures, layout, padding=padding)
     if not sizes.holds(needed):
         raise DataError(f"batch: found structures that need {needed}, expected at most {sizes}")
 

@@ -38,7 +38,7 @@ def neighbour_list(
     pbc = np.asarray(pbc, dtype=bool)
     search = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
     senders, receivers, shifts = search.compute(
-        np.asarray(positions, dtype=np.float64), _search_box(cell, pbc), pbc.tolist(), "ijS"
+        np.asarray(positions, dtype=np.float64), search_box(cell, pbc), pbc.tolist(), "ijS"
     )
     order = np.lexsort((shifts[:, 2], shifts[:, 1], shifts[:, 0], senders, receivers))
     return (
@@ -48,7 +48,7 @@ def neighbour_list(
     )
 
 
-def _search_box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+def search_box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """A box with volume for the search: open directions get unit vectors normal to the others.
 
     Pairs do not depend on the vectors of open directions, but the search needs a box that can be

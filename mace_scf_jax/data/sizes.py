@@ -78,17 +78,19 @@ def round_up(size: int) -> int:
     return -(-size // step) * step
 
 
-def required_sizes(structures: Sequence[Structure], layout: Layout = "flat") -> BatchSizes:
-    """Smallest sizes that hold these structures, one padding atom and one padding graph."""
+def required_sizes(
+    structures: Sequence[Structure], layout: Layout = "flat", *, padding: bool = True
+) -> BatchSizes:
+    """Smallest sizes that hold these structures and, with padding, one more atom and graph."""
     if layout not in get_args(Layout):
         raise DataError(f"layout: found {layout!r}, expected one of {', '.join(get_args(Layout))}")
     if not structures:
         raise DataError("batch: found no structures")
     neighbours = [int(entry.neighbour_counts().max()) for entry in structures]
     return _with_layout(
-        atoms=sum(entry.num_atoms for entry in structures) + 1,
+        atoms=sum(entry.num_atoms for entry in structures) + padding,
         edges=max(1, sum(entry.num_edges for entry in structures)),
-        graphs=len(structures) + 1,
+        graphs=len(structures) + padding,
         slots=max(entry.num_atoms for entry in structures),
         kvectors=max(entry.num_kvectors for entry in structures),
         neighbours_per_atom=None if layout == "flat" else max(1, *neighbours),

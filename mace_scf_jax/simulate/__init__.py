@@ -1,8 +1,21 @@
-"""Using trained models: predictions, evaluation of files, ASE."""
+"""Using trained models: predictions, evaluation of files, ASE, pure functions, simulations."""
 
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
 from mace_scf_jax.simulate.evaluation import evaluate_file
+from mace_scf_jax.simulate.functional import EnergyFunction, energy_function
 from mace_scf_jax.simulate.model import Model, load_model
+from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.response import predict_response
+from mace_scf_jax.simulate.results import Results
 
-__all__ = ["MACESCFCalculator", "Model", "evaluate_file", "load_model", "predict_response"]
+__all__ = [
+    "EnergyFunction",
+    "MACESCFCalculator",
+    "Model",
+    "Neighbours",
+    "Results",
+    "energy_function",
+    "evaluate_file",
+    "load_model",
+    "predict_response",
+]

@@ -60,11 +60,16 @@ class Model:
 
         return compiled
 
-    def prepare(self, configuration: Configuration) -> Structure:
+    def prepare(
+        self, configuration: Configuration, *, skin: float = 0.0, largest_strain: float = 0.0
+    ) -> Structure:
         """Edges and reciprocal vectors of a structure.
 
         Args:
             configuration: the structure.
+            skin: length in Å by which edges may be longer than the model's cutoff.
+            largest_strain: range of cells that the reciprocal vectors serve, as for
+                `mace_scf_jax.data.reciprocal.half_space_indices`.
 
         Raises:
             DataError: it has an element that the model lacks, lacks an input that the model needs,
@@ -82,8 +87,9 @@ class Model:
         return prepare(
             configuration,
             elements=self.settings.elements,
-            cutoff=self.settings.backbone.r_max,
+            cutoff=self.settings.backbone.r_max + skin,
             kspace_cutoff=self.settings.kspace_cutoff,
+            largest_strain=largest_strain,
         )
 
     def predict(

@@ -1,0 +1,70 @@
+"""What a model says about one structure, as a pytree."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+from mace_scf_jax.simulate.model import PER_ATOM_OUTPUTS
+
+_NAMED = (
+    "energy",
+    "forces",
+    "stress",
+    "electrostatic_energy",
+    "node_energy",
+    "contributions",
+    "multipoles",
+    "dipole",
+    "total_charge",
+    "polarizability",
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Everything a model predicts for one structure; None for what it does not have."""
+
+    energy: Float[Array, ""]
+    """Total energy, eV."""
+    forces: Float[Array, "atoms 3"] | None
+    """-dE/dr, eV/Å."""
+    stress: Float[Array, "3 3"] | None
+    """dE/dε divided by the volume, eV/Å³ (ASE's sign: positive under tension)."""
+    electrostatic_energy: Float[Array, ""] | None
+    """Coulomb energy of the multipoles, part of the energy, eV."""
+    node_energy: Float[Array, "atoms"]
+    """Parts of the energy that belong to an atom, eV."""
+    contributions: Float[Array, "terms"]
+    """Isolated atoms and readout of each layer, parts of the energy, eV."""
+    multipoles: Float[Array, "atoms components"] | None
+    """Atomic multipoles, e Å^l, order Q, d_y, d_z, d_x."""
+    dipole: Float[Array, "3"] | None
+    """Dipole x, y, z, e Å."""
+    total_charge: Float[Array, ""] | None
+    """Sum of the charges, e."""
+    polarizability: Float[Array, "3 3"] | None
+    """From a readout, e Å²/V."""
+    further: dict[str, Array]
+    """Outputs of single families by name."""
+    valid: Bool[Array, ""]
+    """Whether the neighbours were complete and the reciprocal vectors serve the cell. Where false,
+    numbers are wrong: update the neighbours, or prepare the structure again."""
+
+
+def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
+    """Results from the outputs of a model for a batch of one structure without padding.
+
+    Args:
+        outputs: arrays by name.
+        valid: whether the neighbours served.
+    """
+    single = {
+        name: values if name in PER_ATOM_OUTPUTS else values[0] for name, values in outputs.items()
+    }
+    named = {name: single.pop(name, None) for name in _NAMED}
+    single.pop("virials", None)
+    return Results(**named, further=single, valid=valid)
