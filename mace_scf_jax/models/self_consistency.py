@@ -116,6 +116,7 @@ def fixed_point_problem(
         site_mask=jnp.asarray(graph.atom_mask),
         num_systems=graph.num_graphs,
         charge=jnp.asarray(graph.total_charge) if constant_charge else None,
+        max_sites=graph.slots.shape[1],
     )
 
 

@@ -1,23 +1,48 @@
-"""Solved states: minima under a charge constraint, and their derivatives.
+"""Solved states and their derivatives: fixed points, and minima under a charge constraint.
 
-Nothing here knows atoms or networks. Everything treats one system of static shape and may be mapped
-over systems with `jax.vmap`, so that systems are never coupled to each other.
+Nothing here knows atoms or networks. Systems are never coupled to each other: fixed points of many
+systems are found at once, each by itself; minima are those of one system of static shape, to be
+mapped over systems with `jax.vmap`.
 """
 
+from mace_scf_jax.scf.anderson import Anderson
+from mace_scf_jax.scf.auto import Auto
 from mace_scf_jax.scf.constrained_minimum import ConstrainedMinimum, constrained_minimum
 from mace_scf_jax.scf.convex_minimum import ConvexMinimum, Status, convex_minimum
+from mace_scf_jax.scf.dense import Dense
+from mace_scf_jax.scf.differentiation import Differentiation, solve
+from mace_scf_jax.scf.fixed_point import (
+    FixedPointProblem,
+    FixedPointSolution,
+    FixedPointStatus,
+)
 from mace_scf_jax.scf.implicit_root import implicit_root
+from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
 from mace_scf_jax.scf.linear_solvers import LinearSolver, solve_positive_definite
+from mace_scf_jax.scf.newton_krylov import NewtonKrylov
+from mace_scf_jax.scf.solver import Solver
 from mace_scf_jax.scf.stationary import stationary_value
 
 __all__ = [
+    "Anderson",
+    "Auto",
     "ConstrainedMinimum",
     "ConvexMinimum",
+    "Dense",
+    "Differentiation",
+    "FixedPointProblem",
+    "FixedPointSolution",
+    "FixedPointStatus",
+    "LinearMixing",
     "LinearSolver",
+    "NewtonKrylov",
+    "Solver",
     "Status",
     "constrained_minimum",
     "convex_minimum",
     "implicit_root",
+    "linear_mixing",
+    "solve",
     "solve_positive_definite",
     "stationary_value",
 ]

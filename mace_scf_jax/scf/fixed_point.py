@@ -50,6 +50,9 @@ class FixedPointProblem:
     num_systems: int
     charge: Float[Array, "systems"] | None
     """The charge Q of every system; None if the level is given."""
+    max_sites: int | None = None
+    """A bound on the number of sites of one system: room that solvers make for each of them. None
+    for the number of all sites, which wastes memory where there are many systems."""
 
     def sums(self, values: Float[Array, "sites"]) -> Float[Array, "systems"]:
         """Sum of a value over the sites of each system."""
@@ -126,6 +129,8 @@ class FixedPointSolution:
     """Wanted charge minus charge of the state; 0 in the mode of constant level."""
     steps: Int[Array, "systems"]
     """Number of steps that changed the state of the system."""
+    evaluations: Int[Array, "systems"]
+    """Number of evaluations of F and of its linearisation until the system ended."""
     history: Float[Array, "steps systems"]
     """Residual of every step; that of the last one for systems that had ended."""
     states: Float[Array, "steps+1 sites components"] | None

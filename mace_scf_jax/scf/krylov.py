@@ -1,13 +1,12 @@
-"""Linear systems A x = b of many independent systems in one vector, by GMRES without a matrix.
+"""Linear systems A x = b of many independent systems at once, by GMRES without matrices.
 
-The entries of the vector belong to systems that A does not couple. Every system has a Krylov space
-of its own: one application of A extends all of them, which takes fewer steps than one space for
-the whole vector, and makes the solution of a system independent of the others.
+Vectors are [systems, unknowns], and A does not couple systems. Every system has a Krylov space of
+its own: one application of A extends all of them, which takes fewer steps than one space for all,
+and makes the solution of a system independent of the others.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -15,99 +14,169 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 LinearOperator = Callable[[Array], Array]
-"""A linear function of one vector."""
+"""A linear function of vectors [systems, unknowns] that does not couple systems."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Systems:
-    """Which system each entry of a vector belongs to."""
-
-    owner: Int[Array, "size"]
-    num_systems: int
-
-    def dots(self, left: Float[Array, "size"], right: Float[Array, "size"]) -> Array:
-        """Scalar product of each system's entries, [systems]."""
-        return jax.ops.segment_sum(left * right, self.owner, num_segments=self.num_systems)
-
-    def norms(self, vector: Float[Array, "size"]) -> Array:
-        """Euclidean norm of each system's entries, [systems]."""
-        return jnp.sqrt(self.dots(vector, vector))
-
-    def scaled(self, factors: Float[Array, "systems"], vector: Float[Array, "size"]) -> Array:
-        """The entries of each system times its factor."""
-        return factors[self.owner] * vector
+def identity(vectors: Float[Array, "systems unknowns"]) -> Float[Array, "systems unknowns"]:
+    """The vectors themselves: no preconditioner."""
+    return vectors
 
 
 def gmres(
     operator: LinearOperator,
-    right: Float[Array, "size"],
-    systems: Systems,
+    right: Float[Array, "systems unknowns"],
     *,
     max_steps: int,
-    tolerance: float,
-) -> tuple[Float[Array, "size"], Int[Array, ""]]:
+    tolerance: float | Float[Array, "systems"],
+    precondition: LinearOperator = identity,
+) -> tuple[Float[Array, "systems unknowns"], Int[Array, "systems"], Float[Array, "systems"]]:
     """Solve A x = b, minimising |A x - b| of every system over its Krylov space.
 
     A system whose residual is small enough stops changing while the others go on. One whose space
-    is exhausted gets the best of what it holds, and nothing is ever divided by zero.
+    is exhausted, or whose A gives numbers that are not finite, gets the best of what it holds.
 
     Args:
-        operator: x -> A x, without coupling between systems.
-        right: b.
-        systems: which system each entry belongs to.
+        operator: x -> A x.
+        right: b; systems with b = 0 cost nothing.
         max_steps: largest dimension of the Krylov spaces.
-        tolerance: of |A x - b| relative to |b|.
+        tolerance: of |A x - b| relative to |b|, for all or for each system.
+        precondition: y -> x = M⁻¹ y, such that A M⁻¹ is near the identity.
 
     Returns:
-        x, and the number of applications of A.
+        x, the number of applications of A, and an estimate of |A x - b| / |b|.
 
     Source:
-        Saad and Schultz, SIAM J. Sci. Stat. Comput. 7, 856 (1986).
+        Saad and Schultz, SIAM J. Sci. Stat. Comput. 7, 856 (1986). The norm of the residual is that
+        of the component of b along the one vector orthogonal to all columns of the Hessenberg
+        matrix, which needs no factorisation in every step.
     """
-    size, count = right.shape[0], systems.num_systems
-    start_norm = systems.norms(right)
-    round_off = float(jnp.finfo(right.dtype).eps)
-
-    def unit(vector: Array, norm: Array, scale: Array) -> tuple[Array, Array]:
-        norm = jnp.where(norm > round_off * scale, norm, 0.0)
-        inverse = jnp.where(norm > 0.0, 1.0 / jnp.where(norm > 0.0, norm, 1.0), 0.0)
-        return systems.scaled(inverse, vector), norm
-
-    first, _ = unit(right, start_norm, jnp.zeros_like(start_norm))
-    basis = jnp.zeros((max_steps + 1, size), right.dtype).at[0].set(first)
+    count, size = right.shape
+    max_steps = min(max_steps, size)
+    scale = jnp.linalg.norm(right, axis=-1)
+    active = jnp.isfinite(scale) & (scale > 0.0)
+    scale = jnp.where(active, scale, 0.0)
+    first = jnp.where(active[:, None], right, 0.0) / jnp.where(active, scale, 1.0)[:, None]
+    basis = jnp.zeros((count, max_steps + 1, size), right.dtype).at[:, 0].set(first)
     hessenberg = jnp.zeros((count, max_steps + 1, max_steps), right.dtype)
-    target = jnp.zeros((count, max_steps + 1), right.dtype).at[:, 0].set(start_norm)
+    orthogonal = jnp.zeros((count, max_steps + 1), right.dtype).at[:, 0].set(1.0)
 
     def unfinished(carry) -> Array:
-        step, _, _, _, residual = carry
-        return (step < max_steps) & jnp.any(residual > tolerance * start_norm)
+        return (carry[0] < max_steps) & jnp.any(carry[1])
 
     def extend(carry):
-        step, basis, hessenberg, weights, residual = carry
-        vector = operator(basis[step])
-        scale = systems.norms(vector)
-        column = jnp.zeros((max_steps + 1, count), right.dtype)
-        for _ in range(2):  # twice is enough to be orthogonal to round-off
-            overlap = jax.vmap(systems.dots, in_axes=(0, None))(basis, vector)
-            vector = vector - jnp.sum(overlap[:, systems.owner] * basis, axis=0)
-            column = column + overlap
-        direction, norm = unit(vector, systems.norms(vector), scale)
-        hessenberg = hessenberg.at[:, :, step].set(column.T).at[:, step + 1, step].set(norm)
-        basis = basis.at[step + 1].set(direction)
-        fitted = _least_squares(hessenberg, target)
-        fitted = jnp.where((residual > tolerance * start_norm)[:, None], fitted, weights)
-        misfit = jnp.einsum("sij,sj->si", hessenberg, fitted) - target
-        return step + 1, basis, hessenberg, fitted, jnp.linalg.norm(misfit, axis=-1)
+        step, active, basis, hessenberg, orthogonal, residual, applications = carry
+        vectors = jnp.where(active[:, None], operator(precondition(basis[:, step])), 0.0)
+        column, direction, norm = orthogonalised(vectors, basis)
+        good = active & jnp.all(jnp.isfinite(column), axis=-1) & jnp.isfinite(norm)
+        column = (
+            jnp.where(good[:, None], column, 0.0).at[:, step + 1].set(jnp.where(good, norm, 0.0))
+        )
+        exhausted = ~(norm > 0.0)
+        overlap = -jnp.einsum("si,si->s", column, orthogonal)
+        entry = overlap / jnp.where(exhausted, 1.0, norm)
+        new_residual = jnp.where(
+            exhausted,
+            jnp.where(overlap == 0.0, residual, 0.0),
+            1.0 / jnp.linalg.norm(orthogonal.at[:, step + 1].set(entry), axis=-1),
+        )
+        residual = jnp.where(good, new_residual, residual)
+        going = good & ~exhausted & (residual > tolerance)
+        return (
+            step + 1,
+            going,
+            basis.at[:, step + 1].set(jnp.where(going[:, None], direction, 0.0)),
+            hessenberg.at[:, :, step].set(column),
+            orthogonal.at[:, step + 1].set(jnp.where(going, entry, 0.0)),
+            residual,
+            applications + active.astype(jnp.int32),
+        )
 
     start = (
         jnp.zeros((), jnp.int32),
+        active,
         basis,
         hessenberg,
-        jnp.zeros((count, max_steps), right.dtype),
-        start_norm,
+        orthogonal,
+        jnp.where(active, jnp.ones_like(scale), 0.0),
+        jnp.zeros(count, jnp.int32),
     )
-    steps, basis, _, weights, _ = jax.lax.while_loop(unfinished, extend, start)
-    return jnp.sum(weights.T[:, systems.owner] * basis[:-1], axis=0), steps
+    end = jax.lax.while_loop(unfinished, extend, start)
+    _, _, basis, hessenberg, _, residual, applications = end
+    target = jnp.zeros((count, max_steps + 1), right.dtype).at[:, 0].set(scale)
+    weights = _least_squares(hessenberg, target)
+    solution = precondition(jnp.einsum("si,siu->su", weights, basis[:, :-1]))
+    return solution, applications, residual
+
+
+def restarted_gmres(
+    operator: LinearOperator,
+    right: Float[Array, "systems unknowns"],
+    *,
+    max_steps: int,
+    tolerance: float,
+    precondition: LinearOperator = identity,
+    max_cycles: int = 10,
+) -> Float[Array, "systems unknowns"]:
+    """Solve A x = b to a tight tolerance, with Krylov spaces of bounded size.
+
+    Args:
+        operator: x -> A x.
+        right: b.
+        max_steps: largest dimension of a Krylov space; systems that need more start a new one from
+            where they are.
+        tolerance: of |A x - b| relative to |b|; not below ten times the rounding unit.
+        precondition: as for `gmres`.
+        max_cycles: largest number of spaces.
+    """
+    tolerance = max(tolerance, 10.0 * float(jnp.finfo(right.dtype).eps))
+    scale = jnp.linalg.norm(right, axis=-1)
+
+    def unfinished(carry) -> Array:
+        return (carry[0] < max_cycles) & jnp.any(carry[2])
+
+    def cycle(carry):
+        index, solution, going, rest = carry
+        size = jnp.linalg.norm(rest, axis=-1)
+        wanted = tolerance * scale / jnp.where(size > 0.0, size, 1.0)
+        change, _, residual = gmres(
+            operator, rest, max_steps=max_steps, tolerance=wanted, precondition=precondition
+        )
+        solution = solution + change
+        # no further space for systems that are done, or whose space brought them no nearer
+        going = going & (residual > wanted) & (residual < 0.5)
+        rest = jax.lax.cond(
+            jnp.any(going), lambda: right - operator(solution), lambda: jnp.zeros_like(right)
+        )
+        return index + 1, solution, going, jnp.where(going[:, None], rest, 0.0)
+
+    start = (jnp.zeros((), jnp.int32), jnp.zeros_like(right), scale > 0.0, right)
+    return jax.lax.while_loop(unfinished, cycle, start)[1]
+
+
+def orthogonalised(
+    vectors: Float[Array, "systems unknowns"], basis: Float[Array, "systems rank unknowns"]
+) -> tuple[Float[Array, "systems rank"], Float[Array, "systems unknowns"], Float[Array, "systems"]]:
+    """Split vectors into parts along orthonormal ones and a new direction.
+
+    Args:
+        vectors: the vectors.
+        basis: orthonormal for every system, or zero.
+
+    Returns:
+        Components along the basis; the direction of the rest, and its norm; both zero if the rest
+        is no more than round-off.
+    """
+    norm_before = jnp.linalg.norm(vectors, axis=-1)
+    column = jnp.zeros(basis.shape[:2], basis.dtype)
+    for _ in range(2):  # twice is enough to be orthogonal to round-off
+        overlap = jnp.einsum("siu,su->si", basis, vectors)
+        vectors = vectors - jnp.einsum("si,siu->su", overlap, basis)
+        column = column + overlap
+    norm = jnp.linalg.norm(vectors, axis=-1)
+    independent = norm > 10.0 * float(jnp.finfo(basis.dtype).eps) * norm_before
+    norm = jnp.where(independent, norm, 0.0)
+    direction = jnp.where(independent[:, None], vectors, 0.0)
+    return column, direction / jnp.where(independent, norm, 1.0)[:, None], norm
 
 
 def _least_squares(
@@ -120,7 +189,7 @@ def _least_squares(
     smallest = 10.0 * float(jnp.finfo(right.dtype).eps) * jnp.max(diagonal, axis=-1, keepdims=True)
     counts = diagonal > smallest
     keep = counts[:, :, None] & counts[:, None, :]
-    identity = jnp.eye(triangular.shape[-1], dtype=right.dtype)
-    safe = jnp.where(keep, triangular, identity)
+    unit = jnp.eye(triangular.shape[-1], dtype=right.dtype)
+    safe = jnp.where(keep, triangular, unit)
     rotated = jnp.where(counts, rotated, 0.0)
     return jax.scipy.linalg.solve_triangular(safe, rotated[..., None])[..., 0]

@@ -12,6 +12,7 @@ The returned state is the mixed one, before the correction.
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from mace_scf_jax.scf.fixed_point import (
     FixedPointSolution,
     FixedPointStatus,
 )
+from mace_scf_jax.scf.solver import Solver, check_settings
 
 CHARGE_TOLERANCE = 1e-3
 """Largest error of the charge of a converged system."""
@@ -36,7 +38,7 @@ LARGEST_CHANGE = {"constant level": 1.0, "constant charge": 5.0}
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearMixing:
+class LinearMixing(Solver):
     """Settings of linear mixing.
 
     Raises:
@@ -53,14 +55,25 @@ class LinearMixing:
     """End all systems together, as soon as all have converged or one has diverged, and call a
     system diverged if its charge is above 10, whatever its size: the rules of the reference. They
     make results depend on the batch."""
+    rematerialise: bool = False
+    """Compute every step again when derivatives go through the loop, instead of keeping what its
+    derivative needs: less memory, more time."""
+
+    can_be_unrolled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.max_steps < 0:
-            raise ValueError(f"max_steps: expected 0 or more, found {self.max_steps!r}")
+        check_settings(self)
         if not 0.0 < self.mixing <= 1.0:
             raise ValueError(f"mixing: expected a number in (0, 1], found {self.mixing!r}")
-        if not self.tolerance > 0.0:
-            raise ValueError(f"tolerance: expected a positive number, found {self.tolerance!r}")
+
+    def find(
+        self,
+        problem: FixedPointProblem,
+        state: Float[Array, "sites components"],
+        level: Float[Array, "systems"],
+    ) -> FixedPointSolution:
+        """Search by linear mixing; the search may be differentiated."""
+        return linear_mixing(problem, state, level, settings=self)
 
 
 @jax.tree_util.register_dataclass
@@ -127,6 +140,8 @@ def linear_mixing(
         )
         return iterate, (iterate.residual, iterate.state if keep_states else None)
 
+    if settings.rematerialise:
+        body = jax.checkpoint(body, prevent_cse=False)
     is_last = jnp.arange(settings.max_steps) == settings.max_steps - 1
     end, (history, states) = jax.lax.scan(body, start, is_last)
     if keep_states:
@@ -143,6 +158,7 @@ def linear_mixing(
         residual=end.residual,
         charge_error=charge_error,
         steps=end.steps,
+        evaluations=end.steps if problem.charge is None else 1 + 2 * end.steps,
         history=history,
         states=states,
     )

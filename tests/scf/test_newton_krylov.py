@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fixed_point_problems import affine_system, problem_of, zeros
 
-from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointStatus
-from mace_scf_jax.scf.krylov import Systems, gmres
-from mace_scf_jax.scf.newton_krylov import NewtonKrylov, newton_krylov
+from mace_scf_jax.scf import FixedPointProblem, FixedPointStatus, NewtonKrylov
+from mace_scf_jax.scf import solve as solve_fixed_point
+from mace_scf_jax.scf.krylov import gmres, restarted_gmres
 
 SETTINGS = NewtonKrylov(max_steps=10, tolerance=1e-11, krylov_steps=12)
 SYSTEMS = [affine_system(0, 2, radius=0.5), affine_system(1, 3, radius=3.0)]
@@ -24,31 +24,58 @@ MODES = pytest.mark.parametrize("charges", [None, CHARGES], ids=["constant level
 
 def solve(problem, settings=SETTINGS, levels=LEVELS, start=None):
     start = zeros(problem) if start is None else start
-    return jax.jit(lambda p: newton_krylov(problem, p, levels, settings=settings))(start)
+    return jax.jit(lambda p: solve_fixed_point(problem, p, levels, solver=settings))(start)
+
+
+def random_systems(sizes, *, seed=0):
+    """Regular matrices and right sides of several sizes; the last right side is zero."""
+    rng = np.random.default_rng(seed)
+    count, size = len(sizes), max(sizes)
+    exists = np.arange(size) < np.asarray(sizes)[:, None]
+    matrices = rng.normal(size=(count, size, size)) + 2 * np.eye(size)
+    matrices = np.where(exists[:, :, None] & exists[:, None, :], matrices, np.eye(size))
+    right = np.where(exists, rng.normal(size=(count, size)), 0.0)
+    right[-1] = 0.0
+    return jnp.asarray(matrices), jnp.asarray(right)
 
 
 def test_gmres_solves_every_system():
-    rng = np.random.default_rng(0)
-    sizes = [1, 3, 6]
-    owner = np.repeat(np.arange(4), [*sizes, 2])  # the last system has a right side of zero
-    matrix = np.where(owner[:, None] == owner, rng.normal(size=(12, 12)) + 2 * np.eye(12), 0.0)
-    right = np.where(owner < 3, rng.normal(size=12), 0.0)
-    systems = Systems(jnp.asarray(owner), 4)
-    operator = jnp.asarray(matrix)
-    solution, steps = jax.jit(
-        lambda b: gmres(lambda x: operator @ x, b, systems, max_steps=10, tolerance=1e-12)
-    )(jnp.asarray(right))
-    np.testing.assert_allclose(solution, np.linalg.solve(matrix, right), atol=1e-10)
-    # no more than the size of the largest system
-    assert steps <= 6
+    matrices, right = random_systems([1, 3, 6, 2])
+    solution, steps, residual = jax.jit(
+        lambda b: gmres(
+            lambda x: jnp.einsum("sij,sj->si", matrices, x), b, max_steps=10, tolerance=1e-12
+        )
+    )(right)
+    expected = np.linalg.solve(matrices, right[..., None])[..., 0]
+    np.testing.assert_allclose(solution, expected, atol=1e-10)
+    # no more than the size of the system
+    np.testing.assert_array_equal(steps, [1, 3, 6, 0])
+    assert np.all(np.asarray(residual) < 1e-12)
+
+
+def test_small_krylov_spaces_are_started_anew():
+    matrices, right = random_systems([20, 12, 2], seed=1)
+    matrices = jnp.eye(20) + 0.1 * (matrices - 2 * jnp.eye(20))
+    solution = jax.jit(
+        lambda b: restarted_gmres(
+            lambda x: jnp.einsum("sij,sj->si", matrices, x), b, max_steps=8, tolerance=1e-12
+        )
+    )(right)
+    expected = np.linalg.solve(matrices, right[..., None])[..., 0]
+    np.testing.assert_allclose(solution, expected, atol=1e-11)
 
 
 def test_gmres_of_a_singular_system_stays_finite():
-    matrix = jnp.asarray([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
-    systems = Systems(jnp.asarray([0, 0, 1]), 2)
-    solution, _ = gmres(lambda x: matrix @ x, jnp.ones(3), systems, max_steps=3, tolerance=1e-12)
-    np.testing.assert_allclose(solution[2], 0.5)
+    matrices = jnp.asarray([np.diag([1.0, 0.0]), np.diag([2.0, 1.0]), np.diag([jnp.nan, 1.0])])
+    solution, _, residual = gmres(
+        lambda x: jnp.einsum("sij,sj->si", matrices, x),
+        jnp.asarray([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]]),
+        max_steps=3,
+        tolerance=1e-12,
+    )
+    np.testing.assert_allclose(solution[1], [0.5, 0.0])
     assert np.all(np.isfinite(solution))
+    assert residual[0] > 0.5
 
 
 @MODES
@@ -131,7 +158,7 @@ def test_first_and_second_derivatives(charges):
             levels = LEVELS.at[0].add(x[1])
         else:
             scaled = dataclasses.replace(scaled, charge=problem.charge.at[0].add(x[1]))
-        solution = newton_krylov(scaled, zeros(problem), levels, settings=SETTINGS)
+        solution = solve_fixed_point(scaled, zeros(problem), levels, solver=SETTINGS)
         return jnp.sum(jnp.sin(solution.state)) + 0.1 * jnp.sum(solution.level**2)
 
     x, h = jnp.asarray([0.05, 0.02]), 1e-4
@@ -154,7 +181,6 @@ def test_no_steps_and_settings_that_make_no_sense():
         ({"max_steps": -1}, "max_steps: expected 0 or more, found -1"),
         ({"krylov_steps": 0}, "krylov_steps: expected 1 or more, found 0"),
         ({"tolerance": 0.0}, "tolerance: expected a positive number, found 0.0"),
-        ({"krylov_tolerance": -1.0}, "krylov_tolerance: expected a positive number, found -1.0"),
     ):
         with pytest.raises(ValueError, match=message):
             NewtonKrylov(**changes)

@@ -1,0 +1,209 @@
+"""Solved states as differentiable functions, whichever way they are found.
+
+The solution z* of R(z, θ) = 0 depends on everything θ that the map refers to, on the charges, and
+on the levels where these are given. How it is found and how it is differentiated are independent:
+
+`IMPLICIT` solves ∂R/∂z dz = -∂R/∂θ dθ at the solution. This rule is made of differentiable
+functions of z* itself, so that all orders of derivatives are right.
+
+`LINEARIZE_SOLVE` takes the solution found, z₀, as a constant, and a differentiable Newton step
+from there, z₁ = z₀ - (∂R/∂z)⁻¹ R(z₀, θ). With z₀ at the solution for one θ, the error of z₁ as a
+function of θ is of second order in the change of θ: first derivatives are right, and second ones
+only if R is affine in z. A second step makes the error of fourth order, and derivatives right up
+to the third. The steps also remove what the search left over.
+
+`UNROLL` differentiates the search itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mace_scf_jax.scf.auto import Auto
+from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution, FixedPointStatus
+from mace_scf_jax.scf.krylov import LinearOperator
+from mace_scf_jax.scf.solver import Solver
+from mace_scf_jax.scf.unknowns import Unknowns
+
+NEWTON_STEPS = 2
+"""Differentiable steps of `LINEARIZE_SOLVE`; see above."""
+
+
+class Differentiation(enum.StrEnum):
+    """How a solved state is differentiated."""
+
+    UNROLL = "unroll"
+    """Through the steps of the solver."""
+    IMPLICIT = "implicit"
+    """By the implicit-function theorem."""
+    LINEARIZE_SOLVE = "linearize_solve"
+    """Through Newton steps that start from the solution."""
+
+
+def solve(
+    problem: FixedPointProblem,
+    state: Float[Array, "sites components"],
+    level: Float[Array, "systems"],
+    *,
+    solver: Solver = Auto(),  # noqa: B008 - frozen
+    differentiation: Differentiation = Differentiation.IMPLICIT,
+) -> FixedPointSolution:
+    """Find fixed points, each by itself, as differentiable functions of all that defines them.
+
+    State and level of the result may be differentiated to any order, in reverse. A system that did
+    not converge has no solution to differentiate: its state gets the derivative of F(p, μ) at fixed
+    p and μ, its level none, so that derivatives stay finite wherever F is; its status tells.
+    `UNROLL` differentiates what was done, converged or not.
+
+    Args:
+        problem: the equations.
+        state: initial p; zero at masked sites.
+        level: initial μ, or the given one.
+        solver: how solutions are found.
+        differentiation: how they are differentiated.
+
+    Returns:
+        The solutions, and how well they solve the equations.
+
+    Raises:
+        ValueError: the search of the solver cannot be differentiated.
+    """
+    if differentiation is Differentiation.UNROLL:
+        if not solver.can_be_unrolled:
+            raise ValueError(
+                f"differentiation: expected {Differentiation.IMPLICIT.value!r} or "
+                f"{Differentiation.LINEARIZE_SOLVE.value!r} with the solver "
+                f"{type(solver).__name__}, whose number of steps depends on the values, found "
+                f"{Differentiation.UNROLL.value!r} (which LinearMixing offers)"
+            )
+        return solver.find(problem, state, level)
+
+    function, references = jax.closure_convert(problem.map, state, problem.at_sites(level))
+    parameters = (references, problem.charge, level if problem.charge is None else None)
+
+    def with_parameters(parameters: Any) -> FixedPointProblem:
+        references, charge, _ = parameters
+        return dataclasses.replace(
+            problem, map=lambda p, m: function(p, m, *references), charge=charge
+        )
+
+    fixed, start, start_level = jax.lax.stop_gradient((parameters, state, level))
+    found = jax.lax.stop_gradient(solver.find(with_parameters(fixed), start, start_level))
+    unknowns = Unknowns.of(with_parameters(fixed), state.shape[-1])
+
+    def equations(vectors: Array, parameters: Any) -> Array:
+        given_level = parameters[2]
+        unknown_level = jnp.zeros_like(level) if given_level is None else given_level
+        given = dataclasses.replace(unknowns, problem=with_parameters(parameters))
+        return given.residual(vectors, unknown_level)
+
+    vectors = unknowns.pack(found.state, found.level)
+    if differentiation is Differentiation.IMPLICIT:
+        solved = found.status == FixedPointStatus.CONVERGED
+        vectors = _implicit(equations, vectors, solved, parameters, unknowns, solver)
+    else:
+        vectors, found = _linearised(equations, vectors, found, parameters, unknowns, solver)
+    state, level = unknowns.unpack(vectors, level)
+    return dataclasses.replace(
+        found, state=state, level=level, argument=state, argument_level=level
+    )
+
+
+def _solve_linear(
+    slope: LinearOperator,
+    right: Float[Array, "systems unknowns"],
+    solved: Bool[Array, "systems"],
+    unknowns: Unknowns,
+    solver: Solver,
+) -> Float[Array, "systems unknowns"]:
+    """J⁻¹ b as a differentiable function; b itself, without level, of systems that are not solved.
+
+    The Jacobian of such systems meets zeros only, in derivatives too.
+    """
+    at = solved[:, None]
+
+    def operator(vectors: Array) -> Array:
+        return jnp.where(at, slope(jnp.where(at, vectors, 0.0)), vectors)
+
+    apply, apply_transposed = unknowns.elimination(slope, right.dtype)
+
+    def inverse(precondition: LinearOperator) -> LinearOperator:
+        return lambda vectors: jnp.where(at, precondition(vectors), vectors)
+
+    if unknowns.has_level:
+        right = right.at[:, -1].set(jnp.where(solved, right[:, -1], 0.0))
+    return jax.lax.custom_linear_solve(
+        operator,
+        right,
+        solve=lambda matrix, b: solver.solve_linear(matrix, b, inverse(apply)),
+        transpose_solve=lambda matrix, b: solver.solve_linear(matrix, b, inverse(apply_transposed)),
+    )
+
+
+def _implicit(
+    equations: Any,
+    vectors: Float[Array, "systems unknowns"],
+    solved: Bool[Array, "systems"],
+    parameters: Any,
+    unknowns: Unknowns,
+    solver: Solver,
+) -> Float[Array, "systems unknowns"]:
+    """The root as a function of the parameters of the equations."""
+
+    @jax.custom_jvp
+    def root(vectors: Array, parameters: Any) -> Array:
+        return vectors
+
+    @root.defjvp
+    def _of_parameters(primals, tangents):
+        vectors, parameters = primals
+        _, changes = tangents
+        solution = root(vectors, parameters)
+        _, change = jax.jvp(lambda given: equations(solution, given), (parameters,), (changes,))
+        _, slope = jax.linearize(lambda z: equations(z, parameters), solution)
+        return solution, _solve_linear(slope, -change, solved, unknowns, solver)
+
+    return root(vectors, parameters)
+
+
+def _linearised(
+    equations: Any,
+    vectors: Float[Array, "systems unknowns"],
+    found: FixedPointSolution,
+    parameters: Any,
+    unknowns: Unknowns,
+    solver: Solver,
+) -> tuple[Float[Array, "systems unknowns"], FixedPointSolution]:
+    """Newton steps from what was found, and how well they solve the equations.
+
+    Where they lead away from the solution, what was found stays.
+    """
+    first, _ = jax.linearize(lambda z: equations(z, parameters), vectors)
+    finite = jnp.all(jnp.isfinite(first), axis=-1)
+    moved = vectors
+    for _ in range(NEWTON_STEPS):
+        residual, slope = jax.linearize(lambda z: equations(z, parameters), moved)
+        moved = moved - _solve_linear(slope, residual, finite, unknowns, solver)
+    residual, first_value = jax.lax.stop_gradient((equations(moved, parameters), first))
+    is_solved = unknowns.is_solved(*jax.lax.stop_gradient((moved, residual)), solver.tolerance)
+    nearer = jnp.linalg.norm(residual, axis=-1) <= jnp.linalg.norm(first_value, axis=-1)
+    good = is_solved | (finite & nearer)
+    # the value of what was found, with the derivative of F
+    change = first - first_value
+    if unknowns.has_level:
+        change = change.at[:, -1].set(0.0)
+    residual = jnp.where(good[:, None], residual, first_value)
+    error, missing = unknowns.errors(residual)
+    found = dataclasses.replace(
+        found,
+        status=jnp.where(is_solved, FixedPointStatus.CONVERGED, found.status).astype(jnp.int32),
+        residual=error,
+        charge_error=missing,
+    )
+    return jnp.where(good[:, None], moved, vectors - change), found

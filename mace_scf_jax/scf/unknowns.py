@@ -1,0 +1,178 @@
+"""The equations of a fixed-point problem in vectors: one row of unknowns for each system.
+
+At constant charge a row holds the state and the level, z = (p, μ), and the residual is
+
+    R(z) = (p - F(p, μ), Σ p₀ - Q);
+
+at constant level it holds the state alone. Rows have room for the sites of the largest system;
+entries without a site are zero in every vector.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mace_scf_jax.scf.fixed_point import FixedPointProblem
+from mace_scf_jax.scf.krylov import LinearOperator, identity
+
+SMALLEST_RESPONSE = 1e-6
+"""|Σ w₀| relative to Σ |w₀| below which charge cannot be eliminated by the level."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknowns:
+    """Packs states and levels into vectors, and evaluates the residual there."""
+
+    problem: FixedPointProblem
+    num_components: int
+    slots: Int[Array, "systems slots"]
+    """Site in each slot of a system; masked if there is none."""
+    slot_mask: Bool[Array, "systems slots"]
+    slot_of_site: Int[Array, "sites"]
+
+    @classmethod
+    def of(cls, problem: FixedPointProblem, num_components: int) -> Unknowns:
+        """The unknowns of a problem.
+
+        Args:
+            problem: the problem.
+            num_components: of the state at a site.
+        """
+        mask, systems = problem.site_mask, problem.system_of_site
+        num_slots = problem.max_sites or len(mask)
+        before = jnp.cumsum(mask.astype(jnp.int32)) - mask.astype(jnp.int32)
+        counts = problem.num_sites()
+        slot = before - (jnp.cumsum(counts) - counts)[systems]
+        slot = jnp.where(mask, slot, num_slots)
+        sites = jnp.arange(len(mask), dtype=jnp.int32)
+        shape = (problem.num_systems, num_slots)
+        return cls(
+            problem=problem,
+            num_components=num_components,
+            slots=jnp.zeros(shape, jnp.int32).at[systems, slot].set(sites, mode="drop"),
+            slot_mask=jnp.zeros(shape, bool).at[systems, slot].set(True, mode="drop"),
+            slot_of_site=jnp.minimum(slot, num_slots - 1),
+        )
+
+    @property
+    def has_level(self) -> bool:
+        """Whether the level is unknown."""
+        return self.problem.charge is not None
+
+    @property
+    def num_state_unknowns(self) -> int:
+        """Entries of a vector that belong to the state."""
+        return self.slots.shape[1] * self.num_components
+
+    def pack(
+        self, state: Float[Array, "sites components"], level: Float[Array, "systems"]
+    ) -> Float[Array, "systems unknowns"]:
+        """Vectors of a state, and of a level if it is unknown."""
+        dense = jnp.where(self.slot_mask[:, :, None], state[self.slots], 0.0)
+        vectors = dense.reshape(len(dense), -1)
+        return jnp.concatenate([vectors, level[:, None]], axis=1) if self.has_level else vectors
+
+    def unpack(
+        self, vectors: Float[Array, "systems unknowns"], level: Float[Array, "systems"]
+    ) -> tuple[Float[Array, "sites components"], Float[Array, "systems"]]:
+        """State and level of vectors; the given level if it is known."""
+        dense = vectors[:, : self.num_state_unknowns]
+        dense = dense.reshape(*self.slots.shape, self.num_components)
+        state = dense[self.problem.system_of_site, self.slot_of_site]
+        state = jnp.where(self.problem.site_mask[:, None], state, 0.0)
+        return state, (vectors[:, -1] if self.has_level else level)
+
+    def residual(
+        self, vectors: Float[Array, "systems unknowns"], level: Float[Array, "systems"]
+    ) -> Float[Array, "systems unknowns"]:
+        """R(z), with the given level if it is known."""
+        state, level = self.unpack(vectors, level)
+        difference = state - self.problem.evaluate(state, level)
+        if not self.has_level:
+            return self.pack(difference, level)
+        return self.pack(difference, self.problem.charges(state) - self.problem.charge)
+
+    def errors(
+        self, residual: Float[Array, "systems unknowns"]
+    ) -> tuple[Float[Array, "systems"], Float[Array, "systems"]]:
+        """Mean of |F(p, μ) - p|, and wanted minus actual charge, of a residual."""
+        count = jnp.sum(self.slot_mask, axis=-1).astype(residual.dtype) * self.num_components
+        total = jnp.sum(jnp.abs(residual[:, : self.num_state_unknowns]), axis=-1)
+        change = total / jnp.maximum(count, 1.0)
+        return change, (-residual[:, -1] if self.has_level else jnp.zeros_like(change))
+
+    def is_solved(
+        self,
+        vectors: Float[Array, "systems unknowns"],
+        residual: Float[Array, "systems unknowns"],
+        tolerance: float,
+    ) -> Bool[Array, "systems"]:
+        """Whether mean |F(p, μ) - p| and the charge error are below a tolerance.
+
+        The tolerance is never taken below what the precision of the numbers resolves.
+        """
+        change, missing = self.errors(residual)
+        size = jnp.sum(jnp.abs(vectors[:, : self.num_state_unknowns]), axis=-1)
+        sites = jnp.maximum(jnp.sum(self.slot_mask, axis=-1), 1).astype(vectors.dtype)
+        resolved = 10.0 * float(jnp.finfo(vectors.dtype).eps) * size
+        small = change <= jnp.maximum(tolerance, resolved / (sites * self.num_components))
+        return small & (jnp.abs(missing) <= jnp.maximum(tolerance, resolved))
+
+    def wanted_norm(self, tolerance: float, dtype: jnp.dtype) -> Float[Array, "systems"]:
+        """Norm of the state part of a residual that is certain to meet the tolerance."""
+        count = jnp.maximum(jnp.sum(self.slot_mask, axis=-1), 1) * self.num_components
+        return tolerance * jnp.sqrt(count.astype(dtype))
+
+    def level_direction(self, dtype: jnp.dtype) -> Float[Array, "systems unknowns"]:
+        """The vector that raises the unknown level by one."""
+        size = self.num_state_unknowns + 1
+        return jnp.zeros((len(self.slots), size), dtype).at[:, -1].set(1.0)
+
+    def elimination(
+        self, slope: LinearOperator, dtype: jnp.dtype
+    ) -> tuple[LinearOperator, LinearOperator]:
+        """Preconditioner that eliminates the charge, and its transpose.
+
+        With A = ∂F/∂p left out, the Jacobian of R is M = [[1, -w], [1ᵀ, 0]], w = ∂F/∂μ. Its inverse
+        adds the response w of the state to the level, such that the charge comes out right:
+
+            M⁻¹ (r, q) = (r + w m, m),    m = (q - Σ r₀) / Σ w₀.
+
+        A fixed-point iteration preconditioned so is the iteration of the state alone under
+        f ← f + w (Q - Σ f₀) / Σ w₀. At constant level, and where charge does not answer to the
+        level, both are the identity.
+
+        Args:
+            slope: Jacobian of the residual; applied once, at constant charge.
+            dtype: of the vectors.
+        """
+        if not self.has_level:
+            return identity, identity
+        response = jax.lax.stop_gradient(-slope(self.level_direction(dtype))[:, :-1])
+        finite = jnp.all(jnp.isfinite(response), axis=-1, keepdims=True)
+        response = jnp.where(finite, response, 0.0)
+        component = jnp.arange(self.num_components) == 0
+        counted = (self.slot_mask[:, :, None] & component).reshape(len(self.slots), -1)
+        charges = counted.astype(dtype)
+        total = jnp.sum(response * charges, axis=-1)
+        size = jnp.sum(jnp.abs(response) * charges, axis=-1)
+        answers = (jnp.abs(total) > SMALLEST_RESPONSE * size)[:, None]
+        inverse = 1.0 / jnp.where(answers[:, 0], total, 1.0)
+
+        def apply(vectors: Array) -> Array:
+            state, missing = vectors[:, :-1], vectors[:, -1]
+            level = inverse * (missing - jnp.sum(charges * state, axis=-1))
+            moved = jnp.concatenate([state + response * level[:, None], level[:, None]], axis=1)
+            return jnp.where(answers, moved, vectors)
+
+        def apply_transposed(vectors: Array) -> Array:
+            state, level = vectors[:, :-1], vectors[:, -1]
+            missing = inverse * (level + jnp.sum(response * state, axis=-1))
+            moved = jnp.concatenate([state - charges * missing[:, None], missing[:, None]], axis=1)
+            return jnp.where(answers, moved, vectors)
+
+        return apply, apply_transposed
