@@ -19,9 +19,15 @@ from jaxtyping import Array, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.fixed_point import FixedPoint, LocalState
 from mace_scf_jax.models.observables import with_derivatives
-from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
-from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
-from mace_scf_jax.scf.newton_krylov import NewtonKrylov, newton_krylov
+from mace_scf_jax.scf import (
+    Auto,
+    Differentiation,
+    FixedPointProblem,
+    FixedPointSolution,
+    LinearMixing,
+    Solver,
+    solve,
+)
 
 Parameters = dict[str, Any]
 Solve = Callable[[FixedPointProblem, Array, Array], FixedPointSolution]
@@ -55,7 +61,7 @@ class SelfConsistency:
         ValueError: an unknown initial density or Fermi level.
     """
 
-    solver: LinearMixing | NewtonKrylov = dataclasses.field(default_factory=NewtonKrylov)
+    solver: Solver = dataclasses.field(default_factory=Auto)
     constant_charge: bool = True
     """Solve for the Fermi levels that give the total charges; otherwise Fermi levels are given."""
     initial_density: InitialDensity = InitialDensity.LOCAL_GUESS
@@ -266,9 +272,13 @@ def evaluate_direct(
     return with_derivatives(outputs_of, graph, forces=forces, stress=stress)
 
 
-def _solve(
-    problem: FixedPointProblem, initial: SCFState, solver: LinearMixing | NewtonKrylov
-) -> FixedPointSolution:
-    """Solve with the solver that the settings are of."""
-    find = linear_mixing if isinstance(solver, LinearMixing) else newton_krylov
-    return find(problem, initial.multipoles, initial.fermi_level, settings=solver)
+def _solve(problem: FixedPointProblem, initial: SCFState, solver: Solver) -> FixedPointSolution:
+    """Solve, with derivatives through the loop of linear mixing, implicit ones otherwise."""
+    unrolls = isinstance(solver, LinearMixing)
+    return solve(
+        problem,
+        initial.multipoles,
+        initial.fermi_level,
+        solver=solver,
+        differentiation=Differentiation.UNROLL if unrolls else Differentiation.IMPLICIT,
+    )
