@@ -88,6 +88,18 @@ def start_of_stage(stage: StageRates) -> LearningRateState:
     )
 
 
+def named_rates(stage: StageRates, state: LearningRateState) -> dict[str, float]:
+    """The current rates by the names of the schedule: ``lr``, and ``<group>_lr`` if it has its own.
+
+    Args:
+        stage: the current stage.
+        state: its learning rates.
+    """
+    common = [rate for group, rate in state.rates.items() if group not in stage.group_lrs]
+    own = {f"{group}_lr": state.rates[group] for group in stage.group_lrs}
+    return ({"lr": common[0]} if common else {}) | own
+
+
 def next_epoch(
     settings: SchedulerSettings, state: LearningRateState, validation_loss: float
 ) -> LearningRateState:

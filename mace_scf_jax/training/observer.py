@@ -47,6 +47,17 @@ class EvaluationRecord:
     """The validation loss is the lowest of the stage so far."""
 
 
+@dataclasses.dataclass(frozen=True)
+class FinalErrors:
+    """The errors of the best parameters of a stage, once all stages are over."""
+
+    stage: str
+    epoch: int
+    """Of the best parameters."""
+    metrics: Mapping[str, Mapping[str, float]]
+    """By set (train, valid, test sets) and name of the metric."""
+
+
 class Observer:
     """Told what happens in a run; this one does nothing with it."""
 
@@ -67,3 +78,6 @@ class Observer:
 
     def stage_finished(self, stage: Stage, progress: Progress) -> None:
         """A stage is over."""
+
+    def finally_evaluated(self, errors: FinalErrors) -> None:
+        """All sets were evaluated with the best parameters of a stage."""

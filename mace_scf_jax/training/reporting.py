@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Any
 
 from mace_scf_jax.training.error_tables import epoch_line
-from mace_scf_jax.training.observer import EvaluationRecord, Observer, StepRecord
+from mace_scf_jax.training.learning_rates import named_rates
+from mace_scf_jax.training.observer import EvaluationRecord, FinalErrors, Observer, StepRecord
+from mace_scf_jax.training.results_file import FINAL, MONITORED, STEP, VALIDATED
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress
 from mace_scf_jax.training.steps import Compilation
@@ -61,6 +63,11 @@ class Observers(Observer):
         for observer in self.observers:
             observer.stage_finished(stage, progress)
 
+    def finally_evaluated(self, errors: FinalErrors) -> None:
+        """All sets were evaluated with the best parameters of a stage."""
+        for observer in self.observers:
+            observer.finally_evaluated(errors)
+
 
 class LogLines(Observer):
     """One log line per evaluation, and what each stage trains on.
@@ -92,10 +99,11 @@ class LogLines(Observer):
 
 
 class ResultLines(Observer):
-    """One JSON object per step and evaluation, appended to a file.
+    """One JSON object per step and evaluation, appended to a file; `read_results` reads it.
 
-    ``mode`` is ``opt`` for a step, ``eval`` for the validation set and ``eval_test`` for a test
-    set. After a run was resumed, the steps since the last saved state are there twice.
+    ``mode`` is ``opt`` for a step, ``eval`` for the validation set, ``eval_test`` for a test set,
+    and ``final`` for a set and the best parameters of a stage. After a run was resumed, the steps
+    since the last saved state are there twice.
 
     Args:
         path: the file.
@@ -103,6 +111,7 @@ class ResultLines(Observer):
 
     def __init__(self, path: Path):
         self._file = path.open("a", encoding="utf-8")
+        self._rates: dict[str, float] = {}
 
     def __enter__(self) -> ResultLines:
         return self
@@ -115,11 +124,15 @@ class ResultLines(Observer):
     ) -> None:
         self._file.close()
 
+    def epoch_started(self, stage: Stage, progress: Progress) -> None:
+        """Note the learning rates."""
+        self._rates = named_rates(stage, progress.learning_rates)
+
     def step_done(self, record: StepRecord) -> None:
         """Write loss, its terms and the norm of the gradient."""
         self._write(
             {
-                "mode": "opt",
+                "mode": STEP,
                 "stage": record.stage,
                 "epoch": record.epoch,
                 "opt_step": record.opt_step,
@@ -137,15 +150,22 @@ class ResultLines(Observer):
         which = {} if is_validation else {"test_name": record.set_name}
         self._write(
             {
-                "mode": "eval" if is_validation else "eval_test",
+                "mode": VALIDATED if is_validation else MONITORED,
                 **which,
                 "stage": record.stage,
                 "epoch": record.epoch,
                 "loss": record.loss,
                 **record.metrics,
+                "learning_rates": self._rates,
                 "time": record.time,
             }
         )
+
+    def finally_evaluated(self, errors: FinalErrors) -> None:
+        """Write the metrics of every set."""
+        for name, metrics in errors.metrics.items():
+            identity = {"mode": FINAL, "stage": errors.stage, "epoch": errors.epoch, "set": name}
+            self._write(identity | dict(metrics))
 
     def _write(self, values: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(values) + "\n")

@@ -21,8 +21,10 @@ from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.training.checkpoints import CheckpointStore
 from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.error_tables import final_table
+from mace_scf_jax.training.history import TrainingHistory
 from mace_scf_jax.training.logs import ConsoleHandler, DelayedFileHandler, logging_to
 from mace_scf_jax.training.loop import Trainer
+from mace_scf_jax.training.observer import FinalErrors, Observer
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.preparation import (
     Preparation,
@@ -48,6 +50,8 @@ class TrainingResult:
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
     """Errors by stage, set (train, valid, test sets) and name of the metric."""
     progress: Progress
+    history: TrainingHistory
+    """One row per evaluated epoch."""
 
 
 def train(options: TrainOptions) -> TrainingResult:
@@ -100,14 +104,9 @@ def _run(
     logger.info("Optimizer: %s", optimiser)
     if not options.restart_latest:
         logger.info("Starting from initial weights; saved states of this run are not used")
-    with contextlib.ExitStack() as stack:
-        observers = [
-            LogLines(options.error_table, options.clip_grad),
-            stack.enter_context(ResultLines(files.results)),
-        ]
-        if console.is_terminal:
-            bar = ProgressBar(console, stages, len(prepared.training))
-            observers.append(stack.enter_context(bar))
+    bar = ProgressBar(console, stages, len(prepared.training)) if console.is_terminal else None
+    with ResultLines(files.results) as lines:
+        records = Observers(LogLines(options.error_table, options.clip_grad), lines)
         trainer = Trainer(
             prepared.predict,
             prepared.parameters,
@@ -116,17 +115,22 @@ def _run(
             scheduler=scheduler_settings(options),
             settings=loop_settings(options),
             store=CheckpointStore(files.checkpoints, options.tag),
-            observer=Observers(*observers),
+            observer=records if bar is None else Observers(records, bar),
             compute_stress=options.compute_stress,
         )
-        progress = trainer.run(
-            stages, fingerprint=prepared.fingerprint, resume=options.restart_latest
-        )
-    logger.info("Training complete")
-    result = _evaluate_and_save(options, prepared, files, trainer, progress)
+        with bar or contextlib.nullcontext():
+            progress = trainer.run(
+                stages, fingerprint=prepared.fingerprint, resume=options.restart_latest
+            )
+        logger.info("Training complete")
+        models, metrics = _evaluate_and_save(options, prepared, files, trainer, progress, records)
+    history = TrainingHistory.read(files.results)
+    history.write_csv(files.history)
+    history.write_json(files.history.with_suffix(".json"))
+    logger.info("Saved the history of the run to %s and .json", files.history)
     _log_compilations(trainer)
     logger.info("Done")
-    return result
+    return TrainingResult(models=models, metrics=metrics, progress=progress, history=history)
 
 
 def _evaluate_and_save(
@@ -135,8 +139,9 @@ def _evaluate_and_save(
     files: RunFiles,
     trainer: Trainer,
     progress: Progress,
-) -> TrainingResult:
-    """Final error table and model file of every stage."""
+    observer: Observer,
+) -> tuple[dict[str, Path], dict[str, dict[str, Mapping[str, float]]]]:
+    """Final error table and model file of every stage: files and errors by stage."""
     logger.info("Computing metrics for training, validation, and test sets")
     models: dict[str, Path] = {}
     metrics: dict[str, dict[str, Mapping[str, float]]] = {}
@@ -148,6 +153,7 @@ def _evaluate_and_save(
             ).metrics
             for name, loader in prepared.evaluation.items()
         }
+        observer.finally_evaluated(FinalErrors(stage.name, record["epoch"], metrics[stage.name]))
         logger.info(
             "Final error table for stage %s (epoch %d)\n%s",
             stage.name,
@@ -171,7 +177,7 @@ def _evaluate_and_save(
         )
         logger.info("Saved model of stage %s to %s", stage.name, path)
         models[stage.name] = path
-    return TrainingResult(models=models, metrics=metrics, progress=progress)
+    return models, metrics
 
 
 def _device(name: str) -> jax.Device:

@@ -18,6 +18,8 @@ class RunFiles:
     """All messages."""
     results: Path
     """One JSON object per line: losses of steps, errors of evaluations."""
+    history: Path
+    """The history of the run as a table (CSV); the same with suffix ``.json``."""
     checkpoints: Path
     """Folder of the checkpoints."""
     models: Path
@@ -32,10 +34,12 @@ class RunFiles:
         """The paths that the options ask for; nothing is created."""
         work = options.work_dir
         logs = options.log_dir or work / "logs"
+        results = options.results_dir or work / "results"
         return cls(
             log=logs / f"{options.tag}.log",
             debug_log=logs / f"{options.tag}_debug.log",
-            results=(options.results_dir or work / "results") / f"{options.tag}_train.txt",
+            results=results / f"{options.tag}_train.txt",
+            history=results / f"{options.tag}_history.csv",
             checkpoints=options.checkpoints_dir or work / "checkpoints",
             models=options.model_dir or work,
             work=work,

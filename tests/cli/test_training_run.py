@@ -1,5 +1,6 @@
 """A whole run through the command line: files, logs, results, models, and resuming."""
 
+import csv
 import fcntl
 import io
 import json
@@ -19,6 +20,8 @@ FILES = {
     "logs/water_run-123.log",
     "logs/water_run-123_debug.log",
     "results/water_run-123_train.txt",
+    "results/water_run-123_history.csv",
+    "results/water_run-123_history.json",
     "checkpoints/water_run-123.lock",
     "checkpoints/water_run-123_resume.safetensors",
     "checkpoints/water_run-123_resume_previous.safetensors",
@@ -116,6 +119,30 @@ def test_every_step_and_evaluation_is_one_line_of_results(finished):
     assert {"rmse_e_per_atom", "rmse_f", "rmse_dma", "loss", "time"} <= set(valid[0])
     tests = [record for record in records if record["mode"] == "eval_test"]
     assert [record["test_name"] for record in tests] == ["water_Default"] * 4
+    final = [record for record in records if record["mode"] == "final"]
+    assert [(record["stage"], record["set"]) for record in final] == [
+        (stage, name) for stage in "ab" for name in ("train", "valid", "water_Default")
+    ]
+    assert final[1]["rmse_f"] == min(valid[0]["rmse_f"], valid[1]["rmse_f"])
+
+
+def test_the_history_has_a_row_for_every_epoch(finished):
+    path = finished / "results/water_run-123_history"
+    with path.with_suffix(".csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [(row["stage"], row["epoch"]) for row in table] == [
+        ("a", "0"),
+        ("a", "1"),
+        ("b", "2"),
+        ("b", "3"),
+    ]
+    assert [row["lr"] for row in table] == ["0.01", "0.01", "0.001", "0.001"]
+    valid = [record for record in results(finished) if record["mode"] == "eval"]
+    assert [float(row["valid_rmse_f"]) for row in table] == [r["rmse_f"] for r in valid]
+    assert all(float(row["water_Default_loss"]) > 0.0 for row in table)
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert content["units"]["water_Default_rmse_e_per_atom"] == "eV/atom"
+    assert [row["valid_loss"] for row in content["rows"]] == [r["loss"] for r in valid]
 
 
 def test_the_model_of_a_stage_is_the_one_of_its_best_epoch(finished):
@@ -146,7 +173,8 @@ def test_the_model_of_a_stage_is_the_one_of_its_best_epoch(finished):
 
 def test_a_run_that_is_over_is_not_repeated(again, finished):
     assert train_in(again) == 0
-    assert len(results(again)) == len(results(finished))
+    repeated = [record for record in results(again) if record["mode"] != "final"]
+    assert repeated == [record for record in results(finished) if record["mode"] != "final"]
     for name in ("water_a.model.safetensors", "water_b.model.safetensors"):
         old, new = load_model(finished / name), load_model(again / name)
         assert old.record["epoch"] == new.record["epoch"]
