@@ -99,7 +99,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
         LossError: a stage needs a label or model output that does not exist.
         ValueError: the model cannot be built.
     """
-    data = load_datasets(_data_settings(options))
+    data = load_datasets(data_settings(options))
     sets = {"train": data.train, "valid": data.valid, **data.tests}
     everything = [entry for members in sets.values() for entry in members]
     electrostatics = electrostatics_settings(
@@ -192,7 +192,8 @@ def loop_settings(options: TrainOptions) -> LoopSettings:
     )
 
 
-def _data_settings(options: TrainOptions) -> DataSettings:
+def data_settings(options: TrainOptions) -> DataSettings:
+    """The files that the options name, and how to read them."""
     return DataSettings(
         train_file=options.train_file,
         keys=options.keys,
