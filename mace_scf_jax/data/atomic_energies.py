@@ -14,7 +14,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from jaxtyping import Float
 
-from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
 
 logger = logging.getLogger("mace_scf_jax")
@@ -27,8 +27,8 @@ def atomic_energies(
     setting: AtomicEnergySetting,
     *,
     elements: Sequence[int],
-    train: Sequence[Configuration],
-    isolated_atoms: Sequence[Configuration] = (),
+    train: Catalogue,
+    isolated_atoms: Catalogue | None = None,
 ) -> Float[np.ndarray, "elements"]:
     """Atomic energies of the given elements.
 
@@ -37,8 +37,8 @@ def atomic_energies(
     Args:
         setting: where else to take them from.
         elements: atomic numbers.
-        train: training configurations, for `average`.
-        isolated_atoms: the configurations of isolated atoms of the training file.
+        train: catalogue of the training set, for `average`.
+        isolated_atoms: catalogue of the isolated atoms of the training file.
 
     Returns:
         Energies in eV, in the order of `elements`.
@@ -46,7 +46,7 @@ def atomic_energies(
     Raises:
         DataError: if the setting cannot be used, or an element has no energy.
     """
-    if isolated_atoms:
+    if isolated_atoms is not None and len(isolated_atoms):
         known, source = _from_isolated_atoms(isolated_atoms), "isolated atoms of the training file"
     elif setting is None:
         raise DataError(
@@ -66,9 +66,7 @@ def atomic_energies(
     return np.array([known[number] for number in elements], dtype=np.float64)
 
 
-def average_atomic_energies(
-    configurations: Sequence[Configuration], elements: Sequence[int]
-) -> dict[int, float]:
+def average_atomic_energies(train: Catalogue, elements: Sequence[int]) -> dict[int, float]:
     """Atomic energies whose sums come closest to the total energies, in the least-squares sense.
 
     Only configurations with an energy of non-zero weight count. Where the compositions do not
@@ -78,17 +76,14 @@ def average_atomic_energies(
     Raises:
         DataError: if no configuration has an energy.
     """
-    labelled = [entry for entry in configurations if entry.weights["energy"] > 0.0]
-    if not labelled:
+    labelled = train.weights["energy"] > 0.0
+    if not labelled.any():
         raise DataError(
             "E0s 'average': found no training configuration with an energy; give the energies as "
             "{element: energy}"
         )
-    counts = np.array(
-        [[np.sum(entry.atomic_numbers == z) for z in elements] for entry in labelled],
-        dtype=np.float64,
-    )
-    energies = np.array([entry.values["energy"] for entry in labelled])
+    counts = train.counts_of(elements)[labelled].astype(np.float64)
+    energies = train.energy[labelled]
     solution, _, rank, _ = np.linalg.lstsq(counts, energies, rcond=None)
     if rank < len(elements):
         logger.warning(
@@ -100,18 +95,18 @@ def average_atomic_energies(
     return {number: float(energy) for number, energy in zip(elements, solution, strict=True)}
 
 
-def _from_isolated_atoms(configurations: Sequence[Configuration]) -> dict[int, float]:
+def _from_isolated_atoms(atoms: Catalogue) -> dict[int, float]:
     """Energy of each element among the isolated atoms, the mean where there are several."""
     energies: dict[int, list[float]] = defaultdict(list)
-    for entry in configurations:
-        number = int(entry.atomic_numbers[0])
-        if "energy" not in entry.present:
+    for row in range(len(atoms)):
+        number = atoms.elements[int(np.argmax(atoms.element_counts[row]))]
+        if not atoms.present["energy"][row]:
             logger.warning(
                 "%s: isolated atom %s has no energy, its atomic energy is taken as 0 eV",
-                entry.location,
+                atoms.location(row),
                 chemical_symbols[number],
             )
-        energies[number].append(float(entry.values["energy"]))
+        energies[number].append(float(atoms.energy[row]))
     return {number: float(np.mean(values)) for number, values in energies.items()}
 
 

@@ -14,6 +14,7 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import BatchSizes, Layout, choose_buckets, merge, required_sizes
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.data.structure_set import sizes_of
 from mace_scf_jax.graph import Graph
 
 __all__ = [
@@ -52,7 +53,7 @@ class BatchLoader:
         """Choose the batch sizes for a data set.
 
         Args:
-            structures: at least one.
+            structures: at least one; they are read when a batch needs them.
             batch_size: structures in a batch.
             shuffle: whether each epoch has its own random order.
             seed: of the random orders.
@@ -65,18 +66,18 @@ class BatchLoader:
         Raises:
             DataError: if there are no structures, or for a batch size below 1.
         """
-        if not structures:
+        if len(structures) == 0:
             raise DataError("data set: found no structures")
         if batch_size < 1:
             raise DataError(f"batch_size: found {batch_size}, expected at least 1")
-        self.structures = tuple(structures)
+        self.structures = structures
         self.batch_size = min(batch_size, len(self.structures))
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
         self.layout: Layout = layout
         self.dtype = dtype
-        self._sizes = [required_sizes([entry], layout) for entry in self.structures]
+        self._sizes = sizes_of(structures)
         self.buckets = choose_buckets(
             [*self.observed_sizes(), self.largest_sizes()], max_buckets=max_buckets
         )
@@ -101,7 +102,7 @@ class BatchLoader:
         """The batches of an epoch, from batch number `start` on."""
         for indices in self.batch_indices(epoch)[start:]:
             yield collate(
-                [self.structures[index] for index in indices],
+                [self.structures[index] for index in indices.tolist()],
                 self.bucket_of(indices),
                 dtype=self.dtype,
             )
@@ -122,23 +123,11 @@ class BatchLoader:
         """Sizes that hold every batch that any epoch can have."""
         if not self.shuffle:
             return merge(self.observed_sizes())
-        count = self.batch_size
-        return _combined(
-            atoms=sorted((entry.atoms for entry in self._sizes), reverse=True)[:count],
-            edges=sorted((entry.edges for entry in self._sizes), reverse=True)[:count],
-            largest=merge(self._sizes),
-            graphs=count,
-        )
+        return self._sizes.of_any_batch(self.batch_size, self.layout)
 
     def _batch_sizes(self, indices: np.ndarray) -> BatchSizes:
         """Exact sizes of a batch, with room for the full number of graphs."""
-        members = [self._sizes[index] for index in indices]
-        return _combined(
-            atoms=[entry.atoms for entry in members],
-            edges=[entry.edges for entry in members],
-            largest=merge(members),
-            graphs=self.batch_size,
-        )
+        return self._sizes.of_batch(indices, self.layout, graphs=self.batch_size)
 
 
 def share_buckets(loaders: Sequence[BatchLoader], *, max_buckets: int = 4) -> None:
@@ -196,19 +185,3 @@ def batches_by_size(
         sizes = merge(required_sizes(batch, layout) for batch in batches).rounded()
         for chunk, batch in zip(chunks, batches, strict=True):
             yield IndexedBatch(chunk, collate(batch, sizes, dtype=dtype, labels=labels))
-
-
-def _combined(
-    *, atoms: Sequence[int], edges: Sequence[int], largest: BatchSizes, graphs: int
-) -> BatchSizes:
-    """Sizes of a batch from those of its structures, each of which counts one padding atom."""
-    total_atoms = sum(atoms) - len(atoms) + 1
-    per_atom = largest.neighbours_per_atom
-    return BatchSizes(
-        atoms=total_atoms,
-        edges=sum(edges) if per_atom is None else total_atoms * per_atom,
-        graphs=graphs + 1,
-        slots=largest.slots,
-        kvectors=largest.kvectors,
-        neighbours_per_atom=per_atom,
-    )

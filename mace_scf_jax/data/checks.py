@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 import ase
+import numpy as np
 
 from mace_scf_jax.boundary import ALLOWED_PBC, BoundaryError, BoundaryMode, check_slab_cell
 from mace_scf_jax.boundary import check_pbc as require_allowed_pbc
+from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.cells import volume
-from mace_scf_jax.data.configuration import (
-    ISOLATED_ATOM,
-    Configuration,
-    find_value,
-    property_weight,
-)
+from mace_scf_jax.data.configuration import find_value, property_weight
 from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.data.properties import Place
 from mace_scf_jax.hints import nearest
 
 FITTABLE = frozenset(
@@ -36,7 +34,26 @@ FITTABLE = frozenset(
 """Properties that a model can be fitted to."""
 
 
-def check_keys_occur(structures: Sequence[ase.Atoms], keys: KeySpecification, file: str) -> None:
+StoredKeys = Mapping[Place, set[str]]
+"""Names of the keys that structures have in `atoms.info` and `atoms.arrays`."""
+
+
+def stored_keys(structures: Iterable[ase.Atoms]) -> dict[Place, set[str]]:
+    """The keys that structures have.
+
+    Args:
+        structures: as ASE reads them; results of an attached calculator count for both places.
+    """
+    info: set[str] = set()
+    arrays: set[str] = set()
+    for atoms in structures:
+        results = set() if atoms.calc is None else set(atoms.calc.results)
+        info |= set(atoms.info) | results
+        arrays |= (set(atoms.arrays) - {"numbers", "positions"}) | results
+    return {"info": info, "arrays": arrays}
+
+
+def check_keys_occur(stored: StoredKeys, keys: KeySpecification, file: str) -> None:
     """Refuse a key that the user mapped and that no structure of the training file has.
 
     Not checked are keys that were added automatically, `none`, the meaningless `head`, and
@@ -45,11 +62,6 @@ def check_keys_occur(structures: Sequence[ase.Atoms], keys: KeySpecification, fi
     Raises:
         DataError: names the nearest key that occurs, and all of them.
     """
-    stored: dict[str, set[str]] = {"info": set(), "arrays": set()}
-    for atoms in structures:
-        results = set() if atoms.calc is None else set(atoms.calc.results)
-        stored["info"] |= set(atoms.info) | results
-        stored["arrays"] |= (set(atoms.arrays) - {"numbers", "positions"}) | results
     for name, place, key in keys.items():
         optional = name == "head" or name == key == "total_charge"
         if optional or name in keys.completed or keys.key_of(name) is None or key in stored[place]:
@@ -65,14 +77,26 @@ def check_keys_occur(structures: Sequence[ase.Atoms], keys: KeySpecification, fi
 
 
 def check_dipole_weights(
-    structures: Sequence[ase.Atoms], keys: KeySpecification, *, split: str, file: str
+    structures: Iterable[ase.Atoms],
+    keys: KeySpecification,
+    *,
+    split: str,
+    file: str,
+    first_index: int = 0,
 ) -> None:
     """Refuse a dipole without `config_dipole_weight` of 3 numbers.
+
+    Args:
+        structures: consecutive structures of a file.
+        keys: which key holds which property.
+        split: train, valid or test, for messages.
+        file: path, for messages.
+        first_index: position of the first structure in the file, for messages.
 
     Raises:
         DataError: names split, file, index and key of the dipole.
     """
-    for index, atoms in enumerate(structures):
+    for index, atoms in enumerate(structures, start=first_index):
         if find_value(atoms, keys, "dipole", read_calculator=True) is not None:
             try:
                 property_weight(atoms, "dipole", Location(file, index))
@@ -80,7 +104,7 @@ def check_dipole_weights(
                 raise DataError(f"{split}: {error} (key {keys.key_of('dipole')!r})") from None
 
 
-def check_pbc(structures: Sequence[ase.Atoms], *, method: str, split: str, file: str) -> None:
+def check_pbc(catalogue: Catalogue, *, method: str, split: str) -> None:
     """Refuse periodic directions and slab cells that the electrostatic method cannot treat.
 
     Free atoms that only give atomic energies are not checked in the training file, and ``auto``
@@ -93,24 +117,20 @@ def check_pbc(structures: Sequence[ase.Atoms], *, method: str, split: str, file:
         raise DataError(
             f"electrostatic_pbc_method: found {method!r}, expected one of {', '.join(ALLOWED_PBC)}"
         )
-    for index, atoms in enumerate(structures):
-        free_atom = len(atoms) == 1 and atoms.info.get("config_type") == ISOLATED_ATOM
-        if free_atom and split == "train":
-            continue
+    not_checked = catalogue.isolated_atoms() & (split == "train")
+    for row in np.flatnonzero(~not_checked).tolist():
         try:
             if method != BoundaryMode.AUTO:
-                require_allowed_pbc(atoms.pbc, method)
+                require_allowed_pbc(catalogue.pbc[row], method)
             if method != BoundaryMode.PBC:
-                check_slab_cell(atoms.cell.array, atoms.pbc)
+                check_slab_cell(catalogue.cell[row], catalogue.pbc[row])
         except BoundaryError as error:
             raise DataError(
-                f"{split}: {Location(file, index)}: {error}; override_pbc_checks skips this check"
+                f"{split}: {catalogue.location(row)}: {error}; override_pbc_checks skips this check"
             ) from None
 
 
-def check_density(
-    configurations: Sequence[Configuration], *, split: str, max_volume_per_atom: float
-) -> None:
+def check_density(catalogue: Catalogue, *, split: str, max_volume_per_atom: float) -> None:
     """Refuse fully periodic structures that are mostly vacuum: usually a wrong pbc.
 
     Raises:
@@ -121,24 +141,25 @@ def check_density(
             f"low_density_pbc_max_volume_per_atom: found {max_volume_per_atom}, expected a "
             "positive volume in Å³"
         )
-    for index, entry in enumerate(configurations):
-        per_atom = volume(entry.cell) / entry.num_atoms
-        if entry.pbc.all() and per_atom > max_volume_per_atom:
+    for row in np.flatnonzero(catalogue.pbc.all(axis=1)).tolist():
+        total, num_atoms = volume(catalogue.cell[row]), int(catalogue.num_atoms[row])
+        if total / num_atoms > max_volume_per_atom:
             raise DataError(
-                f"{split}, index {index} ({entry.location}): found a structure of low density with "
-                f"pbc TTT: config_type={entry.config_type}, volume={volume(entry.cell):.1f}, "
-                f"num_atoms={entry.num_atoms}, volume_per_atom={per_atom:.1f}, "
-                f"limit={max_volume_per_atom:g} (Å³); allow_low_density_pbc skips this check"
+                f"{split}, index {row} ({catalogue.location(row)}): found a structure of low "
+                f"density with pbc TTT: config_type={catalogue.config_type[row]}, "
+                f"volume={total:.1f}, num_atoms={num_atoms}, "
+                f"volume_per_atom={total / num_atoms:.1f}, limit={max_volume_per_atom:g} (Å³); "
+                "allow_low_density_pbc skips this check"
             )
 
 
-def check_something_to_fit(configurations: Sequence[Configuration], file: str) -> None:
+def check_something_to_fit(catalogue: Catalogue, file: str) -> None:
     """Refuse a file in which no configuration has anything to compare a model with.
 
     Raises:
         DataError: names the properties looked for.
     """
-    if not any(entry.present & FITTABLE for entry in configurations):
+    if not any(catalogue.present[name].any() for name in FITTABLE):
         raise DataError(
             f"{file}: found no reference values under the mapped keys; expected at least one of "
             f"{', '.join(sorted(FITTABLE))}"

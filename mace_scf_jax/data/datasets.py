@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import ase
 import numpy as np
 from jaxtyping import Float
 
 from mace_scf_jax.boundary import ALLOWED_PBC
 from mace_scf_jax.data import checks, summary
 from mace_scf_jax.data.atomic_energies import AtomicEnergySetting, atomic_energies
-from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.cells import CellRule
+from mace_scf_jax.data.configuration_set import ConfigurationSet, ConfigurationsInMemory
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.reading import read_atoms, to_configurations
+from mace_scf_jax.data.reading import (
+    read_atoms,
+    to_configurations,
+    warn_about_adjusted_cells,
+    warn_about_missing_labels,
+)
 from mace_scf_jax.data.splitting import describe_split, random_split
+from mace_scf_jax.data.stored_set import is_stored, open_stored
 
 logger = logging.getLogger("mace_scf_jax")
 
@@ -29,7 +34,10 @@ HEAD = "Default"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Which files to load and how; the names are those of the training options."""
+    """Which files to load and how; the names are those of the training options.
+
+    A file is extended XYZ, or what `mace-scf-jax preprocess` wrote: a folder or a shard.
+    """
 
     train_file: str | Path
     keys: KeySpecification
@@ -46,6 +54,11 @@ class DataSettings:
     override_pbc_checks: bool = False
     allow_low_density_pbc: bool = False
     low_density_pbc_max_volume_per_atom: float = 100.0
+
+    def files(self) -> dict[str, str]:
+        """The given files by split: train, valid, test."""
+        named = {"train": self.train_file, "valid": self.valid_file, "test": self.test_file}
+        return {split: str(file) for split, file in named.items() if file is not None}
 
     def __post_init__(self) -> None:
         if self.multipoles_max_l < 0:
@@ -68,9 +81,9 @@ class DataSettings:
 class DataSets:
     """What a training run reads from its files."""
 
-    train: tuple[Configuration, ...]
-    valid: tuple[Configuration, ...]
-    tests: Mapping[str, tuple[Configuration, ...]]
+    train: ConfigurationSet
+    valid: ConfigurationSet
+    tests: Mapping[str, ConfigurationSet]
     """Test configurations by `<config_type>_Default`, in order of first appearance."""
     elements: tuple[int, ...]
     """Atomic numbers of the training and validation sets, ascending."""
@@ -90,17 +103,12 @@ def load_datasets(settings: DataSettings) -> DataSets:
     Raises:
         DataError: if a file or anything in it cannot be used.
     """
-    named = {"train": settings.train_file, "valid": settings.valid_file, "test": settings.test_file}
-    files = {split: str(file) for split, file in named.items() if file is not None}
-    structures = {split: read_atoms(file) for split, file in files.items()}
-    _check_structures(structures, files, settings)
-    sets = {
-        split: _configurations(structures[split], file, settings) for split, file in files.items()
-    }
-
-    isolated_atoms = [entry for entry in sets["train"] if entry.is_isolated_atom()]
-    train = [entry for entry in sets["train"] if not entry.is_isolated_atom()]
-    if not train:
+    files = settings.files()
+    sets = _read(files, settings)
+    check_sets(sets, files, settings)
+    isolated = sets["train"].catalogue.isolated_atoms()
+    train = sets["train"].take(np.flatnonzero(~isolated))
+    if len(train) == 0:
         raise DataError(f"{settings.train_file}: found only isolated atoms")
     _log_set("Training", train, settings.keys)
     if "valid" in sets:
@@ -108,8 +116,9 @@ def load_datasets(settings: DataSettings) -> DataSets:
         _log_set("Validation", valid, settings.keys)
     else:
         train, valid, valid_indices = _split(train, settings)
-    tests = _group(sets.get("test", []))
-    if tests:
+    tests = {}
+    if "test" in sets:
+        tests = _group(sets["test"])
         _log_set("Test", sets["test"], settings.keys)
     logger.info(summary.configuration_counts(train, valid, tests))
 
@@ -122,16 +131,19 @@ def load_datasets(settings: DataSettings) -> DataSets:
         settings,
     )
     elements = tuple(
-        int(z) for z in np.unique(np.concatenate([e.atomic_numbers for e in (*train, *valid)]))
+        sorted({*train.catalogue.occurring_elements(), *valid.catalogue.occurring_elements()})
     )
     logger.info(summary.element_table(elements))
     energies = atomic_energies(
-        settings.E0s, elements=elements, train=train, isolated_atoms=isolated_atoms
+        settings.E0s,
+        elements=elements,
+        train=train.catalogue,
+        isolated_atoms=sets["train"].catalogue.take(np.flatnonzero(isolated)),
     )
     logger.info(summary.atomic_energy_table(energies))
     return DataSets(
-        train=tuple(train),
-        valid=tuple(valid),
+        train=train,
+        valid=valid,
         tests=tests,
         elements=elements,
         atomic_energies=energies,
@@ -140,43 +152,66 @@ def load_datasets(settings: DataSettings) -> DataSets:
     )
 
 
-def _check_structures(
-    structures: Mapping[str, Sequence[ase.Atoms]],
-    files: Mapping[str, str],
-    settings: DataSettings,
+def check_sets(
+    sets: Mapping[str, ConfigurationSet], files: Mapping[str, str], settings: DataSettings
 ) -> None:
-    """Checks of what the files hold against the settings, before anything is converted."""
+    """Check whole sets, and warn about what is probably not meant.
+
+    Args:
+        sets: by split.
+        files: path of each, for messages.
+        settings: what to check.
+
+    Raises:
+        DataError: if a set cannot be used.
+    """
+    for split, members in sets.items():
+        catalogue = members.catalogue
+        if not settings.override_pbc_checks:
+            checks.check_pbc(catalogue, method=settings.electrostatic_pbc_method, split=split)
+        present = [name for name, rows in catalogue.present.items() if rows.any()]
+        warn_about_missing_labels(present, settings.keys, files[split])
+        open_cells = catalogue.cell_rule[~catalogue.pbc.any(axis=1)]
+        warn_about_adjusted_cells([CellRule(rule) for rule in open_cells], files[split])
+        checks.check_something_to_fit(catalogue, files[split])
+
+
+def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, ConfigurationSet]:
+    """The sets of all files; extended XYZ files are checked before any is converted."""
+    structures = {split: read_atoms(file) for split, file in files.items() if not is_stored(file)}
     for split, members in structures.items():
         checks.check_dipole_weights(members, settings.keys, split=split, file=files[split])
-    if not settings.override_pbc_checks:
-        for split, members in structures.items():
-            checks.check_pbc(
-                members,
-                method=settings.electrostatic_pbc_method,
-                split=split,
-                file=files[split],
+    if "train" in structures:
+        stored = checks.stored_keys(structures["train"])
+        checks.check_keys_occur(stored, settings.keys, files["train"])
+    return {
+        split: (
+            ConfigurationsInMemory(
+                to_configurations(
+                    structures[split],
+                    settings.keys,
+                    file=file,
+                    multipoles_max_l=settings.multipoles_max_l,
+                    config_type_weights=settings.config_type_weights,
+                )
             )
-    checks.check_keys_occur(structures["train"], settings.keys, files["train"])
+            if split in structures
+            else _open(file, split, settings)
+        )
+        for split, file in files.items()
+    }
 
 
-def _configurations(
-    structures: Sequence[ase.Atoms], file: str, settings: DataSettings
-) -> list[Configuration]:
-    """The configurations of one file."""
-    configurations = to_configurations(
-        structures,
-        settings.keys,
-        file=file,
-        multipoles_max_l=settings.multipoles_max_l,
-        config_type_weights=settings.config_type_weights,
-    )
-    checks.check_something_to_fit(configurations, file)
-    return configurations
+def _open(file: str, split: str, settings: DataSettings) -> ConfigurationSet:
+    """A preprocessed set, if it holds what the settings ask for."""
+    stored = open_stored(file, split=split, config_type_weights=settings.config_type_weights)
+    stored.description.check_labels(settings.keys, settings.multipoles_max_l, file=file)
+    return stored
 
 
 def _split(
-    train: Sequence[Configuration], settings: DataSettings
-) -> tuple[list[Configuration], list[Configuration], list[int]]:
+    train: ConfigurationSet, settings: DataSettings
+) -> tuple[ConfigurationSet, ConfigurationSet, list[int]]:
     """A random part of the training configurations for validation, and its indices."""
     logger.info("No validation set provided, splitting training data instead.")
     train_indices, valid_indices = random_split(
@@ -190,34 +225,36 @@ def _split(
             work_dir=Path(settings.work_dir),
         )
     )
-    parts = [train[i] for i in train_indices], [train[i] for i in valid_indices]
+    parts = train.take(train_indices), train.take(valid_indices)
     for title, part in zip(("Training", "Validation"), parts, strict=True):
-        logger.info(summary.property_counts(f"Random Split {title} set", part, settings.keys))
+        logger.info(
+            summary.property_counts(f"Random Split {title} set", part.catalogue, settings.keys)
+        )
     return *parts, valid_indices
 
 
-def _group(tests: Sequence[Configuration]) -> dict[str, tuple[Configuration, ...]]:
+def _group(tests: ConfigurationSet) -> dict[str, ConfigurationSet]:
     """Test configurations by config type and head, in order of first appearance."""
-    groups: dict[str, list[Configuration]] = defaultdict(list)
-    for entry in tests:
-        groups[f"{entry.config_type}_{HEAD}"].append(entry)
-    return {name: tuple(group) for name, group in groups.items()}
+    types = tests.catalogue.config_type
+    return {
+        f"{name}_{HEAD}": tests.take(np.flatnonzero(types == name)) for name in dict.fromkeys(types)
+    }
 
 
-def _log_set(title: str, configurations: Sequence[Configuration], keys: KeySpecification) -> None:
+def _log_set(title: str, members: ConfigurationSet, keys: KeySpecification) -> None:
     """Log the contents of a file; the wording leaves room for several files."""
-    logger.info(summary.property_counts(f"{title} set 1/1", configurations, keys))
-    logger.info(summary.property_counts(f"Total {title} set", configurations, keys))
+    logger.info(summary.property_counts(f"{title} set 1/1", members.catalogue, keys))
+    logger.info(summary.property_counts(f"Total {title} set", members.catalogue, keys))
 
 
-def _check_densities(sets: Mapping[str, Sequence[Configuration]], settings: DataSettings) -> None:
+def _check_densities(sets: Mapping[str, ConfigurationSet], settings: DataSettings) -> None:
     """The low-density check of all sets, or a line that it was skipped."""
     if settings.allow_low_density_pbc:
         logger.info("Low-density check of fully periodic structures skipped")
         return
     for split, members in sets.items():
         checks.check_density(
-            members,
+            members.catalogue,
             split=split,
             max_volume_per_atom=settings.low_density_pbc_max_volume_per_atom,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import ase
@@ -25,20 +27,45 @@ def read_atoms(path: str | Path) -> list[ase.Atoms]:
     Raises:
         DataError: if the file is missing, has another suffix, is empty or cannot be parsed.
     """
+    check_readable(path)
+    structures = read_frames(Path(path), str(path))
+    if not structures:
+        raise DataError(f"{path}: found no structures")
+    return structures
+
+
+def check_readable(path: str | Path) -> None:
+    """Refuse a file that is not there or has another suffix.
+
+    Raises:
+        DataError: names the file.
+    """
     file = Path(path)
     if file.suffix not in SUFFIXES:
         raise DataError(f"{path}: found suffix {file.suffix!r}, expected .xyz or .extxyz")
     if not file.is_file():
         raise DataError(f"{path}: no such file")
+
+
+def read_frames(source: Path | io.StringIO, file: str, *, first_index: int = 0) -> list[ase.Atoms]:
+    """All structures of a file, or of a part of one.
+
+    Args:
+        source: the file, or text that was read from it.
+        file: path, for messages.
+        first_index: position of the first structure in the file, for messages.
+
+    Raises:
+        DataError: if a structure cannot be parsed.
+    """
     structures: list[ase.Atoms] = []
     try:
-        structures.extend(ase.io.iread(file, index=":", format="extxyz"))
+        structures.extend(ase.io.iread(source, index=":", format="extxyz"))
     except Exception as error:  # ASE's parser raises many kinds of exception on broken files.
         raise DataError(
-            f"{path}, configuration {len(structures)}: not readable as extended XYZ ({error})"
+            f"{file}, configuration {first_index + len(structures)}: not readable as extended XYZ "
+            f"({error})"
         ) from error
-    if not structures:
-        raise DataError(f"{path}: found no structures")
     return structures
 
 
@@ -60,13 +87,15 @@ def read_configurations(
     Raises:
         DataError: if the file or anything in it cannot be used.
     """
-    return to_configurations(
+    configurations = to_configurations(
         read_atoms(path),
         keys,
         file=str(path),
         multipoles_max_l=multipoles_max_l,
         config_type_weights=config_type_weights,
     )
+    warn_about(configurations, keys, str(path))
+    return configurations
 
 
 def to_configurations(
@@ -76,50 +105,80 @@ def to_configurations(
     file: str,
     multipoles_max_l: int,
     config_type_weights: Mapping[str, float] | None = None,
+    first_index: int = 0,
 ) -> list[Configuration]:
-    """Configurations of structures that were read from `file`; see `read_configurations`."""
-    configurations = [
+    """Configurations of consecutive structures of a file; see `read_configurations`.
+
+    Args:
+        structures: as `read_atoms` gives them.
+        keys: which key of the file holds which property.
+        file: path, for messages.
+        multipoles_max_l: highest order of reference multipoles to keep.
+        config_type_weights: factor on the weight of a configuration by its `config_type`.
+        first_index: position of the first structure in the file.
+
+    Raises:
+        DataError: if a structure cannot be used.
+    """
+    return [
         from_atoms(
             atoms,
             keys=keys,
             multipoles_max_l=multipoles_max_l,
             config_type_weights=config_type_weights,
-            location=Location(file, index),
+            location=Location(file, first_index + index),
             read_calculator=True,
         )
         for index, atoms in enumerate(structures)
     ]
-    _report_missing_labels(configurations, keys, file)
-    _report_adjusted_cells(configurations, file)
-    return configurations
 
 
-def _report_missing_labels(
-    configurations: Sequence[Configuration], keys: KeySpecification, file: str
-) -> None:
-    """Warn about mapped energies or forces that a file has none of."""
+def warn_about(configurations: Sequence[Configuration], keys: KeySpecification, file: str) -> None:
+    """Warn, once per file, about labels that are nowhere and cells that were changed.
+
+    Args:
+        configurations: of the file.
+        keys: which key of the file holds which property.
+        file: path, for messages.
+    """
+    warn_about_missing_labels(
+        frozenset().union(*(entry.present for entry in configurations)), keys, file
+    )
+    warn_about_adjusted_cells(
+        [entry.cell_rule for entry in configurations if not entry.pbc.any()], file
+    )
+
+
+def warn_about_missing_labels(present: Container[str], keys: KeySpecification, file: str) -> None:
+    """Warn about mapped energies or forces that a file has none of.
+
+    Args:
+        present: properties that occur in the file.
+        keys: which key of the file holds which property.
+        file: path, for messages.
+    """
     for name in ("energy", "forces"):
         key = keys.key_of(name)
-        if key is not None and not any(name in entry.present for entry in configurations):
+        if key is not None and name not in present:
             logger.warning("%s: no configuration has %s (key %r)", file, name, key)
 
 
-def _report_adjusted_cells(configurations: Iterable[Configuration], file: str) -> None:
-    """Warn, once per file, about cells that were changed for the electrostatics."""
-    open_cells = [entry for entry in configurations if not entry.pbc.any()]
-    counts = {
-        rule: sum(entry.cell_rule is rule for entry in open_cells)
-        for rule in (CellRule.RAISED, CellRule.CUBE)
-    }
-    if not any(counts.values()):
-        return
-    logger.warning(
-        "%s: of %d configurations without periodic directions, the cell for the electrostatics "
-        "was enlarged in %d (min cell dimension for pbc=False is %gA) and replaced in %d "
-        "(cell was too small, setting to a cube of twice the largest extent)",
-        file,
-        len(open_cells),
-        counts[CellRule.RAISED],
-        MINIMUM_OPEN_CELL,
-        counts[CellRule.CUBE],
-    )
+def warn_about_adjusted_cells(rules: Sequence[CellRule], file: str) -> None:
+    """Warn, once per file, about cells that were changed for the electrostatics.
+
+    Args:
+        rules: what was done to each structure without periodic directions.
+        file: path, for messages.
+    """
+    counts = Counter(rules)
+    if counts[CellRule.RAISED] or counts[CellRule.CUBE]:
+        logger.warning(
+            "%s: of %d configurations without periodic directions, the cell for the electrostatics "
+            "was enlarged in %d (min cell dimension for pbc=False is %gA) and replaced in %d "
+            "(cell was too small, setting to a cube of twice the largest extent)",
+            file,
+            len(rules),
+            counts[CellRule.RAISED],
+            MINIMUM_OPEN_CELL,
+            counts[CellRule.CUBE],
+        )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
+from jaxtyping import Int
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.structure import Structure
@@ -70,6 +71,104 @@ class BatchSizes:
         return self.edges + 20.0 * self.atoms + 0.05 * self.graphs * self.slots * self.kvectors
 
 
+@dataclasses.dataclass(frozen=True)
+class StructureSizes:
+    """Sizes of each structure of a set, one row per structure."""
+
+    atoms: Int[np.ndarray, "structures"]
+    edges: Int[np.ndarray, "structures"]
+    kvectors: Int[np.ndarray, "structures"]
+    neighbours: Int[np.ndarray, "structures"]
+    """Largest number of neighbours of an atom."""
+    connected_atoms: Int[np.ndarray, "structures"]
+    """Number of atoms that have a neighbour."""
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+    @classmethod
+    def of(cls, structures: Sequence[Structure]) -> StructureSizes:
+        """The sizes of structures in memory."""
+        counts = [entry.neighbour_counts() for entry in structures]
+        rows = [
+            (entry.num_atoms, entry.num_edges, entry.num_kvectors, count.max(), np.sum(count > 0))
+            for entry, count in zip(structures, counts, strict=True)
+        ]
+        return cls(*np.array(rows, dtype=np.int64).reshape(len(rows), 5).T)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[StructureSizes]) -> StructureSizes:
+        """Several sets one after the other, at least one."""
+        return cls(
+            **{
+                field.name: np.concatenate([getattr(part, field.name) for part in parts])
+                for field in dataclasses.fields(cls)
+            }
+        )
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> StructureSizes:
+        """The sizes of some of the structures, in the order given."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return StructureSizes(
+            **{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
+        )
+
+    def without_kvectors(self) -> StructureSizes:
+        """The sizes of the same structures for a model that needs no reciprocal vectors."""
+        return dataclasses.replace(self, kvectors=np.zeros_like(self.kvectors))
+
+    def of_batch(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        layout: Layout,
+        *,
+        graphs: int | None = None,
+        padding: bool = True,
+    ) -> BatchSizes:
+        """Smallest sizes that hold these structures and, with padding, one more atom and graph.
+
+        Args:
+            rows: positions of the structures of the batch, at least one.
+            layout: order of the edges.
+            graphs: leave room for so many structures; None for as many as there are.
+            padding: whether to have a padding atom and a padding graph.
+        """
+        return _with_layout(
+            atoms=int(self.atoms[rows].sum()) + padding,
+            edges=max(1, int(self.edges[rows].sum())),
+            graphs=(len(rows) if graphs is None else graphs) + padding,
+            slots=int(self.atoms[rows].max()),
+            kvectors=int(self.kvectors[rows].max()),
+            neighbours_per_atom=(
+                None if check_layout(layout) == "flat" else max(1, int(self.neighbours[rows].max()))
+            ),
+        )
+
+    def of_any_batch(self, count: int, layout: Layout) -> BatchSizes:
+        """Sizes that hold any batch of `count` of the structures."""
+        everything = np.arange(len(self))
+        largest = self.of_batch(everything, layout, graphs=count)
+        return _with_layout(
+            atoms=int(np.sort(self.atoms)[-count:].sum()) + 1,
+            edges=max(1, int(np.sort(self.edges)[-count:].sum())),
+            graphs=largest.graphs,
+            slots=largest.slots,
+            kvectors=largest.kvectors,
+            neighbours_per_atom=largest.neighbours_per_atom,
+        )
+
+
+def check_layout(layout: Layout) -> Layout:
+    """The layout itself.
+
+    Raises:
+        DataError: if there is no such layout.
+    """
+    if layout not in get_args(Layout):
+        raise DataError(f"layout: found {layout!r}, expected one of {', '.join(get_args(Layout))}")
+    return layout
+
+
 def round_up(size: int) -> int:
     """The next size in a series of 16 steps per doubling, at most 1/16 above `size`."""
     step = 1
@@ -82,19 +181,11 @@ def required_sizes(
     structures: Sequence[Structure], layout: Layout = "flat", *, padding: bool = True
 ) -> BatchSizes:
     """Smallest sizes that hold these structures and, with padding, one more atom and graph."""
-    if layout not in get_args(Layout):
-        raise DataError(f"layout: found {layout!r}, expected one of {', '.join(get_args(Layout))}")
+    check_layout(layout)
     if not structures:
         raise DataError("batch: found no structures")
-    neighbours = [int(entry.neighbour_counts().max()) for entry in structures]
-    return _with_layout(
-        atoms=sum(entry.num_atoms for entry in structures) + padding,
-        edges=max(1, sum(entry.num_edges for entry in structures)),
-        graphs=len(structures) + padding,
-        slots=max(entry.num_atoms for entry in structures),
-        kvectors=max(entry.num_kvectors for entry in structures),
-        neighbours_per_atom=None if layout == "flat" else max(1, *neighbours),
-    )
+    everything = np.arange(len(structures))
+    return StructureSizes.of(structures).of_batch(everything, layout, padding=padding)
 
 
 def merge(sizes: Iterable[BatchSizes]) -> BatchSizes:

@@ -7,31 +7,34 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.data.sizes import StructureSizes
 
 
-def average_number_of_neighbours(structures: Sequence[Structure]) -> float:
+def average_number_of_neighbours(sizes: StructureSizes) -> float:
     """Mean number of neighbours of the atoms that have any.
 
     All structures count. The PyTorch reference leaves out those that do not fill the last batch of
     one shuffled epoch, so that its value depends on the seed.
 
+    Args:
+        sizes: of the training structures.
+
     Raises:
         DataError: if no atom has a neighbour.
     """
-    counts = np.concatenate([entry.neighbour_counts() for entry in structures])
-    if not counts.any():
+    connected = int(sizes.connected_atoms.sum())
+    if connected == 0:
         raise DataError(
             "average number of neighbours: found no atom with a neighbour within the cutoff; set "
             "compute_avg_num_neighbors to false and avg_num_neighbors to a number"
         )
-    return float(counts[counts > 0].mean())
+    return int(sizes.edges.sum()) / connected
 
 
 def scale_and_shift(
-    configurations: Sequence[Configuration],
+    train: Catalogue,
     atomic_energies: Float[np.ndarray, "elements"],
     elements: Sequence[int],
     scaling: str,
@@ -43,7 +46,7 @@ def scale_and_shift(
     configurations with energies, and forces, of non-zero weight count.
 
     Args:
-        configurations: training set.
+        train: catalogue of the training set.
         atomic_energies: energies of free atoms, eV.
         elements: their atomic numbers.
         scaling: "std_scaling", "rms_forces_scaling", or "no_scaling", which is (1, 0).
@@ -56,22 +59,18 @@ def scale_and_shift(
     """
     if scaling == "no_scaling":
         return 1.0, 0.0
-    energy_of = dict(zip(elements, atomic_energies, strict=True))
-    interaction = [
-        (entry.values["energy"] - sum(energy_of[int(z)] for z in entry.atomic_numbers))
-        / entry.num_atoms
-        for entry in configurations
-        if entry.weights["energy"] > 0.0
-    ]
-    forces = [entry.values["forces"] for entry in configurations if entry.weights["forces"] > 0.0]
-    if not interaction:
+    free_atoms = train.counts_of(elements) @ np.asarray(atomic_energies, dtype=np.float64)
+    interaction = ((train.energy - free_atoms) / train.num_atoms)[train.weights["energy"] > 0.0]
+    if len(interaction) == 0:
         raise DataError(f"{scaling}: found no training configuration with an energy")
     if scaling == "std_scaling":
         scale = float(np.std(interaction, ddof=1)) if len(interaction) > 1 else 0.0
     elif scaling == "rms_forces_scaling":
-        if not forces:
+        labelled = train.weights["forces"] > 0.0
+        if not labelled.any():
             raise DataError(f"{scaling}: found no training configuration with forces")
-        scale = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
+        components = 3 * train.num_atoms[labelled].sum()
+        scale = float(np.sqrt(train.squared_forces[labelled].sum() / components))
     else:
         raise DataError(
             f"scaling: found {scaling!r}, expected std_scaling, rms_forces_scaling or no_scaling"
@@ -81,11 +80,11 @@ def scale_and_shift(
     return scale, float(np.mean(interaction))
 
 
-def mean_fermi_level(configurations: Sequence[Configuration]) -> float:
-    """Mean reference Fermi level (eV) of the configurations that have one, 0 if none has."""
-    levels = [
-        float(entry.values["fermi_level"])
-        for entry in configurations
-        if entry.weights["fermi_level"] > 0.0
-    ]
-    return float(np.mean(levels)) if levels else 0.0
+def mean_fermi_level(train: Catalogue) -> float:
+    """Mean reference Fermi level (eV) of the configurations that have one, 0 if none has.
+
+    Args:
+        train: catalogue of the training set.
+    """
+    levels = train.fermi_level[train.weights["fermi_level"] > 0.0]
+    return float(np.mean(levels)) if len(levels) else 0.0

@@ -86,7 +86,7 @@ def prepare(
             )
         return Structure(
             configuration=configuration,
-            species=_species(configuration.atomic_numbers, elements),
+            species=species_of(configuration.atomic_numbers, elements),
             senders=senders,
             receivers=receivers,
             cell_shifts=shifts,
@@ -110,8 +110,18 @@ def prepare_all(
     ]
 
 
-def _species(atomic_numbers: np.ndarray, elements: Sequence[int]) -> np.ndarray:
-    """Index of each atomic number in `elements`."""
+def species_of(
+    atomic_numbers: Int[np.ndarray, "atoms"], elements: Sequence[int]
+) -> Int[np.ndarray, "atoms"]:
+    """Index of each atomic number in `elements`.
+
+    Args:
+        atomic_numbers: of the atoms.
+        elements: atomic numbers that the model knows, ascending.
+
+    Raises:
+        DataError: if an element is unknown to the model, or `elements` are not ascending.
+    """
     known = np.asarray(elements)
     if np.any(np.diff(known) <= 0):
         raise DataError(f"elements: found {list(elements)}, expected ascending atomic numbers")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 
 import numpy as np
 from jaxtyping import Float
 
-from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.keys import KeySpecification
 
 
-def property_counts(
-    title: str, configurations: Sequence[Configuration], keys: KeySpecification
-) -> str:
+def property_counts(title: str, catalogue: Catalogue, keys: KeySpecification) -> str:
     """One line with the sum of the weights of each property over a set.
 
     Properties are listed in the order in which the user mapped them. For the dipole the weights
@@ -25,18 +23,18 @@ def property_counts(
     counts = []
     for name in keys.names():
         if name == "head":
-            counts.append(f"head: {len(configurations)}")
+            counts.append(f"head: {len(catalogue)}")
             continue
-        total = sum(float(np.sum(entry.weights[name])) for entry in configurations)
+        total = catalogue.weights[name].sum()
         label = "dipole components" if name == "dipole" else name
         counts.append(f"{label}: {int(total)}")
     return f"{title} [{', '.join(counts)}]"
 
 
 def configuration_counts(
-    train: Sequence[Configuration],
-    valid: Sequence[Configuration],
-    tests: Mapping[str, Sequence[Configuration]],
+    train: Sized,
+    valid: Sized,
+    tests: Mapping[str, Sized],
 ) -> str:
     """One line with the number of configurations of each set."""
     groups = ", ".join(f"{name}: {len(group)}" for name, group in tests.items())

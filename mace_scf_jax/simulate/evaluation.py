@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
-from mace_scf_jax.data.reading import read_atoms, to_configurations
+from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.simulate.model import Model, Prediction, split_outputs
 from mace_scf_jax.training.metrics import ErrorAccumulator
@@ -78,6 +78,7 @@ def evaluate_file(
         multipoles_max_l=0 if electrostatics is None else electrostatics.max_l,
         file=str(path),
     )
+    warn_about(configurations, keys, str(path))
     structures = [model.prepare(configuration) for configuration in configurations]
     types = np.array([configuration.config_type for configuration in configurations])
     predictions: list[Prediction] = [{} for _ in structures]

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from mace_scf_jax.data import summary
 from mace_scf_jax.data.batching import BatchLoader, share_buckets
-from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
+from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.statistics import average_number_of_neighbours, scale_and_shift
-from mace_scf_jax.data.structure import Structure, prepare_all
-from mace_scf_jax.models import ModelSettings, build, check_inputs
+from mace_scf_jax.data.structure_set import StructureSet
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models import ModelSettings, build, check_inputs, required_inputs
 from mace_scf_jax.training.learning_rates import SchedulerSettings
-from mace_scf_jax.training.loop import LoopSettings, TrainingData
+from mace_scf_jax.training.loop import EpochBatches, LoopSettings, TrainingData
 from mace_scf_jax.training.losses import check_terms
 from mace_scf_jax.training.model_setup import (
     as_predict,
@@ -81,7 +79,7 @@ class Preparation:
         """
         tests = [name for name in self.evaluation if name not in ("train", "valid")]
         return TrainingData(
-            training=self.training.epoch,
+            training=_in_background(self.training),
             validation=_whole(self.evaluation["valid"]),
             label_weights=self.label_weights,
             monitored={n: _whole(self.evaluation[n]) for n in tests} if with_tests else {},
@@ -101,13 +99,11 @@ def prepare_run(options: TrainOptions) -> Preparation:
     """
     data = load_datasets(data_settings(options))
     sets = {"train": data.train, "valid": data.valid, **data.tests}
-    everything = [entry for members in sets.values() for entry in members]
     electrostatics = electrostatics_settings(
-        options, any_periodic=any(entry.pbc.any() for entry in everything)
+        options, any_periodic=any(members.catalogue.pbc.any() for members in sets.values())
     )
     structures = {
-        name: prepare_all(
-            members,
+        name: members.prepare(
             elements=data.elements,
             cutoff=options.r_max,
             kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
@@ -116,12 +112,12 @@ def prepare_run(options: TrainOptions) -> Preparation:
     }
     neighbours = options.avg_num_neighbors
     if options.compute_avg_num_neighbors:
-        neighbours = average_number_of_neighbours(structures["train"])
+        neighbours = average_number_of_neighbours(structures["train"].sizes)
     logger.info(summary.average_neighbours(neighbours))
     scale, shift = 1.0, 0.0
     if options.model == "ScaleShiftMACE":
         scale, shift = scale_and_shift(
-            data.train, data.atomic_energies, data.elements, options.scaling
+            data.train.catalogue, data.atomic_energies, data.elements, options.scaling
         )
         logger.info("Scale %g and shift %g of the interaction energy", scale, shift)
     settings = model_settings(
@@ -133,15 +129,17 @@ def prepare_run(options: TrainOptions) -> Preparation:
         scale=scale,
         shift=shift,
     )
-    for entry in everything:
-        check_inputs(settings, entry)
+    if required_inputs(settings):
+        for members in sets.values():
+            for entry in members:
+                check_inputs(settings, entry)
     training, evaluation = _loaders(structures, options)
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
     module = build(settings)
     example = next(iter(training.epoch(0)))
     outputs = output_names(module, example, stress=options.compute_stress)
-    label_weights = _label_weights(data.train)
+    label_weights = data.train.catalogue.label_weights()
     for index, stage in enumerate(options.train_schedule):
         where = f"train_schedule, stage {index} ({stage.name})"
         check_terms(stage.loss, outputs, label_weights, where=where)
@@ -213,7 +211,7 @@ def data_settings(options: TrainOptions) -> DataSettings:
 
 
 def _loaders(
-    structures: Mapping[str, Sequence[Structure]], options: TrainOptions
+    structures: Mapping[str, StructureSet], options: TrainOptions
 ) -> tuple[BatchLoader, dict[str, BatchLoader]]:
     """The loader to train with, and one per set to evaluate, which share their padded sizes."""
     training = BatchLoader(
@@ -238,43 +236,24 @@ def _loaders(
     return training, evaluation
 
 
-def _whole(loader: BatchLoader):
+def _in_background(loader: BatchLoader) -> EpochBatches:
+    """The batches of an epoch, the next ones being made while one is in use."""
+
+    def batches(epoch: int, *, start: int = 0) -> Iterator[Graph]:
+        return prefetched(loader.epoch(epoch, start=start))
+
+    return batches
+
+
+def _whole(loader: BatchLoader) -> Callable[[], Iterator[Graph]]:
     """All batches of a set, each time it is called."""
-    return lambda: loader.epoch(0)
-
-
-def _label_weights(configurations: Iterable[Configuration]) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    for entry in configurations:
-        for name, weight in entry.weights.items():
-            total = entry.config_weight * float(np.sum(weight))
-            totals[name] = totals.get(name, 0.0) + total
-    return totals
+    return lambda: prefetched(loader.epoch(0))
 
 
 def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets) -> dict[str, Any]:
     return {
         "options": {name: getattr(options, name) for name in OPTIONS_THAT_DECIDE_WEIGHTS},
         "model": settings.to_dict(),
-        "training_data": _digest(data.train),
-        "validation_data": _digest(data.valid),
+        "training_data": data.train.catalogue.content_digest(),
+        "validation_data": data.valid.catalogue.content_digest(),
     }
-
-
-def _digest(configurations: Iterable[Configuration]) -> str:
-    """A number that changes with any structure, label or weight."""
-    digest = hashlib.sha256()
-    for entry in configurations:
-        arrays = {
-            "numbers": entry.atomic_numbers,
-            "positions": entry.positions,
-            "cell": entry.cell,
-            "pbc": entry.pbc,
-            "config_weight": np.asarray(entry.config_weight),
-            **{f"value {name}": value for name, value in entry.values.items()},
-            **{f"weight {name}": weight for name, weight in entry.weights.items()},
-        }
-        for name in sorted(arrays):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()

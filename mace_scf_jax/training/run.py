@@ -16,6 +16,7 @@ import jax
 from rich.console import Console
 
 from mace_scf_jax import __version__
+from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.splitting import save_split
 from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.training.checkpoints import CheckpointStore
@@ -149,7 +150,7 @@ def _evaluate_and_save(
         parameters, record = trainer.best_parameters(progress, stage.name)
         metrics[stage.name] = {
             name: trainer.evaluate(
-                parameters, loader.epoch(0), stage.loss, stage.loss_options
+                parameters, prefetched(loader.epoch(0)), stage.loss, stage.loss_options
             ).metrics
             for name, loader in prepared.evaluation.items()
         }

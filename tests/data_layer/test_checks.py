@@ -4,21 +4,33 @@ import ase
 import numpy as np
 import pytest
 
+from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.checks import (
     check_density,
     check_dipole_weights,
     check_keys_occur,
     check_pbc,
     check_something_to_fit,
+    stored_keys,
 )
-from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.keys import KeySpecification
 
-from .builders import ARRAYS_KEYS, INFO_KEYS, KEYS, configuration, heads, labelled_atoms
+from .builders import ARRAYS_KEYS, INFO_KEYS, KEYS, heads, labelled_atoms
 
 
 def flags(pattern: str) -> list[bool]:
     return [letter == "T" for letter in pattern]
+
+
+def catalogue(structures: list[ase.Atoms]) -> Catalogue:
+    return Catalogue.of(
+        [
+            from_atoms(atoms, keys=KEYS, location=Location("some.xyz", index))
+            for index, atoms in enumerate(structures)
+        ]
+    )
 
 
 def crystal(pattern: str, edge: float = 4.0, **info) -> ase.Atoms:
@@ -38,14 +50,14 @@ ALLOWED = {
 @pytest.mark.parametrize("method", ALLOWED)
 @pytest.mark.parametrize("pattern", sorted(ALLOWED["auto"]))
 def test_periodic_directions_by_method(method: str, pattern: str) -> None:
-    structures = [crystal(pattern)]
+    structures = catalogue([crystal(pattern)])
     if pattern in ALLOWED[method]:
-        check_pbc(structures, method=method, split="train", file="a.xyz")
+        check_pbc(structures, method=method, split="train")
         return
     with pytest.raises(
-        DataError, match=rf"valid: a\.xyz, configuration 0: found pbc {pattern}, inc"
+        DataError, match=rf"valid: some\.xyz, configuration 0: found pbc {pattern}, inc"
     ):
-        check_pbc(structures, method=method, split="valid", file="a.xyz")
+        check_pbc(structures, method=method, split="valid")
 
 
 @pytest.mark.parametrize("method", ["slab", "mixed_periodic", "auto"])
@@ -55,24 +67,24 @@ def test_slabs_have_to_lie_in_the_plane(method: str) -> None:
     with pytest.raises(
         DataError, match=r"configuration 1: found a slab .* 0 and 0\.5 Å .*override_pbc_checks"
     ):
-        check_pbc([crystal("TTF"), tilted], method=method, split="train", file="a.xyz")
+        check_pbc(catalogue([crystal("TTF"), tilted]), method=method, split="train")
 
 
 def test_isolated_atoms_of_the_training_file_may_have_any_pbc() -> None:
-    structures = [crystal("TTT"), crystal("FFF", config_type="IsolatedAtom")]
-    check_pbc(structures, method="pbc", split="train", file="a.xyz")
+    structures = catalogue([crystal("TTT"), crystal("FFF", config_type="IsolatedAtom")])
+    check_pbc(structures, method="pbc", split="train")
     with pytest.raises(DataError, match="configuration 1: found pbc FFF"):
-        check_pbc(structures, method="pbc", split="test", file="a.xyz")
+        check_pbc(structures, method="pbc", split="test")
 
 
 def test_unknown_method_is_refused() -> None:
     with pytest.raises(DataError, match="found 'ewald', expected one of realspace"):
-        check_pbc([], method="ewald", split="train", file="a.xyz")
+        check_pbc(catalogue([]), method="ewald", split="train")
 
 
 def test_low_density_of_fully_periodic_structures() -> None:
     def check(atoms: ase.Atoms, limit: float = 100.0) -> None:
-        check_density([configuration(atoms)], split="train", max_volume_per_atom=limit)
+        check_density(catalogue([atoms]), split="train", max_volume_per_atom=limit)
 
     check(crystal("TTT", edge=4.6))
     check(crystal("TTF", edge=20.0))
@@ -93,33 +105,33 @@ def test_low_density_of_fully_periodic_structures() -> None:
 
 def test_a_key_that_no_configuration_has_is_refused() -> None:
     structures = [labelled_atoms()]
-    check_keys_occur(structures, KEYS, "a.xyz")
+    check_keys_occur(stored_keys(structures), KEYS, "a.xyz")
     typo = KeySpecification.from_heads(heads({**INFO_KEYS, "energy": "REF_enrgy"}))
     with pytest.raises(
         DataError,
         match=r"a\.xyz: found no configuration with the key 'REF_enrgy', to which 'energy'.*"
         r"did you mean 'REF_energy'\?.*Keys that occur: REF_dipole.*energy: none",
     ):
-        check_keys_occur(structures, typo, "a.xyz")
+        check_keys_occur(stored_keys(structures), typo, "a.xyz")
     misplaced = KeySpecification.from_heads(heads(arrays={**ARRAYS_KEYS, "charges": "positions"}))
     with pytest.raises(DataError, match="'charges' is mapped in arrays_keys"):
-        check_keys_occur(structures, misplaced, "a.xyz")
+        check_keys_occur(stored_keys(structures), misplaced, "a.xyz")
 
 
 def test_one_configuration_with_the_key_is_enough() -> None:
     bare = labelled_atoms()
     bare.info, bare.arrays = {}, {n: bare.arrays[n] for n in ("numbers", "positions")}
-    check_keys_occur([bare, labelled_atoms(), bare], KEYS, "a.xyz")
+    check_keys_occur(stored_keys([bare, labelled_atoms(), bare]), KEYS, "a.xyz")
 
 
 def test_keys_that_may_be_absent() -> None:
     atoms = labelled_atoms()
     del atoms.info["total_charge"]
     info = {"total_charge": "total_charge", "polarizability": "none", "head": "my_head"}
-    check_keys_occur([atoms], KeySpecification.from_heads(heads(info, {})), "a.xyz")
+    check_keys_occur(stored_keys([atoms]), KeySpecification.from_heads(heads(info, {})), "a.xyz")
     other = KeySpecification.from_heads(heads({"total_charge": "Q"}, {}))
     with pytest.raises(DataError, match="'Q', to which 'total_charge' is mapped"):
-        check_keys_occur([atoms], other, "a.xyz")
+        check_keys_occur(stored_keys([atoms]), other, "a.xyz")
 
 
 @pytest.mark.parametrize("weight", [None, 1.0, [1.0, 1.0]])
@@ -140,7 +152,7 @@ def test_dipole_without_proper_weight_names_the_split(weight: object) -> None:
 
 
 def test_file_without_any_label_is_refused() -> None:
-    bare = configuration(ase.Atoms("H", info={"total_charge": 1.0}))
-    check_something_to_fit([bare, configuration(labelled_atoms())], "a.xyz")
+    bare = ase.Atoms("H", info={"total_charge": 1.0})
+    check_something_to_fit(catalogue([bare, labelled_atoms()]), "a.xyz")
     with pytest.raises(DataError, match=r"a\.xyz: found no reference values"):
-        check_something_to_fit([bare], "a.xyz")
+        check_something_to_fit(catalogue([bare]), "a.xyz")

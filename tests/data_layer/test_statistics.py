@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     mean_fermi_level,
@@ -36,20 +38,22 @@ def test_average_number_of_neighbours_leaves_out_lonely_atoms() -> None:
     pair = structure(0, cutoff=1.3)
     assert sorted(pair.neighbour_counts().tolist()) == [1, 1, 2]
     lonely = structure(1, cutoff=0.1)
-    assert average_number_of_neighbours([pair, lonely]) == pytest.approx(4.0 / 3.0, rel=1e-14)
+    assert average_number_of_neighbours(StructureSizes.of([pair, lonely])) == pytest.approx(
+        4.0 / 3.0, rel=1e-14
+    )
     with pytest.raises(DataError, match="no atom with a neighbour"):
-        average_number_of_neighbours([lonely])
+        average_number_of_neighbours(StructureSizes.of([lonely]))
 
 
 def test_scale_and_shift_use_labelled_configurations_only() -> None:
     # Interaction energies per atom are 1 and 3 eV.
-    assert scale_and_shift(TRAIN, E0S, ELEMENTS, "std_scaling") == pytest.approx(
+    assert scale_and_shift(Catalogue.of(TRAIN), E0S, ELEMENTS, "std_scaling") == pytest.approx(
         (np.sqrt(2.0), 2.0), rel=1e-9
     )
-    assert scale_and_shift(TRAIN, E0S, ELEMENTS, "rms_forces_scaling") == pytest.approx(
-        (np.sqrt(2.5), 2.0), rel=1e-9
-    )
-    assert scale_and_shift(TRAIN, E0S, ELEMENTS, "no_scaling") == (1.0, 0.0)
+    assert scale_and_shift(
+        Catalogue.of(TRAIN), E0S, ELEMENTS, "rms_forces_scaling"
+    ) == pytest.approx((np.sqrt(2.5), 2.0), rel=1e-9)
+    assert scale_and_shift(Catalogue.of(TRAIN), E0S, ELEMENTS, "no_scaling") == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_scale_and_shift_use_labelled_configurations_only() -> None:
 )
 def test_impossible_scalings_are_refused(train: list, scaling: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        scale_and_shift(train, E0S, ELEMENTS, scaling)
+        scale_and_shift(Catalogue.of(train), E0S, ELEMENTS, scaling)
 
 
 def test_mean_fermi_level_of_the_configurations_that_have_one() -> None:
@@ -75,5 +79,5 @@ def test_mean_fermi_level_of_the_configurations_that_have_one() -> None:
     unlabelled = dataclasses.replace(
         entries[0], weights={**entries[0].weights, "fermi_level": np.zeros(())}
     )
-    assert mean_fermi_level([*entries, unlabelled]) == -5.25
-    assert mean_fermi_level([unlabelled]) == 0.0
+    assert mean_fermi_level(Catalogue.of([*entries, unlabelled])) == -5.25
+    assert mean_fermi_level(Catalogue.of([unlabelled])) == 0.0

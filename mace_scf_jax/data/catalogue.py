@@ -1,0 +1,218 @@
+"""What is known of every configuration of a set without looking at the configuration itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from mace_scf_jax.data.configuration import ISOLATED_ATOM, Configuration
+from mace_scf_jax.data.errors import Location
+from mace_scf_jax.data.properties import PROPERTIES, Shape
+
+NUMERIC_PROPERTIES: tuple[str, ...] = tuple(
+    name for name, entry in PROPERTIES.items() if entry.shape is not Shape.TEXT
+)
+"""Canonical names of the properties that have values and weights."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """One row per configuration: all that checks, splits, summaries and statistics need.
+
+    About half a kilobyte per configuration, however large the configurations are.
+    """
+
+    file: np.ndarray
+    """Path of the file that each configuration was read from, as the user gave it, or None."""
+    index: Int[np.ndarray, "configurations"]
+    """Position in that file, from 0."""
+    num_atoms: Int[np.ndarray, "configurations"]
+    elements: tuple[int, ...]
+    """Atomic numbers that occur, ascending."""
+    element_counts: Int[np.ndarray, "configurations elements"]
+    cell: Float[np.ndarray, "configurations 3 3"]
+    """Cells for electrostatics and volume, Å."""
+    pbc: Bool[np.ndarray, "configurations 3"]
+    config_type: np.ndarray
+    config_weight: Float[np.ndarray, "configurations"]
+    cell_rule: np.ndarray
+    """Value of the `CellRule` that was applied."""
+    energy: Float[np.ndarray, "configurations"]
+    """Reference energies, eV; 0 where there is none."""
+    fermi_level: Float[np.ndarray, "configurations"]
+    """Reference Fermi levels, eV; 0 where there is none."""
+    squared_forces: Float[np.ndarray, "configurations"]
+    """Sum over atoms of the squared reference forces, (eV/Å)²."""
+    present: Mapping[str, Bool[np.ndarray, "configurations"]]
+    """Whether the configuration came with a property."""
+    weights: Mapping[str, Float[np.ndarray, "configurations *components"]]
+    """Weight of each property."""
+    digest: UInt8[np.ndarray, "configurations 32"]
+    """SHA-256 of everything in the configuration but `config_weight`."""
+
+    def __len__(self) -> int:
+        return len(self.num_atoms)
+
+    @classmethod
+    def of(cls, configurations: Sequence[Configuration]) -> Catalogue:
+        """The catalogue of configurations in memory.
+
+        Args:
+            configurations: any number.
+        """
+        numbers = [entry.atomic_numbers for entry in configurations]
+        elements = sorted({int(z) for present in numbers for z in np.unique(present)})
+        counts = [[np.sum(present == z) for z in elements] for present in numbers]
+        return cls(
+            file=_texts(entry.location.file for entry in configurations),
+            index=np.array([entry.location.index for entry in configurations], dtype=np.int64),
+            num_atoms=np.array([entry.num_atoms for entry in configurations], dtype=np.int32),
+            elements=tuple(elements),
+            element_counts=np.array(counts, dtype=np.int32).reshape(len(numbers), len(elements)),
+            cell=np.array([entry.cell for entry in configurations]).reshape(-1, 3, 3),
+            pbc=np.array([entry.pbc for entry in configurations], dtype=bool).reshape(-1, 3),
+            config_type=_texts(entry.config_type for entry in configurations),
+            config_weight=np.array([entry.config_weight for entry in configurations], dtype=float),
+            cell_rule=_texts(entry.cell_rule.value for entry in configurations),
+            energy=_floats(entry.values["energy"] for entry in configurations),
+            fermi_level=_floats(entry.values["fermi_level"] for entry in configurations),
+            squared_forces=_floats(np.sum(e.values["forces"] ** 2) for e in configurations),
+            present={
+                name: np.array([name in entry.present for entry in configurations], dtype=bool)
+                for name in NUMERIC_PROPERTIES
+            },
+            weights={
+                name: _floats(entry.weights[name] for entry in configurations)
+                for name in NUMERIC_PROPERTIES
+            },
+            digest=np.array(
+                [np.frombuffer(configuration_digest(e), dtype=np.uint8) for e in configurations],
+                dtype=np.uint8,
+            ).reshape(-1, 32),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Catalogue]) -> Catalogue:
+        """Several catalogues one after the other.
+
+        Args:
+            parts: at least one.
+        """
+        elements = tuple(sorted({z for part in parts for z in part.elements}))
+        columns = {
+            name: _concatenated([getattr(part, name) for part in parts])
+            for name in _COLUMNS
+            if name != "element_counts"
+        }
+        counts = np.concatenate([part.counts_of(elements) for part in parts])
+        return cls(elements=elements, element_counts=counts, **columns)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Catalogue:
+        """The catalogue of some of the configurations, in the order given.
+
+        Args:
+            rows: their positions.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        chosen = {name: _taken(getattr(self, name), rows) for name in _COLUMNS}
+        return dataclasses.replace(self, **chosen)
+
+    def weighted(self, factors: Float[np.ndarray, "configurations"]) -> Catalogue:
+        """The same catalogue with the weight of each configuration multiplied.
+
+        Args:
+            factors: one per configuration.
+        """
+        return dataclasses.replace(self, config_weight=self.config_weight * factors)
+
+    def location(self, row: int) -> Location:
+        """Where a configuration came from."""
+        return Location(self.file[row], int(self.index[row]))
+
+    def occurring_elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, ascending."""
+        occurs = self.element_counts.any(axis=0)
+        return tuple(z for z, found in zip(self.elements, occurs, strict=True) if found)
+
+    def counts_of(self, elements: Sequence[int]) -> Int[np.ndarray, "configurations wanted"]:
+        """Number of atoms of each of the given elements."""
+        column = {z: self.element_counts[:, i] for i, z in enumerate(self.elements)}
+        none = np.zeros(len(self), dtype=self.element_counts.dtype)
+        return np.stack([column.get(z, none) for z in elements], axis=1)
+
+    def isolated_atoms(self) -> Bool[np.ndarray, "configurations"]:
+        """Which configurations are free atoms that give atomic energies."""
+        return (self.num_atoms == 1) & (self.config_type == ISOLATED_ATOM)
+
+    def label_weights(self) -> dict[str, float]:
+        """Sum of the weights of each property, times those of the configurations."""
+        return {
+            name: float(np.sum(self.config_weight * _per_row(weights)))
+            for name, weights in self.weights.items()
+        }
+
+    def content_digest(self) -> str:
+        """A number that changes with any structure, label or weight, or with their order."""
+        content = hashlib.sha256(np.ascontiguousarray(self.digest).tobytes())
+        content.update(np.ascontiguousarray(self.config_weight).tobytes())
+        return content.hexdigest()
+
+
+_COLUMNS = tuple(
+    field.name for field in dataclasses.fields(Catalogue) if field.name not in ("elements",)
+)
+
+
+def configuration_digest(entry: Configuration) -> bytes:
+    """SHA-256 of a configuration without its own weight, which depends on options too.
+
+    Args:
+        entry: the configuration.
+    """
+    arrays = {
+        "numbers": entry.atomic_numbers,
+        "positions": entry.positions,
+        "cell": entry.cell,
+        "pbc": entry.pbc,
+        **{f"value {name}": value for name, value in entry.values.items()},
+        **{f"weight {name}": weight for name, weight in entry.weights.items()},
+    }
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.digest()
+
+
+def _texts(values: Iterable[str | None]) -> np.ndarray:
+    """Texts (or None) as an array of objects, each distinct text stored once."""
+    shared = [None if value is None else sys.intern(value) for value in values]
+    texts = np.empty(len(shared), dtype=object)
+    texts[:] = shared
+    return texts
+
+
+def _floats(values: Iterable[np.ndarray]) -> np.ndarray:
+    return np.array(list(values), dtype=np.float64)
+
+
+def _taken(column, rows: np.ndarray):
+    if isinstance(column, Mapping):
+        return {name: values[rows] for name, values in column.items()}
+    return column[rows]
+
+
+def _concatenated(columns: Sequence):
+    if isinstance(columns[0], Mapping):
+        return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+    return np.concatenate(columns)
+
+
+def _per_row(weights: np.ndarray) -> np.ndarray:
+    """Weights of all components of each row added up."""
+    return weights.reshape(len(weights), -1).sum(axis=1) if weights.ndim > 1 else weights

@@ -1,0 +1,122 @@
+"""What a preprocessed data set was prepared for, and whether that is what a run asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.keys import KeySpecification
+
+_ROUNDING = 1e-12
+"""Relative difference of cutoffs that only comes from rounding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """Everything that decides what a preprocessed data set holds, besides the structures."""
+
+    keys: KeySpecification
+    multipoles_max_l: int
+    cutoff: float
+    """Cutoff of the edges, Å."""
+    kspace_cutoff: float | None
+    """Cutoff of the reciprocal vectors, 1/Å; None without any."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as JSON values."""
+        return {
+            "info_keys": dict(self.keys.info_keys),
+            "arrays_keys": dict(self.keys.arrays_keys),
+            "completed": sorted(self.keys.completed),
+            "multipoles_max_l": self.multipoles_max_l,
+            "cutoff": self.cutoff,
+            "kspace_cutoff": self.kspace_cutoff,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Description:
+        """The description written by `to_dict`."""
+        return cls(
+            keys=KeySpecification(
+                info_keys=values["info_keys"],
+                arrays_keys=values["arrays_keys"],
+                completed=frozenset(values["completed"]),
+            ),
+            multipoles_max_l=int(values["multipoles_max_l"]),
+            cutoff=float(values["cutoff"]),
+            kspace_cutoff=(
+                None if values["kspace_cutoff"] is None else float(values["kspace_cutoff"])
+            ),
+        )
+
+    def check_labels(self, keys: KeySpecification, multipoles_max_l: int, *, file: str) -> None:
+        """Refuse other keys and another order of multipoles.
+
+        Args:
+            keys: which key holds which property, according to the run.
+            multipoles_max_l: highest order of reference multipoles, according to the run.
+            file: path, for messages.
+
+        Raises:
+            DataError: names each difference.
+        """
+        names = sorted({*self.keys.names(), *keys.names()} - {"head"})
+        differences = [
+            f"key of {name} {_key(self.keys, name)} (the run asks for {_key(keys, name)})"
+            for name in names
+            if self.keys.key_of(name) != keys.key_of(name)
+        ]
+        if self.multipoles_max_l != multipoles_max_l:
+            differences.append(
+                f"atomic_multipoles_max_l {self.multipoles_max_l} (the run asks for "
+                f"{multipoles_max_l})"
+            )
+        _refuse(differences, file)
+
+    def check_cutoffs(self, cutoff: float, kspace_cutoff: float | None, *, file: str) -> None:
+        """Refuse other cutoffs than those the file was made with.
+
+        Reciprocal vectors that the run does not need are no difference.
+
+        Args:
+            cutoff: cutoff of the edges in Å, according to the run.
+            kspace_cutoff: cutoff of the reciprocal vectors in 1/Å; None if it needs none.
+            file: path, for messages.
+
+        Raises:
+            DataError: names each difference.
+        """
+        differences = []
+        if not _close(self.cutoff, cutoff):
+            differences.append(f"r_max {self.cutoff:g} Å (the run asks for {cutoff:g} Å)")
+        if kspace_cutoff is not None and self.kspace_cutoff is None:
+            differences.append(
+                f"no reciprocal vectors (the run asks for |k| up to {kspace_cutoff:g} 1/Å)"
+            )
+        elif kspace_cutoff is not None and not _close(self.kspace_cutoff, kspace_cutoff):
+            differences.append(
+                f"reciprocal vectors up to {self.kspace_cutoff:g} 1/Å (the run asks for "
+                f"{kspace_cutoff:g} 1/Å, which follows from smearing width, multipoles and "
+                "kspace_cutoff_factor)"
+            )
+        _refuse(differences, file)
+
+
+def _key(keys: KeySpecification, name: str) -> str:
+    key = keys.key_of(name)
+    return "none" if key is None else repr(key)
+
+
+def _close(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=_ROUNDING)
+
+
+def _refuse(differences: list[str], file: str) -> None:
+    if differences:
+        raise DataError(
+            f"{file}: preprocessed with {'; '.join(differences)}. Preprocess again with the "
+            "options of the run, or change those"
+        )

@@ -1,0 +1,229 @@
+"""From extended XYZ files to shards of prepared structures, with several processes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+
+from mace_scf_jax.data import checks
+from mace_scf_jax.data.datasets import DataSettings, check_sets
+from mace_scf_jax.data.description import Description
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.frames import FilePart, file_parts
+from mace_scf_jax.data.properties import Place
+from mace_scf_jax.data.reading import to_configurations
+from mace_scf_jax.data.shard import SUFFIX, write_shard
+from mace_scf_jax.data.stored_set import open_stored
+from mace_scf_jax.data.structure import prepare_all
+
+logger = logging.getLogger("mace_scf_jax")
+
+Notify = Callable[[int, int], None]
+"""Told how many structures are done, and how many there are."""
+
+MEGABYTE = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreprocessSettings:
+    """How to preprocess files.
+
+    Attributes:
+        data: which files to read, how, and what to check.
+        cutoff: of the edges, Å.
+        kspace_cutoff: of the reciprocal vectors, 1/Å; None to store none.
+        workers: number of processes.
+        shard_megabytes: size of the text that one shard is made from. A process holds the
+            structures of one shard, which take about ten times as much memory.
+    """
+
+    data: DataSettings
+    cutoff: float
+    kspace_cutoff: float | None
+    workers: int = 1
+    shard_megabytes: float = 32.0
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise DataError(f"workers: found {self.workers}, expected at least 1")
+        if not self.shard_megabytes > 0.0:
+            raise DataError(
+                f"shard_megabytes: found {self.shard_megabytes}, expected a positive number"
+            )
+
+    @property
+    def description(self) -> Description:
+        """What the structures are prepared for."""
+        return Description(
+            keys=self.data.keys,
+            multipoles_max_l=self.data.multipoles_max_l,
+            cutoff=self.cutoff,
+            kspace_cutoff=self.kspace_cutoff,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """One shard to be made."""
+
+    part: FilePart
+    split: str
+    path: Path
+    number: int
+    shards: int
+    description: Description
+
+
+def preprocess(
+    settings: PreprocessSettings, folder: str | Path, *, notify: Notify = lambda done, total: None
+) -> Path:
+    """Write the structures of all files as shards, ready for training.
+
+    The folder gets a folder ``train`` and, if there are such files, ``valid`` and ``test``. It
+    appears when everything in it is complete; nothing is left behind by a failure.
+
+    Args:
+        settings: what to do.
+        folder: to be made.
+        notify: told the progress.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: if a file or anything in it cannot be used, or the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise DataError(f"{folder}: exists already; choose another folder or remove it")
+    files = settings.data.files()
+    parts = {
+        split: file_parts(file, largest=int(settings.shard_megabytes * MEGABYTE))
+        for split, file in files.items()
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    unfinished.mkdir()
+    try:
+        stored = _write_shards(_tasks(parts, unfinished, settings), settings.workers, notify)
+        checks.check_keys_occur(stored["train"], settings.data.keys, files["train"])
+        _report(unfinished, files, settings)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _tasks(
+    parts: Mapping[str, Sequence[FilePart]], folder: Path, settings: PreprocessSettings
+) -> list[_Task]:
+    tasks = []
+    for split, members in parts.items():
+        (folder / split).mkdir()
+        tasks += [
+            _Task(
+                part=part,
+                split=split,
+                path=folder / split / f"{number:06d}{SUFFIX}",
+                number=number,
+                shards=len(members),
+                description=settings.description,
+            )
+            for number, part in enumerate(members)
+        ]
+    return tasks
+
+
+def _write_shards(
+    tasks: Sequence[_Task], workers: int, notify: Notify
+) -> dict[str, dict[Place, set[str]]]:
+    """Make all shards; the keys that the structures of each split have."""
+    total, done = sum(task.part.count for task in tasks), 0
+    stored: dict[str, dict[Place, set[str]]] = {}
+    notify(0, total)
+    for task, keys in _results(tasks, workers):
+        done += task.part.count
+        notify(done, total)
+        of_split = stored.setdefault(task.split, {"info": set(), "arrays": set()})
+        for place, names in keys.items():
+            of_split[place] |= names
+    return stored
+
+
+def _results(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[_Task, dict[Place, set[str]]]]:
+    """Each task with its result, as they are done."""
+    if workers == 1:
+        for task in tasks:
+            yield task, _write(task)
+        return
+    # Not "fork": JAX has threads of its own, which do not survive it.
+    context = multiprocessing.get_context("forkserver")
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_leave_interrupts_to_the_parent
+    ) as pool:
+        waiting = {pool.submit(_write, task): task for task in tasks}
+        try:
+            for finished in concurrent.futures.as_completed(waiting):
+                yield waiting[finished], finished.result()
+        except BrokenProcessPool:
+            raise DataError(
+                "preprocessing: a worker process ended unexpectedly, perhaps for lack of memory; "
+                "fewer workers or smaller shards need less"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write(task: _Task) -> dict[Place, set[str]]:
+    """Make one shard; the keys that its structures have."""
+    part, description = task.part, task.description
+    atoms = part.read()
+    checks.check_dipole_weights(
+        atoms, description.keys, split=task.split, file=part.file, first_index=part.first_index
+    )
+    configurations = to_configurations(
+        atoms,
+        description.keys,
+        file=part.file,
+        multipoles_max_l=description.multipoles_max_l,
+        first_index=part.first_index,
+    )
+    numbers = np.unique(np.concatenate([entry.atomic_numbers for entry in configurations]))
+    structures = prepare_all(
+        configurations,
+        elements=[int(number) for number in numbers],
+        cutoff=description.cutoff,
+        kspace_cutoff=description.kspace_cutoff,
+    )
+    write_shard(task.path, structures, description, number=task.number, shards=task.shards)
+    return checks.stored_keys(atoms)
+
+
+def _report(folder: Path, files: Mapping[str, str], settings: PreprocessSettings) -> None:
+    """Check and log what was written, as training does when it reads it."""
+    sets = {split: open_stored(folder / split, split=split) for split in files}
+    check_sets(sets, files, settings.data)
+    for split, members in sets.items():
+        sizes = members.sizes
+        logger.info(
+            "%s: %d structures with %d atoms, %d edges and %d reciprocal vectors",
+            split,
+            len(sizes),
+            sizes.atoms.sum(),
+            sizes.edges.sum(),
+            sizes.kvectors.sum(),
+        )

@@ -1,0 +1,334 @@
+"""One HDF5 file of prepared structures: its format, writing and reading.
+
+::
+
+    attributes        format, format_version, description (JSON), shard, shards, digest
+    catalogue/…       one dataset per column of the `Catalogue`
+    sizes/…           one dataset per column of the `StructureSizes`
+    places/…          checksum of each structure, and where its reciprocal indices start
+    structures        [structures, columns] float64: properties of whole structures
+    atoms             [atoms, columns] float64: positions and real properties of atoms
+    atom_integers     [atoms, columns] int32: atomic numbers and integer properties of atoms
+    edges             [edges, 5] int32: sender, receiver, cell shift
+    k_indices         [k-vectors, 3] int32; structures in equal cells share theirs
+
+Structures follow one another in every table, so a structure is four short contiguous reads. The
+attribute ``columns`` of a table names its columns. Properties that no structure has are left out.
+The digest covers catalogue, sizes and places; the checksums cover the rest, structure by structure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Int, UInt32
+
+from mace_scf_jax.data import shard_tables
+from mace_scf_jax.data.catalogue import Catalogue
+from mace_scf_jax.data.description import Description
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.properties import PROPERTIES, Shape
+from mace_scf_jax.data.shard_tables import Rows
+from mace_scf_jax.data.sizes import StructureSizes
+from mace_scf_jax.data.structure import Structure
+
+FORMAT = "mace-scf-jax structures"
+FORMAT_VERSION = 1
+SUFFIX = ".h5"
+
+AGAIN = "run `mace-scf-jax preprocess` again"
+_TABLES = ("structures", "atoms", "atom_integers", "edges", "k_indices")
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where the parts of each structure are, and how to know that they are whole."""
+
+    atoms: Int[np.ndarray, "structures"]
+    """First row of each structure in the tables of atoms."""
+    edges: Int[np.ndarray, "structures"]
+    k_indices: Int[np.ndarray, "structures"]
+    checksum: UInt32[np.ndarray, "structures"]
+    """CRC-32 of the rows of a structure in all tables, one after the other."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardIndex:
+    """Where the structures of a shard are."""
+
+    path: Path
+    description: Description
+    number: int
+    shards: int
+    sizes: StructureSizes
+    places: Places
+
+
+def write_shard(
+    path: Path,
+    structures: Sequence[Structure],
+    description: Description,
+    *,
+    number: int = 0,
+    shards: int = 1,
+) -> None:
+    """Write one shard, and wait until it is on the disk.
+
+    Args:
+        path: new file.
+        structures: at least one.
+        description: what they were prepared for.
+        number: of this shard, from 0.
+        shards: number of shards of the data set.
+
+    Raises:
+        DataError: if a structure has a property that this format does not hold.
+    """
+    catalogue = Catalogue.of([entry.configuration for entry in structures])
+    _refuse_grids(catalogue)
+    sizes = StructureSizes.of(structures)
+    columns = shard_tables.columns_of(catalogue, description.multipoles_max_l)
+    rows = [shard_tables.to_rows(entry, columns) for entry in structures]
+    k_indices, k_starts = shard_tables.shared_indices(structures)
+    places = Places(
+        atoms=_starts(sizes.atoms),
+        edges=_starts(sizes.edges),
+        k_indices=k_starts,
+        checksum=np.array([entry.checksum() for entry in rows], dtype=np.uint32),
+    )
+    groups = {"catalogue": _flat(catalogue), "sizes": _flat(sizes), "places": _flat(places)}
+    tables = {
+        "structures": np.concatenate([entry.structures for entry in rows]),
+        "atoms": np.concatenate([entry.atoms for entry in rows]),
+        "atom_integers": np.concatenate([entry.atom_integers for entry in rows]),
+        "edges": np.concatenate([entry.edges for entry in rows]),
+        "k_indices": k_indices,
+    }
+    with h5py.File(path, "w-", libver="v110") as file:
+        for group, members in groups.items():
+            for name, values in members.items():
+                text = values.dtype == object
+                file.create_dataset(
+                    f"{group}/{name}", data=values, dtype=h5py.string_dtype() if text else None
+                )
+        for name, values in tables.items():
+            file[name] = values
+            if name in columns:
+                file[name].attrs["columns"] = json.dumps(columns[name])
+        file.attrs.update(
+            format=FORMAT,
+            format_version=FORMAT_VERSION,
+            description=json.dumps(description.to_dict()),
+            shard=number,
+            shards=shards,
+            digest=_digest(groups),
+        )
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
+    """Open a shard, check that it is whole and of this format, and read what it tells of itself.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Where the structures are, and their catalogue.
+
+    Raises:
+        DataError: if it is not an HDF5 file of this format and version, or damaged.
+    """
+    with _opened(path) as file:
+        try:
+            groups = {group: _read_group(file[group]) for group in ("catalogue", "sizes", "places")}
+            attributes = dict(file.attrs)
+            digest = str(attributes["digest"])
+            described = json.loads(attributes["description"])
+            if any(name not in file for name in _TABLES):
+                raise KeyError("a table is missing")
+        except (KeyError, OSError, ValueError) as error:
+            raise DataError(f"{path}: damaged ({error}); {AGAIN}") from None
+    if _digest(groups) != digest:
+        raise DataError(f"{path}: damaged (its index does not have the digest it should); {AGAIN}")
+    index = ShardIndex(
+        path=path,
+        description=Description.from_dict(described),
+        number=int(attributes["shard"]),
+        shards=int(attributes["shards"]),
+        sizes=StructureSizes(**groups["sizes"]),
+        places=Places(**groups["places"]),
+    )
+    return index, _catalogue(groups["catalogue"])
+
+
+class OpenShard:
+    """A shard that is open for reading structures.
+
+    Args:
+        index: of the shard.
+    """
+
+    def __init__(self, index: ShardIndex):
+        self._index = index
+        self._file = _opened(index.path)
+        self._tables = {name: self._file[name] for name in _TABLES}
+        self._columns = {
+            name: json.loads(self._tables[name].attrs["columns"])
+            for name in shard_tables.TABLES_WITH_COLUMNS
+        }
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, row: int) -> tuple[Rows, dict[str, np.ndarray]]:
+        """The rows of a structure in all tables, and its arrays by name.
+
+        Args:
+            row: position of the structure in the shard.
+
+        Raises:
+            DataError: if the file cannot be read or its content has changed.
+        """
+        sizes, places = self._index.sizes, self._index.places
+
+        atoms = _part(places.atoms[row], sizes.atoms[row])
+        edges = _part(places.edges[row], sizes.edges[row])
+        k_indices = _part(places.k_indices[row], sizes.kvectors[row])
+        tables = self._tables
+        try:
+            rows = Rows(
+                structures=tables["structures"][row : row + 1],
+                atoms=tables["atoms"][atoms],
+                atom_integers=tables["atom_integers"][atoms],
+                edges=tables["edges"][edges],
+                k_indices=tables["k_indices"][k_indices],
+            )
+        except OSError as error:
+            raise DataError(
+                f"{self._index.path}: structure {row} cannot be read ({error}); {AGAIN}"
+            ) from None
+        if rows.checksum() != places.checksum[row]:
+            raise DataError(
+                f"{self._index.path}: damaged (structure {row} does not have the checksum it "
+                f"should); {AGAIN}"
+            )
+        return rows, rows.arrays(self._columns)
+
+
+def _refuse_grids(catalogue: Catalogue) -> None:
+    """Refuse properties on grids, of a size of their own in every structure."""
+    for name, present in catalogue.present.items():
+        if PROPERTIES[name].shape is Shape.GRID and present.any():
+            raise DataError(
+                f"{catalogue.location(int(np.argmax(present)))}: found {name}, which preprocessed "
+                f"files do not hold; map `{name}: none`"
+            )
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    """First row of each structure, given the number of rows of each."""
+    return np.cumsum(counts) - counts
+
+
+def _part(first: np.integer, count: np.integer) -> slice:
+    """Consecutive rows."""
+    return slice(int(first), int(first + count))
+
+
+def _flat(record: Any) -> dict[str, np.ndarray]:
+    """Columns of a table in a dataclass by name; those of nested mappings as ``name/key``."""
+    flat: dict[str, np.ndarray] = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, Mapping):
+            flat.update({f"{field.name}/{key}": column for key, column in value.items()})
+        else:
+            flat[field.name] = np.asarray(value)
+    return flat
+
+
+def _catalogue(columns: Mapping[str, np.ndarray]) -> Catalogue:
+    """The catalogue of which `_flat` gave the columns."""
+    nested: dict[str, Any] = {}
+    for name, values in columns.items():
+        outer, _, inner = name.partition("/")
+        if inner:
+            nested.setdefault(outer, {})[inner] = values
+        else:
+            nested[outer] = values
+    nested["elements"] = tuple(int(number) for number in nested["elements"])
+    return Catalogue(**nested)
+
+
+def _read_group(group: h5py.Group) -> dict[str, np.ndarray]:
+    """All datasets of a group; equal texts are stored once."""
+    found: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            if h5py.check_string_dtype(item.dtype) is None:
+                found[name] = item[()]
+            else:
+                texts = np.empty(item.shape, dtype=object)
+                texts[:] = [sys.intern(text) for text in item.asstr()[()]]
+                found[name] = texts
+
+    group.visititems(visit)
+    return found
+
+
+def _digest(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """SHA-256 of the names and contents of all datasets in some groups."""
+    digest = hashlib.sha256()
+    for part in _named_bytes(groups):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _named_bytes(groups: Mapping[str, Mapping[str, np.ndarray]]) -> Iterator[bytes]:
+    for group in sorted(groups):
+        for name in sorted(groups[group]):
+            values = groups[group][name]
+            yield f"{group}/{name}".encode()
+            if values.dtype == object:
+                yield "\0".join(values).encode()
+            else:
+                yield np.ascontiguousarray(values).tobytes()
+
+
+def _opened(path: Path) -> h5py.File:
+    """The open file, if it is HDF5 of this format and version.
+
+    Raises:
+        DataError: otherwise.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(
+            f"{path}: not readable as HDF5, perhaps cut short ({error}); {AGAIN}"
+        ) from None
+    found = file.attrs.get("format")
+    version = file.attrs.get("format_version")
+    if found == FORMAT and version == FORMAT_VERSION:
+        return file
+    file.close()
+    if found != FORMAT:
+        raise DataError(f"{path}: HDF5, but not written by `mace-scf-jax preprocess`")
+    raise DataError(
+        f"{path}: found format version {version}, expected {FORMAT_VERSION}, the one that this "
+        f"version of mace-scf-jax reads; {AGAIN}"
+    )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mace_scf_jax.data.prefetch import prefetched
+
+
+def batch_threads() -> int:
+    return sum(thread.name == "batches" for thread in threading.enumerate())
+
+
+def test_items_keep_their_order_and_come_from_another_thread():
+    threads = set()
+
+    def items():
+        for number in range(20):
+            threads.add(threading.current_thread().name)
+            yield number
+
+    assert list(prefetched(items())) == list(range(20))
+    assert threads == {"batches"}
+    assert batch_threads() == 0
+
+
+def test_items_are_made_ahead_but_not_further_than_the_depth():
+    made, third, fifth = [], threading.Event(), threading.Event()
+
+    def items():
+        for number in range(10):
+            made.append(number)
+            if number == 3:
+                third.set()
+            if number == 4:
+                fifth.set()
+            yield number
+
+    iterator = prefetched(items(), depth=2)
+    assert next(iterator) == 0
+    assert third.wait(10.0)
+    assert not fifth.wait(0.5)
+    assert made == [0, 1, 2, 3]
+    assert list(iterator) == list(range(1, 10))
+
+
+def test_an_error_comes_where_its_item_would_have_come():
+    def items():
+        yield 1
+        raise KeyError("second")
+
+    iterator = prefetched(items())
+    assert next(iterator) == 1
+    with pytest.raises(KeyError, match="second"):
+        next(iterator)
+    assert batch_threads() == 0
+
+
+def test_a_closed_iterator_leaves_no_thread():
+    iterator = prefetched(iter(range(1000)))
+    assert next(iterator) == 0
+    assert batch_threads() == 1
+    iterator.close()
+    assert batch_threads() == 0
+
+
+def test_a_depth_below_one_is_refused():
+    with pytest.raises(ValueError, match="depth: found 0"):
+        prefetched([], depth=0)
