@@ -56,3 +56,12 @@ def atomic_energy_table(energies: Float[np.ndarray, "elements"]) -> str:
 def average_neighbours(value: float) -> str:
     """One line with the average number of neighbours."""
     return f"Average number of neighbors: {value}"
+
+
+def formal_charges(charges: Sequence[float] | None) -> str:
+    """One line with the formal charges in e, in the order of the elements.
+
+    Args:
+        charges: of the elements; None where every structure has its own.
+    """
+    return f"Formal charges: {'of each atom, from the data' if charges is None else list(charges)}"

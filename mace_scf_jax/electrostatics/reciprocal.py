@@ -341,4 +341,6 @@ def _waves(
     real_phase, minus_imaginary_phase = _quarter_turns(max_l, factors.dtype)
     real = factors * (cosines * real_phase - sines * minus_imaginary_phase)
     imaginary = factors * (-cosines * minus_imaginary_phase - sines * real_phase)
-    return real.reshape(len(real), -1), imaginary.reshape(len(real), -1)
+    # Not -1: a small cell may have no wavevector at all.
+    flat = (real.shape[0], real.shape[1] * real.shape[2])
+    return real.reshape(flat), imaginary.reshape(flat)

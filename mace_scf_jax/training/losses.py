@@ -32,7 +32,13 @@ LOSSES: dict[str, LossTerm] = {
 }
 """All loss terms by the name used in the training schedule."""
 
-LOSS_INPUTS = frozenset(output for term in LOSSES.values() for output in term.predictions)
+WEIGHT_MODIFIER = "loss_weight_modifier"
+"""Model output [graphs] that multiplies the weights of the configurations, if there is one: a model
+can so take back configurations that it could not solve."""
+
+LOSS_INPUTS = frozenset(output for term in LOSSES.values() for output in term.predictions) | {
+    WEIGHT_MODIFIER
+}
 """The model outputs that losses read."""
 
 
@@ -82,6 +88,8 @@ def weighted_loss(
         The total, and each term already multiplied by its weight, in the order of ``terms``.
     """
     given = options or {}
+    if WEIGHT_MODIFIER in prediction:
+        graph = graph.replace(config_weight=graph.config_weight * prediction[WEIGHT_MODIFIER])
     values = {}
     for name, weight in terms.items():
         term = LOSSES[name]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 Parameters = Any
 """A nested dictionary of arrays."""
@@ -94,3 +95,16 @@ def group_labels(params: Parameters) -> Any:
         ParameterGroupError: names the first parameter without a group.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: group_of(parameter_name(path)), params)
+
+
+def group_sizes(params: Parameters) -> dict[str, int]:
+    """Number of trainable numbers in each group that has any, in the order of the groups.
+
+    Raises:
+        ParameterGroupError: names the first parameter without a group.
+    """
+    sizes = dict.fromkeys(PARAMETER_GROUPS, 0)
+    labels = jax.tree.leaves(group_labels(params))
+    for group, values in zip(labels, jax.tree.leaves(params), strict=True):
+        sizes[group] += int(np.prod(values.shape))
+    return {group: size for group, size in sizes.items() if size}

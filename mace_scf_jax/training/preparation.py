@@ -14,7 +14,13 @@ from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.statistics import average_number_of_neighbours, scale_and_shift
 from mace_scf_jax.data.structure_set import StructureSet
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import ModelSettings, build, check_inputs, required_inputs
+from mace_scf_jax.models import (
+    FORMAL_CHARGE_FAMILIES,
+    ModelSettings,
+    build,
+    check_inputs,
+    required_inputs,
+)
 from mace_scf_jax.training.learning_rates import SchedulerSettings
 from mace_scf_jax.training.loop import EpochBatches, LoopSettings, TrainingData
 from mace_scf_jax.training.losses import check_terms
@@ -29,7 +35,7 @@ from mace_scf_jax.training.model_setup import (
 )
 from mace_scf_jax.training.optimiser import OptimiserSettings
 from mace_scf_jax.training.options import TrainOptions
-from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.parameter_groups import Parameters, group_sizes
 from mace_scf_jax.training.steps import Predict
 
 logger = logging.getLogger(__name__)
@@ -133,6 +139,8 @@ def prepare_run(options: TrainOptions) -> Preparation:
         for members in sets.values():
             for entry in members:
                 check_inputs(settings, entry)
+    if settings.family in FORMAL_CHARGE_FAMILIES:
+        logger.info(summary.formal_charges(settings.formal_charges))
     training, evaluation = _loaders(structures, options)
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
@@ -145,6 +153,8 @@ def prepare_run(options: TrainOptions) -> Preparation:
         check_terms(stage.loss, outputs, label_weights, where=where)
     parameters = initial_parameters(module, example, seed=options.seed, dtype=options.default_dtype)
     logger.info("Number of parameters: %d", number_of_parameters(parameters))
+    groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
+    logger.info("Parameter groups: %s", groups)
     return Preparation(
         settings=settings,
         predict=as_predict(module),

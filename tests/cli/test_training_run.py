@@ -70,6 +70,7 @@ def test_the_log_tells_the_run_in_order(finished):
         "Average number of neighbors: 2.0",
         "Hidden irreps: 2x0e + 2x1o",
         "Number of parameters: ",
+        "Parameter groups: embedding: 4, interactions_decay: ",
         "Optimizer: ",
         "WeightedLoss(forces_weight=1, )",
         "Setting global learning rate to 0.01",
@@ -240,10 +241,12 @@ def test_a_model_without_charges_in_single_precision(tmp_path):
     make_input(tmp_path)
     schedule = "{0: {name: only, start: 0, end: 0, loss: {energy_per_atom: 1, forces: 10}}}"
     words = ["--model", "ScaleShiftMACE", "--train_schedule", schedule, "--no-amsgrad", "--ema"]
+    words += ["--compute_avg_num_neighbors", "False", "--avg_num_neighbors", "3"]
     assert train_in(tmp_path, *words, "--default_dtype", "float32") == 0
     trained = load_model(tmp_path / "water_only.model.safetensors")
     assert trained.settings.family == "ScaleShiftMACE"
     assert trained.dtype == np.float32
     labels = np.concatenate([water(index).arrays["REF_forces"] for index in range(5)])
     assert trained.settings.scale == pytest.approx(np.sqrt(np.mean(labels**2)))
+    assert trained.settings.backbone.avg_num_neighbors == 3.0
     assert np.isfinite(trained.predict(water(0))["energy"])

@@ -172,6 +172,18 @@ def test_unlabelled_entries_count_in_the_denominator_only():
     np.testing.assert_allclose(value, 0.5, rtol=1e-14)
 
 
+def test_a_model_can_take_back_configurations():
+    graph = tiny_graph(0).replace(config_weight=np.array([2.0, 3.0, 1.0]))
+    prediction = {
+        "energy": graph.labels["energy"] + np.array([3.0, 6.0, 0.0]),
+        "total_charge": graph.total_charge + np.array([1.0, 2.0, 0.0]),
+        "loss_weight_modifier": np.array([0.5, 0.0, 1.0]),
+    }
+    # graphs of three atoms, with weights 2 * 0.5 and 3 * 0
+    np.testing.assert_allclose(loss("energy_per_atom", prediction, graph), 0.5, rtol=1e-14)
+    np.testing.assert_allclose(loss("total_charge", prediction, graph), 0.5, rtol=1e-14)
+
+
 def test_dipole_weights_are_per_component():
     graph = tiny_graph(0)
     weight = np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])

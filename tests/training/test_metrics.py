@@ -84,6 +84,19 @@ def test_missing_labels_are_left_out():
     assert not [name for name in metrics if name.endswith("_f")]
 
 
+def test_polarizabilities_count_where_they_have_a_weight():
+    graph = tiny_graph(0)
+    reference = np.arange(27.0).reshape(3, 3, 3)
+    graph = graph.replace(
+        labels={"polarizability": reference},
+        weights={"polarizability": np.array([0.5, 0.0, 0.0])},
+    )
+    error = np.array([3.0, 100.0, 100.0])[:, None, None]
+    metrics = metrics_of(({"polarizability": reference - error}, graph))
+    assert metrics["rmse_polarizability"] == pytest.approx(3.0)
+    assert metrics["rmse_polarizability_per_atom"] == pytest.approx(1.0)
+
+
 def test_total_charge_counts_every_configuration():
     graph = tiny_graph(0)
     error = np.array([1.0, 3.0, 100.0])

@@ -21,6 +21,7 @@ from mace_scf_jax.training.parameter_groups import (
     PARAMETER_GROUPS,
     ParameterGroupError,
     group_labels,
+    group_sizes,
 )
 
 REFERENCE = np.load(
@@ -197,6 +198,18 @@ def test_every_parameter_of_every_model_has_a_group(family, interaction):
     assert found == set(PARAMETER_GROUPS) - SOURCES.keys() | {
         group for group, families in SOURCES.items() if family in families
     }
+
+
+def test_sizes_of_the_groups_that_have_parameters():
+    params = tree(
+        {
+            "lr_source_maps": np.zeros(2),
+            "interactions_decay": np.zeros((2, 4)),
+            "embedding": np.zeros(3),
+        }
+    )
+    sizes = {"embedding": 3, "interactions_decay": 8, "lr_source_maps": 2}
+    assert list(group_sizes(params).items()) == list(sizes.items())
 
 
 def test_a_parameter_without_group_is_named():

@@ -148,11 +148,26 @@ def test_options_cannot_be_changed():
         ({"train_file": "train.h5"}, "expected an .xyz file, found 'train.h5'"),
         ({"heads": {}}, "heads: found 0 heads"),
         ({"heads": "[unclosed"}, "option 'heads'"),
+        ({"config_type_weights": "bulk"}, "option 'config_type_weights': expected a valid dict"),
+        ({"config_type_weights": {"bulk": -1}}, "expected greater than or equal to 0"),
+        ({"scheduler": "StepLR"}, "'ReduceLROnPlateau' or 'ExponentialLR', found 'StepLR'"),
     ],
 )
 def test_one_mistake_gives_one_problem(changes, expected):
     (problem,) = problems(**changes)
     assert expected in problem
+
+
+@pytest.mark.parametrize("name", sorted(NOT_AVAILABLE))
+def test_options_that_are_not_available_say_what_they_belong_to(name):
+    (problem,) = problems(**{name: 1})
+    assert problem == f"option {name!r} ({NOT_AVAILABLE[name]}) is not available in this version"
+
+
+@pytest.mark.parametrize("name", ["energy_key", "charges_key", "REF-dipole-key"])
+def test_keys_of_properties_are_no_options(name):
+    (problem,) = problems(**{name: "E"})
+    assert "given in 'heads' (info_keys and arrays_keys)" in problem
 
 
 def test_stress_loss_needs_the_stress():
