@@ -68,6 +68,26 @@ def test_the_kept_parameters_are_those_of_the_best_evaluation(complete):
         assert again.metrics == best.metrics
 
 
+def test_the_optimiser_goes_on_from_stage_to_stage(complete):
+    run, _, recorder, _ = complete
+    assert run.state.steps == len(recorder.steps) == 32
+
+
+def test_stages_may_have_other_terms(tmp_path):
+    recorder = Recorder()
+    stages = (
+        Stage("first", 0, 0, {"energy_per_atom": 1.0}),
+        Stage("second", 1, 1, {"atomic_multipoles": 2.0, "total_charge": 1.0}),
+    )
+    trainer(tmp_path, observer=recorder).run(stages, fingerprint=FINGERPRINT)
+    terms = [(record.stage, list(record.terms)) for record in recorder.steps]
+    assert (
+        terms
+        == [("first", ["energy_per_atom"])] * 4
+        + [("second", ["atomic_multipoles", "total_charge"])] * 4
+    )
+
+
 def test_evaluations_use_the_moving_average(complete):
     run, _, recorder, _ = complete
     validation = tiny_data(BATCHES).validation
