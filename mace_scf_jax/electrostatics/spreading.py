@@ -3,7 +3,11 @@
 A source at u (in grid steps) with coefficients c_abc contributes
 Σ c_abc ∂^a_x ∂^b_y ∂^c_z M(u_x - g_x) M(u_y - g_y) M(u_z - g_z) to grid point g. `interpolate` is
 the exact transpose of `spread`. Monomials a + b + c ≤ max_l are ordered degree by degree as in
-`polynomials.monomials_of_degree`.
+`polynomials.monomials_of_degree`, so those up to a lower degree come first.
+
+Moving a point by du adds du ∂ to the derivatives that it carries. Both functions are differentiated
+by this rule, which is cheaper than differentiating the weights: the gradient of spreading is one
+interpolation of one degree more.
 
 Atoms are visited in chunks, so that memory is that of the grid; the blocks of p³ grid points of a
 chunk are formed again where derivatives need them. Many atoms are visited in the order of the grid,
@@ -16,6 +20,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from mace_scf_jax.electrostatics.polynomials import Exponents, monomials_of_degree
@@ -24,6 +30,7 @@ from mace_scf_jax.electrostatics.splines import spline_weights
 _CHUNK = 512
 """Atoms visited at once: their blocks fit in the cache, and a step costs more than its overhead."""
 
+_HIGHEST = jax.lax.Precision.HIGHEST
 _IN_BOUNDS = jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
 _ROWS = jax.lax.ScatterDimensionNumbers(
     update_window_dims=(3,), inserted_window_dims=(0, 1), scatter_dims_to_operand_dims=(0, 1, 2)
@@ -79,10 +86,18 @@ def _corners_and_weights(points: Array, shape: tuple[int, int, int], order: int,
 
 
 def _visiting_order(points: Array, shape: tuple[int, int, int]) -> Array:
-    """Points by the row of the grid below them; along a row the cache needs no help."""
-    row = jnp.floor(jax.lax.stop_gradient(points[:, :2])).astype(jnp.int32)
-    row = jnp.mod(row, jnp.asarray(shape[:2], dtype=jnp.int32))
-    return jnp.argsort(row[:, 0] * shape[1] + row[:, 1])
+    """Points by the row of the grid below them; along a row the cache needs no help.
+
+    Row and index share one unsigned number, since sorting numbers is far faster than sorting
+    indices by them. Where they would need more than 32 bits, neighbouring rows count as one.
+    """
+    count, rows = len(points), shape[0] * shape[1]
+    rows_as_one = -(-rows * count // 2**32)
+    below = jnp.floor(jax.lax.stop_gradient(points[:, :2])).astype(jnp.int32)
+    below = jnp.mod(below, jnp.asarray(shape[:2], dtype=jnp.int32)).astype(jnp.uint32)
+    row = (below[:, 0] * np.uint32(shape[1]) + below[:, 1]) // np.uint32(rows_as_one)
+    keys = jnp.sort(row * np.uint32(count) + jnp.arange(count, dtype=jnp.uint32))
+    return (keys % np.uint32(count)).astype(jnp.int32)
 
 
 def _in_chunks(values: Array, num_chunks: int) -> Array:
@@ -101,6 +116,18 @@ def _fold(grid: Array, shape: tuple[int, int, int]) -> Array:
         missing[axis] = (0, length - beyond.shape[axis])
         grid = inside + jnp.pad(beyond, missing)
     return grid
+
+
+@functools.cache
+def _raising(max_l: int) -> np.ndarray:
+    """1 where the derivative [monomial] along [axis] is the [monomial] of one degree more."""
+    lower, higher = monomial_positions(max_l), monomial_positions(max_l + 1)
+    tensor = np.zeros((len(lower), 3, len(higher)))
+    for exponents, row in lower.items():
+        for axis in range(3):
+            raised = tuple(power + (axis == other) for other, power in enumerate(exponents))
+            tensor[row, axis, higher[raised]] = 1.0
+    return tensor
 
 
 def spread(
@@ -123,6 +150,13 @@ def spread(
     Returns:
         The sum of the sources at every grid point.
     """
+    return _spread(points, coefficients, shape, order, max_l)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _spread(
+    points: Array, coefficients: Array, shape: tuple[int, int, int], order: int, max_l: int
+) -> Array:
     num_chunks = max(1, -(-len(points) // _CHUNK))
     if num_chunks > 1:
         visited = _visiting_order(points, shape)
@@ -149,6 +183,22 @@ def spread(
     return _fold(jax.lax.scan(add, extended, chunks)[0], shape)
 
 
+@functools.partial(_spread.defjvp, symbolic_zeros=True)
+def _moved_sources(shape, order, max_l, primals, tangents):
+    points, coefficients = primals
+    moved, changed = tangents
+    grid = _spread(points, coefficients, shape, order, max_l)
+    if isinstance(moved, SymbolicZero):
+        if isinstance(changed, SymbolicZero):
+            return grid, jnp.zeros_like(grid)
+        return grid, _spread(points, changed, shape, order, max_l)
+    raising = jnp.asarray(_raising(max_l), dtype=points.dtype)
+    change = jnp.einsum("nk,na,kaj->nj", coefficients, moved, raising, precision=_HIGHEST)
+    if not isinstance(changed, SymbolicZero):
+        change += jnp.pad(changed, ((0, 0), (0, change.shape[1] - changed.shape[1])))
+    return grid, _spread(points, change, shape, order, max_l + 1)
+
+
 def interpolate(
     points: Float[Array, "points 3"], grid: Float[Array, "x y z"], *, order: int, max_l: int
 ) -> Float[Array, "points monomials"]:
@@ -163,6 +213,11 @@ def interpolate(
     Returns:
         ∂^a_x ∂^b_y ∂^c_z of Σ_g grid[g] M(u - g), per grid step.
     """
+    return _interpolate(points, grid, order, max_l)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _interpolate(points: Array, grid: Array, order: int, max_l: int) -> Array:
     num_chunks = max(1, -(-len(points) // _CHUNK))
     visited = _visiting_order(points, grid.shape) if num_chunks > 1 else None
     in_order = points if visited is None else points[visited]
@@ -181,3 +236,20 @@ def interpolate(
     if visited is None:
         return values
     return jnp.zeros_like(values).at[visited].set(values, unique_indices=True)
+
+
+@functools.partial(_interpolate.defjvp, symbolic_zeros=True)
+def _moved_receivers(order, max_l, primals, tangents):
+    points, grid = primals
+    moved, changed = tangents
+    if isinstance(moved, SymbolicZero):
+        values = _interpolate(points, grid, order, max_l)
+        change = jnp.zeros_like(values)
+    else:
+        higher = _interpolate(points, grid, order, max_l + 1)
+        raising = jnp.asarray(_raising(max_l), dtype=points.dtype)
+        values = higher[:, : raising.shape[0]]
+        change = jnp.einsum("nj,na,kaj->nk", higher, moved, raising, precision=_HIGHEST)
+    if not isinstance(changed, SymbolicZero):
+        change += _interpolate(points, changed, order, max_l)
+    return values, change
