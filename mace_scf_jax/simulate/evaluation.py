@@ -14,6 +14,8 @@ import numpy as np
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.scf.fixed_point import FixedPointStatus
+from mace_scf_jax.simulate.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.simulate.model import Model, Prediction, split_outputs
 from mace_scf_jax.training.metrics import ErrorAccumulator
 
@@ -27,8 +29,18 @@ _INFO_OUTPUTS = (
     "total_charge",
     "electrostatic_energy",
     "polarizability",
+    "fermi_level",
+    "field_energy",
+    "scf_status",
+    "scf_steps",
+    "scf_evaluations",
+    "scf_residual",
 )
-_ARRAY_OUTPUTS = {"forces": "forces", "multipoles": "density_coefficients"}
+_ARRAY_OUTPUTS = {
+    "forces": "forces",
+    "multipoles": "density_coefficients",
+    "electrostatic_potentials": "electrostatic_potentials",
+}
 """Per-atom outputs and their names in files."""
 
 
@@ -50,6 +62,7 @@ def evaluate_file(
     stress: bool = False,
     batch_size: int = 64,
     prefix: str = "MACE_",
+    not_converged: NotConverged = "warn",
 ) -> FileEvaluation:
     """Predict the structures of an extended XYZ file and compare with its labels.
 
@@ -64,11 +77,15 @@ def evaluate_file(
         stress: whether to predict stress.
         batch_size: most structures evaluated together.
         prefix: of the names of predictions.
+        not_converged: what to do about structures whose multipoles are not self-consistent; they
+            count among the errors like all others, and the file says how far each came.
 
     Raises:
         DataError: the file or a structure in it cannot be used.
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
+        NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
     """
+    check_policy(not_converged)
     keys = keys or training_keys(model.record) or PREDICTION_KEYS
     electrostatics = model.settings.electrostatics
     atoms = read_atoms(path)
@@ -84,15 +101,17 @@ def evaluate_file(
     predictions: list[Prediction] = [{} for _ in structures]
     errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types), ALL)}
     for indices, graph in model.batches(structures, batch_size=batch_size, labels=True):
-        unlabelled = graph.replace(labels={}, weights={})
         outputs = jax.device_get(
-            model.evaluate(model.parameters, unlabelled, forces=True, stress=stress)
+            model.evaluate(model.parameters, model.inputs_of(graph), forces=True, stress=stress)
         )
         for name in dict.fromkeys(types[indices]):
             errors[name].update(outputs, _only(graph, types[indices] == name))
         errors[ALL].update(outputs, graph)
         for index, prediction in zip(indices, split_outputs(outputs, graph), strict=True):
             predictions[index] = prediction
+    report_convergence(
+        predictions, [entry.location for entry in configurations], not_converged=not_converged
+    )
     if output is not None:
         _write(output, atoms, predictions, prefix)
     return FileEvaluation(
@@ -115,6 +134,11 @@ def _only(graph: Graph, chosen: np.ndarray) -> Graph:
     )
 
 
+def _written(value: Any) -> Any:
+    """How a file holds an output of a structure: the status of a cycle by its name."""
+    return value.name.lower() if isinstance(value, FixedPointStatus) else np.asarray(value)[()]
+
+
 def _write(
     path: str | Path, atoms: list[ase.Atoms], predictions: list[Prediction], prefix: str
 ) -> None:
@@ -125,7 +149,7 @@ def _write(
         entry.calc = original.calc  # holds what the file calls energy, forces, ...
         for name in _INFO_OUTPUTS:
             if name in prediction:
-                entry.info[prefix + name] = np.asarray(prediction[name])[()]
+                entry.info[prefix + name] = _written(prediction[name])
         for name, written in _ARRAY_OUTPUTS.items():
             if name in prediction:
                 entry.arrays[prefix + written] = np.asarray(prediction[name])
