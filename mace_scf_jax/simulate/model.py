@@ -20,7 +20,13 @@ from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import BoundaryError, check_pbc, check_slab_cell
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.io.model_file import load_model_file, save_model
-from mace_scf_jax.models import SELF_CONSISTENT_FAMILIES, ModelSettings, build, check_inputs, evaluate
+from mace_scf_jax.models import (
+    SELF_CONSISTENT_FAMILIES,
+    ModelSettings,
+    build,
+    check_inputs,
+    evaluate,
+)
 from mace_scf_jax.models.self_consistency import (
     InitialDensity,
     InitialFermiLevel,
@@ -276,7 +282,9 @@ class Model:
                     if name == REFERENCE_MULTIPOLES
                     else "constant_charge: false, which keeps the Fermi level of the data"
                 )
-                raise DataError(f"{configuration.location}: expected {name} for {reason}, found none")
+                raise DataError(
+                    f"{configuration.location}: expected {name} for {reason}, found none"
+                )
 
 
 def split_outputs(outputs: dict[str, np.ndarray], graph: Graph) -> list[Prediction]:

@@ -171,9 +171,7 @@ def _weights(displacements: Float[np.ndarray, "geometries coordinates"]) -> np.n
     return np.append(coefficients, 1.0 - np.sum(coefficients))
 
 
-def _displacements(
-    old: Configuration, new: Configuration
-) -> Float[np.ndarray, "atoms 3"]:
+def _displacements(old: Configuration, new: Configuration) -> Float[np.ndarray, "atoms 3"]:
     """How far each atom was from where it is now, by the shortest way through the cell."""
     difference = old.positions - new.positions
     if not np.any(new.pbc):
