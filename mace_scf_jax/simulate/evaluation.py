@@ -102,7 +102,9 @@ def evaluate_file(
     errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types), ALL)}
     for indices, graph in model.batches(structures, batch_size=batch_size, labels=True):
         outputs = jax.device_get(
-            model.evaluate(model.parameters, model.inputs_of(graph), forces=True, stress=stress)
+            model.evaluate(
+                model.parameters, model.inputs_of(graph), None, forces=True, stress=stress
+            )
         )
         for name in dict.fromkeys(types[indices]):
             errors[name].update(outputs, _only(graph, types[indices] == name))

