@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "train a model on labelled structures, in stages",
+    "preprocess": "prepare labelled structures once, for data larger than memory",
     "evaluate": "predict the structures of a file and compare with their labels",
     "verify": "recompute reference files and compare",
 }

@@ -1,11 +1,12 @@
-"""The command line of ``mace-scf-jax train``: options from a file and from ``--name value``."""
+"""Options of training from a file and from ``--name value``: for ``train`` and ``preprocess``."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from mace_scf_jax.training.config_file import read_config_file
 from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.option_groups import OptionGroup
 from mace_scf_jax.training.option_names import NO_EFFECT_FLAGS
 from mace_scf_jax.training.options import TOPICS, TrainOptions
 
@@ -25,6 +27,30 @@ line wins. Names may be spelled with _ or -; mappings and lists are written as Y
 literals, such as --E0s '{H: -13.6, O: -2041.8}'."""
 
 
+@dataclasses.dataclass(frozen=True)
+class OwnArgument:
+    """An argument of one command alone, with the settings that argparse takes."""
+
+    name: str
+    flags: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand that takes the options of training."""
+
+    name: str
+    description: str
+    options: type[TrainOptions] = TrainOptions
+    topics: tuple[type[OptionGroup], ...] = TOPICS
+    """Options listed in the help; the others are understood too."""
+    own_arguments: tuple[OwnArgument, ...] = ()
+
+
+TRAIN = Command("train", DESCRIPTION)
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports mistakes as a ConfigurationError instead of leaving the process."""
 
@@ -33,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_options(words: Sequence[str]) -> TrainOptions:
-    """The options that a file and the command line give together.
+    """The options of training that a file and the command line give together.
 
     Args:
         words: the words after ``mace-scf-jax train``.
@@ -41,9 +67,25 @@ def parse_options(words: Sequence[str]) -> TrainOptions:
     Raises:
         ConfigurationError: the file cannot be read, or any option is unknown, missing or wrong.
     """
-    parser = _build_parser()
+    return parse_command(words, TRAIN)[0]
+
+
+def parse_command(
+    words: Sequence[str], command: Command
+) -> tuple[TrainOptions, argparse.Namespace]:
+    """The options of a command, and the values of its own arguments.
+
+    Args:
+        words: the words after the name of the command.
+        command: what is parsed.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or any option is unknown, missing or wrong.
+    """
+    parser = _build_parser(command)
     given, rest = parser.parse_known_args(_one_word_per_option(words))
     values = vars(given)
+    own = {argument.name: values.pop(argument.name) for argument in command.own_arguments}
     for word in rest:
         if not word.startswith("--"):
             parser.error(f"unexpected argument {word!r}")
@@ -55,14 +97,14 @@ def parse_options(words: Sequence[str]) -> TrainOptions:
     path = files[0] or files[1]
     from_file = read_config_file(path) if path else {}
     merged = {name: value for name, value in from_file.items() if _canonical(name) not in values}
-    return TrainOptions(**merged, **values)
+    return command.options(**merged, **values), argparse.Namespace(**own)
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser(command: Command) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="mace-scf-jax train",
-        description=DESCRIPTION,
-        usage="mace-scf-jax train [FILE.yaml] [--config FILE.yaml] [--option VALUE ...]",
+        prog=f"mace-scf-jax {command.name}",
+        description=command.description,
+        usage=f"mace-scf-jax {command.name} [FILE.yaml] [--config FILE.yaml] [--option VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -70,7 +112,9 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("file", nargs="?", metavar="FILE.yaml", help="configuration")
     parser.add_argument("--config", metavar="FILE.yaml", help="the same, as an option")
     parser.add_argument("--traceback", action="store_true", help="show where an error arose")
-    for topic in TOPICS:
+    for argument in command.own_arguments:
+        parser.add_argument(*argument.flags, dest=argument.name, **argument.settings)
+    for topic in command.topics:
         group = parser.add_argument_group((topic.__doc__ or "").splitlines()[0])
         for name, field in topic.model_fields.items():
             group.add_argument(f"--{name}", metavar=_placeholder(name, field), help=_help(field))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mace_scf_jax.data import checks
+from mace_scf_jax.data import checks, summary
 from mace_scf_jax.data.datasets import DataSettings, check_sets
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
@@ -218,9 +218,10 @@ def _report(folder: Path, files: Mapping[str, str], settings: PreprocessSettings
     sets = {split: open_stored(folder / split, split=split) for split in files}
     check_sets(sets, files, settings.data)
     for split, members in sets.items():
+        logger.info(summary.property_counts(f"{split} set", members.catalogue, settings.data.keys))
         sizes = members.sizes
         logger.info(
-            "%s: %d structures with %d atoms, %d edges and %d reciprocal vectors",
+            "%s set: %d structures with %d atoms, %d edges and %d reciprocal vectors",
             split,
             len(sizes),
             sizes.atoms.sum(),

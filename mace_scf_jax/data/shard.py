@@ -3,8 +3,8 @@
 ::
 
     attributes        format, format_version, description (JSON), shard, shards, digest
-    catalogue/…       one dataset per column of the `Catalogue`
-    sizes/…           one dataset per column of the `StructureSizes`
+    catalogue/…       one dataset per member of the `Catalogue`
+    sizes/…           one dataset per member of the `StructureSizes`
     places/…          checksum of each structure, and where its reciprocal indices start
     structures        [structures, columns] float64: properties of whole structures
     atoms             [atoms, columns] float64: positions and real properties of atoms
@@ -13,8 +13,9 @@
     k_indices         [k-vectors, 3] int32; structures in equal cells share theirs
 
 Structures follow one another in every table, so a structure is four short contiguous reads. The
-attribute ``columns`` of a table names its columns. Properties that no structure has are left out.
-The digest covers catalogue, sizes and places; the checksums cover the rest, structure by structure.
+attribute ``columns`` of a dataset says how many columns belong to what. Properties that no
+structure has are left out. The digest covers catalogue, sizes and places; the checksums cover the
+rest, structure by structure.
 """
 
 from __future__ import annotations
@@ -115,11 +116,7 @@ def write_shard(
     }
     with h5py.File(path, "w-", libver="v110") as file:
         for group, members in groups.items():
-            for name, values in members.items():
-                text = values.dtype == object
-                file.create_dataset(
-                    f"{group}/{name}", data=values, dtype=h5py.string_dtype() if text else None
-                )
+            _write_group(file.create_group(group), members)
         for name, values in tables.items():
             file[name] = values
             if name in columns:
@@ -271,20 +268,39 @@ def _catalogue(columns: Mapping[str, np.ndarray]) -> Catalogue:
     return Catalogue(**nested)
 
 
+def _write_group(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns of a table: those named ``name/key`` side by side in one dataset ``name``."""
+    together: dict[str, dict[str, np.ndarray]] = {}
+    for name, values in columns.items():
+        outer, _, key = name.partition("/")
+        together.setdefault(outer, {})[key] = values
+    for name, members in together.items():
+        if "" in members:
+            text = members[""].dtype == object
+            dtype = h5py.string_dtype() if text else None
+            group.create_dataset(name, data=members[""], dtype=dtype)
+        else:
+            parts = {key: values.reshape(len(values), -1) for key, values in members.items()}
+            group[name] = np.concatenate(list(parts.values()), axis=1)
+            widths = {key: part.shape[1] for key, part in parts.items()}
+            group[name].attrs["columns"] = json.dumps(widths)
+
+
 def _read_group(group: h5py.Group) -> dict[str, np.ndarray]:
-    """All datasets of a group; equal texts are stored once."""
+    """The columns that `_write_group` wrote; equal texts are stored once."""
     found: dict[str, np.ndarray] = {}
-
-    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(item, h5py.Dataset):
-            if h5py.check_string_dtype(item.dtype) is None:
-                found[name] = item[()]
-            else:
-                texts = np.empty(item.shape, dtype=object)
-                texts[:] = [sys.intern(text) for text in item.asstr()[()]]
-                found[name] = texts
-
-    group.visititems(visit)
+    for name, item in group.items():
+        if h5py.check_string_dtype(item.dtype) is not None:
+            found[name] = np.empty(item.shape, dtype=object)
+            found[name][:] = [sys.intern(text) for text in item.asstr()[()]]
+        elif "columns" in item.attrs:
+            values, start = item[()], 0
+            for key, width in json.loads(item.attrs["columns"]).items():
+                part = values[:, start : start + width]
+                found[f"{name}/{key}"] = np.ascontiguousarray(part[:, 0] if width == 1 else part)
+                start += width
+        else:
+            found[name] = item[()]
     return found
 
 

@@ -205,7 +205,7 @@ def _shard_files(path: Path, split: str) -> list[Path]:
     folder = path / split if (path / split).is_dir() else path
     files = sorted(folder.glob(f"*{SUFFIX}"))
     if not files:
-        raise DataError(f"{folder}: found no {SUFFIX} files")
+        raise DataError(f"{path}: found neither {SUFFIX} files nor a folder {split!r} with some")
     return files
 
 

@@ -105,9 +105,12 @@ class DataOptions(OptionGroup):
         description="one head: {name: {info_keys: {property: key in the file, …}, "
         "arrays_keys: {…}}}"
     )
-    train_file: FilePath = Field(description="training structures (.xyz)")
+    train_file: FilePath = Field(
+        description="training structures: .xyz, or the folder or .h5 file that "
+        "`mace-scf-jax preprocess` wrote"
+    )
     valid_file: Annotated[FilePath | None, NoneInText] = Field(
-        default=None, description="validation structures (.xyz)"
+        default=None, description="validation structures, likewise"
     )
     valid_fraction: Annotated[Number, Field(gt=0.0, lt=1.0)] = Field(
         default=0.1, description="share of the training file used for validation (no valid_file)"
@@ -116,7 +119,7 @@ class DataOptions(OptionGroup):
         default=None, description="seed of the random split (default: seed)"
     )
     test_file: Annotated[FilePath | None, NoneInText] = Field(
-        default=None, description="test structures (.xyz), reported per config_type"
+        default=None, description="test structures, likewise; reported per config_type"
     )
     E0s: EnergiesOfIsolatedAtoms = Field(
         default=None,

@@ -16,6 +16,8 @@ from pydantic import (
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.data.reading import SUFFIXES
+from mace_scf_jax.data.stored_set import is_stored
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES
 from mace_scf_jax.training.configuration_error import ConfigurationError, problems_of
@@ -125,8 +127,11 @@ class TrainOptions(
             problems.append("option 'log_on_test_sets': needs a 'test_file'")
         for name in ("train_file", "valid_file", "test_file"):
             path = getattr(self, name)
-            if path is not None and path.suffix != ".xyz":
-                problems.append(f"option {name!r}: expected an .xyz file, found '{path}'")
+            if path is not None and path.suffix not in SUFFIXES and not is_stored(path):
+                problems.append(
+                    f"option {name!r}: expected an .xyz file or preprocessed data (a folder or an "
+                    f".h5 file), found '{path}'"
+                )
         problems += [
             f"train_schedule, stage {index} ({stage.name}): the loss term 'stress' needs "
             "compute_stress: true"

@@ -295,7 +295,7 @@ def no_shards(folder: Path) -> None:
         (missing_shard, r"set: found 2 of 3 shards, missing number 1"),
         (shard_of_another_set, r"set: found shards of different data sets \(0\.h5 and 1\.h5\)"),
         (shard_twice, r"set: found 4 of 3 shards"),
-        (no_shards, r"set: found no \.h5 files"),
+        (no_shards, r"set: found neither \.h5 files nor a folder 'train' with some"),
     ],
 )
 def test_damaged_sets_are_refused(tmp_path, spoil, message):

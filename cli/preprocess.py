@@ -1,0 +1,92 @@
+"""``mace-scf-jax preprocess``: prepare structures once, for data sets larger than memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import progress
+from rich.console import Console
+
+from mace_scf_jax.data.preprocessing import preprocess
+from mace_scf_jax.training.logs import ConsoleHandler, logging_to
+from mace_scf_jax.training.option_groups import DataOptions, ElectrostaticsOptions
+from mace_scf_jax.training.preprocessing import PreprocessOptions, preprocess_settings
+from mace_scf_jax_cli.train_arguments import Command, OwnArgument, parse_command
+
+WHEN_INTERRUPTED = "interrupted; no output was written"
+DESCRIPTION = """\
+Read the training, validation and test files of a run (extended XYZ), find neighbours and reciprocal
+vectors, and write everything that training needs to HDF5 files in DIR/train, DIR/valid and
+DIR/test. A run then names DIR in place of each .xyz file, and needs little memory.
+
+Options are those of `mace-scf-jax train`, in a YAML file or on the command line. What matters is
+heads, the files, model, r_max and the options listed here."""
+ARGUMENTS = (
+    OwnArgument(
+        "output",
+        ("-o", "--output"),
+        {"metavar": "DIR", "type": Path, "required": True, "help": "new folder (required)"},
+    ),
+    OwnArgument(
+        "workers",
+        ("--workers",),
+        {
+            "metavar": "N",
+            "type": int,
+            "default": len(os.sched_getaffinity(0)),
+            "help": "processes (default: the cores of this machine)",
+        },
+    ),
+    OwnArgument(
+        "shard_size",
+        ("--shard_size",),
+        {
+            "metavar": "MB",
+            "type": float,
+            "default": 32.0,
+            "help": "megabytes of .xyz text that one file is made from; each process needs about "
+            "ten times as much memory (default: 32)",
+        },
+    ),
+)
+COMMAND = Command(
+    "preprocess",
+    DESCRIPTION,
+    options=PreprocessOptions,
+    topics=(DataOptions, ElectrostaticsOptions),
+    own_arguments=ARGUMENTS,
+)
+
+
+def run(words: Sequence[str]) -> int:
+    """Preprocess as the words after ``mace-scf-jax preprocess`` say; returns the exit status."""
+    options, own = parse_command(words, COMMAND)
+    settings = preprocess_settings(options, workers=own.workers, shard_megabytes=own.shard_size)
+    console = Console(stderr=True)
+    bar = progress.Progress(
+        progress.TextColumn("structures"),
+        progress.BarColumn(bar_width=20),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("structures")
+    with logging_to({ConsoleHandler(console): options.log_level}), bar:
+        folder = preprocess(
+            settings,
+            own.output,
+            notify=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"Wrote {folder}: train with " + _names(settings.data.files(), folder))
+    return 0
+
+
+def _names(files: dict[str, str], folder: Path) -> str:
+    """The options that name what was written."""
+    return " ".join(f"--{split}_file {folder}" for split in files)
