@@ -15,16 +15,18 @@ from scipy.spatial.transform import Rotation
 from mace_scf_jax.backbone import BackboneSettings
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.structure import Structure, prepare
-from mace_scf_jax.electrostatics import ElectrostaticsSettings
+from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.models import (
     CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
     CHARGES_ONLY_FAMILIES,
     ENERGY_FUNCTIONAL_FAMILIES,
     FORMAL_CHARGE_FAMILIES,
+    SELF_CONSISTENT_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
     ChargeEquilibrationSettings,
     EnergyFunctionalSettings,
+    FixedPointSettings,
     ModelSettings,
     SplitChargeSettings,
 )
@@ -50,6 +52,7 @@ def tiny_backbone(**changes) -> BackboneSettings:
 
 def tiny_settings(family: str = "LocalCharges", **backbone) -> ModelSettings:
     charged = family in CHARGED_FAMILIES
+    solved = family in SELF_CONSISTENT_FAMILIES
     return ModelSettings(
         family=family,
         backbone=tiny_backbone(
@@ -60,6 +63,7 @@ def tiny_settings(family: str = "LocalCharges", **backbone) -> ModelSettings:
             max_l=0 if family in CHARGES_ONLY_FAMILIES else 1,
             smearing_width=1.0,
             kspace_cutoff_factor=0.9,
+            features=FieldFeatureSettings(1, (1.0, 2.0)) if solved else None,
         )
         if charged
         else None,
@@ -74,6 +78,9 @@ def tiny_settings(family: str = "LocalCharges", **backbone) -> ModelSettings:
         else None,
         energy_functional=EnergyFunctionalSettings(default_hardness=5.0)
         if family in ENERGY_FUNCTIONAL_FAMILIES
+        else None,
+        fixed_point=FixedPointSettings((30.0, 25.0, 4.0, 3.0), fermi_level_offset=-2.0)
+        if solved
         else None,
     )
 

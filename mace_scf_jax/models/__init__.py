@@ -25,12 +25,14 @@ from mace_scf_jax.models.response import (
     infrared_intensities,
 )
 from mace_scf_jax.models.self_consistency import (
-    InitialDensity,
-    InitialFermiLevel,
     SCFState,
-    SelfConsistency,
     evaluate_direct,
     evaluate_self_consistent,
+)
+from mace_scf_jax.models.self_consistency_settings import (
+    InitialDensity,
+    InitialFermiLevel,
+    SelfConsistency,
 )
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.models.split_charge_settings import SplitChargeSettings

@@ -22,11 +22,12 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "FixedChargeBaselinedMACE": FixedChargeBaselinedMACE,
     "MACEQEq": MACEQEq,
     "EnergyFunctional": EnergyFunctional,
+    "FixedPoint": FixedPoint,
 }
 
-SELF_CONSISTENT_FAMILIES: dict[str, type[nn.Module]] = {"FixedPoint": FixedPoint}
-"""Families whose outputs belong to multipoles that have to be solved for first. They are verified
-against the reference; training and simulation do not offer them yet."""
+SELF_CONSISTENT_FAMILIES = ("FixedPoint",)
+"""Families whose multipoles have to be solved for: `evaluate_self_consistent` gives their outputs,
+while the module itself computes a single step."""
 
 CHARGED_FAMILIES = (
     "LocalCharges",
@@ -34,6 +35,7 @@ CHARGED_FAMILIES = (
     "FixedChargeBaselinedMACE",
     "MACEQEq",
     "EnergyFunctional",
+    "FixedPoint",
 )
 """Families that need electrostatic settings."""
 
@@ -65,11 +67,6 @@ def build(settings: ModelSettings) -> nn.Module:
     Raises:
         ValueError: an unknown family, or settings that are missing or do not belong to it.
     """
-    if settings.family in SELF_CONSISTENT_FAMILIES:
-        check_fixed_point(settings)
-        return SELF_CONSISTENT_FAMILIES[settings.family](settings)
-    if settings.fixed_point is not None:
-        raise ValueError(f"model {settings.family} has no fixed-point settings")
     if settings.family not in FAMILIES:
         raise ValueError(unknown_name("model", settings.family, FAMILIES))
     _check_belongs(settings, CHARGED_FAMILIES, settings.electrostatics, "electrostatic")
@@ -83,6 +80,9 @@ def build(settings: ModelSettings) -> nn.Module:
     _check_belongs(
         settings, ENERGY_FUNCTIONAL_FAMILIES, settings.energy_functional, "energy-functional"
     )
+    _check_belongs(settings, SELF_CONSISTENT_FAMILIES, settings.fixed_point, "fixed-point")
+    if settings.fixed_point is not None:
+        check_fixed_point(settings)
     if (
         settings.family in ENERGY_FUNCTIONAL_FAMILIES
         and not settings.electrostatics.include_self_interaction

@@ -10,7 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.fixed_point import FixedPoint
 from mace_scf_jax.models.observables import Parameters
+from mace_scf_jax.models.self_consistency import solved_outputs
+from mace_scf_jax.models.self_consistency_settings import SelfConsistency
 from mace_scf_jax.units import INFRARED_INTENSITY
 
 
@@ -37,6 +40,8 @@ class DipoleResponse:
 def dipole_response(module: nn.Module, params: Parameters, graph: Graph) -> DipoleResponse:
     """Polarizability and Born effective charges of every graph, by differentiation.
 
+    Multipoles that are solved for respond; those of a `FixedPoint` at constant charge.
+
     All entries cost three reverse passes through the model, whatever the number of atoms. What the
     derivatives mean is what the model's dipole means: along periodic directions only the
     polarization of a `LocalSplitCharges` does not depend on which image of an atom is given.
@@ -58,7 +63,10 @@ def dipole_response(module: nn.Module, params: Parameters, graph: Graph) -> Dipo
 
     def dipole(positions: Array, field: Array) -> Array:
         moved = graph.replace(positions=positions, external_field=field)
-        outputs = module.apply({"params": params}, moved)
+        if isinstance(module, FixedPoint):
+            outputs = solved_outputs(module, params, moved, how=SelfConsistency())
+        else:
+            outputs = module.apply({"params": params}, moved)
         if "dipole" not in outputs:
             raise NoDipoleError(
                 f"expected a model with charges, found {type(module).__name__}, which has no dipole"

@@ -8,8 +8,6 @@ energy at the solution: they contain the response of both.
 from __future__ import annotations
 
 import dataclasses
-import enum
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,68 +17,15 @@ from jaxtyping import Array, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.fixed_point import FixedPoint, LocalState
 from mace_scf_jax.models.observables import with_derivatives
-from mace_scf_jax.scf import (
-    Auto,
-    Differentiation,
-    FixedPointProblem,
-    FixedPointSolution,
-    LinearMixing,
-    Solver,
-    solve,
+from mace_scf_jax.models.self_consistency_settings import (
+    InitialDensity,
+    InitialFermiLevel,
+    SelfConsistency,
 )
+from mace_scf_jax.models.solved_state import solve_state
+from mace_scf_jax.scf import FixedPointProblem, FixedPointSolution
 
 Parameters = dict[str, Any]
-Solve = Callable[[FixedPointProblem, Array, Array], FixedPointSolution]
-"""From a problem, an initial state and initial levels to a solution."""
-
-
-class InitialDensity(enum.StrEnum):
-    """Where the search for the multipoles starts."""
-
-    LOCAL_GUESS = "local_guess"
-    """The multipoles that the atoms have without a potential, a function of the geometry."""
-    FROM_DATA = "from_data"
-    """The reference multipoles of the batch; zero where there are none."""
-    ZERO = "zero"
-
-
-class InitialFermiLevel(enum.StrEnum):
-    """Where the search for the Fermi level starts; at given levels, the level itself."""
-
-    FROM_DATA = "from_data"
-    """The Fermi level of each structure; 0 eV where the data have none."""
-    ZERO = "zero"
-    """The Fermi level offset of the model, at which it causes no field features."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SelfConsistency:
-    """How the multipoles of a fixed-point model are solved for.
-
-    Raises:
-        ValueError: an unknown initial density or Fermi level.
-    """
-
-    solver: Solver = dataclasses.field(default_factory=Auto)
-    constant_charge: bool = True
-    """Solve for the Fermi levels that give the total charges; otherwise Fermi levels are given."""
-    initial_density: InitialDensity = InitialDensity.LOCAL_GUESS
-    """An `InitialDensity` or its name."""
-    initial_fermi_level: InitialFermiLevel = InitialFermiLevel.FROM_DATA
-    """An `InitialFermiLevel` or its name."""
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("initial_density", InitialDensity),
-            ("initial_fermi_level", InitialFermiLevel),
-        ):
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, choices(value))
-            except ValueError:
-                raise ValueError(
-                    f"{name}: expected {' or '.join(choices)}, found {value!r}"
-                ) from None
 
 
 @jax.tree_util.register_dataclass
@@ -175,8 +120,8 @@ def solved_observables(
 
     Returns:
         What `FixedPoint.observables` gives, and per graph ``fermi_level`` in eV; ``scf_status``, a
-        `FixedPointStatus`; ``scf_steps``; ``scf_residual``, a mean change of the multipoles;
-        ``scf_charge_error``, wanted charge minus charge in e.
+        `FixedPointStatus`; ``scf_steps``; ``scf_evaluations`` of the step; ``scf_residual``, a mean
+        change of the multipoles; ``scf_charge_error``, wanted charge minus charge in e.
     """
     graph, variables = local.graph, {"params": params}
     features: Float[Array, "atoms features"] = module.apply(
@@ -186,13 +131,20 @@ def solved_observables(
         solution.argument_level[graph.atom_graph],
         method="field_features",
     )
-    return {
-        **module.apply(variables, local, solution.state, features, method="observables"),
-        "fermi_level": jnp.where(graph.graph_mask, solution.level, 0.0),
+    per_graph = {
+        "fermi_level": solution.level,
         "scf_status": solution.status,
         "scf_steps": solution.steps,
+        "scf_evaluations": solution.evaluations,
         "scf_residual": solution.residual,
         "scf_charge_error": solution.charge_error,
+    }
+    return {
+        **module.apply(variables, local, solution.state, features, method="observables"),
+        **{
+            name: jnp.where(graph.graph_mask, values, jnp.zeros_like(values))
+            for name, values in per_graph.items()
+        },
     }
 
 
@@ -218,21 +170,46 @@ def evaluate_self_consistent(
         stress: add ``stress`` and ``virials``.
 
     Returns:
-        What `solved_observables` gives, and the derivatives. `SCFState.of` makes the ``start`` of
-        the next geometry of them.
+        What `solved_outputs` gives, and the derivatives. `SCFState.of` makes the ``start`` of the
+        next geometry of them.
     """
+    return with_derivatives(
+        lambda moved: solved_outputs(module, params, moved, how=how, start=start),
+        graph,
+        forces=forces,
+        stress=stress,
+    )
 
-    def outputs_of(moved: Graph) -> dict[str, Array]:
-        local = module.apply({"params": params}, moved, method="local")
-        problem = fixed_point_problem(module, params, local, constant_charge=how.constant_charge)
-        initial = initial_state(module, local, how)
-        if start is not None:
-            levels = start.fermi_level if how.constant_charge else initial.fermi_level
-            initial = jax.lax.stop_gradient(SCFState(start.multipoles, levels))
-        solution = _solve(problem, initial, how.solver)
-        return solved_observables(module, params, local, solution)
 
-    return with_derivatives(outputs_of, graph, forces=forces, stress=stress)
+def solved_outputs(
+    module: FixedPoint,
+    params: Parameters,
+    graph: Graph,
+    *,
+    how: SelfConsistency,
+    start: SCFState | None = None,
+) -> dict[str, Array]:
+    """Outputs at the solved multipoles, as differentiable functions of batch and parameters.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        graph: the batch.
+        how: solver, charge mode and initial state.
+        start: start from these multipoles and (at constant charge) Fermi levels instead.
+
+    Returns:
+        What `solved_observables` gives, and ``scf_fallback``: whether a structure fell back.
+    """
+    local = module.apply({"params": params}, graph, method="local")
+    problem = fixed_point_problem(module, params, local, constant_charge=how.constant_charge)
+    initial = initial_state(module, local, how)
+    if start is not None:
+        levels = start.fermi_level if how.constant_charge else initial.fermi_level
+        initial = jax.lax.stop_gradient(SCFState(start.multipoles, levels))
+    solution, fell_back = solve_state(problem, initial.multipoles, initial.fermi_level, how)
+    outputs = solved_observables(module, params, local, solution)
+    return {**outputs, "scf_fallback": graph.graph_mask & fell_back}
 
 
 def evaluate_direct(
@@ -243,42 +220,43 @@ def evaluate_direct(
     forces: bool = True,
     stress: bool = False,
 ) -> dict[str, Array]:
-    """Outputs after one step from the reference multipoles and Fermi levels: no self-consistency.
-
-    Forces and stress are derivatives at fixed reference multipoles.
+    """All outputs after one step from the reference: no self-consistency.
 
     Args:
         module: the model.
         params: its parameters.
         graph: the batch, with labels.
-        forces: add ``forces``, see `with_derivatives`.
-        stress: add ``stress`` and ``virials``.
+        forces: add ``forces``, see `with_derivatives`; at fixed reference multipoles.
+        stress: add ``stress`` and ``virials``; at fixed reference multipoles.
 
     Raises:
         ValueError: the batch was made without labels.
     """
-    multipoles, variables = reference_multipoles(graph), {"params": params}
-
-    def outputs_of(moved: Graph) -> dict[str, Array]:
-        levels = jnp.asarray(moved.fermi_level)[moved.atom_graph]
-        local = module.apply(variables, moved, method="local")
-        features = module.apply(variables, local, multipoles, levels, method="field_features")
-        answer = module.apply(variables, local, features, method="answer")
-        return {
-            **module.apply(variables, local, answer, features, method="observables"),
-            "fermi_level": jnp.asarray(moved.fermi_level),
-        }
-
-    return with_derivatives(outputs_of, graph, forces=forces, stress=stress)
-
-
-def _solve(problem: FixedPointProblem, initial: SCFState, solver: Solver) -> FixedPointSolution:
-    """Solve, with derivatives through the loop of linear mixing, implicit ones otherwise."""
-    unrolls = isinstance(solver, LinearMixing)
-    return solve(
-        problem,
-        initial.multipoles,
-        initial.fermi_level,
-        solver=solver,
-        differentiation=Differentiation.UNROLL if unrolls else Differentiation.IMPLICIT,
+    return with_derivatives(
+        lambda moved: direct_outputs(module, params, moved), graph, forces=forces, stress=stress
     )
+
+
+def direct_outputs(module: FixedPoint, params: Parameters, graph: Graph) -> dict[str, Array]:
+    """Outputs after one step from the reference multipoles and Fermi levels.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        graph: the batch, with labels.
+
+    Returns:
+        What `FixedPoint.observables` gives, and ``fermi_level``, the given one.
+
+    Raises:
+        ValueError: the batch was made without labels.
+    """
+    variables, multipoles = {"params": params}, reference_multipoles(graph)
+    levels = jnp.asarray(graph.fermi_level)[graph.atom_graph]
+    local = module.apply(variables, graph, method="local")
+    features = module.apply(variables, local, multipoles, levels, method="field_features")
+    answer = module.apply(variables, local, features, method="answer")
+    return {
+        **module.apply(variables, local, answer, features, method="observables"),
+        "fermi_level": jnp.asarray(graph.fermi_level),
+    }

@@ -12,7 +12,8 @@ import numpy as np
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.metrics import ErrorAccumulator
 from mace_scf_jax.training.parameter_groups import Parameters
-from mace_scf_jax.training.steps import NO_OPTIONS, LossOptions, Scalars, Steps, one_behind
+from mace_scf_jax.training.scf_counts import NO_COUNTS, SCFCounts, scf_counts
+from mace_scf_jax.training.steps import NO_OPTIONS, LossOptions, Mode, Scalars, Steps, one_behind
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,13 @@ class Evaluation:
     loss: float
     """Plain mean of the losses of the batches."""
     metrics: Mapping[str, float]
+    scf: SCFCounts = NO_COUNTS
+    """How the self-consistent solutions ended."""
 
 
 def evaluate(
     steps: Steps,
+    mode: Mode,
     parameters: Parameters,
     batches: Iterable[Graph],
     weights: Scalars,
@@ -37,6 +41,7 @@ def evaluate(
 
     Args:
         steps: the compiled steps.
+        mode: how the model is used.
         parameters: of the model.
         batches: the set.
         weights: weight of each loss term.
@@ -48,21 +53,24 @@ def evaluate(
 
     def results() -> Iterator[tuple]:
         for graph in batches:
-            prediction = steps.predict(parameters, graph)
-            yield graph, prediction, steps.loss(prediction, graph, weights, options)
+            prediction = steps.predict(mode, parameters, graph)
+            loss = steps.loss(prediction, graph, weights, options)
+            yield graph, prediction, loss, scf_counts(prediction, graph)
 
     errors = ErrorAccumulator()
     losses: list[float] = []
-    for graph, prediction, loss in one_behind(results()):
-        prediction, (total, terms) = jax.device_get((prediction, loss))
+    counts = NO_COUNTS
+    for graph, *computed in one_behind(results()):
+        prediction, (total, terms), ends = jax.device_get(computed)
         losses.append(float(total))
         logger.debug(
             "loss breakdown: %s, ", breakdown({name: float(terms[name]) for name in weights})
         )
         errors.update(prediction, graph)
+        counts += SCFCounts.of(ends)
     if not losses:
         raise ValueError("cannot evaluate an empty set of configurations")
-    return Evaluation(float(np.mean(losses)), errors.metrics())
+    return Evaluation(float(np.mean(losses)), errors.metrics(), counts)
 
 
 def breakdown(terms: Mapping[str, float]) -> str:

@@ -16,101 +16,38 @@ an improvement; runs resume at the last saved step rather than the best epoch.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training import resuming
 from mace_scf_jax.training.checkpoints import CheckpointStore
-from mace_scf_jax.training.evaluation import Evaluation, breakdown, evaluate
+from mace_scf_jax.training.evaluation import Evaluation, breakdown
 from mace_scf_jax.training.learning_rates import SchedulerSettings, next_epoch
+from mace_scf_jax.training.loop_settings import DivergedTrainingError, LoopSettings, TrainingData
 from mace_scf_jax.training.losses import check_terms
-from mace_scf_jax.training.observer import EvaluationRecord, Observer, StepRecord
+from mace_scf_jax.training.observer import Observer, StepRecord
 from mace_scf_jax.training.optimiser import OptimiserSettings, evaluation_parameters
 from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.scf_counts import SCFCounts
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress, TrainingState, initial_state
-from mace_scf_jax.training.steps import (
-    NO_OPTIONS,
-    Compilation,
-    LossOptions,
-    Predict,
-    Steps,
-    scalars,
-)
+from mace_scf_jax.training.steps import Compilation, Mode, Steps, scalars
+from mace_scf_jax.training.validation import Validator
 
 logger = logging.getLogger(__name__)
-
-
-class DivergedTrainingError(ValueError):
-    """A loss or gradient is not a finite number."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopSettings:
-    """When to validate, stop and save.
-
-    Attributes:
-        eval_interval: validate at epochs divisible by this, and after the last of a stage.
-        patience: evaluations without improvement that end a stage.
-        keep_checkpoints: keep the parameters of every improvement, not only of the last.
-        save_all_checkpoints: keep the parameters of every evaluation, improved or not.
-        checkpoint_seconds: longest time between two saved states within an epoch; a state is also
-            saved after every epoch.
-    """
-
-    eval_interval: int = 1
-    patience: int = 2048
-    keep_checkpoints: bool = False
-    save_all_checkpoints: bool = False
-    checkpoint_seconds: float = 60.0
-
-    def __post_init__(self):
-        for name in ("eval_interval", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
-        if not self.checkpoint_seconds >= 0.0:
-            raise ValueError(
-                f"checkpoint_seconds: found {self.checkpoint_seconds}, expected at least 0"
-            )
-
-
-@runtime_checkable
-class EpochBatches(Protocol):
-    """The batches of an epoch: a function of the epoch alone, from batch ``start`` on."""
-
-    def __call__(self, epoch: int, *, start: int = 0) -> Iterable[Graph]:
-        """The batches in their order."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """The batches of a run.
-
-    Attributes:
-        training: batches of an epoch.
-        validation: the batches to validate on, in the same order each time.
-        label_weights: for each label, the sum of its weights over the training set.
-        monitored: further sets to evaluate whenever validation is, by name.
-    """
-
-    training: EpochBatches
-    validation: Callable[[], Iterable[Graph]]
-    label_weights: Mapping[str, float]
-    monitored: Mapping[str, Callable[[], Iterable[Graph]]] = dataclasses.field(default_factory=dict)
 
 
 class Trainer:
     """One training run.
 
     Args:
-        predict: the model.
+        modes: how each stage uses the model; the same object for stages that share steps.
         parameters: initial parameters.
         data: batches.
         optimiser: how parameters are updated.
@@ -126,7 +63,7 @@ class Trainer:
 
     def __init__(
         self,
-        predict: Predict,
+        modes: Callable[[Stage], Mode],
         parameters: Parameters,
         data: TrainingData,
         *,
@@ -138,6 +75,7 @@ class Trainer:
         compute_stress: bool = False,
     ):
         self.compilations: list[Compilation] = []
+        self._modes = modes
         self._data = data
         self._optimiser = optimiser
         self._scheduler = scheduler
@@ -145,13 +83,19 @@ class Trainer:
         self._store = store
         self._observer = Observer() if observer is None else observer
         self._steps = Steps(
-            predict,
-            optimiser,
-            compute_stress=compute_stress,
-            on_compilation=self._note_compilation,
+            optimiser, compute_stress=compute_stress, on_compilation=self._note_compilation
         )
         self._state = initial_state(parameters, optimiser)
         self._dtype = jax.tree.leaves(parameters)[0].dtype
+        self._validator = Validator(
+            self._steps,
+            modes,
+            data,
+            settings=settings,
+            store=store,
+            observer=self._observer,
+            dtype=self._dtype,
+        )
         self._saved_at = time.monotonic()
 
     def run(
@@ -204,21 +148,16 @@ class Trainer:
         return self._store.load_best(progress.kept[stage], self._state.parameters)
 
     def evaluate(
-        self,
-        parameters: Parameters,
-        batches: Iterable[Graph],
-        loss: Mapping[str, float],
-        options: LossOptions = NO_OPTIONS,
+        self, parameters: Parameters, batches: Iterable[Graph], stage: Stage
     ) -> Evaluation:
-        """Loss and metrics of given parameters on a set.
+        """Loss and metrics of given parameters on a set, as in a stage.
 
         Args:
             parameters: of the model.
             batches: the set.
-            loss: weight of each term.
-            options: of the terms.
+            stage: the stage.
         """
-        return evaluate(self._steps, parameters, batches, scalars(loss, self._dtype), options)
+        return self._validator.evaluate(parameters, batches, stage)
 
     def _check_losses(self, stages: Sequence[Stage]) -> None:
         first = next(iter(self._data.training(stages[0].start)), None)
@@ -226,10 +165,16 @@ class Trainer:
             raise ValueError(
                 "the training set gives no batch: it has fewer configurations than batch_size"
             )
-        outputs = self._steps.outputs(self._state.parameters, first)
+        outputs_of: dict[Mode, tuple[str, ...]] = {}
         for stage in stages:
+            mode = self._modes(stage)
+            if mode not in outputs_of:
+                outputs_of[mode] = self._steps.outputs(mode, self._state.parameters, first)
             check_terms(
-                stage.loss, outputs, self._data.label_weights, where=f"stage '{stage.name}'"
+                stage.loss,
+                outputs_of[mode],
+                self._data.label_weights,
+                where=f"stage '{stage.name}'",
             )
 
     def _run_stage(
@@ -239,8 +184,9 @@ class Trainer:
         while not progress.stage_is_over(stage.end):
             self._observer.epoch_started(stage, progress)
             progress = self._train_epoch(stage, progress, fingerprint)
+            self._observer.epoch_done(stage, progress)
             if progress.epoch % self._settings.eval_interval == 0 or progress.epoch == stage.end:
-                progress = self._validate(stage, progress)
+                progress = self._validator.validate(stage, progress, self._averaged())
             progress = progress.replace(
                 epoch=progress.epoch + 1,
                 batch=0,
@@ -258,6 +204,7 @@ class Trainer:
         """All batches of the epoch that are not done yet."""
         rates = scalars(progress.learning_rates.rates, self._dtype)
         weights = scalars(stage.loss, self._dtype)
+        mode = self._modes(stage)
         unread: tuple[Progress, dict[str, Any]] | None = None
         clock = time.perf_counter()
 
@@ -270,7 +217,7 @@ class Trainer:
 
         for graph in self._data.training(progress.epoch, start=progress.batch):
             self._state, record = self._steps.train(
-                self._state, graph, rates, weights, stage.loss_options
+                mode, self._state, graph, rates, weights, stage.loss_options
             )
             read()
             unread = (progress, record)
@@ -320,77 +267,16 @@ class Trainer:
                 time=seconds,
                 grad_norm_before_clip=norm,
                 grad_clip_applied=limit is not None and norm > limit,
+                scf=SCFCounts.of(record["scf"]),
             )
         )
 
-    def _validate(self, stage: Stage, progress: Progress) -> Progress:
-        """Evaluate the (averaged) parameters, keep them if they are the best of the stage."""
-        parameters = evaluation_parameters(
-            self._optimiser, self._state.parameters, self._state.optimiser, self._state.average
+    def _averaged(self) -> Parameters:
+        """The parameters that are evaluated and kept."""
+        state = self._state
+        return evaluation_parameters(
+            self._optimiser, state.parameters, state.optimiser, state.average
         )
-        result = self._evaluate_set(stage, progress, "valid", self._data.validation, parameters)
-        for name, batches in self._data.monitored.items():
-            self._evaluate_set(stage, progress, name, batches, parameters)
-        improved = result.loss < progress.best_loss
-        progress = self._kept(stage, progress, parameters, result) if improved else progress
-        if improved:
-            return progress.replace(
-                validation_loss=result.loss,
-                best_loss=result.loss,
-                evaluations_without_improvement=0,
-            )
-        if self._settings.save_all_checkpoints:
-            self._store.save_best(stage.name, progress.epoch, parameters, {"loss": result.loss})
-        waited = progress.evaluations_without_improvement + 1
-        if waited >= self._settings.patience:
-            logger.info("Stopping optimization after %d evaluations without improvement", waited)
-        return progress.replace(
-            validation_loss=result.loss,
-            evaluations_without_improvement=waited,
-            stopped_early=waited >= self._settings.patience,
-        )
-
-    def _evaluate_set(
-        self,
-        stage: Stage,
-        progress: Progress,
-        name: str,
-        batches: Callable[[], Iterable[Graph]],
-        parameters: Parameters,
-    ) -> Evaluation:
-        started = time.perf_counter()
-        result = self.evaluate(parameters, batches(), stage.loss, stage.loss_options)
-        if not math.isfinite(result.loss):
-            raise DivergedTrainingError(
-                f"stage '{stage.name}', epoch {progress.epoch}: the loss of the set '{name}' is "
-                f"{result.loss}. Training stopped; the best parameters so far are kept"
-            )
-        self._observer.evaluated(
-            EvaluationRecord(
-                stage=stage.name,
-                epoch=progress.epoch,
-                set_name=name,
-                loss=result.loss,
-                metrics=result.metrics,
-                time=time.perf_counter() - started,
-                improved=name == "valid" and result.loss < progress.best_loss,
-            )
-        )
-        return result
-
-    def _kept(
-        self, stage: Stage, progress: Progress, parameters: Parameters, result: Evaluation
-    ) -> Progress:
-        """Save the best parameters so far; the file that they replace is removed later."""
-        file = self._store.save_best(
-            stage.name, progress.epoch, parameters, {"loss": result.loss, "stage": stage.name}
-        )
-        replaced = progress.kept.get(stage.name)
-        superseded = progress.superseded
-        keep_all = self._settings.keep_checkpoints or self._settings.save_all_checkpoints
-        if replaced not in (None, file) and not keep_all:
-            superseded = (*superseded, replaced)
-        return progress.replace(kept={**progress.kept, stage.name: file}, superseded=superseded)
 
     def _save(self, progress: Progress, fingerprint: Mapping[str, Any]) -> Progress:
         """Save the state, then remove files that it no longer refers to."""

@@ -1,8 +1,9 @@
-"""From training options and data to a model: settings, module, initial parameters."""
+"""From training options and data to a model: settings, module, initial parameters, modes."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,11 @@ import jax.numpy as jnp
 from ase.data import chemical_symbols
 
 from mace_scf_jax.backbone import BackboneSettings
-from mace_scf_jax.electrostatics import BoundaryMode, ElectrostaticsSettings
+from mace_scf_jax.electrostatics import (
+    BoundaryMode,
+    ElectrostaticsSettings,
+    FieldFeatureSettings,
+)
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
     CHARGE_EQUILIBRATION_FAMILIES,
@@ -18,17 +23,23 @@ from mace_scf_jax.models import (
     CHARGES_ONLY_FAMILIES,
     ENERGY_FUNCTIONAL_FAMILIES,
     FORMAL_CHARGE_FAMILIES,
+    SELF_CONSISTENT_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
     ChargeEquilibrationSettings,
     EnergyFunctionalSettings,
+    FixedPointSettings,
     ModelSettings,
     SplitChargeSettings,
     evaluate,
 )
 from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.fixed_point_modes import FixedPointPredict
+from mace_scf_jax.training.fixed_point_setup import with_scaled_charge_heads
+from mace_scf_jax.training.losses import LOSSES
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.parameter_groups import Parameters
-from mace_scf_jax.training.steps import Predict
+from mace_scf_jax.training.schedule import Stage
+from mace_scf_jax.training.steps import Mode
 
 RUN_ONCE = {"xla_backend_optimization_level": 0}
 """Compiler options of a function that takes longer to compile than to run: half the time."""
@@ -55,12 +66,20 @@ def electrostatics_settings(
     boundary = BoundaryMode(options.electrostatic_pbc_method)
     if boundary is BoundaryMode.AUTO:
         boundary = BoundaryMode.MIXED_PERIODIC if any_periodic else BoundaryMode.REALSPACE
+    features = None
+    if options.model in SELF_CONSISTENT_FAMILIES:
+        features = FieldFeatureSettings(
+            max_l=options.field_feature_max_l,
+            widths=options.field_feature_widths,
+            include_self_interaction=options.include_field_si,
+        )
     return ElectrostaticsSettings(
         max_l=multipoles_max_l(options),
         smearing_width=options.atomic_multipoles_smearing_width,
         kspace_cutoff_factor=options.kspace_cutoff_factor,
         boundary=boundary,
         include_self_interaction=options.include_electrostatic_self_interaction,
+        features=features,
     )
 
 
@@ -71,6 +90,7 @@ def model_settings(
     atomic_energies: tuple[float, ...],
     avg_num_neighbors: float,
     electrostatics: ElectrostaticsSettings | None,
+    fixed_point: FixedPointSettings | None = None,
     scale: float = 1.0,
     shift: float = 0.0,
 ) -> ModelSettings:
@@ -82,6 +102,7 @@ def model_settings(
         atomic_energies: energy of an isolated atom of each element in eV.
         avg_num_neighbors: divisor of sums over neighbours.
         electrostatics: as of :func:`electrostatics_settings`.
+        fixed_point: as of :func:`fixed_point_settings`, for families that need them.
         scale: factor on the interaction energy (ScaleShiftMACE).
         shift: energy per atom in eV added to it (ScaleShiftMACE).
 
@@ -120,6 +141,7 @@ def model_settings(
         split_charges=_split_charges(options),
         charge_equilibration=_charge_equilibration(options),
         energy_functional=_energy_functional(options),
+        fixed_point=fixed_point,
     )
 
 
@@ -170,19 +192,21 @@ def _split_charges(options: TrainOptions) -> SplitChargeSettings | None:
     )
 
 
-def initial_parameters(module: nn.Module, graph: Graph, *, seed: int, dtype: str) -> Parameters:
+def initial_parameters(module: nn.Module, graph: Graph, *, options: TrainOptions) -> Parameters:
     """Random parameters, drawn in double precision so that both precisions start alike.
 
     Args:
         module: the model.
         graph: any batch; only its shapes matter.
-        seed: of the random numbers.
-        dtype: float32 or float64.
+        options: of the run: seed, precision, and scale of the charge heads.
     """
-    key, graph = jax.random.key(seed), _in_double_precision(graph)
+    key, graph = jax.random.key(options.seed), _in_double_precision(graph)
     compiled = jax.jit(module.init).lower(key, graph).compile(RUN_ONCE)
-    variables = compiled(key, graph)
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), variables["params"])
+    parameters = compiled(key, graph)["params"]
+    if options.model in SELF_CONSISTENT_FAMILIES:
+        scale = options.fixedpoint_initial_charge_head_scale
+        parameters = with_scaled_charge_heads(parameters, scale)
+    return jax.tree.map(lambda leaf: leaf.astype(options.default_dtype), parameters)
 
 
 def _in_double_precision(graph: Graph) -> Graph:
@@ -192,23 +216,43 @@ def _in_double_precision(graph: Graph) -> Graph:
     )
 
 
-def as_predict(module: nn.Module) -> Predict:
-    """The model as the training loop calls it."""
-    return functools.partial(evaluate, module)
+def modes_of(module: nn.Module) -> Callable[[Stage], Mode]:
+    """How each stage uses the model.
+
+    Args:
+        module: the model.
+
+    Returns:
+        The mode of a stage: one and the same for all stages, except for fixed-point models.
+    """
+    plain = Mode(functools.partial(evaluate, module))
+
+    def mode(stage: Stage) -> Mode:
+        if stage.fixed_point is None:
+            return plain
+        predict = FixedPointPredict(module, stage.fixed_point)
+        read = {output for term in stage.loss for output in LOSSES[term].predictions}
+        predict = FixedPointPredict(
+            module, stage.fixed_point, predict.further_outputs().intersection(read)
+        )
+        return Mode(predict, stage.fixed_point.mode.value)
+
+    return mode
 
 
-def output_names(module: nn.Module, graph: Graph, *, stress: bool) -> tuple[str, ...]:
+def output_names(module: nn.Module, mode: Mode, graph: Graph, *, stress: bool) -> tuple[str, ...]:
     """Names of what a model predicts, without computing or compiling anything.
 
     Args:
         module: the model.
+        mode: how it is used.
         graph: any batch.
         stress: whether stresses are predicted.
     """
 
     def outputs(key, graph):
         parameters = module.init(key, graph)["params"]
-        return evaluate(module, parameters, graph, forces=True, stress=stress)
+        return mode.predict(parameters, graph, forces=True, stress=stress)
 
     return tuple(jax.eval_shape(outputs, jax.random.key(0), _in_double_precision(graph)))
 

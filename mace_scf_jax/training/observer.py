@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from mace_scf_jax.training.scf_counts import NO_COUNTS, SCFCounts
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress
 from mace_scf_jax.training.steps import Compilation
@@ -29,6 +30,8 @@ class StepRecord:
     """Seconds since the previous step ended, compilation included."""
     grad_norm_before_clip: float
     grad_clip_applied: bool
+    scf: SCFCounts = NO_COUNTS
+    """How the self-consistent solutions of the batch ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,8 @@ class EvaluationRecord:
     """Seconds."""
     improved: bool
     """The validation loss is the lowest of the stage so far."""
+    scf: SCFCounts = NO_COUNTS
+    """How the self-consistent solutions of the set ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +77,9 @@ class Observer:
 
     def step_done(self, record: StepRecord) -> None:
         """A batch was trained on."""
+
+    def epoch_done(self, stage: Stage, progress: Progress) -> None:
+        """All batches of an epoch were trained on."""
 
     def evaluated(self, record: EvaluationRecord) -> None:
         """A set was evaluated."""

@@ -51,6 +51,7 @@ class OptimiserSettings:
         beta: decay rate of the first moment.
         beta_two: decay rate of the second moment.
         weight_decay: decay of the groups in ``WEIGHT_DECAY_GROUPS``.
+        group_weight_decays: decays of other groups, by name; all others have none.
         amsgrad: divide by the largest second moment so far (adam and adamw only).
         clip_grad: largest global norm of the gradient, None for no clipping.
         ema_decay: decay of the moving average of the parameters, None for no average.
@@ -60,6 +61,7 @@ class OptimiserSettings:
     beta: float = 0.9
     beta_two: float = 0.999
     weight_decay: float = 5e-7
+    group_weight_decays: Mapping[str, float] = dataclasses.field(default_factory=dict)
     amsgrad: bool = True
     clip_grad: float | None = 10.0
     ema_decay: float | None = None
@@ -75,8 +77,9 @@ class OptimiserSettings:
                 raise ValueError(f"{name}: found {value}, expected at least {lowest} and below 1")
         if self.optimizer == "schedulefree" and self.beta == 0.0:
             raise ValueError("beta: found 0, the schedulefree optimizer needs a value above 0")
-        if self.weight_decay < 0.0:
-            raise ValueError(f"weight_decay: found {self.weight_decay}, expected at least 0")
+        for decay in (self.weight_decay, *self.group_weight_decays.values()):
+            if decay < 0.0:
+                raise ValueError(f"weight_decay: found {decay}, expected at least 0")
         if self.clip_grad is not None and not self.clip_grad > 0.0:
             raise ValueError(
                 f"clip_grad: found {self.clip_grad}, expected a number above 0 or None"
@@ -167,8 +170,7 @@ def build_optimiser(
         ParameterGroupError: a parameter belongs to no group.
     """
     labels = group_labels(params)
-    decayed = jax.tree.map(lambda label: label in WEIGHT_DECAY_GROUPS, labels)
-    decay = optax.add_decayed_weights(settings.weight_decay, mask=decayed)
+    decay = _weight_decay(settings, labels)
     rates = scale_by_group_learning_rate(labels)
     if settings.optimizer == "schedulefree":
         base = optax.chain(
@@ -187,6 +189,24 @@ def build_optimiser(
     if settings.clip_grad is not None:
         core = optax.chain(optax.clip_by_global_norm(settings.clip_grad), core)
     return _promoting(core)
+
+
+def _weight_decay(settings: OptimiserSettings, labels: Any) -> optax.GradientTransformation:
+    """Decay of every group by its own number.
+
+    Args:
+        settings: the numbers.
+        labels: the tree of parameters with the group of each.
+    """
+    common = dict.fromkeys(WEIGHT_DECAY_GROUPS, settings.weight_decay)
+    decays = common | dict(settings.group_weight_decays)
+
+    def part(decay: float) -> optax.GradientTransformation:
+        mask = jax.tree.map(lambda label: decays.get(label) == decay, labels)
+        return optax.add_decayed_weights(decay, mask=mask)
+
+    parts = [part(decay) for decay in sorted(set(decays.values()))]
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
 
 
 def schedule_free(

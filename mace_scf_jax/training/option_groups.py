@@ -148,17 +148,15 @@ class DataOptions(OptionGroup):
 class BackboneOptions(OptionGroup):
     """Backbone (MACE)"""
 
-    model: Annotated[
-        Literal[
-            "MACE",
-            "ScaleShiftMACE",
-            "LocalCharges",
-            "LocalSplitCharges",
-            "FixedChargeBaselinedMACE",
-            "MACEQEq",
-            "EnergyFunctional",
-        ],
-        not_yet("FixedPoint"),
+    model: Literal[
+        "MACE",
+        "ScaleShiftMACE",
+        "LocalCharges",
+        "LocalSplitCharges",
+        "FixedChargeBaselinedMACE",
+        "MACEQEq",
+        "EnergyFunctional",
+        "FixedPoint",
     ] = Field(default="MACE", description="model family")
     r_max: PositiveNumber = Field(default=5.0, description="cutoff radius of the edges, in Å")
     radial_type: Literal["bessel", "gaussian", "chebyshev"] = Field(

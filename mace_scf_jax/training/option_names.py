@@ -13,14 +13,15 @@ def _words(text: str) -> frozenset[str]:
 
 NO_EFFECT_FLAGS = _words("""
     compute_atomic_dipole disallow_random_padding_pt dont_include_pbc_corrections dry_run
-    foundation_model_readout lbfgs multi_processed_test polarizable_charges save_cpu
-    stage_two swa
+    foundation_model_readout lbfgs multi_processed_test polarizable_charges
+    return_electrostatic_potentials save_cpu stage_two swa
 """)
-"""Switches that the reference accepts and ignores, or that mean nothing here."""
+"""Switches that the reference accepts and ignores, or that mean nothing here (potentials are always
+returned)."""
 
 NO_EFFECT = NO_EFFECT_FLAGS | _words("""
     apply_cutoff atomic_numbers dipole_weight downloads_dir edge_irreps
-    embedding_specs enable_cueq enable_oeq energy_weight filter_type_pt
+    embedding_specs enable_cueq enable_oeq energy_weight field_norm_factor filter_type_pt
     force_mh_ft_lr forces_weight foundation_filter_elements foundation_head foundation_model
     foundation_model_elements huber_delta keep_isolated_atoms les_arguments loss max_num_epochs mean
     multiheads_finetuning num_samples_pt num_workers only_cueq pin_memory plot plot_frequency
@@ -35,22 +36,13 @@ NO_EFFECT = NO_EFFECT_FLAGS | _words("""
 """Names that are accepted with a warning: the reference parses and ignores them, or they steer
 machinery (data loader processes, downloads) that does not exist here."""
 
-_FIXED_POINT = _words("""
-    atom_density_scaling fermi_level_offset field_block_weight_decay field_feature_max_l
-    field_feature_norms field_feature_widths field_norm_factor field_readout_config
-    fixedpoint_initial_charge_head_scale fixedpoint_update_config include_field_si
-    include_local_electron_energy local_charges_weight_decay quadrupole_feature_corrections
-    return_electrostatic_potentials scf_convergence_summary skip_scf_convergence_summary
-    use_linear_local_charges
-""")
 _WEIGHTS_AND_BIASES = _words("""
     wandb wandb_dir wandb_entity wandb_log_hypers wandb_name wandb_project wandb_watch
     wandb_watch_log_freq
 """)
 
 NOT_AVAILABLE: dict[str, str] = (
-    dict.fromkeys(_FIXED_POINT, "the model FixedPoint")
-    | dict.fromkeys(_WEIGHTS_AND_BIASES, "logging to Weights & Biases")
+    dict.fromkeys(_WEIGHTS_AND_BIASES, "logging to Weights & Biases")
     | dict.fromkeys(("distributed", "launcher", "log_all_ranks"), "training on several devices")
     | {
         "debug_log_grad_summary": "the summary of gradient norms",

@@ -73,7 +73,7 @@ def _by_atomic_number(values: dict[Any, Any], what: str) -> dict[int, float]:
     return numbers
 
 
-def not_yet(*values: str) -> BeforeValidator:
+def not_yet(*values: str | bool) -> BeforeValidator:
     """Refuse values that the method knows and this version does not."""
 
     def check(value: Any) -> Any:

@@ -19,9 +19,11 @@ from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import SUFFIXES
 from mace_scf_jax.data.stored_set import is_stored
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES
+from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES, SELF_CONSISTENT_FAMILIES
 from mace_scf_jax.training.configuration_error import ConfigurationError, problems_of
 from mace_scf_jax.training.error_tables import ERROR_TABLES
+from mace_scf_jax.training.fixed_point_options import FixedPointOptions
+from mace_scf_jax.training.fixed_point_training import OPTIONS_KEY
 from mace_scf_jax.training.option_groups import (
     BackboneOptions,
     ChargeEquilibrationOptions,
@@ -45,7 +47,8 @@ class ScheduleOptions(OptionGroup):
     )
     train_schedule: tuple[Stage, ...] = Field(
         description="stages {0: {name, start, end, loss: {term: weight, …}, lr, "
-        "<parameter group>_lr}, 1: …}, with first and last epoch (both included)"
+        "<parameter group>_lr, fixed_point_training_options}, 1: …}, with first and last epoch "
+        "(both included)"
     )
 
     @field_validator("error_table")
@@ -73,6 +76,7 @@ class ScheduleOptions(OptionGroup):
 class TrainOptions(
     ScheduleOptions,
     OptimizerOptions,
+    FixedPointOptions,
     ChargeEquilibrationOptions,
     FormalChargeOptions,
     ElectrostaticsOptions,
@@ -138,9 +142,23 @@ class TrainOptions(
             for index, stage in enumerate(self.train_schedule)
             if "stress" in stage.loss and not self.compute_stress
         ]
+        problems += self._problems_with_modes()
         if problems:
             raise ConfigurationError(*problems)
         return self
+
+    def _problems_with_modes(self) -> list[str]:
+        """Stages that do not say how they train a fixed-point model, or do so for another model."""
+        wanted = self.model in SELF_CONSISTENT_FAMILIES
+        owners = " or ".join(SELF_CONSISTENT_FAMILIES)
+        found = f"must be absent, because it belongs to the model {owners}"
+        if wanted:
+            found = f"is required by the model {self.model}"
+        return [
+            f"train_schedule, stage {index} ({stage.name}): {OPTIONS_KEY!r} {found}"
+            for index, stage in enumerate(self.train_schedule)
+            if (stage.fixed_point is not None) != wanted
+        ]
 
     @property
     def keys(self) -> KeySpecification:
@@ -163,6 +181,12 @@ class TrainOptions(
         return self.seed if self.valid_set_seed is None else self.valid_set_seed
 
     @property
+    def summarises_convergence(self) -> bool:
+        """Whether the run ends with a summary of the convergence of linear mixing."""
+        wanted = self.scf_convergence_summary and not self.skip_scf_convergence_summary
+        return wanted and self.model in SELF_CONSISTENT_FAMILIES
+
+    @property
     def irreps(self) -> str:
         """Hidden irreps: ``num_channels`` and ``max_L`` win over ``hidden_irreps``."""
         if self.num_channels is None or self.max_L is None:
@@ -178,6 +202,7 @@ TOPICS: tuple[type[OptionGroup], ...] = (
     ElectrostaticsOptions,
     FormalChargeOptions,
     ChargeEquilibrationOptions,
+    FixedPointOptions,
     OptimizerOptions,
     ScheduleOptions,
 )

@@ -44,6 +44,9 @@ _RULES: tuple[tuple[str, Callable[[tuple[str, ...]], str]], ...] = (
     (r"electronegativity_readout_\d+/", lambda layers: "enegs_readouts"),
     (r"hardness_readout_\d+/", lambda layers: "hardness_readouts"),
     (r"functional/", lambda layers: "functional_readouts"),
+    (r"density_update/", lambda layers: "field_dependent_charges_map"),
+    (r"field_readout/", lambda layers: "local_electron_energy"),
+    (r"feature_mixer_\d+/", lambda layers: "layer_feature_mixer"),
 )
 
 PARAMETER_GROUPS = (
@@ -58,11 +61,21 @@ PARAMETER_GROUPS = (
     "enegs_readouts",
     "hardness_readouts",
     "functional_readouts",
+    "field_dependent_charges_map",
+    "local_electron_energy",
+    "layer_feature_mixer",
 )
 """Names of the optimiser groups."""
 
-WEIGHT_DECAY_GROUPS = ("interactions_decay", "products", "enegs_readouts", "hardness_readouts")
-"""Groups that the option ``weight_decay`` applies to; all others have none."""
+WEIGHT_DECAY_GROUPS = (
+    "interactions_decay",
+    "products",
+    "enegs_readouts",
+    "hardness_readouts",
+    "local_electron_energy",
+    "layer_feature_mixer",
+)
+"""Groups that the option ``weight_decay`` applies to; others have none, or one of their own."""
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:

@@ -16,19 +16,21 @@ from mace_scf_jax.data.structure_set import StructureSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
     FORMAL_CHARGE_FAMILIES,
+    SELF_CONSISTENT_FAMILIES,
     ModelSettings,
     build,
     check_inputs,
     required_inputs,
 )
+from mace_scf_jax.training.fixed_point_setup import fixed_point_settings
 from mace_scf_jax.training.learning_rates import SchedulerSettings
-from mace_scf_jax.training.loop import EpochBatches, LoopSettings, TrainingData
+from mace_scf_jax.training.loop_settings import EpochBatches, LoopSettings, TrainingData
 from mace_scf_jax.training.losses import check_terms
 from mace_scf_jax.training.model_setup import (
-    as_predict,
     electrostatics_settings,
     initial_parameters,
     model_settings,
+    modes_of,
     multipoles_max_l,
     number_of_parameters,
     output_names,
@@ -36,7 +38,8 @@ from mace_scf_jax.training.model_setup import (
 from mace_scf_jax.training.optimiser import OptimiserSettings
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.parameter_groups import Parameters, group_sizes
-from mace_scf_jax.training.steps import Predict
+from mace_scf_jax.training.schedule import Stage
+from mace_scf_jax.training.steps import Mode
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +61,12 @@ OPTIONS_THAT_DECIDE_WEIGHTS = (
     "lr_scheduler_gamma",
 )
 """Options that must not change when a run is resumed, besides model, data and schedule."""
+FIXED_POINT_OPTIONS_THAT_DECIDE_WEIGHTS = (
+    "fixedpoint_initial_charge_head_scale",
+    "field_block_weight_decay",
+    "local_charges_weight_decay",
+)
+"""Those of self-consistent families only."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +74,8 @@ class Preparation:
     """A run that is ready to start."""
 
     settings: ModelSettings
-    predict: Predict
+    modes: Callable[[Stage], Mode]
+    """How each stage uses the model."""
     parameters: Parameters
     training: BatchLoader
     evaluation: Mapping[str, BatchLoader]
@@ -126,12 +136,23 @@ def prepare_run(options: TrainOptions) -> Preparation:
             data.train.catalogue, data.atomic_energies, data.elements, options.scaling
         )
         logger.info("Scale %g and shift %g of the interaction energy", scale, shift)
+    training, evaluation = _loaders(structures, options)
+    fixed_point = None
+    if options.model in SELF_CONSISTENT_FAMILIES:
+        fixed_point = fixed_point_settings(
+            options,
+            elements=data.elements,
+            electrostatics=electrostatics,
+            catalogue=data.train.catalogue,
+            batches=_whole(evaluation["train"]),
+        )
     settings = model_settings(
         options,
         elements=data.elements,
         atomic_energies=tuple(float(energy) for energy in data.atomic_energies),
         avg_num_neighbors=neighbours,
         electrostatics=electrostatics,
+        fixed_point=fixed_point,
         scale=scale,
         shift=shift,
     )
@@ -141,23 +162,26 @@ def prepare_run(options: TrainOptions) -> Preparation:
                 check_inputs(settings, entry)
     if settings.family in FORMAL_CHARGE_FAMILIES:
         logger.info(summary.formal_charges(settings.formal_charges))
-    training, evaluation = _loaders(structures, options)
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
     module = build(settings)
     example = next(iter(training.epoch(0)))
-    outputs = output_names(module, example, stress=options.compute_stress)
+    modes = modes_of(module)
     label_weights = data.train.catalogue.label_weights()
+    outputs: dict[Mode, tuple[str, ...]] = {}
     for index, stage in enumerate(options.train_schedule):
+        mode = modes(stage)
+        if mode not in outputs:
+            outputs[mode] = output_names(module, mode, example, stress=options.compute_stress)
         where = f"train_schedule, stage {index} ({stage.name})"
-        check_terms(stage.loss, outputs, label_weights, where=where)
-    parameters = initial_parameters(module, example, seed=options.seed, dtype=options.default_dtype)
+        check_terms(stage.loss, outputs[mode], label_weights, where=where)
+    parameters = initial_parameters(module, example, options=options)
     logger.info("Number of parameters: %d", number_of_parameters(parameters))
     groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
     logger.info("Parameter groups: %s", groups)
     return Preparation(
         settings=settings,
-        predict=as_predict(module),
+        modes=modes,
         parameters=parameters,
         training=training,
         evaluation=evaluation,
@@ -174,10 +198,21 @@ def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
         beta=options.beta,
         beta_two=options.beta_two,
         weight_decay=options.weight_decay,
+        group_weight_decays=_group_weight_decays(options),
         amsgrad=options.amsgrad,
         clip_grad=options.clip_grad,
         ema_decay=options.ema_decay if options.ema else None,
     )
+
+
+def _group_weight_decays(options: TrainOptions) -> dict[str, float]:
+    """Weight decays of parameter groups that have their own."""
+    if options.model not in SELF_CONSISTENT_FAMILIES:
+        return {}
+    return {
+        "lr_source_maps": options.local_charges_weight_decay,
+        "field_dependent_charges_map": options.field_block_weight_decay,
+    }
 
 
 def scheduler_settings(options: TrainOptions) -> SchedulerSettings:
@@ -261,8 +296,11 @@ def _whole(loader: BatchLoader) -> Callable[[], Iterator[Graph]]:
 
 
 def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets) -> dict[str, Any]:
+    names = OPTIONS_THAT_DECIDE_WEIGHTS
+    if options.model in SELF_CONSISTENT_FAMILIES:
+        names += FIXED_POINT_OPTIONS_THAT_DECIDE_WEIGHTS
     return {
-        "options": {name: getattr(options, name) for name in OPTIONS_THAT_DECIDE_WEIGHTS},
+        "options": {name: getattr(options, name) for name in names},
         "model": settings.to_dict(),
         "training_data": data.train.catalogue.content_digest(),
         "validation_data": data.valid.catalogue.content_digest(),

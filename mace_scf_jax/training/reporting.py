@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from mace_scf_jax.training.error_tables import epoch_line
 from mace_scf_jax.training.learning_rates import named_rates
 from mace_scf_jax.training.observer import EvaluationRecord, FinalErrors, Observer, StepRecord
 from mace_scf_jax.training.results_file import FINAL, MONITORED, STEP, VALIDATED
+from mace_scf_jax.training.scf_counts import NO_COUNTS, SCFCounts
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress
 from mace_scf_jax.training.steps import Compilation
@@ -53,6 +55,11 @@ class Observers(Observer):
         for observer in self.observers:
             observer.step_done(record)
 
+    def epoch_done(self, stage: Stage, progress: Progress) -> None:
+        """All batches of an epoch were trained on."""
+        for observer in self.observers:
+            observer.epoch_done(stage, progress)
+
     def evaluated(self, record: EvaluationRecord) -> None:
         """A set was evaluated."""
         for observer in self.observers:
@@ -70,7 +77,7 @@ class Observers(Observer):
 
 
 class LogLines(Observer):
-    """One log line per evaluation, and what each stage trains on.
+    """One log line per evaluation, what each stage trains on, and what was not self-consistent.
 
     Args:
         error_table: name of the report, see ``ERROR_TABLES``.
@@ -80,6 +87,7 @@ class LogLines(Observer):
     def __init__(self, error_table: str, clip_grad: float | None):
         self.error_table = error_table
         self.clip_grad = clip_grad
+        self._trained = NO_COUNTS
 
     def stage_started(self, stage: Stage, progress: Progress) -> None:
         """Log loss and learning rates."""
@@ -91,11 +99,40 @@ class LogLines(Observer):
             logger.info("Setting learning rate of %s to %g", group, rate)
         if self.clip_grad is not None:
             logger.info("Using gradient clipping with tolerance=%.3f", self.clip_grad)
+        if stage.fixed_point is not None:
+            logger.info("Fixed-point training: %s", stage.fixed_point.to_mapping())
+
+    def epoch_started(self, stage: Stage, progress: Progress) -> None:
+        """Count from zero."""
+        self._trained = NO_COUNTS
+
+    def step_done(self, record: StepRecord) -> None:
+        """Count how solutions ended."""
+        self._trained += record.scf
+
+    def epoch_done(self, stage: Stage, progress: Progress) -> None:
+        """Log how the solutions of the training steps ended."""
+        log_counts(f"Epoch {progress.epoch}, training", self._trained)
 
     def evaluated(self, record: EvaluationRecord) -> None:
         """Log the errors on the validation set."""
         if record.set_name == VALIDATION:
             logger.info(epoch_line(self.error_table, record.epoch, record.loss, record.metrics))
+        log_counts(f"Epoch {record.epoch}, set {record.set_name}", record.scf)
+
+
+def log_counts(where: str, counts: SCFCounts) -> None:
+    """A warning if anything was not self-consistent, else a line for the debug log.
+
+    Args:
+        where: what was counted.
+        counts: nothing is logged if nothing was solved for.
+    """
+    if counts.structures:
+        trouble = counts.unsolved or counts.fallback
+        logger.log(
+            logging.WARNING if trouble else logging.DEBUG, "%s: %s", where, counts.sentence()
+        )
 
 
 class ResultLines(Observer):
@@ -140,6 +177,7 @@ class ResultLines(Observer):
                 "loss_terms": dict(record.terms),
                 "grad_norm_before_clip": record.grad_norm_before_clip,
                 "grad_clip_applied": record.grad_clip_applied,
+                **_scf_entry(record.scf),
                 "time": record.time,
             }
         )
@@ -156,6 +194,7 @@ class ResultLines(Observer):
                 "epoch": record.epoch,
                 "loss": record.loss,
                 **record.metrics,
+                **_scf_entry(record.scf),
                 "learning_rates": self._rates,
                 "time": record.time,
             }
@@ -170,3 +209,8 @@ class ResultLines(Observer):
     def _write(self, values: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
+
+
+def _scf_entry(counts: SCFCounts) -> dict[str, Any]:
+    """The counts, if anything was solved for."""
+    return {"scf": dataclasses.asdict(counts)} if counts.structures else {}

@@ -44,6 +44,9 @@ def identity(
     """
     described = [dataclasses.asdict(stage) for stage in stages[: current + 1]]
     described[-1].pop("end")
+    for stage in described:
+        if stage["fixed_point"] is None:  # as in states saved before there were such models
+            del stage["fixed_point"]
     return {**fingerprint, "train_schedule": described}
 
 

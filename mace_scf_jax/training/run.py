@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import logging
 import sys
@@ -19,6 +20,7 @@ from mace_scf_jax import __version__
 from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.splitting import save_split
 from mace_scf_jax.io.model_file import save_model
+from mace_scf_jax.models import build
 from mace_scf_jax.training.checkpoints import CheckpointStore
 from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.error_tables import final_table
@@ -35,8 +37,9 @@ from mace_scf_jax.training.preparation import (
     scheduler_settings,
 )
 from mace_scf_jax.training.progress_bar import ProgressBar
-from mace_scf_jax.training.reporting import LogLines, Observers, ResultLines
+from mace_scf_jax.training.reporting import LogLines, Observers, ResultLines, log_counts
 from mace_scf_jax.training.run_files import RunFiles
+from mace_scf_jax.training.scf_summary import scf_convergence_summary
 from mace_scf_jax.training.state import Progress
 
 logger = logging.getLogger(__name__)
@@ -109,7 +112,7 @@ def _run(
     with ResultLines(files.results) as lines:
         records = Observers(LogLines(options.error_table, options.clip_grad), lines)
         trainer = Trainer(
-            prepared.predict,
+            prepared.modes,
             prepared.parameters,
             prepared.training_data(with_tests=options.log_on_test_sets),
             optimiser=optimiser,
@@ -125,6 +128,8 @@ def _run(
             )
         logger.info("Training complete")
         models, metrics = _evaluate_and_save(options, prepared, files, trainer, progress, records)
+    if options.summarises_convergence:
+        _log_convergence(options, prepared, trainer, progress)
     history = TrainingHistory.read(files.results)
     history.write_csv(files.history)
     history.write_json(files.history.with_suffix(".json"))
@@ -148,12 +153,12 @@ def _evaluate_and_save(
     metrics: dict[str, dict[str, Mapping[str, float]]] = {}
     for stage in options.train_schedule:
         parameters, record = trainer.best_parameters(progress, stage.name)
-        metrics[stage.name] = {
-            name: trainer.evaluate(
-                parameters, prefetched(loader.epoch(0)), stage.loss, stage.loss_options
-            ).metrics
-            for name, loader in prepared.evaluation.items()
-        }
+        errors = {}
+        for name, loader in prepared.evaluation.items():
+            result = trainer.evaluate(parameters, prefetched(loader.epoch(0)), stage)
+            errors[name] = result.metrics
+            log_counts(f"Stage {stage.name}, set {name}", result.scf)
+        metrics[stage.name] = errors
         observer.finally_evaluated(FinalErrors(stage.name, record["epoch"], metrics[stage.name]))
         logger.info(
             "Final error table for stage %s (epoch %d)\n%s",
@@ -179,6 +184,26 @@ def _evaluate_and_save(
         logger.info("Saved model of stage %s to %s", stage.name, path)
         models[stage.name] = path
     return models, metrics
+
+
+def _log_convergence(
+    options: TrainOptions, prepared: Preparation, trainer: Trainer, progress: Progress
+) -> None:
+    """How well linear mixing converges with the best parameters of every stage."""
+    for stage in options.train_schedule:
+        parameters, _ = trainer.best_parameters(progress, stage.name)
+        summary = scf_convergence_summary(
+            build(prepared.settings),
+            parameters,
+            {
+                name: functools.partial(loader.epoch, 0)
+                for name, loader in prepared.evaluation.items()
+            },
+            stage=stage.name,
+            training=stage.fixed_point,
+            batch_size=options.valid_batch_size,
+        )
+        logger.info("%s", summary)
 
 
 def _device(name: str) -> jax.Device:

@@ -1,4 +1,4 @@
-"""The stages of a training run: which epochs, which learning rates, which loss."""
+"""The stages of a training run: which epochs, which learning rates, which loss, which mode."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from typing import Any
 
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.fixed_point_training import (
+    DEPRECATED_KEY,
+    OPTIONS_KEY,
+    FixedPointTraining,
+    parse_fixed_point_training,
+)
 from mace_scf_jax.training.losses import LOSSES, LossError, loss_options
 from mace_scf_jax.training.parameter_groups import PARAMETER_GROUPS
 
 DEFAULT_LEARNING_RATE = 0.01
 REQUIRED_KEYS = ("name", "start", "end", "loss")
-FIXED_POINT_KEYS = ("fixed_point_training_options", "scf_training_options")
 GROUP_LEARNING_RATE = "_lr"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -32,6 +37,7 @@ class Stage:
         lr: learning rate of every parameter group.
         group_lrs: learning rates of single parameter groups, which win over ``lr``.
         loss_options: options of the loss terms that have any, see ``losses.loss_options``.
+        fixed_point: how a fixed-point model is trained; None for other models.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Stage:
     lr: float = DEFAULT_LEARNING_RATE
     group_lrs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     loss_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fixed_point: FixedPointTraining | None = None
 
     def __post_init__(self):
         problems = []
@@ -79,12 +86,16 @@ class Stage:
     def to_mapping(self) -> dict[str, Any]:
         """The stage as it is written in a schedule."""
         rates = {f"{group}{GROUP_LEARNING_RATE}": rate for group, rate in self.group_lrs.items()}
+        fixed_point = {}
+        if self.fixed_point is not None:
+            fixed_point[OPTIONS_KEY] = self.fixed_point.to_mapping()
         return {
             "name": self.name,
             "start": self.start,
             "end": self.end,
             "lr": self.lr,
             **rates,
+            **fixed_point,
             "loss": {
                 term: {"weight": weight, **dataclasses.asdict(self.loss_options[term])}
                 if term in self.loss_options
@@ -101,8 +112,8 @@ def parse_schedule(
 
     Args:
         schedule: mapping from the stage index 0, 1, 2, … (in that order; text in JSON) to a
-            mapping with ``name``, ``start``, ``end`` (inclusive), ``loss``, and optionally ``lr``
-            and ``<parameter group>_lr``.
+            mapping with ``name``, ``start``, ``end`` (inclusive), ``loss``, and optionally ``lr``,
+            ``<parameter group>_lr`` and ``fixed_point_training_options``.
         default_lr: learning rate of stages that name none.
 
     Returns:
@@ -138,15 +149,9 @@ def _parse_stage(block: Any, default_lr: float) -> Stage:
     if not isinstance(block, Mapping):
         raise ConfigurationError(f"expected a mapping, found {block!r}")
     group_keys = {f"{group}{GROUP_LEARNING_RATE}": group for group in PARAMETER_GROUPS}
-    known = {*REQUIRED_KEYS, "lr", *group_keys}
+    known = {*REQUIRED_KEYS, "lr", OPTIONS_KEY, DEPRECATED_KEY, *group_keys}
     problems = [f"{key!r} is missing" for key in REQUIRED_KEYS if key not in block]
-    for key in block:
-        if key in FIXED_POINT_KEYS:
-            problems.append(
-                f"{key!r} belongs to the model FixedPoint, which is not available in this version"
-            )
-        elif key not in known:
-            problems.append(unknown_name("key", key, known))
+    problems += [unknown_name("key", key, known) for key in block if key not in known]
     values: dict[str, Any] = {"lr": default_lr, "group_lrs": {}}
     for key in block:
         try:
@@ -162,6 +167,10 @@ def _parse_stage(block: Any, default_lr: float) -> Stage:
                 values["group_lrs"][group_keys[key]] = _number(key, block[key])
         except ConfigurationError as error:
             problems += error.problems
+    try:
+        values["fixed_point"] = parse_fixed_point_training(block, loss=values.get("loss", {}))
+    except ConfigurationError as error:
+        problems += error.problems
     if problems:
         raise ConfigurationError(*problems)
     return Stage(**values)

@@ -2,8 +2,8 @@
 
 Each step is compiled ahead of time, once per shape of its batch (a bucket of the padded sizes), and
 every compilation is counted and timed. Learning rates and loss weights are arguments, so that
-stages share a step if their losses have the same terms. Evaluation is split into the prediction,
-compiled once for all stages, and the small loss function.
+stages share a step if they use the model in the same mode and their losses have the same terms.
+Evaluation is split into the prediction, compiled once for each mode, and the small loss function.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mace_scf_jax.training.losses import LOSS_INPUTS, needs_forces, needs_stress
 from mace_scf_jax.training.metrics import METRIC_INPUTS
 from mace_scf_jax.training.optimiser import OptimiserSettings, build_optimiser, moving_average
 from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.scf_counts import SCF_INPUTS, scf_counts
 from mace_scf_jax.training.state import TrainingState
 
 Item = TypeVar("Item")
@@ -42,6 +43,16 @@ class Predict(Protocol):
         self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
     ) -> dict[str, Array]:
         """Model outputs by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """How a stage uses the model. Stages with equal modes share compiled steps."""
+
+    predict: Predict
+    """The model; hashable, equal where modes are."""
+    name: str = ""
+    """For the record of compilations; empty for models with one mode only."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +107,6 @@ class Steps:
     """The compiled steps of one training run.
 
     Args:
-        predict: the model.
         settings: of the optimiser.
         compute_stress: also predict stresses in evaluations.
         on_compilation: called after each compilation.
@@ -104,28 +114,25 @@ class Steps:
 
     def __init__(
         self,
-        predict: Predict,
         settings: OptimiserSettings,
         *,
         compute_stress: bool,
         on_compilation: Callable[[Compilation], None],
     ):
-        self._predict = predict
         self._settings = settings
         self._compute_stress = compute_stress
         self._on_compilation = on_compilation
         self._training: dict[Hashable, CompiledStep] = {}
-        self._prediction = CompiledStep(
-            "prediction", self._outputs, batch=1, on_compilation=on_compilation
-        )
+        self._prediction: dict[Mode, CompiledStep] = {}
         self._loss: dict[Hashable, CompiledStep] = {}
 
-    def outputs(self, parameters: Parameters, graph: Graph) -> tuple[str, ...]:
-        """Names of everything that the model can predict."""
-        return tuple(jax.eval_shape(self._all_outputs, parameters, graph))
+    def outputs(self, mode: Mode, parameters: Parameters, graph: Graph) -> tuple[str, ...]:
+        """Names of everything that the model can predict in a mode."""
+        return tuple(jax.eval_shape(functools.partial(self._all_outputs, mode), parameters, graph))
 
     def train(
         self,
+        mode: Mode,
         state: TrainingState,
         graph: Graph,
         learning_rates: Scalars,
@@ -135,6 +142,7 @@ class Steps:
         """One optimiser step on one batch.
 
         Args:
+            mode: how the model is used.
             state: arrays of the run; their memory is taken over by the result.
             graph: the batch.
             learning_rates: rate of each parameter group.
@@ -142,23 +150,30 @@ class Steps:
             options: of the loss terms.
 
         Returns:
-            The new state, and a record of the loss, its weighted terms and the norm of the
-            gradient before clipping, as scalars on the device.
+            The new state, and a record of the loss, its weighted terms, the norm of the gradient
+            before clipping and what became of the self-consistency, as scalars on the device.
         """
-        loss = _compiled_for(weights, options)
-        if loss not in self._training:
-            self._training[loss] = CompiledStep(
-                "training step",
-                functools.partial(self._training_step, options=options),
+        key = mode, _compiled_for(weights, options)
+        if key not in self._training:
+            self._training[key] = CompiledStep(
+                _named("training step", mode),
+                functools.partial(self._training_step, mode=mode, options=options),
                 batch=1,
                 donate=(0,),
                 on_compilation=self._on_compilation,
             )
-        return self._training[loss](state, graph, learning_rates, weights)
+        return self._training[key](state, graph, learning_rates, weights)
 
-    def predict(self, parameters: Parameters, graph: Graph) -> dict[str, Array]:
-        """The model outputs that losses and metrics read."""
-        return self._prediction(parameters, graph)
+    def predict(self, mode: Mode, parameters: Parameters, graph: Graph) -> dict[str, Array]:
+        """The model outputs that losses, metrics and reports read."""
+        if mode not in self._prediction:
+            self._prediction[mode] = CompiledStep(
+                _named("prediction", mode),
+                functools.partial(self._outputs, mode),
+                batch=1,
+                on_compilation=self._on_compilation,
+            )
+        return self._prediction[mode](parameters, graph)
 
     def loss(
         self,
@@ -168,24 +183,28 @@ class Steps:
         options: LossOptions = NO_OPTIONS,
     ) -> tuple[Float[Array, ""], Scalars]:
         """The loss of a prediction and its weighted terms."""
-        loss = _compiled_for(weights, options)
-        if loss not in self._loss:
-            self._loss[loss] = CompiledStep(
+        read = {name: value for name, value in prediction.items() if name in LOSS_INPUTS}
+        key = _compiled_for(weights, options), frozenset(read)
+        if key not in self._loss:
+            self._loss[key] = CompiledStep(
                 "loss",
                 functools.partial(_loss_of_prediction, options=options),
                 batch=1,
                 on_compilation=self._on_compilation,
             )
-        return self._loss[loss](prediction, graph, weights)
+        return self._loss[key](read, graph, weights)
 
-    def _training_step(self, state, graph, learning_rates, weights, *, options):
+    def _training_step(self, state, graph, learning_rates, weights, *, mode, options):
         def loss_function(parameters: Parameters):
-            prediction = self._predict(
+            prediction = mode.predict(
                 parameters, graph, forces=needs_forces(weights), stress=needs_stress(weights)
             )
-            return weighted_loss(weights, prediction, graph, options=options)
+            loss, terms = weighted_loss(weights, prediction, graph, options=options)
+            return loss, (terms, scf_counts(prediction, graph))
 
-        (loss, terms), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.parameters)
+        (loss, (terms, counts)), gradient = jax.value_and_grad(loss_function, has_aux=True)(
+            state.parameters
+        )
         updates, optimiser = build_optimiser(self._settings, state.parameters).update(
             gradient, state.optimiser, state.parameters, learning_rates=learning_rates
         )
@@ -193,15 +212,20 @@ class Steps:
         average = state.average
         if average is not None:
             average = moving_average(average, parameters, state.steps, self._settings.ema_decay)
-        record = {"loss": loss, "terms": terms, "gradient_norm": optax.tree.norm(gradient)}
+        record = {
+            "loss": loss,
+            "terms": terms,
+            "gradient_norm": optax.tree.norm(gradient),
+            "scf": counts,
+        }
         return TrainingState(parameters, optimiser, average, state.steps + 1), record
 
-    def _all_outputs(self, parameters: Parameters, graph: Graph) -> dict[str, Array]:
-        return self._predict(parameters, graph, forces=True, stress=self._compute_stress)
+    def _all_outputs(self, mode: Mode, parameters: Parameters, graph: Graph) -> dict[str, Array]:
+        return mode.predict(parameters, graph, forces=True, stress=self._compute_stress)
 
-    def _outputs(self, parameters: Parameters, graph: Graph) -> dict[str, Array]:
-        outputs = self._all_outputs(parameters, graph)
-        wanted = METRIC_INPUTS | LOSS_INPUTS
+    def _outputs(self, mode: Mode, parameters: Parameters, graph: Graph) -> dict[str, Array]:
+        outputs = self._all_outputs(mode, parameters, graph)
+        wanted = METRIC_INPUTS | LOSS_INPUTS | SCF_INPUTS
         return {name: value for name, value in outputs.items() if name in wanted}
 
 
@@ -228,6 +252,11 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
         if len(waiting) > 1:
             yield waiting.pop(0)
     yield from waiting
+
+
+def _named(step: str, mode: Mode) -> str:
+    """Name of a step in a mode."""
+    return f"{step} ({mode.name})" if mode.name else step
 
 
 def _compiled_for(weights: Scalars, options: LossOptions) -> Hashable:

@@ -26,12 +26,16 @@ class ReferenceFile:
     outputs: dict[str, np.ndarray]
     state: dict[str, np.ndarray]
     """Weights by PyTorch state-dict name."""
+    gradients: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Gradient of a loss by PyTorch state-dict name, in files about training."""
 
     @property
     def kind(self) -> str:
-        """What the file is about: electrostatics, fixed_point, models or blocks."""
+        """What the file is about: electrostatics, training, fixed_point, models or blocks."""
         if "sigma" in self.meta:
             return "electrostatics"
+        if self.gradients:
+            return "training"
         if self.meta.get("model") == "FixedPoint":
             return "fixed_point"
         return "models" if "model" in self.meta else "blocks"
@@ -51,7 +55,7 @@ def read_reference_file(path: str | Path) -> ReferenceFile:
 
     Args:
         path: an ``.npz`` file with a JSON string ``meta`` and arrays ``in/…`` (or ``in_…``),
-            ``out/…`` (or ``out_…``) and ``state/…``.
+            ``out/…`` (or ``out_…``), ``state/…`` and ``grad/…``.
 
     Raises:
         ReferenceFileError: the file is missing, unreadable or has no metadata or outputs.
@@ -79,6 +83,7 @@ def read_reference_file(path: str | Path) -> ReferenceFile:
         inputs=_with_prefix(arrays, "in/", "in_"),
         outputs=_with_prefix(arrays, "out/", "out_"),
         state=_with_prefix(arrays, "state/"),
+        gradients=_with_prefix(arrays, "grad/"),
     )
     if not file.outputs:
         raise ReferenceFileError(f"{path}: expected arrays 'out/…', found {sorted(arrays)}")

@@ -10,12 +10,14 @@ from mace_scf_jax.verification.fixed_point import verify_fixed_point
 from mace_scf_jax.verification.models import verify_model
 from mace_scf_jax.verification.reference_file import ReferenceFileError, read_reference_file
 from mace_scf_jax.verification.report import Deviation
+from mace_scf_jax.verification.training import verify_training
 
 _BY_KIND = {
     "blocks": verify_block,
     "electrostatics": verify_electrostatics,
     "fixed_point": verify_fixed_point,
     "models": verify_model,
+    "training": verify_training,
 }
 
 

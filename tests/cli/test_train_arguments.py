@@ -97,11 +97,11 @@ def test_options_without_effect_take_their_value(config):
 def test_unknown_options_of_file_and_command_line_are_reported_together(config, tmp_path):
     path = tmp_path / "typo.yaml"
     path.write_text("batchsize: 3\n" + (tmp_path / "config.yaml").read_text())
-    text = message(str(path), "--model", "FixedPoint", "--rmax", "3", "--energy_key", "E")
+    text = message(str(path), "--device", "mps", "--rmax", "3", "--energy_key", "E")
     assert "did you mean 'batch_size'?" in text
     assert "did you mean 'r_max'?" in text
     assert "'energy_key': the names of properties in the data files are given in 'heads'" in text
-    assert "'FixedPoint' is not available in this version" in text
+    assert "'mps' is not available in this version" in text
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_the_kept_parameters_are_those_of_the_best_evaluation(complete):
         assert progress.kept[stage.name] == f"{TAG}_{stage.name}_epoch-{best.epoch}.safetensors"
         parameters, record = run.best_parameters(progress, stage.name)
         assert record == {"stage": stage.name, "epoch": best.epoch, "loss": best.loss}
-        again = run.evaluate(parameters, tiny_data(BATCHES).validation(), stage.loss)
+        again = run.evaluate(parameters, tiny_data(BATCHES).validation(), stage)
         assert again.loss == best.loss
         assert again.metrics == best.metrics
 
@@ -92,8 +92,8 @@ def test_evaluations_use_the_moving_average(complete):
     run, _, recorder, _ = complete
     validation = tiny_data(BATCHES).validation
     last = recorder.evaluations[-1].loss
-    assert run.evaluate(run.state.average, validation(), STAGES[-1].loss).loss == last
-    assert run.evaluate(run.state.parameters, validation(), STAGES[-1].loss).loss != last
+    assert run.evaluate(run.state.average, validation(), STAGES[-1]).loss == last
+    assert run.evaluate(run.state.parameters, validation(), STAGES[-1]).loss != last
 
 
 def test_each_step_is_compiled_once_per_bucket(tmp_path):

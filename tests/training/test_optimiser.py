@@ -179,12 +179,15 @@ def test_every_parameter_has_the_group_of_the_reference():
 
 
 SOURCES = {
-    "lr_source_maps": ("LocalCharges", "LocalSplitCharges"),
+    "lr_source_maps": ("LocalCharges", "LocalSplitCharges", "FixedPoint"),
     "polarizability_readouts": ("LocalSplitCharges",),
     "oxidation_state_mixer": ("LocalSplitCharges",),
     "enegs_readouts": ("MACEQEq",),
     "hardness_readouts": ("MACEQEq",),
     "functional_readouts": ("EnergyFunctional",),
+    "field_dependent_charges_map": ("FixedPoint",),
+    "local_electron_energy": ("FixedPoint",),
+    "layer_feature_mixer": ("FixedPoint",),
 }
 """Groups that not every family has, and the families that have them."""
 

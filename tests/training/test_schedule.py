@@ -83,7 +83,6 @@ def test_numbers_that_yaml_reads_as_text_or_integer_become_floats(written, meant
         (stage(readout_lr=0.1), "unknown key 'readout_lr'; did you mean 'readouts_lr'?"),
         (stage(los={}), "unknown key 'los'; did you mean 'loss'?"),
         (stage(name="a/b"), "name 'a/b' becomes part of file names"),
-        (stage(fixed_point_training_options={"mode": "direct"}), "belongs to the model FixedPoint"),
         ("all", "expected a mapping, found 'all'"),
     ],
 )

@@ -13,6 +13,7 @@ from mace_scf_jax.training.learning_rates import SchedulerSettings
 from mace_scf_jax.training.loop import LoopSettings, Observer, Trainer
 from mace_scf_jax.training.optimiser import OptimiserSettings
 from mace_scf_jax.training.schedule import Stage
+from mace_scf_jax.training.steps import Mode
 
 LOSS = {"energy_per_atom": 1.0, "forces": 10.0, "atomic_multipoles": 1.0}
 STAGES = (
@@ -20,6 +21,7 @@ STAGES = (
     Stage("second", 4, 7, {**LOSS, "forces": 100.0}, lr=0.002, group_lrs={"embedding": 0.0005}),
 )
 TAG = "tiny_run-1"
+MODE = Mode(predict)
 
 
 class Recorder(Observer):
@@ -48,7 +50,7 @@ def trainer(folder, *, data=None, parameters=None, observer=None, **settings):
     """A run with EMA, AMSGrad and a plateau scheduler that acts within the few epochs."""
     loop = {"checkpoint_seconds": 0.0} | settings
     return Trainer(
-        predict,
+        lambda stage: MODE,
         tiny_model() if parameters is None else parameters,
         tiny_data(tiny_batches()) if data is None else data,
         optimiser=OptimiserSettings("adam", ema_decay=0.9, clip_grad=10.0),

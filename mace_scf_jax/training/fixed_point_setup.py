@@ -1,0 +1,239 @@
+"""Settings of a fixed-point model from options and training set, and its first parameters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.data import chemical_symbols
+from jaxtyping import Array
+
+from mace_scf_jax.data.catalogue import Catalogue
+from mace_scf_jax.electrostatics import (
+    ElectrostaticsSettings,
+    external_field_features,
+    prepare_response,
+)
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models import FixedPointSettings
+from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.fixed_point_options import AVERAGE
+from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.parameter_groups import Parameters
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_NORM = 1e-8
+"""Measured norms and scales below this would blow up what they divide or be of no use."""
+
+
+def fixed_point_settings(
+    options: TrainOptions,
+    *,
+    elements: tuple[int, ...],
+    electrostatics: ElectrostaticsSettings,
+    catalogue: Catalogue,
+    batches: Callable[[], Iterable[Graph]],
+) -> FixedPointSettings:
+    """Choices and constants of the model that options and training set describe.
+
+    Args:
+        options: of the run.
+        elements: atomic numbers, ascending.
+        electrostatics: with field features.
+        catalogue: of the training set.
+        batches: the training set as batches with labels, each time it is called.
+
+    Raises:
+        ConfigurationError: sizes do not fit, or the training set lacks what is to be measured.
+    """
+    offset = _fermi_level_offset(options, catalogue)
+    update = options.fixedpoint_update_config
+    return FixedPointSettings(
+        field_feature_norms=_field_feature_norms(options, electrostatics, offset, batches),
+        fermi_level_offset=offset,
+        update=update["type"],
+        potential_embedding=update["potential_embedding_cls"],
+        nonlinearity=update["nonlinearity_cls"],
+        correlation=update["correlation"],
+        skip_connection=update["use_sc"],
+        field_readout=options.field_readout_config["type"],
+        include_field_energy=options.include_local_electron_energy,
+        linear_local_multipoles=options.use_linear_local_charges,
+        atom_density_scaling=_atom_density_scaling(options, elements, batches),
+    )
+
+
+def with_scaled_charge_heads(parameters: Parameters, scale: float) -> Parameters:
+    """Initial parameters with small local multipoles and a small answer to the potential.
+
+    So the first self-consistent cycles are far from diverging.
+
+    Args:
+        parameters: random ones.
+        scale: multiplies the last layers that give multipoles; 1 changes nothing.
+    """
+    if scale == 1.0:
+        return parameters
+
+    def scaled(layer: Any) -> Any:
+        return jax.tree.map(lambda weights: scale * weights, layer)
+
+    changed = dict(parameters)
+    for name, layers in parameters.items():
+        if name.startswith("multipole_readout_"):
+            changed[name] = {**layers, "linear": scaled(layers["linear"])}
+    update = parameters["density_update"]
+    response = {**update["response"], "output": scaled(update["response"]["output"])}
+    changed["density_update"] = {**update, "response": response}
+    logger.info("Initial weights of the charge heads are multiplied by %g", scale)
+    return changed
+
+
+def _fermi_level_offset(options: TrainOptions, catalogue: Catalogue) -> float:
+    if options.fermi_level_offset is not None:
+        logger.info("Using manually specified Fermi level offset %g eV", options.fermi_level_offset)
+        return options.fermi_level_offset
+    levels = catalogue.fermi_level[catalogue.weights["fermi_level"] > 0.0]
+    if not len(levels) and options.keys.key_of("fermi_level") is not None:
+        raise ConfigurationError(
+            "option 'fermi_level_offset': no training configuration has a fermi_level to take the "
+            "mean of; give the offset, or remove the key from 'heads'"
+        )
+    offset = float(np.mean(levels)) if len(levels) else 0.0
+    logger.info("Computed Fermi level offset %g eV from %d structures", offset, len(levels))
+    return offset
+
+
+def _field_feature_norms(
+    options: TrainOptions,
+    electrostatics: ElectrostaticsSettings,
+    offset: float,
+    batches: Callable[[], Iterable[Graph]],
+) -> tuple[float, ...]:
+    receivers = electrostatics.features
+    expected = len(receivers.widths) * (receivers.max_l + 1)
+    norms = options.field_feature_norms
+    if norms is None:
+        return (1.0,) * expected
+    if norms == AVERAGE:
+        norms = measured_feature_norms(batches(), electrostatics, offset=offset)
+        logger.info(
+            "Field feature norms (by order, then width): %s", ", ".join(f"{x:.6g}" for x in norms)
+        )
+    if len(norms) != expected:
+        raise ConfigurationError(
+            f"option 'field_feature_norms': expected {expected} numbers, one for each order up to "
+            f"{receivers.max_l} and each of {len(receivers.widths)} widths, found {len(norms)}"
+        )
+    return tuple(norms)
+
+
+def measured_feature_norms(
+    batches: Iterable[Graph], electrostatics: ElectrostaticsSettings, *, offset: float
+) -> tuple[float, ...]:
+    """Root mean square of the field features of reference multipoles, by degree and width.
+
+    Over all atoms of structures with reference multipoles and Fermi level, and over the components
+    of each degree; field and Fermi level of the structures contribute.
+
+    Args:
+        batches: with labels.
+        electrostatics: with field features.
+        offset: Fermi level in eV that causes no field features.
+
+    Raises:
+        ConfigurationError: no structure has both labels.
+    """
+
+    @jax.jit
+    def sums(graph: Graph) -> tuple[Array, Array]:
+        labelled = (graph.weights["atomic_multipoles"] > 0.0) & (graph.weights["fermi_level"] > 0.0)
+        labelled = labelled[graph.atom_graph] & graph.atom_mask
+        features = prepare_response(graph, settings=electrostatics).apply(
+            graph.labels["atomic_multipoles"]
+        ) + external_field_features(
+            graph.positions,
+            graph.fermi_level[graph.atom_graph] - offset,
+            graph.external_field[graph.atom_graph],
+            features=electrostatics.features,
+        )
+        squares = jnp.sum(jnp.where(labelled[:, None], features**2, 0.0), axis=0)
+        return squares, jnp.sum(labelled.astype(jnp.int32))
+
+    squares, atoms = 0.0, 0
+    for graph in batches:
+        batch_squares, batch_atoms = sums(jax.tree.map(jnp.asarray, graph))
+        squares, atoms = squares + np.asarray(batch_squares, np.float64), atoms + int(batch_atoms)
+    if not atoms:
+        raise ConfigurationError(
+            "option 'field_feature_norms': average needs a training configuration with both "
+            "atomic_multipoles and fermi_level, found none; give a list of numbers, or None"
+        )
+    norms, start, widths = [], 0, len(electrostatics.features.widths)
+    for degree in range(electrostatics.features.max_l + 1):
+        size = widths * (2 * degree + 1)
+        block = squares[start : start + size].reshape(widths, 2 * degree + 1)
+        norms += np.maximum(np.sqrt(np.mean(block / atoms, axis=1)), SMALLEST_NORM).tolist()
+        start += size
+    return tuple(norms)
+
+
+def _atom_density_scaling(
+    options: TrainOptions, elements: tuple[int, ...], batches: Callable[[], Iterable[Graph]]
+) -> tuple[float, ...] | None:
+    """Scale of the local multipoles of each element; None where the model does not use any."""
+    scaling = options.atom_density_scaling
+    if isinstance(scaling, dict) and set(scaling) != set(elements):
+        symbols = (", ".join(chemical_symbols[z] for z in sorted(s)) for s in (elements, scaling))
+        raise ConfigurationError(
+            "option 'atom_density_scaling': expected a number for each of the elements "
+            f"{next(symbols)}, found {next(symbols)}"
+        )
+    if not options.use_linear_local_charges:
+        return None
+    if scaling is None:
+        return (1.0,) * len(elements)
+    if scaling == AVERAGE:
+        scaling = measured_density_scaling(batches(), elements)
+    logger.info(
+        "Atom density scaling: %s",
+        ", ".join(f"{chemical_symbols[z]} {scaling[z]:.6g}" for z in elements),
+    )
+    return tuple(scaling[element] for element in elements)
+
+
+def measured_density_scaling(
+    batches: Iterable[Graph], elements: tuple[int, ...]
+) -> dict[int, float]:
+    """Root mean square of the reference multipoles of each element, over all components.
+
+    Args:
+        batches: with labels; structures without reference multipoles do not count.
+        elements: atomic numbers, in the order of the species of the batches.
+
+    Returns:
+        The scale by atomic number; 1 for elements without reference.
+    """
+    squares, counts = np.zeros(len(elements)), np.zeros(len(elements), dtype=int)
+    for graph in batches:
+        labelled = np.asarray(graph.weights["atomic_multipoles"])[graph.atom_graph] > 0.0
+        labelled &= np.asarray(graph.atom_mask)
+        species = np.asarray(graph.species)[labelled]
+        multipoles = np.asarray(graph.labels["atomic_multipoles"], np.float64)[labelled]
+        np.add.at(squares, species, np.mean(multipoles**2, axis=1))
+        np.add.at(counts, species, 1)
+    scaling = {}
+    for element, square, count in zip(elements, squares, counts, strict=True):
+        symbol = chemical_symbols[element]
+        scaling[element] = float(np.sqrt(square / count)) if count else 1.0
+        if not count:
+            logger.warning("Atom density scaling: no reference multipoles of %s, using 1", symbol)
+        elif scaling[element] < SMALLEST_NORM:
+            logger.warning("Atom density scaling: the multipoles of %s vanish", symbol)
+            scaling[element] = SMALLEST_NORM
+    return scaling

@@ -1,0 +1,67 @@
+"""What the training loop is given: batches, and when to validate, stop and save."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, runtime_checkable
+
+from mace_scf_jax.graph import Graph
+
+
+class DivergedTrainingError(ValueError):
+    """A loss or gradient is not a finite number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """When to validate, stop and save.
+
+    Attributes:
+        eval_interval: validate at epochs divisible by this, and after the last of a stage.
+        patience: evaluations without improvement that end a stage.
+        keep_checkpoints: keep the parameters of every improvement, not only of the last.
+        save_all_checkpoints: keep the parameters of every evaluation, improved or not.
+        checkpoint_seconds: longest time between two saved states within an epoch; a state is also
+            saved after every epoch.
+    """
+
+    eval_interval: int = 1
+    patience: int = 2048
+    keep_checkpoints: bool = False
+    save_all_checkpoints: bool = False
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self):
+        for name in ("eval_interval", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 1")
+        if not self.checkpoint_seconds >= 0.0:
+            raise ValueError(
+                f"checkpoint_seconds: found {self.checkpoint_seconds}, expected at least 0"
+            )
+
+
+@runtime_checkable
+class EpochBatches(Protocol):
+    """The batches of an epoch: a function of the epoch alone, from batch ``start`` on."""
+
+    def __call__(self, epoch: int, *, start: int = 0) -> Iterable[Graph]:
+        """The batches in their order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """The batches of a run.
+
+    Attributes:
+        training: batches of an epoch.
+        validation: the batches to validate on, in the same order each time.
+        label_weights: for each label, the sum of its weights over the training set.
+        monitored: further sets to evaluate whenever validation is, by name.
+    """
+
+    training: EpochBatches
+    validation: Callable[[], Iterable[Graph]]
+    label_weights: Mapping[str, float]
+    monitored: Mapping[str, Callable[[], Iterable[Graph]]] = dataclasses.field(default_factory=dict)

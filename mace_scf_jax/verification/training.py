@@ -1,0 +1,166 @@
+"""Recompute training steps of fixed-point models: loss, its terms, gradients of all parameters."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from mace_scf_jax.electrostatics import batch_atomic_potentials
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models import FixedPoint, build
+from mace_scf_jax.models.observables import with_derivatives
+from mace_scf_jax.models.self_consistency import (
+    direct_outputs,
+    reference_multipoles,
+    solved_outputs,
+)
+from mace_scf_jax.models.torch_weights import import_parameters
+from mace_scf_jax.training.fixed_point_modes import self_consistency
+from mace_scf_jax.training.fixed_point_training import (
+    FixedPointTraining,
+    TrainingMode,
+    parse_fixed_point_training,
+)
+from mace_scf_jax.training.losses import weighted_loss
+from mace_scf_jax.training.parameter_groups import parameter_name
+from mace_scf_jax.verification.fixed_point import (
+    Parameters,
+    coulomb_defect,
+    reference_graph,
+    reference_settings,
+)
+from mace_scf_jax.verification.linearize_solve import one_newton_step
+from mace_scf_jax.verification.reference_file import ReferenceFile
+from mace_scf_jax.verification.report import Deviation, deviation
+
+TOLERANCE = 1e-7
+
+_LABELS = {
+    "energy": "ref_energy",
+    "forces": "ref_forces",
+    "dipole": "ref_dipole",
+    "atomic_multipoles": "density_coefficients",
+    "fermi_level": "fermi_level",
+    "total_charge": "total_charge",
+    "molID": "ref_cluster_batch",
+}
+"""The reference's name of a label."""
+_WEIGHTS = {
+    "energy": "energy",
+    "forces": "forces",
+    "dipole": "dipole",
+    "atomic_multipoles": "density_coefficients",
+    "electrostatic_potentials": "electrostatic_potentials",
+    "molID": "cluster_loss",
+}
+"""The reference's name of the weight of a label."""
+_OUTPUTS = {
+    "energy": "energy",
+    "forces": "forces",
+    "density": "multipoles",
+    "fermi_level": "fermi_level",
+    "dipole": "dipole",
+}
+"""Our name of an output."""
+
+
+def labelled_graph(file: ReferenceFile, graph: Graph) -> Graph:
+    """A padded batch with the labels and weights of a reference file.
+
+    Args:
+        file: the file.
+        graph: its batch.
+    """
+    inputs, num_atoms = file.inputs, len(file.inputs["positions"])
+
+    def padded(name: str) -> Array:
+        values = inputs[name]
+        size = graph.num_atoms if len(values) == num_atoms else graph.num_graphs
+        rest = np.zeros((size - len(values), *values.shape[1:]), values.dtype)
+        return jnp.asarray(np.concatenate([values, rest]))
+
+    return graph.replace(
+        labels={name: padded(theirs) for name, theirs in _LABELS.items()},
+        weights={name: padded(f"ref_{theirs}_weight") for name, theirs in _WEIGHTS.items()},
+        config_weight=padded("ref_weight"),
+    )
+
+
+def reference_prediction(
+    module: FixedPoint, params: Parameters, graph: Graph, training: FixedPointTraining
+) -> dict[str, Array]:
+    """What the reference predicts in a training mode, with its rounded molecule correction.
+
+    Where its derivatives are not exact, they are computed as it does; see `linearize_solve`.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        graph: the batch with labels.
+        training: the mode.
+    """
+    electrostatics = module.settings.electrostatics
+    is_affine = module.settings.fixed_point.is_affine
+
+    def outputs_of(moved: Graph) -> dict[str, Array]:
+        if training.mode is TrainingMode.DIRECT:
+            outputs = direct_outputs(module, params, moved)
+        elif training.mode is TrainingMode.LINEARIZE_SOLVE and not is_affine:
+            outputs = one_newton_step(module, params, moved, self_consistency(training))
+        else:
+            outputs = solved_outputs(module, params, moved, how=self_consistency(training))
+        defect = coulomb_defect(moved, outputs["multipoles"], electrostatics)
+        return {**outputs, "energy": outputs["energy"] + defect}
+
+    outputs = with_derivatives(outputs_of, graph, forces=True, stress=False)
+    # the reference leaves the potentials of molecules uncorrected, like those of crystals
+    closed = graph.replace(pbc=graph.pbc | ~jnp.any(graph.pbc, axis=1, keepdims=True))
+    return {
+        **outputs,
+        "esps": batch_atomic_potentials(closed, outputs["multipoles"], settings=electrostatics),
+        "esps_dft": batch_atomic_potentials(
+            closed, reference_multipoles(graph), settings=electrostatics
+        ),
+    }
+
+
+def verify_training(file: ReferenceFile) -> list[Deviation]:
+    """Recompute one training step.
+
+    Args:
+        file: a reference file with a loss and gradients.
+    """
+    settings = reference_settings(file.meta)
+    graph = labelled_graph(file, reference_graph(file, settings))
+    module, params = build(settings), import_parameters(file.state, settings)
+    block = {"mode": file.meta["mode"], "scf": file.meta["scf"]}
+    weights = file.meta["loss"]
+    training = parse_fixed_point_training({"fixed_point_training_options": block}, loss=weights)
+
+    def loss(params: Parameters, graph: Graph) -> tuple[Array, tuple]:
+        prediction = reference_prediction(module, params, graph, training)
+        total, terms = weighted_loss(weights, prediction, graph)
+        return total, (terms, prediction)
+
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (total, (terms, prediction)), gradient = compiled(params, graph)
+    computed = {"loss": total[None]}
+    computed |= {f"weighted_loss/{name}": value[None] for name, value in terms.items()}
+    for theirs, ours in _OUTPUTS.items():
+        computed[theirs] = prediction[ours][: len(file.outputs[theirs])]
+    deviations = [
+        deviation(name, values, file.outputs[name], tolerance=TOLERANCE)
+        for name, values in computed.items()
+    ]
+    expected = import_parameters({**file.state, **file.gradients}, settings)
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(gradient),
+        jax.tree_util.tree_leaves(expected),
+        strict=True,
+    )
+    return deviations + [
+        deviation(f"gradient/{parameter_name(path)}", ours, theirs, tolerance=TOLERANCE)
+        for (path, ours), theirs in pairs
+    ]
