@@ -13,6 +13,8 @@ COMMANDS = {
     "train": "train a model on labelled structures, in stages",
     "preprocess": "prepare labelled structures once, for data larger than memory",
     "evaluate": "predict the structures of a file and compare with their labels",
+    "plot": "draw learning curves, loss balance and parity plots of a training run",
+    "report": "write an HTML page about a training run",
     "verify": "recompute reference files and compare",
 }
 EXIT_ERROR = 2

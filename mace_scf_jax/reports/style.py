@@ -1,0 +1,176 @@
+"""The look of all pictures: one palette that the colour-blind can read, thin lines, few ink.
+
+Figures are made without pyplot, so that drawing needs no display and leaves no state behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+"""Okabe and Ito's palette, with a brown in place of its yellow, which is pale on white."""
+GREY = "#999999"
+INK = "#333333"
+BAND = "#F2F2F2"
+
+TICKS_PER_DECADE = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+"""Labels of logarithmic axes; the first choice that gives four of them is taken."""
+FORMATS = ("png", "pdf")
+DOTS_PER_INCH = 160
+
+_SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "text.color": INK,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "mace-scf-jax",
+    "pdf.fonttype": 42,
+}
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Draw and save in this style."""
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure.
+
+    Args:
+        width: in inches.
+        height: in inches.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(
+    count: int, *, width: float = 3.4, height: float = 2.5, most_columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """A figure with some panels in rows.
+
+    Args:
+        count: number of panels.
+        width: of a panel, in inches.
+        height: of a panel, in inches.
+        most_columns: most panels beside each other.
+    """
+    columns = min(count, most_columns)
+    rows = math.ceil(count / columns)
+    figure = new_figure(width * columns, height * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in grid[count:]:
+        unused.remove()
+    return figure, list(grid[:count])
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure.
+
+    Args:
+        figure: the figure.
+        path: its suffix, one of `FORMATS`, says how.
+    """
+    with drawing():
+        figure.savefig(path, dpi=DOTS_PER_INCH)
+    return path
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers, labelled also within a decade.
+
+    Args:
+        axes: with everything drawn.
+    """
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    for steps in TICKS_PER_DECADE:
+        locator = LogLocator(subs=steps, numticks=20)
+        if np.sum((ticks := locator.tick_values(low, high)) >= low) - np.sum(ticks > high) >= 4:
+            break
+    axes.yaxis.set_major_locator(locator)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(LogLocator(subs=(), numticks=1))
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Ticks of the x axis at whole numbers only, for epochs.
+
+    Args:
+        axes: the panel.
+    """
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+
+
+def mark_stages(axes: Axes, stages: Sequence[tuple[str, float, float]], *, names: bool) -> None:
+    """Shade every other stage, and write the names of stages above the panel.
+
+    Args:
+        axes: the panel.
+        stages: name, first and last value of x.
+        names: whether to write them.
+    """
+    for index, (name, start, end) in enumerate(stages):
+        if index % 2:
+            axes.axvspan(start, end, color=BAND, zorder=0, linewidth=0.0)
+        if names and len(stages) > 1:
+            axes.annotate(
+                name,
+                (0.5 * (start + end), 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=7.5,
+                color=GREY,
+            )
+
+
+def limits(values: Sequence[np.ndarray], *, margin: float = 0.04) -> tuple[float, float]:
+    """Common limits around all values.
+
+    Args:
+        values: arrays of numbers.
+        margin: share of the range that is added at each end.
+    """
+    everything = np.concatenate([np.ravel(part) for part in values])
+    low, high = float(everything.min()), float(everything.max())
+    room = margin * (high - low) or 0.5
+    return low - room, high + room

@@ -1,0 +1,171 @@
+"""What a training run has left behind: its files, results and log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mace_scf_jax.reports.run_log import RunLog, read_log
+from mace_scf_jax.simulate.model import Model, load_model
+from mace_scf_jax.training.config_file import read_config_file
+from mace_scf_jax.training.history import TrainingHistory
+from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.results_file import RunResults, read_results
+from mace_scf_jax.training.run_files import RunFiles
+
+CONFIGURATIONS = (".yaml", ".yml")
+RESULTS = "*_run-*_train.txt"
+TAG = re.compile(r"(?P<name>.+)_run-(?P<seed>\d+)_train\.txt")
+
+
+class RunError(ValueError):
+    """No training run is found, or something of it is missing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+    """A training run, going on or over."""
+
+    files: RunFiles
+    name: str
+    seed: int
+    results: RunResults
+    history: TrainingHistory
+    log: RunLog | None
+    """None if there is no log file."""
+
+    @property
+    def tag(self) -> str:
+        """Name of the run in file names."""
+        return f"{self.name}_run-{self.seed}"
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options that the log tells; empty without log."""
+        return {} if self.log is None else self.log.options
+
+    @property
+    def family(self) -> str:
+        """Model family, if the log tells."""
+        return self.options.get("model", "model")
+
+    @property
+    def planned_epochs(self) -> int | None:
+        """Number of epochs of all stages, if the log tells."""
+        stages = self.options.get("train_schedule", {})
+        return max((stage["end"] + 1 for stage in stages.values()), default=None)
+
+    @property
+    def stage_epochs(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, first and last epoch of each stage so far."""
+        epochs: dict[str, list[int]] = {}
+        for step in self.results.steps:
+            epochs.setdefault(step["stage"], []).append(step["epoch"])
+        return tuple((name, min(found), max(found)) for name, found in epochs.items())
+
+    def best_epochs(self) -> dict[str, int]:
+        """The epoch with the lowest validation loss of each stage."""
+        best: dict[str, Mapping[str, Any]] = {}
+        for row in self.history.rows:
+            stage = row["stage"]
+            if "valid_loss" in row and (
+                stage not in best or row["valid_loss"] < best[stage]["valid_loss"]
+            ):
+                best[stage] = row
+        return {stage: row["epoch"] for stage, row in best.items()}
+
+    def model(self, stage: str | None = None) -> Model:
+        """The model of a stage.
+
+        Args:
+            stage: its name; None for the last one that has a model.
+
+        Raises:
+            RunError: there is no model file, or it was written by another run.
+        """
+        wanted = [stage] if stage else [name for name in reversed(self.results.stages)]
+        paths = [self.files.model(name) for name in wanted]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            raise RunError(f"{paths[0]}: no such model file; it is written when training is over")
+        model = load_model(path)
+        seed = model.record.get("training_options", {}).get("seed")
+        if seed != self.seed:
+            raise RunError(f"{path}: was written by the run with seed {seed}, not {self.seed}")
+        return model
+
+
+def find_run(path: str | Path) -> TrainingRun:
+    """The training run that a path means.
+
+    Args:
+        path: the folder of a run (its ``work_dir``), its configuration (.yaml), or its results
+            file ``results/<name>_run-<seed>_train.txt``.
+
+    Raises:
+        RunError: there is no run, or there are several.
+        ResultsError: the results hold no step.
+        ConfigurationError: the configuration cannot be used.
+    """
+    path = Path(path)
+    if path.suffix in CONFIGURATIONS:
+        files = RunFiles.of(TrainOptions(**read_config_file(path)))
+    else:
+        files = _files_around(path if path.is_file() else _results_in(path))
+    matched = TAG.fullmatch(files.results.name)
+    if matched is None:
+        raise RunError(f"{files.results}: expected a file named <name>_run-<seed>_train.txt")
+    results = read_results(files.results)
+    return TrainingRun(
+        files=files,
+        name=matched["name"],
+        seed=int(matched["seed"]),
+        results=results,
+        history=TrainingHistory.of(results),
+        log=read_log(files.log) if files.log.is_file() else None,
+    )
+
+
+def _results_in(folder: Path) -> Path:
+    """The only results file of a folder."""
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder, results file or configuration")
+    found = sorted([*folder.glob(f"results/{RESULTS}"), *folder.glob(RESULTS)])
+    if not found:
+        raise RunError(
+            f"{folder}: found no results/<name>_run-<seed>_train.txt; if the run has a results_dir "
+            "of its own, name its configuration file instead"
+        )
+    if len(found) > 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in found)
+        raise RunError(f"{folder}: found {len(found)} runs, name one of them: {names}")
+    return found[0]
+
+
+def _files_around(results: Path) -> RunFiles:
+    """The files of a run whose folders are where they are by default."""
+    work = results.parent.parent if results.parent.name == "results" else results.parent
+    tag = results.name.removesuffix("_train.txt")
+    return RunFiles(
+        log=work / "logs" / f"{tag}.log",
+        debug_log=work / "logs" / f"{tag}_debug.log",
+        results=results,
+        history=results.with_name(f"{tag}_history.csv"),
+        checkpoints=work / "checkpoints",
+        models=work,
+        work=work,
+        name=tag.rpartition("_run-")[0],
+    )
+
+
+def options_as_json(options: Mapping[str, Any]) -> str:
+    """Options as text that can be given again.
+
+    Args:
+        options: by name.
+    """
+    return json.dumps(options, indent=1)
