@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model on labelled structures, in stages",
     "preprocess": "prepare labelled structures once, for data larger than memory",
+    "config": "print the training options, as a configuration file or as documentation",
     "evaluate": "predict the structures of a file and compare with their labels",
     "plot": "draw learning curves, loss balance and parity plots of a training run",
     "report": "write an HTML page about a training run",

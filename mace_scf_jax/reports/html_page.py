@@ -37,6 +37,7 @@ th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top;
 th { font-weight: 600; vertical-align: bottom; }
 th .unit { display: block; font-weight: 400; color: var(--soft); font-size: .8rem; }
 td.number, th.number { text-align: right; padding: .35rem 0 .35rem 1.2rem; }
+table.pairs th { vertical-align: top; white-space: nowrap; padding-right: 2rem; }
 tr.changed td { background: #eef5fa; }
 figure { margin: 1.2rem 0 2rem; }
 figure img { width: 100%; height: auto; }
@@ -136,6 +137,16 @@ def table(
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def pairs(rows: Sequence[tuple[str, object]]) -> str:
+    """A table of names and values, without headings.
+
+    Args:
+        rows: of the table.
+    """
+    lines = "".join(f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in rows)
+    return f'<div class="scroll"><table class="pairs"><tbody>{lines}</tbody></table></div>'
 
 
 def picture(figure: Figure, title: str, caption: str) -> str:

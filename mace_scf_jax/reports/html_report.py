@@ -116,7 +116,7 @@ def _errors(run: TrainingRun) -> str:
         for name, metrics in of_set.items()
     ]
     headings = [("stage", ""), ("epoch", ""), ("set", "")]
-    headings += [(column.heading, column.unit) for column in shown]
+    headings += [(column.heading, _with_symbols(column.unit)) for column in shown]
     return f"<p>{note}</p>" + html.table(headings, rows, numbers_from=3)
 
 
@@ -129,16 +129,22 @@ def _cell(column: Column, metrics: Mapping[str, float]) -> str:
     return column.in_table(metrics) if column.metric in metrics else ABSENT
 
 
+def _with_symbols(unit: str) -> str:
+    """A unit of the log, which is plain ASCII, as it is usually written."""
+    return unit.replace("A", "Å").replace("^2", "²").replace("^3", "³")
+
+
 def _data(run: TrainingRun) -> str:
     """Numbers of labelled configurations in each set, and what was derived from them."""
     if run.log is None:
         return ""
-    properties = list(dict.fromkeys(name for counts in run.log.labels.values() for name in counts))
-    headings = [("set", ""), *((name.replace("_", " "), "") for name in properties)]
+    sets = run.log.labels
+    properties = list(dict.fromkeys(name for counts in sets.values() for name in counts))
     rows = [
-        (title, *(counts.get(name, ABSENT) for name in properties))
-        for title, counts in run.log.labels.items()
+        (name.replace("_", " "), *(counts.get(name, ABSENT) for counts in sets.values()))
+        for name in properties
     ]
+    headings = [("property", ""), *((title, "") for title in sets)]
     derived = (
         "configurations",
         "elements (atomic numbers)",
@@ -151,11 +157,8 @@ def _data(run: TrainingRun) -> str:
         for name in ("train_file", "valid_file", "test_file")
         if run.options.get(name)
     ]
-    counts = (
-        "<p>Labels found, by set and property.</p>" + html.table(headings, rows) if rows else ""
-    )
-    both = facts + files
-    return counts + (html.table([("", ""), ("", "")], both, numbers_from=2) if both else "")
+    labels = "<p>Labels found, by property and set.</p>" + html.table(headings, rows)
+    return (labels if rows else "") + html.pairs(facts + files)
 
 
 def _schedule(run: TrainingRun) -> str:
@@ -229,7 +232,7 @@ def _computation(run: TrainingRun) -> str:
         ("last log line", run.log.ended),
         ("processes", f"{run.log.processes} (started or resumed)"),
     ]
-    shown = html.table([("", ""), ("", "")], rows, numbers_from=2)
+    shown = html.pairs(rows)
     if not run.log.compiled:
         return shown
     seconds: Counter[str] = Counter()

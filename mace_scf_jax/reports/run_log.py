@@ -29,7 +29,9 @@ FACTS = {
     "Optimizer: ": "optimiser",
 }
 """Beginnings of lines that state a fact, and what they are called in a report."""
-SET_OF_LABELS = re.compile(r"(?P<title>[A-Z][A-Za-z ]* set)(?: 1/1)? \[(?P<counts>.*)\]")
+SET_OF_LABELS = re.compile(
+    r"(?:Total |Random Split )?(?P<title>[A-Z][a-z]+ set) \[(?P<counts>.*)\]"
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,13 +36,10 @@ NO_EFFECT = NO_EFFECT_FLAGS | _words("""
 """Names that are accepted with a warning: the reference parses and ignores them, or they steer
 machinery (data loader processes, downloads) that does not exist here."""
 
-_WEIGHTS_AND_BIASES = _words("""
-    wandb wandb_dir wandb_entity wandb_log_hypers wandb_name wandb_project wandb_watch
-    wandb_watch_log_freq
-""")
+_WEIGHTS_AND_BIASES = _words("wandb_watch wandb_watch_log_freq")
 
 NOT_AVAILABLE: dict[str, str] = (
-    dict.fromkeys(_WEIGHTS_AND_BIASES, "logging to Weights & Biases")
+    dict.fromkeys(_WEIGHTS_AND_BIASES, "histograms of weights and gradients")
     | dict.fromkeys(("distributed", "launcher", "log_all_ranks"), "training on several devices")
     | {
         "debug_log_grad_summary": "the summary of gradient norms",

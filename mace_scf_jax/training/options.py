@@ -37,6 +37,7 @@ from mace_scf_jax.training.option_groups import (
 from mace_scf_jax.training.option_names import NO_EFFECT, problem_with_name
 from mace_scf_jax.training.option_values import parse_literal
 from mace_scf_jax.training.schedule import DEFAULT_LEARNING_RATE, Stage, parse_schedule
+from mace_scf_jax.training.tracking_options import TrackingOptions
 
 
 class ScheduleOptions(OptionGroup):
@@ -74,6 +75,7 @@ class ScheduleOptions(OptionGroup):
 
 
 class TrainOptions(
+    TrackingOptions,
     ScheduleOptions,
     OptimizerOptions,
     FixedPointOptions,
@@ -136,6 +138,11 @@ class TrainOptions(
                     f"option {name!r}: expected an .xyz file or preprocessed data (a folder or an "
                     f".h5 file), found '{path}'"
                 )
+        problems += [
+            f"wandb_log_hypers: {unknown_name('option', name, type(self).model_fields)}"
+            for name in self.wandb_log_hypers or ()
+            if name not in type(self).model_fields
+        ]
         problems += [
             f"train_schedule, stage {index} ({stage.name}): the loss term 'stress' needs "
             "compute_stress: true"
@@ -205,6 +212,7 @@ TOPICS: tuple[type[OptionGroup], ...] = (
     FixedPointOptions,
     OptimizerOptions,
     ScheduleOptions,
+    TrackingOptions,
 )
 """The option groups in the order in which they are shown."""
 

@@ -41,6 +41,7 @@ from mace_scf_jax.training.reporting import LogLines, Observers, ResultLines, lo
 from mace_scf_jax.training.run_files import RunFiles
 from mace_scf_jax.training.scf_summary import scf_convergence_summary
 from mace_scf_jax.training.state import Progress
+from mace_scf_jax.training.tracking import check_installed, trackers
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def train(options: TrainOptions) -> TrainingResult:
         CheckpointError: saved states belong to another run.
         DivergedTrainingError: a loss or gradient is not finite.
     """
+    check_installed(options)
     files = RunFiles.of(options)
     console = Console(stderr=True)
     log, debug_log = DelayedFileHandler(files.log), DelayedFileHandler(files.debug_log)
@@ -109,8 +111,8 @@ def _run(
     if not options.restart_latest:
         logger.info("Starting from initial weights; saved states of this run are not used")
     bar = ProgressBar(console, stages, len(prepared.training)) if console.is_terminal else None
-    with ResultLines(files.results) as lines:
-        records = Observers(LogLines(options.error_table, options.clip_grad), lines)
+    with ResultLines(files.results) as lines, trackers(options) as tracking:
+        records = Observers(LogLines(options.error_table, options.clip_grad), lines, *tracking)
         trainer = Trainer(
             prepared.modes,
             prepared.parameters,

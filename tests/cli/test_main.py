@@ -29,7 +29,7 @@ def test_version(capsys):
     ("words", "expected"),
     [
         (["trian"], "error: unknown command 'trian'; did you mean 'train'?"),
-        (["xyz"], "error: unknown command 'xyz'; known are train, preprocess, evaluate, verify"),
+        (["xyz"], f"error: unknown command 'xyz'; known are {', '.join(entry.COMMANDS)}"),
     ],
 )
 def test_unknown_command(capsys, words, expected):

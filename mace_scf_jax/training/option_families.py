@@ -1,0 +1,56 @@
+"""Which model families an option matters to; options that are not named here matter to all."""
+
+from __future__ import annotations
+
+import typing
+
+from mace_scf_jax.models import (
+    CHARGE_EQUILIBRATION_FAMILIES,
+    CHARGED_FAMILIES,
+    ENERGY_FUNCTIONAL_FAMILIES,
+    FORMAL_CHARGE_FAMILIES,
+    SPLIT_CHARGE_FAMILIES,
+)
+from mace_scf_jax.training.options import TOPICS, TrainOptions
+
+FAMILIES_OF_TOPIC: dict[str, tuple[str, ...]] = {
+    "ElectrostaticsOptions": tuple(CHARGED_FAMILIES),
+    "FormalChargeOptions": tuple(FORMAL_CHARGE_FAMILIES),
+    "ChargeEquilibrationOptions": tuple(CHARGE_EQUILIBRATION_FAMILIES),
+    "FixedPointOptions": ("FixedPoint",),
+}
+FAMILIES_OF_OPTION: dict[str, tuple[str, ...]] = {
+    "scaling": ("ScaleShiftMACE",),
+    "static_bond_transfer_block": tuple(SPLIT_CHARGE_FAMILIES),
+    "oxidation_state_mixer": tuple(SPLIT_CHARGE_FAMILIES),
+    "oxidation_state_range": tuple(SPLIT_CHARGE_FAMILIES),
+    "compute_polarizability": tuple(SPLIT_CHARGE_FAMILIES),
+    "default_hardness": (*CHARGE_EQUILIBRATION_FAMILIES, *ENERGY_FUNCTIONAL_FAMILIES),
+}
+"""Exceptions to their topic."""
+
+
+def families() -> tuple[str, ...]:
+    """The families that can be trained, by name."""
+    return typing.get_args(TrainOptions.model_fields["model"].annotation)
+
+
+def families_of(option: str) -> tuple[str, ...] | None:
+    """The families that an option matters to; None for all.
+
+    Args:
+        option: its name.
+    """
+    topic = next(topic for topic in TOPICS if option in topic.model_fields)
+    return FAMILIES_OF_OPTION.get(option, FAMILIES_OF_TOPIC.get(topic.__name__))
+
+
+def matters_to(option: str, family: str | None) -> bool:
+    """Whether a family knows an option.
+
+    Args:
+        option: its name.
+        family: its name; None for any.
+    """
+    known = families_of(option)
+    return family is None or known is None or family in known

@@ -1,0 +1,80 @@
+"""The options as a file and as a page: valid, complete, and the same as the typed options."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mace_scf_jax.training.option_families import (
+    FAMILIES_OF_OPTION,
+    FAMILIES_OF_TOPIC,
+    families,
+    families_of,
+)
+from mace_scf_jax.training.option_reference import (
+    EXAMPLES,
+    default_configuration,
+    reference_page,
+)
+from mace_scf_jax.training.options import TrainOptions
+
+PAGE = Path(__file__).parents[2] / "docs/options.md"
+OPTIONS = set(TrainOptions.model_fields)
+
+
+def test_all_defaults_are_a_valid_configuration_that_changes_nothing():
+    values = yaml.safe_load(default_configuration())
+    assert set(values) == OPTIONS
+    assert TrainOptions(**values) == TrainOptions(**EXAMPLES)
+
+
+@pytest.mark.parametrize("family", families())
+def test_the_configuration_of_a_family_is_valid_and_has_what_matters_to_it(family):
+    values = yaml.safe_load(default_configuration(family))
+    options = TrainOptions(**values)
+    assert options.model == family
+    unmentioned = OPTIONS - set(values)
+    assert all(family not in families_of(name) for name in unmentioned)
+    assert all(family in (families_of(name) or families()) for name in values)
+    given = {name: values[name] for name in options.model_fields_set & set(EXAMPLES)}
+    given |= {"atomic_formal_charges": options.atomic_formal_charges, "model": family}
+    given |= {"train_schedule": values["train_schedule"]}
+    assert options == TrainOptions(**given)
+
+
+def test_families_leave_out_what_does_not_matter():
+    plain = yaml.safe_load(default_configuration("MACE"))
+    assert "kspace_cutoff_factor" not in plain
+    assert "scaling" not in plain
+    assert "r_max" in plain
+    assert "scaling" in yaml.safe_load(default_configuration("ScaleShiftMACE"))
+    assert "default_hardness" in yaml.safe_load(default_configuration("EnergyFunctional"))
+
+
+def test_every_line_of_the_file_is_explained_and_short():
+    lines = default_configuration().splitlines()
+    assert max(len(line) for line in lines) <= 100
+    for name in OPTIONS:
+        (place,) = [i for i, line in enumerate(lines) if line.startswith(f"{name}:")]
+        assert lines[place - 1].startswith("# ")
+    assert "# cutoff radius of the edges, in Å" in lines
+
+
+def test_the_families_of_options_name_things_that_exist():
+    assert set(FAMILIES_OF_OPTION) <= OPTIONS
+    named = {name for group in FAMILIES_OF_OPTION.values() for name in group}
+    assert named | {name for group in FAMILIES_OF_TOPIC.values() for name in group} <= {
+        *families(),
+        "FixedPoint",
+    }
+
+
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text(encoding="utf-8") == reference_page(), (
+        "the options have changed; run: mace-scf-jax config --reference > docs/options.md"
+    )
+
+
+def test_the_page_names_every_option_once():
+    page = reference_page()
+    assert all(page.count(f"| `{name}` |") == 1 for name in OPTIONS)
