@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.runtime import keep_freed_memory
-from mace_scf_jax.simulate.evaluation import evaluate_file
-from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax.simulate.evaluation import FileEvaluation, evaluate_file
+from mace_scf_jax.simulate.model import Model, load_model
 from mace_scf_jax.training.error_tables import ERROR_TABLES, final_table
 from mace_scf_jax.training.option_values import parse_literal
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 DEFAULT_ERROR_TABLE = "PerAtomRMSE"
+PICTURES = (".png", ".pdf")
 
 
 def run(words: Sequence[str]) -> int:
@@ -34,6 +36,9 @@ def run(words: Sequence[str]) -> int:
     print(final_table(given.error_table or _table_of(model.record), evaluation.metrics))
     if given.output is not None:
         print(f"Wrote {len(evaluation.predictions)} structures with predictions to {given.output}")
+    if given.plot is not None:
+        for path in _plot(evaluation, model, given.plot):
+            print(f"Wrote {path}")
     return 0
 
 
@@ -75,7 +80,34 @@ def _parser() -> argparse.ArgumentParser:
         help="start of the names of predictions in OUT.xyz (default: MACE_)",
     )
     parser.add_argument("--stress", action="store_true", help="predict the stress too")
+    parser.add_argument(
+        "--plot",
+        type=_picture,
+        metavar="PICTURE.png",
+        help="parity plots (.png or .pdf); errors by config type go to PICTURE_by_type.png",
+    )
     return parser
+
+
+def _plot(evaluation: FileEvaluation, model: Model, path: Path) -> list[Path]:
+    """Parity plots, and errors by config type if there are several; the files written."""
+    from mace_scf_jax.reports.parity import errors_by_type, parity  # needed for nothing else
+    from mace_scf_jax.reports.parity_sets import compare_file
+    from mace_scf_jax.reports.style import save
+
+    comparisons = compare_file(evaluation, model)
+    written = [save(parity(comparisons), path)]
+    if len({entry.config_type for entry in evaluation.configurations}) > 1:
+        beside = path.with_stem(f"{path.stem}_by_type")
+        written.append(save(errors_by_type(comparisons), beside))
+    return written
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in PICTURES:
+        raise argparse.ArgumentTypeError(f"expected a {' or '.join(PICTURES)} file, found {text!r}")
+    return path
 
 
 def _positive(text: str) -> int:

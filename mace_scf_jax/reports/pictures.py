@@ -105,13 +105,16 @@ def _parity(run: TrainingRun, model: Model) -> list[Picture]:
     stage, epoch = model.record.get("stage", ""), model.record.get("epoch", "")
     whose = f"Model of stage {stage}, epoch {epoch}."
     pictures = []
-    for name, comparisons in compare_sets(run, model).items():
-        title = SET_NAMES[name]
+    for name, compared in compare_sets(run, model).items():
+        title, comparisons = SET_NAMES[name], compared.comparisons
+        which = title
+        if compared.used < compared.total:
+            which = f"{title} ({compared.used:,} of {compared.total:,} structures)"
         pictures.append(
             Picture(
                 f"parity_{name}",
                 f"Parity, {title}",
-                f"Predictions against labels of the {title}. {whose} Energies are per atom and "
+                f"Predictions against labels of the {which}. {whose} Energies are per atom and "
                 "without those of isolated atoms (E0s).",
                 parity(comparisons),
             )
@@ -120,7 +123,7 @@ def _parity(run: TrainingRun, model: Model) -> list[Picture]:
             Picture(
                 f"errors_by_type_{name}",
                 f"Errors by config type, {title}",
-                f"Root mean square errors on the {title} for each config type; dashed, over all. "
+                f"Root mean square errors on the {which} for each config type; dashed, over all. "
                 f"{whose}",
                 errors_by_type(comparisons),
             )

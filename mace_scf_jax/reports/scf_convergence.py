@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from mace_scf_jax.reports.style import (
     COLOURS,
+    GREY,
     drawing,
     mark_stages,
     new_figure,
@@ -19,9 +20,12 @@ from mace_scf_jax.reports.style import (
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
 from mace_scf_jax.training.results_file import set_name
 
-ENDS = {"max_steps": "out of steps", "diverged": "diverged", "singular": "singular"}
+FAILURES = {"max_steps": "out of steps", "diverged": "diverged", "singular": "singular"}
 """How a solution can fail."""
-MARKERS = "os^Dv"
+
+TRAINING = "training"
+Counts = Mapping[int, Mapping[str, int]]
+"""How many solutions ended in which way, by epoch."""
 
 
 def has_solutions(run: TrainingRun) -> bool:
@@ -48,38 +52,56 @@ def scf_convergence(
     """
     low = -np.inf if min_epoch is None else min_epoch
     high = np.inf if max_epoch is None else max_epoch
-    sets = {"training": _by_epoch(run.results.steps, low, high)}
-    for record in run.results.evaluations:
-        name = {"valid": "validation"}.get(set_name(record), set_name(record))
-        own = [other for other in run.results.evaluations if set_name(other) == set_name(record)]
-        sets.setdefault(name, _by_epoch(own, low, high))
+    sets = {TRAINING: _by_epoch(run.results.steps, low, high)}
+    evaluations = run.results.evaluations
+    for name in dict.fromkeys(set_name(record) for record in evaluations):
+        own = (record for record in evaluations if set_name(record) == name)
+        sets[{"valid": "validation"}.get(name, name)] = _by_epoch(own, low, high)
     sets = {name: counts for name, counts in sets.items() if counts}
     if not sets:
         raise RunError("nothing was solved for self-consistently in these epochs")
     epochs = sorted({epoch for counts in sets.values() for epoch in counts})
+    occurring = [
+        kind
+        for kind in FAILURES
+        if any(count.get(kind) for counts in sets.values() for count in counts.values())
+    ]
     with drawing():
-        figure = new_figure(8.0, 4.8)
-        above, below = figure.subplots(2, 1, sharex=True)
-        for index, (name, counts) in enumerate(sets.items()):
-            _draw_failures(above, name, counts, index)
-            _draw_work(below, name, counts, index)
-        above.set_ylabel("not self-consistent / %")
-        above.set_ylim(bottom=0.0, top=max(1.0, above.get_ylim()[1]))
-        below.set_ylabel("evaluations per structure")
-        below.set_ylim(bottom=0.0)
-        below.set_xlabel("epoch")
+        figure = new_figure(8.0, 1.9 * (max(1, len(occurring)) + 1) + 0.3)
+        axes = figure.subplots(max(1, len(occurring)) + 1, 1, sharex=True)
+        for panel, kind in zip(axes, occurring, strict=False):
+            _draw(panel, sets, lambda count, kind=kind: 100.0 * count[kind] / count["structures"])
+            panel.set_ylabel(f"{FAILURES[kind]} / %")
+        if not occurring:
+            _draw(axes[0], sets, lambda count: 0.0)
+            axes[0].set_ylabel("not self-consistent / %")
+            axes[0].set_ylim(top=1.0)
+        _draw(axes[-1], sets, lambda count: count["evaluations"] / count["structures"])
+        axes[-1].set_ylabel("evaluations\nper structure")
+        axes[-1].set_xlabel("epoch")
         spans = [
             (stage, max(start, epochs[0]) - 0.5, min(end, epochs[-1]) + 0.5)
             for stage, start, end in run.stage_epochs
             if start <= epochs[-1] and end >= epochs[0]
         ]
-        mark_stages(above, spans, names=True)
-        mark_stages(below, spans, names=False)
-        below.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-        whole_numbers(below)
-        handles, labels = above.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper")
+        for panel in axes:
+            panel.set_ylim(bottom=0.0)
+            mark_stages(panel, spans, names=panel is axes[0])
+        axes[-1].set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        whole_numbers(axes[-1])
+        figure.legend(axes[0].get_lines(), list(sets), loc="outside right upper")
+        figure.align_ylabels(axes)
     return figure
+
+
+def _draw(
+    panel: Axes, sets: Mapping[str, Counts], value: Callable[[Mapping[str, int]], float]
+) -> None:
+    """A line for each set, in the colours of the learning curves."""
+    for index, (name, counts) in enumerate(sets.items()):
+        values = [value(count) for count in counts.values()]
+        colour = GREY if name == TRAINING else COLOURS[(index - 1) % len(COLOURS)]
+        panel.plot(list(counts), values, color=colour, label=name, clip_on=False)
 
 
 def _by_epoch(
@@ -93,30 +115,3 @@ def _by_epoch(
             for kind, number in record["scf"].items():
                 total[kind] = total.get(kind, 0) + number
     return counts
-
-
-def _draw_failures(axes: Axes, name: str, counts: dict[int, dict[str, int]], index: int) -> None:
-    """A line for each way to fail that occurs; one line at zero if none does."""
-    epochs = list(counts)
-    structures = np.array([counts[epoch]["structures"] for epoch in epochs])
-    failures = {
-        text: np.array([counts[epoch].get(kind, 0) for epoch in epochs])
-        for kind, text in ENDS.items()
-    }
-    occurring = {text: numbers for text, numbers in failures.items() if numbers.any()}
-    for text, numbers in (occurring or {"none": np.zeros(len(epochs))}).items():
-        axes.plot(
-            epochs,
-            100.0 * numbers / structures,
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[list(failures).index(text)] if text in failures else None,
-            markersize=3.5,
-            label=f"{name}: {text}",
-            clip_on=False,
-        )
-
-
-def _draw_work(axes: Axes, name: str, counts: dict[int, dict[str, int]], index: int) -> None:
-    epochs = list(counts)
-    work = [counts[epoch]["evaluations"] / counts[epoch]["structures"] for epoch in epochs]
-    axes.plot(epochs, work, color=COLOURS[index % len(COLOURS)], label=name)

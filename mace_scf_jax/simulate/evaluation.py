@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import ase.io
 import jax
 import numpy as np
 
+from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
 from mace_scf_jax.graph import Graph
@@ -51,6 +52,8 @@ class FileEvaluation:
     predictions: list[Prediction]
     metrics: dict[str, dict[str, float]]
     """Errors by config type, and over `ALL` structures; empty without labels."""
+    configurations: Sequence[Configuration]
+    """What the file holds, with its labels."""
 
 
 def evaluate_file(
@@ -116,9 +119,8 @@ def evaluate_file(
     )
     if output is not None:
         _write(output, atoms, predictions, prefix)
-    return FileEvaluation(
-        predictions, {config_type: error.metrics() for config_type, error in errors.items()}
-    )
+    metrics = {config_type: error.metrics() for config_type, error in errors.items()}
+    return FileEvaluation(predictions, metrics, configurations)
 
 
 def training_keys(record: Mapping[str, Any]) -> KeySpecification | None:

@@ -9,6 +9,7 @@ from mace_scf_jax.models import (
     CHARGED_FAMILIES,
     ENERGY_FUNCTIONAL_FAMILIES,
     FORMAL_CHARGE_FAMILIES,
+    SELF_CONSISTENT_FAMILIES,
     SPLIT_CHARGE_FAMILIES,
 )
 from mace_scf_jax.training.options import TOPICS, TrainOptions
@@ -17,7 +18,7 @@ FAMILIES_OF_TOPIC: dict[str, tuple[str, ...]] = {
     "ElectrostaticsOptions": tuple(CHARGED_FAMILIES),
     "FormalChargeOptions": tuple(FORMAL_CHARGE_FAMILIES),
     "ChargeEquilibrationOptions": tuple(CHARGE_EQUILIBRATION_FAMILIES),
-    "FixedPointOptions": ("FixedPoint",),
+    "FixedPointOptions": tuple(SELF_CONSISTENT_FAMILIES),
 }
 FAMILIES_OF_OPTION: dict[str, tuple[str, ...]] = {
     "scaling": ("ScaleShiftMACE",),

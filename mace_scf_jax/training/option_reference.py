@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic.fields import FieldInfo
 
-from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES
+from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES, SELF_CONSISTENT_FAMILIES
 from mace_scf_jax.training.option_families import families_of, matters_to
 from mace_scf_jax.training.options import TOPICS
 
@@ -128,7 +128,7 @@ def _examples_of(family: str) -> dict[str, Any]:
     """Values without which this family cannot be trained."""
     if family in FORMAL_CHARGE_FAMILIES:
         return {"atomic_formal_charges": FORMAL_CHARGES}
-    if family == "FixedPoint":
+    if family in SELF_CONSISTENT_FAMILIES:
         stages = EXAMPLES["train_schedule"]
         more = {"fixed_point_training_options": FIXED_POINT_TRAINING}
         return {"train_schedule": {index: stage | more for index, stage in stages.items()}}
@@ -208,13 +208,16 @@ def _compact(value: Any) -> str:
 
 
 def _yaml(name: str, value: Any) -> str:
-    """An option as YAML: nested mappings as blocks, everything else on one line."""
+    """An option as YAML: nested or long mappings as blocks, everything else on one line."""
     nested = isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values())
     style = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
     if nested:
         return yaml.safe_dump({name: value}, **style, width=WIDTH)
-    line = yaml.safe_dump([value], **style | {"default_flow_style": True}, width=10 * WIDTH)
-    return f"{name}: {line.strip()[1:-1]}\n"
+    flow = yaml.safe_dump([value], **style | {"default_flow_style": True}, width=10 * WIDTH)
+    line = f"{name}: {flow.strip()[1:-1]}\n"
+    if len(line) <= WIDTH or not isinstance(value, Mapping):
+        return line
+    return yaml.safe_dump({name: value}, **style | {"default_flow_style": False})
 
 
 def _cell(text: str) -> str:

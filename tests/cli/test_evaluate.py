@@ -57,6 +57,28 @@ def test_keys_and_table_can_be_chosen(model, finished, capsys):
     assert "not found" in shown
 
 
+def test_parity_plots(model, finished, tmp_path, capsys):
+    picture = tmp_path / "parity.png"
+    assert main(["evaluate", model, str(finished / "test.xyz"), "--plot", str(picture)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Wrote {picture}"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+    other = water(2)
+    other.info["config_type"] = "other"
+    write(tmp_path / "two.xyz", [water(1), other], format="extxyz")
+    picture = tmp_path / "two.pdf"
+    assert main(["evaluate", model, str(tmp_path / "two.xyz"), "--plot", str(picture)]) == 0
+    by_type = tmp_path / "two_by_type.pdf"
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"Wrote {picture}", f"Wrote {by_type}"]
+    assert by_type.read_bytes().startswith(b"%PDF")
+
+
+def test_pictures_of_an_unknown_kind_are_refused_first(model, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", model, "nowhere.xyz", "--plot", "parity.gif"])
+    assert "expected a .png or .pdf file, found 'parity.gif'" in capsys.readouterr().err
+
+
 def rewritten(model: str, path, **metadata: str) -> str:
     """A copy of a model file with other metadata."""
     with safetensors.safe_open(model, framework="numpy") as file:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from ase.io import read
 
+from mace_scf_jax.reports import parity_sets
 from mace_scf_jax.reports.parity_sets import compare_sets
+from mace_scf_jax.reports.pictures import draw
 from mace_scf_jax.reports.training_run import find_run
 from mace_scf_jax_cli.main import main
 
@@ -55,11 +57,20 @@ def test_parity_is_that_of_the_final_errors(run):
     found = find_run(run)
     sets = compare_sets(found, found.model("a"))
     for name, part in (("valid", "valid"), ("test", "water_Default")):
-        compared = {entry.quantity.label: entry for entry in sets[name]}
+        compared = {entry.quantity.label: entry for entry in sets[name].comparisons}
         final = found.results.final["a"][part]
         assert compared["forces"].rmse == pytest.approx(final["rmse_f"], rel=1e-8)
         assert compared["energy"].rmse == pytest.approx(final["rmse_e_per_atom"], rel=1e-8)
-    assert len(sets["test"][0].reference) == len(read(run / "test.xyz", ":"))
+    assert sets["test"].used == sets["test"].total == len(read(run / "test.xyz", ":"))
+
+
+def test_of_large_sets_a_part_is_compared(run, monkeypatch):
+    monkeypatch.setattr(parity_sets, "MOST_STRUCTURES", 1)
+    found = find_run(run)
+    test = compare_sets(found, found.model())["test"]
+    assert (test.used, test.total) == (1, 2)
+    pictures = {picture.name: picture for picture in draw(found).drawn}
+    assert "test set (1 of 2 structures)" in pictures["parity_test"].caption
 
 
 def test_missing_structures_are_told(run, monkeypatch, capsys):

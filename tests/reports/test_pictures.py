@@ -66,9 +66,9 @@ def test_convergence_is_drawn_where_something_was_solved_for(folder, tmp_path):
     run = find_run(make_run(tmp_path / "solved", scf=True))
     assert draw(run, with_parity=False).drawn[-1].name == "scf_convergence"
     above, below = scf_convergence(run, max_epoch=3).axes
-    failed = lines_of(above)["training: out of steps"]
-    np.testing.assert_allclose(failed.get_ydata(), [10.0] * 4)
-    assert "validation: out of steps" in lines_of(above)
+    assert above.get_ylabel() == "out of steps / %"
+    assert set(lines_of(above)) == {"training", "validation", "ice_Default"}
+    np.testing.assert_allclose(lines_of(above)["training"].get_ydata(), [10.0] * 4)
     np.testing.assert_allclose(lines_of(below)["training"].get_ydata(), [12.0] * 4)
 
 
