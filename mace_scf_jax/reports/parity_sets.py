@@ -55,7 +55,7 @@ def compare_sets(run: TrainingRun, model: Model) -> dict[str, ComparedSet]:
         rows = np.arange(len(members))
         if len(rows) > MOST_STRUCTURES:
             rows = np.linspace(0, len(rows) - 1, MOST_STRUCTURES).astype(int)
-        used = [members[row] for row in rows]
+        used = [members[int(row)] for row in rows]
         structures = [model.prepare(entry) for entry in used]
         predictions = model.predict_structures(structures, stress=options.compute_stress)
         found = compare(used, predictions, atomic_energies=_atomic_energies(model))
