@@ -30,7 +30,7 @@ dl.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 
 dl.facts div { background: var(--back); padding: .7rem .9rem; }
 dl.facts dt { font-size: .78rem; color: var(--soft); }
 dl.facts dd { margin: .1rem 0 0; font-size: 1.1rem; font-weight: 600; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin-bottom: 1.4rem; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }

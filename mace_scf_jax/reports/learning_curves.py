@@ -16,6 +16,7 @@ from mace_scf_jax.reports.style import (
     drawing,
     logarithmic,
     mark_stages,
+    marker,
     panels,
     whole_numbers,
 )
@@ -76,7 +77,7 @@ def learning_curves(
             f"no epoch from {min_epoch} to {max_epoch} was evaluated; the run has "
             f"{epochs.min()} to {epochs.max()}"
         )
-    curves = [curve for curve in CURVES if f"{VALIDATION}_{curve.metric}" in history.columns]
+    curves = [curve for curve in CURVES if _is_shown(run, curve, chosen)]
     rates = [name for name in history.columns if name == "lr" or name.endswith("_lr")]
     with drawing():
         figure, axes = panels(1 + len(curves) + bool(rates))
@@ -92,6 +93,12 @@ def learning_curves(
             panel.set_xlim(spans[0][1], spans[-1][2])
             whole_numbers(panel)
     return figure
+
+
+def _is_shown(run: TrainingRun, curve: Curve, chosen: np.ndarray) -> bool:
+    """Whether the run has an error; what is predicted exactly, because it is given, has none."""
+    column = f"{VALIDATION}_{curve.metric}"
+    return column in run.history.columns and bool(np.any(run.history.column(column)[chosen] > 0.0))
 
 
 def _spans(run: TrainingRun, first: float, last: float) -> list[tuple[str, float, float]]:
@@ -167,7 +174,8 @@ def _draw_by_stage(
     stages = run.history.column("stage")
     for stage in dict.fromkeys(stages[chosen]):
         part = chosen & (stages == stage) & np.isfinite(values)
-        panel.plot(epochs[part], values[part], label=label, **look)
+        mark = marker(int(part.sum()))
+        panel.plot(epochs[part], values[part], marker=mark, label=label, **look)
         label = "_"  # one entry in the legend
 
 
@@ -177,7 +185,8 @@ def _draw_rates(panel: Axes, run: TrainingRun, rates: list[str], chosen: np.ndar
         values = run.history.column(name)[chosen]
         colour = INK if name == "lr" else COLOURS[index % len(COLOURS)]
         label = "all other groups" if name == "lr" else name.removesuffix("_lr")
-        panel.step(epochs, values, where="mid", color=colour, label=label)
+        mark = marker(len(epochs))
+        panel.step(epochs, values, where="mid", marker=mark, color=colour, label=label)
     panel.set_title("Learning rate", pad=13)
     panel.set_ylabel("learning rate")
     logarithmic(panel)

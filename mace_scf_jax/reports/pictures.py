@@ -75,7 +75,8 @@ def draw(
             "loss_balance",
             "Loss balance",
             "Weighted terms of the loss of every training step (points) with running means "
-            "(lines), and below the share of each mean in their sum.",
+            "(lines), and below the share of each mean in their sum. Terms that vanish up to "
+            "round-off lie below the axis.",
             loss_balance(run, **epochs),
         ),
     ]

@@ -14,6 +14,7 @@ from mace_scf_jax.reports.style import (
     GREY,
     drawing,
     mark_stages,
+    marker,
     new_figure,
     whole_numbers,
 )
@@ -101,7 +102,8 @@ def _draw(
     for index, (name, counts) in enumerate(sets.items()):
         values = [value(count) for count in counts.values()]
         colour = GREY if name == TRAINING else COLOURS[(index - 1) % len(COLOURS)]
-        panel.plot(list(counts), values, color=colour, label=name, clip_on=False)
+        mark = marker(len(values))
+        panel.plot(list(counts), values, marker=mark, color=colour, label=name, clip_on=False)
 
 
 def _by_epoch(

@@ -25,6 +25,9 @@ BAND = "#F2F2F2"
 
 TICKS_PER_DECADE = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 """Labels of logarithmic axes; the first choice that gives four of them is taken."""
+MOST_DECADES = 7
+"""Of a logarithmic axis."""
+
 FORMATS = ("png", "pdf")
 DOTS_PER_INCH = 160
 
@@ -114,11 +117,16 @@ def save(figure: Figure, path: Path) -> Path:
 def logarithmic(axes: Axes) -> None:
     """A logarithmic y axis with plain numbers, labelled also within a decade.
 
+    What is smaller than the largest value by more than `MOST_DECADES` is zero up to round-off, and
+    is not shown.
+
     Args:
         axes: with everything drawn.
     """
     axes.set_yscale("log")
     low, high = axes.get_ylim()
+    low = max(low, high * 10.0**-MOST_DECADES)
+    axes.set_ylim(low, high)
     for steps in TICKS_PER_DECADE:
         locator = LogLocator(subs=steps, numticks=20)
         if np.sum((ticks := locator.tick_values(low, high)) >= low) - np.sum(ticks > high) >= 4:
@@ -127,6 +135,15 @@ def logarithmic(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_locator(LogLocator(subs=(), numticks=1))
+
+
+def marker(points: int) -> str | None:
+    """How the points of a line are marked: a single one would not be seen otherwise.
+
+    Args:
+        points: their number.
+    """
+    return "." if points == 1 else None
 
 
 def whole_numbers(axes: Axes) -> None:

@@ -166,10 +166,6 @@ CASES = {
         ["stage 1 (b)", "needs the model output 'polarizability'"],
     ),
     "unequal multiplicities": (set_option("hidden_irreps", "4x0e + 2x1o"), ["hidden_irreps"]),
-    "model that is not there yet": (
-        set_option("model", "FixedPoint"),
-        ["'FixedPoint' is not available in this version"],
-    ),
 }
 
 

@@ -1,5 +1,8 @@
 """What pictures show; how they look is for the eye."""
 
+import json
+import warnings
+
 import numpy as np
 import pytest
 from imaginary_run import STEPS_PER_EPOCH, make_run
@@ -78,6 +81,29 @@ def test_parity_plots_are_left_out_with_the_reason(folder):
         reason.startswith("parity plots: ") and "no such model file" in reason
         for reason in pictures.left_out
     )
+
+
+def test_errors_of_what_is_given_are_not_drawn_and_single_epochs_are_marked(tmp_path):
+    run = make_run(tmp_path / "run")
+    (path,) = run.glob("results/*.txt")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    first = [record | {"rmse_fermi_level": 0.0} for record in records if record["epoch"] == 0]
+    path.write_text("".join(json.dumps(record) + "\n" for record in first))
+    figure = learning_curves(find_run(run))
+    assert "Fermi level" not in [axes.get_title(loc="left") for axes in figure.axes]
+    assert lines_of(figure.axes[1])["validation"].get_marker() == "."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as panels that leave no room
+        save(figure, tmp_path / "single.png")
+
+
+def test_terms_that_vanish_do_not_stretch_the_axis(tmp_path):
+    run = make_run(tmp_path / "run")
+    (path,) = run.glob("results/*.txt")
+    text = path.read_text().replace('"forces": 2.0', '"forces": 1e-31')
+    path.write_text(text)
+    low, high = loss_balance(find_run(run)).axes[0].get_ylim()
+    assert 1e-8 < low / high < 1.0
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
