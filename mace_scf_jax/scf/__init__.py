@@ -10,6 +10,7 @@ from mace_scf_jax.scf.auto import Auto
 from mace_scf_jax.scf.constrained_minimum import ConstrainedMinimum, constrained_minimum
 from mace_scf_jax.scf.convex_minimum import ConvexMinimum, Status, convex_minimum
 from mace_scf_jax.scf.dense import Dense
+from mace_scf_jax.scf.diagnostics import charge_response, spectral_radius
 from mace_scf_jax.scf.differentiation import Differentiation, solve
 from mace_scf_jax.scf.fixed_point import (
     FixedPointProblem,
@@ -38,11 +39,13 @@ __all__ = [
     "NewtonKrylov",
     "Solver",
     "Status",
+    "charge_response",
     "constrained_minimum",
     "convex_minimum",
     "implicit_root",
     "linear_mixing",
     "solve",
     "solve_positive_definite",
+    "spectral_radius",
     "stationary_value",
 ]

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution, FixedPointStatus
+from mace_scf_jax.scf.krylov import LinearOperator
 from mace_scf_jax.scf.solver import Solver, check_settings
 from mace_scf_jax.scf.unknowns import Unknowns
 
@@ -33,6 +34,8 @@ LARGEST_GROWTH = 10.0
 """Of the residual over the best one so far, above which the iteration starts anew."""
 SHORTEST_STEP = 2.0**-6
 """Fraction of the plain step below which a new start is not tried."""
+SAFETY = 5.0
+"""Factor between the residual that is expected of a step and one to rely on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +50,15 @@ class Anderson(Solver):
     """Steps, each with one evaluation of F, after which to give up."""
     tolerance: float = 1e-8
     """Of the mean of |F(p, μ) - p|, and of the error of the charge."""
-    memory: int = 10
+    memory: int = 20
     """Number of former steps that are remembered."""
     patience: int | None = None
     """Steps that may pass without the least residual being halved, before the search ends with
     `MAX_STEPS`; None for any number."""
+    check_last_step: bool = True
+    """Evaluate F at the solution. Otherwise the last step is taken without an evaluation, once the
+    residual is certain to be below the tolerance there: if it shrinks as in the two steps before,
+    it is below a fifth of that. The residual reported is the expected one."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -67,7 +74,8 @@ class Anderson(Solver):
         level: Float[Array, "systems"],
     ) -> FixedPointSolution:
         """Search by Anderson acceleration, each system by itself."""
-        return _anderson(problem, state, level, self)
+        unknowns = Unknowns.of(problem, state.shape[-1])
+        return _Search(unknowns, level, self).run(unknowns.pack(state, level))
 
 
 @jax.tree_util.register_dataclass
@@ -77,145 +85,193 @@ class _Iterate:
 
     vectors: Float[Array, "systems unknowns"]
     residual: Float[Array, "systems unknowns"]
+    proposal: Float[Array, "systems unknowns"]
+    """Where F is evaluated next."""
+    ratios: Float[Array, "2 systems"]
+    """Factors by which the residual changed in the last two steps; infinite before."""
     steps_kept: Float[Array, "systems memory unknowns"]
     changes_kept: Float[Array, "systems memory unknowns"]
     next_slot: Int[Array, "systems"]
     fraction: Float[Array, "systems"]
+    """Of the plain step."""
     best: Float[Array, "systems unknowns"]
     best_residual: Float[Array, "systems unknowns"]
+    halved_norm: Float[Array, "systems"]
     since_halved: Int[Array, "systems"]
-    halving_norm: Float[Array, "systems"]
     running: Bool[Array, "systems"]
     status: Int[Array, "systems"]
     steps: Int[Array, "systems"]
+    evaluations: Int[Array, "systems"]
     history: Float[Array, "steps systems"]
     step: Int[Array, ""]
 
 
-def _anderson(
-    problem: FixedPointProblem,
-    state: Float[Array, "sites components"],
-    level: Float[Array, "systems"],
-    settings: Anderson,
-) -> FixedPointSolution:
-    """Iterate until every system has ended."""
-    unknowns = Unknowns.of(problem, state.shape[-1])
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """One search for the roots of all systems."""
 
-    def equations(vectors: Array) -> Array:
-        return unknowns.residual(vectors, level)
+    unknowns: Unknowns
+    level: Float[Array, "systems"]
+    settings: Anderson
 
-    vectors = unknowns.pack(state, level)
-    residual, slope = jax.linearize(equations, vectors)
-    precondition, _ = unknowns.elimination(slope, vectors.dtype)
-    count = problem.num_systems
-    norm = jnp.linalg.norm(residual, axis=-1)
-    solved = unknowns.is_solved(vectors, residual, settings.tolerance)
-    lost = ~jnp.isfinite(norm)
-    status = jnp.where(lost, FixedPointStatus.DIVERGED, FixedPointStatus.MAX_STEPS)
-    memory = jnp.zeros((count, settings.memory, vectors.shape[1]), vectors.dtype)
-    start = _Iterate(
-        vectors=vectors,
-        residual=jnp.where(lost[:, None], 0.0, residual),
-        steps_kept=memory,
-        changes_kept=memory,
-        next_slot=jnp.zeros(count, jnp.int32),
-        fraction=jnp.ones_like(norm),
-        best=vectors,
-        best_residual=residual,
-        since_halved=jnp.zeros(count, jnp.int32),
-        halving_norm=norm,
-        running=~(solved | lost),
-        status=jnp.where(solved, FixedPointStatus.CONVERGED, status).astype(jnp.int32),
-        steps=jnp.zeros(count, jnp.int32),
-        history=jnp.full((settings.max_steps, count), jnp.nan, vectors.dtype),
-        step=jnp.zeros((), jnp.int32),
-    )
+    def run(self, start: Float[Array, "systems unknowns"]) -> FixedPointSolution:
+        """Iterate until every system has ended."""
+        unknowns, settings = self.unknowns, self.settings
+        residual, slope = jax.linearize(self.equations, start)
+        precondition, _ = unknowns.elimination(slope, start.dtype)
+        first = self.propose(self.first(start, residual), precondition)
 
-    def advance(current: _Iterate) -> _Iterate:
+        def unfinished(current: _Iterate) -> Array:
+            return (current.step < settings.max_steps) & jnp.any(current.running)
+
+        def advance(current: _Iterate) -> _Iterate:
+            judged = self.judge(current, self.equations(current.proposal))
+            return self.propose(judged, precondition)
+
+        end = jax.lax.while_loop(unfinished, advance, first)
+        error, missing = unknowns.errors(end.best_residual)
+        state, level = unknowns.unpack(end.best, self.level)
+        return FixedPointSolution(
+            state=state,
+            level=level,
+            argument=state,
+            argument_level=level,
+            status=end.status,
+            residual=error,
+            charge_error=missing,
+            steps=end.steps,
+            evaluations=end.evaluations,
+            history=jnp.where(jnp.isnan(end.history), error, end.history),
+            states=None,
+        )
+
+    def equations(self, vectors: Float[Array, "systems unknowns"]) -> Array:
+        """R."""
+        return self.unknowns.residual(vectors, self.level)
+
+    def first(
+        self,
+        start: Float[Array, "systems unknowns"],
+        residual: Float[Array, "systems unknowns"],
+    ) -> _Iterate:
+        """The iterate before any step."""
+        count, size = start.shape
+        settings, unknowns = self.settings, self.unknowns
+        norm = jnp.linalg.norm(residual, axis=-1)
+        solved = unknowns.is_solved(start, residual, settings.tolerance)
+        lost = ~jnp.isfinite(norm)
+        status = jnp.where(lost, FixedPointStatus.DIVERGED, FixedPointStatus.MAX_STEPS)
+        memory = jnp.zeros((count, settings.memory, size), start.dtype)
+        none = jnp.zeros(count, jnp.int32)
+        return _Iterate(
+            vectors=start,
+            residual=jnp.where(lost[:, None], 0.0, residual),
+            proposal=start,
+            ratios=jnp.full((2, count), jnp.inf, start.dtype),
+            steps_kept=memory,
+            changes_kept=memory,
+            next_slot=none,
+            fraction=jnp.ones_like(norm),
+            best=start,
+            best_residual=residual,
+            halved_norm=norm,
+            since_halved=none,
+            running=~(solved | lost),
+            status=jnp.where(solved, FixedPointStatus.CONVERGED, status).astype(jnp.int32),
+            steps=none,
+            evaluations=none + (2 if unknowns.has_level else 1),
+            history=jnp.full((settings.max_steps, count), jnp.nan, start.dtype),
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def propose(self, current: _Iterate, precondition: LinearOperator) -> _Iterate:
+        """Where to evaluate F next; the end of systems that are certain of what it would be."""
+        unknowns, running = self.unknowns, current.running
         kept, changes = current.steps_kept, current.changes_kept
         overlap = jnp.einsum("smu,su->sm", changes, current.residual)
         rest = current.residual - jnp.einsum("sm,smu->su", overlap, changes)
         step = -jnp.einsum("sm,smu->su", overlap, kept)
         step = step - current.fraction[:, None] * precondition(rest)
-        step = jnp.where(current.running[:, None], step, 0.0)
-        vectors = current.vectors + step
-        residual = equations(vectors)
-        return _judged(unknowns, settings, current, vectors, residual)
+        proposal = current.vectors + jnp.where(running[:, None], step, 0.0)
+        proposed = dataclasses.replace(current, proposal=proposal)
+        if self.settings.check_last_step:
+            return proposed
+        ratio = jnp.max(current.ratios, axis=0)
+        known = jnp.isfinite(ratio)
+        expected = jnp.where(known, ratio, 0.0)[:, None] * current.residual
+        certain = running & known & (current.step < self.settings.max_steps)
+        certain &= unknowns.is_solved(proposal, SAFETY * expected, self.settings.tolerance)
+        status = jnp.where(certain, FixedPointStatus.CONVERGED, current.status)
+        return dataclasses.replace(
+            proposed,
+            best=_chosen(certain, proposal, current.best),
+            best_residual=_chosen(certain, expected, current.best_residual),
+            running=running & ~certain,
+            status=status.astype(jnp.int32),
+            steps=current.steps + certain.astype(jnp.int32),
+            history=self.recorded(current, expected, certain),
+        )
 
-    end = jax.lax.while_loop(
-        lambda current: (current.step < settings.max_steps) & jnp.any(current.running),
-        advance,
-        start,
-    )
-    error, missing = unknowns.errors(end.best_residual)
-    state, level = unknowns.unpack(end.best, level)
-    return FixedPointSolution(
-        state=state,
-        level=level,
-        argument=state,
-        argument_level=level,
-        status=end.status,
-        residual=error,
-        charge_error=missing,
-        steps=end.steps,
-        evaluations=end.steps + (2 if unknowns.has_level else 1),
-        history=jnp.where(jnp.isnan(end.history), error, end.history),
-        states=None,
-    )
+    def recorded(self, current: _Iterate, residual: Array, of: Bool[Array, "systems"]) -> Array:
+        """The history with the residual of some systems in this step."""
+        error, _ = self.unknowns.errors(residual)
+        row = jnp.where(of, current.step, self.settings.max_steps)
+        every = jnp.arange(len(row), dtype=jnp.int32)
+        return current.history.at[row, every].set(error, mode="drop")
+
+    def judge(self, current: _Iterate, residual: Float[Array, "systems unknowns"]) -> _Iterate:
+        """What follows from the residual at the proposal."""
+        unknowns, settings, running = self.unknowns, self.settings, current.running
+        vectors = current.proposal
+        norm = jnp.linalg.norm(residual, axis=-1)
+        best_norm = jnp.linalg.norm(current.best_residual, axis=-1)
+        good = running & (norm <= LARGEST_GROWTH * best_norm)
+        failed = running & ~good
+        solved = good & unknowns.is_solved(vectors, residual, settings.tolerance)
+
+        better = good & ((norm < best_norm) | solved)
+        best = _chosen(better, vectors, current.best)
+        best_residual = _chosen(better, residual, current.best_residual)
+        halved = good & (norm < 0.5 * current.halved_norm)
+        since_halved = jnp.where(halved, 0, current.since_halved + 1)
+        impatient = jnp.zeros_like(running)
+        if settings.patience is not None:
+            impatient = running & ~solved & (since_halved >= settings.patience)
+
+        kept, changes, next_slot = _remembered(
+            current, vectors - current.vectors, residual - current.residual, good & ~solved
+        )
+        fraction = jnp.where(failed, 0.25 * current.fraction, current.fraction)
+        lost = failed & (fraction < SHORTEST_STEP)
+        status = jnp.where(lost, FixedPointStatus.DIVERGED, current.status)
+        status = jnp.where(solved, FixedPointStatus.CONVERGED, status)
+        ratio = norm / jnp.linalg.norm(current.residual, axis=-1)
+        ratios = jnp.stack([jnp.where(good, ratio, jnp.inf), current.ratios[0]])
+        return dataclasses.replace(
+            current,
+            vectors=_chosen(failed, best, _chosen(good, vectors, current.vectors)),
+            residual=_chosen(failed, best_residual, _chosen(good, residual, current.residual)),
+            ratios=ratios,
+            steps_kept=_chosen(failed, jnp.zeros_like(kept), kept),
+            changes_kept=_chosen(failed, jnp.zeros_like(changes), changes),
+            next_slot=jnp.where(failed, 0, next_slot),
+            fraction=fraction,
+            best=best,
+            best_residual=best_residual,
+            halved_norm=jnp.where(halved, norm, current.halved_norm),
+            since_halved=since_halved,
+            running=running & ~(solved | lost | impatient),
+            status=status.astype(jnp.int32),
+            steps=current.steps + running.astype(jnp.int32),
+            evaluations=current.evaluations + running.astype(jnp.int32),
+            history=self.recorded(current, residual, running),
+            step=current.step + 1,
+        )
 
 
-def _judged(
-    unknowns: Unknowns,
-    settings: Anderson,
-    current: _Iterate,
-    vectors: Float[Array, "systems unknowns"],
-    residual: Float[Array, "systems unknowns"],
-) -> _Iterate:
-    """What follows from the residual at new vectors."""
-    running = current.running
-    norm = jnp.linalg.norm(residual, axis=-1)
-    best_norm = jnp.linalg.norm(current.best_residual, axis=-1)
-    good = running & (norm <= LARGEST_GROWTH * best_norm)
-    failed = running & ~good
-    solved = good & unknowns.is_solved(vectors, residual, settings.tolerance)
-
-    better = good & ((norm < best_norm) | solved)
-    best = jnp.where(better[:, None], vectors, current.best)
-    best_residual = jnp.where(better[:, None], residual, current.best_residual)
-    halved = good & (norm < 0.5 * current.halving_norm)
-    since_halved = jnp.where(halved, 0, current.since_halved + 1)
-    impatient = jnp.zeros_like(running)
-    if settings.patience is not None:
-        impatient = running & ~solved & (since_halved >= settings.patience)
-
-    kept, changes, next_slot = _remembered(
-        current, vectors - current.vectors, residual - current.residual, good & ~solved
-    )
-    fraction = jnp.where(failed, 0.25 * current.fraction, current.fraction)
-    lost = failed & (fraction < SHORTEST_STEP)
-    status = jnp.where(lost, FixedPointStatus.DIVERGED, current.status)
-    status = jnp.where(solved, FixedPointStatus.CONVERGED, status).astype(jnp.int32)
-    error, _ = unknowns.errors(residual)
-    again = failed[:, None]
-    return _Iterate(
-        vectors=jnp.where(again, best, jnp.where(good[:, None], vectors, current.vectors)),
-        residual=jnp.where(
-            again, best_residual, jnp.where(good[:, None], residual, current.residual)
-        ),
-        steps_kept=jnp.where(again[:, :, None], 0.0, kept),
-        changes_kept=jnp.where(again[:, :, None], 0.0, changes),
-        next_slot=jnp.where(failed, 0, next_slot),
-        fraction=fraction,
-        best=best,
-        best_residual=best_residual,
-        since_halved=since_halved,
-        halving_norm=jnp.where(halved, norm, current.halving_norm),
-        running=running & ~(solved | lost | impatient),
-        status=status,
-        steps=current.steps + running.astype(jnp.int32),
-        history=current.history.at[current.step].set(jnp.where(running, error, jnp.nan)),
-        step=current.step + 1,
-    )
+def _chosen(condition: Bool[Array, "systems"], this: Array, other: Array) -> Array:
+    """Rows of this where the condition holds, of the other elsewhere."""
+    return jnp.where(condition.reshape((-1,) + (1,) * (this.ndim - 1)), this, other)
 
 
 def _remembered(

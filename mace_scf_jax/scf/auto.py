@@ -13,8 +13,6 @@ from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution, 
 from mace_scf_jax.scf.newton_krylov import NewtonKrylov
 from mace_scf_jax.scf.solver import Solver, check_settings
 
-MEMORY = 20
-"""Steps that the acceleration remembers: as many as it takes, so that it is like GMRES."""
 PATIENCE = 8
 """Steps that may pass without the residual being halved."""
 
@@ -48,8 +46,8 @@ class Auto(Solver):
         cheap = Anderson(
             max_steps=self.max_steps,
             tolerance=self.tolerance,
-            memory=MEMORY,
             patience=PATIENCE,
+            check_last_step=False,
         )
         safe = NewtonKrylov(max_steps=self.max_steps, tolerance=self.tolerance)
         found = cheap.find(problem, state, level)

@@ -58,7 +58,8 @@ def solve(
 
     State and level of the result may be differentiated to any order, in reverse. A system that did
     not converge has no solution to differentiate: its state gets the derivative of F(p, μ) at fixed
-    p and μ, its level none, so that derivatives stay finite wherever F is; its status tells.
+    p and μ (none if F is not finite there), its level none; its status tells. So derivatives are
+    finite wherever those of F are, and always those of the other systems.
     `UNROLL` differentiates what was done, converged or not.
 
     Args:
@@ -105,8 +106,7 @@ def solve(
 
     vectors = unknowns.pack(found.state, found.level)
     if differentiation is Differentiation.IMPLICIT:
-        solved = found.status == FixedPointStatus.CONVERGED
-        vectors = _implicit(equations, vectors, solved, parameters, unknowns, solver)
+        vectors = _implicit(equations, vectors, found, parameters, unknowns, solver)
     else:
         vectors, found = _linearised(equations, vectors, found, parameters, unknowns, solver)
     state, level = unknowns.unpack(vectors, level)
@@ -149,12 +149,14 @@ def _solve_linear(
 def _implicit(
     equations: Any,
     vectors: Float[Array, "systems unknowns"],
-    solved: Bool[Array, "systems"],
+    found: FixedPointSolution,
     parameters: Any,
     unknowns: Unknowns,
     solver: Solver,
 ) -> Float[Array, "systems unknowns"]:
     """The root as a function of the parameters of the equations."""
+    solved = found.status == FixedPointStatus.CONVERGED
+    finite = jnp.isfinite(found.residual)[:, None]
 
     @jax.custom_jvp
     def root(vectors: Array, parameters: Any) -> Array:
@@ -167,7 +169,8 @@ def _implicit(
         solution = root(vectors, parameters)
         _, change = jax.jvp(lambda given: equations(solution, given), (parameters,), (changes,))
         _, slope = jax.linearize(lambda z: equations(z, parameters), solution)
-        return solution, _solve_linear(slope, -change, solved, unknowns, solver)
+        right = jnp.where(finite, -change, 0.0)
+        return solution, _solve_linear(slope, right, solved, unknowns, solver)
 
     return root(vectors, parameters)
 
@@ -195,7 +198,7 @@ def _linearised(
     nearer = jnp.linalg.norm(residual, axis=-1) <= jnp.linalg.norm(first_value, axis=-1)
     good = is_solved | (finite & nearer)
     # the value of what was found, with the derivative of F
-    change = first - first_value
+    change = jnp.where(finite[:, None], first - first_value, 0.0)
     if unknowns.has_level:
         change = change.at[:, -1].set(0.0)
     residual = jnp.where(good[:, None], residual, first_value)

@@ -51,8 +51,8 @@ class FixedPointProblem:
     charge: Float[Array, "systems"] | None
     """The charge Q of every system; None if the level is given."""
     max_sites: int | None = None
-    """A bound on the number of sites of one system: room that solvers make for each of them. None
-    for the number of all sites, which wastes memory where there are many systems."""
+    """Room for the sites of one system that solvers make; a system with more diverges. None for the
+    number of all sites, which wastes memory where there are many systems."""
 
     def sums(self, values: Float[Array, "sites"]) -> Float[Array, "systems"]:
         """Sum of a value over the sites of each system."""

@@ -22,6 +22,11 @@ def identity(vectors: Float[Array, "systems unknowns"]) -> Float[Array, "systems
     return vectors
 
 
+def smallest_tolerance(dtype: jnp.dtype) -> float:
+    """Relative residual that the precision of numbers allows to reach."""
+    return 10.0 * float(jnp.finfo(dtype).eps)
+
+
 def gmres(
     operator: LinearOperator,
     right: Float[Array, "systems unknowns"],
@@ -39,7 +44,8 @@ def gmres(
         operator: x -> A x.
         right: b; systems with b = 0 cost nothing.
         max_steps: largest dimension of the Krylov spaces.
-        tolerance: of |A x - b| relative to |b|, for all or for each system.
+        tolerance: of |A x - b| relative to |b|, for all or for each system; not taken below
+            `smallest_tolerance`.
         precondition: y -> x = M⁻¹ y, such that A M⁻¹ is near the identity.
 
     Returns:
@@ -52,6 +58,7 @@ def gmres(
     """
     count, size = right.shape
     max_steps = min(max_steps, size)
+    tolerance = jnp.maximum(tolerance, smallest_tolerance(right.dtype))
     scale = jnp.linalg.norm(right, axis=-1)
     active = jnp.isfinite(scale) & (scale > 0.0)
     scale = jnp.where(active, scale, 0.0)
@@ -124,11 +131,11 @@ def restarted_gmres(
         right: b.
         max_steps: largest dimension of a Krylov space; systems that need more start a new one from
             where they are.
-        tolerance: of |A x - b| relative to |b|; not below ten times the rounding unit.
+        tolerance: of |A x - b| relative to |b|; not taken below `smallest_tolerance`.
         precondition: as for `gmres`.
         max_cycles: largest number of spaces.
     """
-    tolerance = max(tolerance, 10.0 * float(jnp.finfo(right.dtype).eps))
+    tolerance = max(tolerance, smallest_tolerance(right.dtype))
     scale = jnp.linalg.norm(right, axis=-1)
 
     def unfinished(carry) -> Array:
@@ -151,6 +158,33 @@ def restarted_gmres(
 
     start = (jnp.zeros((), jnp.int32), jnp.zeros_like(right), scale > 0.0, right)
     return jax.lax.while_loop(unfinished, cycle, start)[1]
+
+
+def arnoldi(
+    operator: LinearOperator, start: Float[Array, "systems unknowns"], *, max_steps: int
+) -> Float[Array, "systems rank rank"]:
+    """The matrix of A in an orthonormal basis of each system's Krylov space.
+
+    Args:
+        operator: x -> A x.
+        start: first vector of the spaces.
+        max_steps: largest dimension. Rows and columns beyond the dimension of a space are zero.
+    """
+    count, size = start.shape
+    max_steps = min(max_steps, size)
+    norm = jnp.linalg.norm(start, axis=-1, keepdims=True)
+    first = start / jnp.where(norm > 0.0, norm, 1.0)
+    basis = jnp.zeros((count, max_steps + 1, size), start.dtype).at[:, 0].set(first)
+
+    def extend(step: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        basis, matrices = carry
+        column, direction, norm = orthogonalised(operator(basis[:, step]), basis)
+        column = column.at[:, step + 1].set(norm)
+        return basis.at[:, step + 1].set(direction), matrices.at[:, :, step].set(column)
+
+    matrices = jnp.zeros((count, max_steps + 1, max_steps), start.dtype)
+    _, matrices = jax.lax.fori_loop(0, max_steps, extend, (basis, matrices))
+    return matrices[:, :-1]
 
 
 def orthogonalised(
