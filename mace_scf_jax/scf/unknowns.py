@@ -92,8 +92,9 @@ class Unknowns:
         """R(z), with the given level if it is known; not a number for systems without room."""
         state, level = self.unpack(vectors, level)
         difference = state - self.problem.evaluate(state, level)
-        has_room = self.problem.at_sites(self.problem.num_sites() <= self.slots.shape[1])
-        difference = jnp.where(has_room[:, None], difference, jnp.nan)
+        has_room = self.problem.num_sites() <= self.slots.shape[1]
+        has_room = has_room[self.problem.system_of_site][:, None]
+        difference = jnp.where(has_room, difference, jnp.nan)
         if not self.has_level:
             return self.pack(difference, level)
         return self.pack(difference, self.problem.charges(state) - self.problem.charge)
