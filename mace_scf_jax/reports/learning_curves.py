@@ -14,6 +14,7 @@ from mace_scf_jax.reports.style import (
     GREY,
     INK,
     drawing,
+    in_brackets,
     logarithmic,
     mark_stages,
     marker,
@@ -122,12 +123,8 @@ def _draw_loss(panel: Axes, run: TrainingRun, chosen: np.ndarray) -> None:
 def _draw_curve(panel: Axes, run: TrainingRun, curve: Curve, chosen: np.ndarray) -> None:
     _draw_sets(panel, run, curve.metric, chosen, scale=curve.scale)
     panel.set_title(curve.title, pad=13)
-    panel.set_ylabel(f"RMSE / {_in_brackets(curve.unit)}")
+    panel.set_ylabel(f"RMSE / {in_brackets(curve.unit)}")
     logarithmic(panel)
-
-
-def _in_brackets(unit: str) -> str:
-    return f"({unit})" if "/" in unit or " " in unit else unit
 
 
 def _draw_sets(

@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mace_scf_jax.reports.comparison import Comparison
-from mace_scf_jax.reports.style import COLOURS, GREY, INK, drawing, limits, new_figure, panels
+from mace_scf_jax.reports.style import (
+    COLOURS,
+    GREY,
+    INK,
+    drawing,
+    in_brackets,
+    limits,
+    new_figure,
+    panels,
+)
 
 MOST_POINTS = 20_000
 """More entries are thinned out at random in the plot, not in the errors."""
@@ -73,7 +82,7 @@ def _draw_types(panel: Axes, comparison: Comparison, types: Sequence[str]) -> No
     panel.set_xlim(0.0, 1.08 * max([*values, overall]) or 1.0)
     panel.locator_params(axis="x", nbins=4)
     panel.set_title(comparison.quantity.title, fontsize=8.5)
-    panel.set_xlabel(f"RMSE / {_in_brackets(comparison.quantity.error_unit)}")
+    panel.set_xlabel(f"RMSE / {in_brackets(comparison.quantity.error_unit)}")
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
 
@@ -116,7 +125,7 @@ def _draw(panel: Axes, comparison: Comparison, types: dict[str, str]) -> None:
     panel.set_aspect("equal")
     panel.locator_params(nbins=5)
     panel.set_title(quantity.title)
-    unit = _in_brackets(quantity.unit)
+    unit = in_brackets(quantity.unit)
     panel.set_xlabel(f"reference / {unit}")
     panel.set_ylabel(f"predicted / {unit}")
     panel.annotate(
@@ -133,7 +142,3 @@ def _number(value: float) -> str:
     """Three significant digits without exponent."""
     decimals = max(0, 2 - int(np.floor(np.log10(value)))) if value > 0.0 else 0
     return f"{value:.{min(decimals, 6)}f}"
-
-
-def _in_brackets(unit: str) -> str:
-    return f"({unit})" if "/" in unit or " " in unit else unit

@@ -28,7 +28,6 @@ TICKS_PER_DECADE = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.
 MOST_DECADES = 7
 """Of a logarithmic axis."""
 
-FORMATS = ("png", "pdf")
 DOTS_PER_INCH = 160
 
 _SETTINGS = {
@@ -107,7 +106,7 @@ def save(figure: Figure, path: Path) -> Path:
 
     Args:
         figure: the figure.
-        path: its suffix, one of `FORMATS`, says how.
+        path: its suffix, .png or .pdf, says how.
     """
     with drawing():
         figure.savefig(path, dpi=DOTS_PER_INCH)
@@ -178,6 +177,15 @@ def mark_stages(axes: Axes, stages: Sequence[tuple[str, float, float]], *, names
                 fontsize=7.5,
                 color=GREY,
             )
+
+
+def in_brackets(unit: str) -> str:
+    """A unit as it stands after the slash of an axis label.
+
+    Args:
+        unit: such as meV/Å, which needs brackets there, or e, which needs none.
+    """
+    return f"({unit})" if "/" in unit or " " in unit else unit
 
 
 def limits(values: Sequence[np.ndarray], *, margin: float = 0.04) -> tuple[float, float]:
