@@ -97,6 +97,18 @@ ATOM_INPUTS: tuple[str, ...] = ("charges", "enegs", "hardness")
 """Per-atom inputs that a model may ask for."""
 
 
+_SHAPES: dict[Shape, tuple[int, ...]] = {
+    Shape.SCALAR: (),
+    Shape.VECTOR: (3,),
+    Shape.MATRIX: (3, 3),
+    Shape.STRESS: (3, 3),
+    Shape.ATOM_SCALAR: (),
+    Shape.ATOM_VECTOR: (3,),
+    Shape.GRID: (2, 1, 1, 1),
+}
+"""Shapes of values, or of the value of one atom, that are always the same."""
+
+
 def num_multipoles(max_l: int) -> int:
     """Number of multipole components up to and including order `max_l`."""
     return (max_l + 1) ** 2
@@ -104,19 +116,12 @@ def num_multipoles(max_l: int) -> int:
 
 def zero_value(entry: Property, *, num_atoms: int, multipoles_max_l: int) -> np.ndarray:
     """The value that stands for a missing property: zeros of the right shape."""
-    shapes: dict[Shape, tuple[int, ...]] = {
-        Shape.SCALAR: (),
-        Shape.VECTOR: (3,),
-        Shape.MATRIX: (3, 3),
-        Shape.STRESS: (3, 3),
-        Shape.ATOM_SCALAR: (num_atoms,),
-        Shape.ATOM_VECTOR: (num_atoms, 3),
-        Shape.ATOM_MULTIPOLES: (num_atoms, num_multipoles(multipoles_max_l)),
-        Shape.ATOM_INTEGER: (num_atoms,),
-        Shape.GRID: (2, 1, 1, 1),
-    }
-    dtype = np.int32 if entry.shape is Shape.ATOM_INTEGER else np.float64
-    return np.zeros(shapes[entry.shape], dtype=dtype)
+    if entry.shape is Shape.ATOM_INTEGER:
+        return np.zeros(num_atoms, dtype=np.int32)
+    if entry.shape is Shape.ATOM_MULTIPOLES:
+        return np.zeros((num_atoms, num_multipoles(multipoles_max_l)))
+    rest = _SHAPES[entry.shape]
+    return np.zeros((num_atoms, *rest) if entry.per_atom else rest)
 
 
 def to_array(

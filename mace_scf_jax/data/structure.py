@@ -125,12 +125,13 @@ def species_of(
     known = np.asarray(elements)
     if np.any(np.diff(known) <= 0):
         raise DataError(f"elements: found {list(elements)}, expected ascending atomic numbers")
-    unknown = np.setdiff1d(atomic_numbers, known)
-    if len(unknown):
-        found = ", ".join(chemical_symbols[number] for number in unknown)
-        expected = ", ".join(chemical_symbols[number] for number in known)
+    species = np.searchsorted(known, atomic_numbers).astype(np.int32)
+    unknown = known[np.minimum(species, len(known) - 1)] != atomic_numbers
+    if unknown.any():
+        found = ", ".join(chemical_symbols[z] for z in np.unique(atomic_numbers[unknown]))
+        expected = ", ".join(chemical_symbols[z] for z in known)
         raise DataError(f"found element {found}, unknown to the model, which knows {expected}")
-    return np.searchsorted(known, atomic_numbers).astype(np.int32)
+    return species
 
 
 def _check_distances(
