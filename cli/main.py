@@ -17,7 +17,12 @@ COMMANDS = {
     "plot": "draw learning curves, loss balance and parity plots of a training run",
     "report": "write an HTML page about a training run",
     "verify": "recompute reference files and compare",
+    "import": "make a model file from a PyTorch model of MACE or MACE_SCF",
+    "export": "write a model for PyTorch, or as StableHLO for other programs",
+    "info": "show what a model file holds",
 }
+MODULES = {"import": "import_model"}
+"""Modules of commands that are named otherwise."""
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 PACKAGES = ("mace_scf_jax", "mace_scf_jax_cli")
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--traceback"]
     if not words or words[0] not in COMMANDS:
         return _without_command(words)
-    command = importlib.import_module(f"mace_scf_jax_cli.{words[0]}")
+    command = importlib.import_module(f"mace_scf_jax_cli.{MODULES.get(words[0], words[0])}")
     try:
         return command.run(words[1:])
     except KeyboardInterrupt:

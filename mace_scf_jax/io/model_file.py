@@ -41,6 +41,8 @@ class ModelFile:
     """What defines the model, as plain data."""
     record: dict[str, Any]
     """How the model was made."""
+    checksum: str
+    """SHA-256 of parameters, settings and record, hexadecimal; it has been verified."""
 
 
 def save_model(
@@ -110,9 +112,10 @@ def load_model_file(path: str | Path) -> ModelFile:
     settings = _entry(path, metadata, "settings", json.loads)
     record = _entry(path, metadata, "record", json.loads)
     texts = {name: metadata[name] for name in ("settings", "record")}
-    if metadata.get("sha256") != _checksum(tensors, texts):
+    checksum = _checksum(tensors, texts)
+    if metadata.get("sha256") != checksum:
         raise ModelFileError(f"{path}: damaged file, its contents do not match their checksum")
-    return ModelFile(parameters=_nest(tensors), settings=settings, record=record)
+    return ModelFile(parameters=_nest(tensors), settings=settings, record=record, checksum=checksum)
 
 
 def _entry(path: Path, metadata: Mapping[str, str], name: str, read: Callable[[str], Any]) -> Any:

@@ -2,21 +2,27 @@
 
 e3nn stores the weights of a layer as one flat vector, block after block; here every block becomes
 a matrix of our parameter tree. Normalisations agree, so numbers are copied as they are.
+
+Every function here asks a state dict for arrays of the shapes that the settings demand and sorts
+their numbers into parameters. Asked of a `WeightLayout` instead, which hands out running numbers,
+the same functions tell where each parameter stands in a state dict: that is how weights get back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mace_scf_jax.backbone.couplings import coupling_chains
 from mace_scf_jax.backbone.features import Multiplicities
 from mace_scf_jax.backbone.interaction import INTERACTIONS
 from mace_scf_jax.backbone.messages import message_paths
 from mace_scf_jax.backbone.readout import GatedNonlinearity
 
-StateDict = Mapping[str, np.ndarray]
 Parameters = dict[str, Any]
 
 
@@ -24,20 +30,65 @@ class WeightImportError(ValueError):
     """A PyTorch state dict does not hold the weights of the model it is said to be."""
 
 
-def take(state: StateDict, name: str) -> np.ndarray:
-    """A weight in double precision, refused if it is missing."""
+class WeightLayout:
+    """Stands in for a state dict that is still to be written: notes what is asked for.
+
+    Every array handed out holds running numbers, no number twice.
+    """
+
+    def __init__(self) -> None:
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def size(self) -> int:
+        """How many numbers have been handed out."""
+        return sum(math.prod(shape) for shape in self._shapes.values())
+
+    def numbered(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Running numbers in the place of an array."""
+        if name in self._shapes:
+            raise ValueError(f"{name} is read twice")
+        start = self.size
+        self._shapes[name] = shape
+        return np.arange(start, self.size).reshape(shape)
+
+    def cut(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrays by name from the numbers of all of them, in the order handed out."""
+        arrays, start = {}, 0
+        for name, shape in self._shapes.items():
+            stop = start + math.prod(shape)
+            arrays[name] = numbers[start:stop].reshape(shape)
+            start = stop
+        return arrays
+
+
+StateDict = Mapping[str, np.ndarray] | WeightLayout
+
+
+def take(state: StateDict, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A weight in double precision, refused if it is missing or has another shape."""
+    if isinstance(state, WeightLayout):
+        return state.numbered(name, shape)
     if name not in state:
         raise WeightImportError(f"state dict has no {name!r}")
-    return np.asarray(state[name], dtype=np.float64)
+    found = np.asarray(state[name], dtype=np.float64)
+    if found.shape != shape:
+        raise WeightImportError(f"{name}: expected the shape {shape}, found {found.shape}")
+    return found
 
 
-def split(flat: np.ndarray, shapes: Mapping[str, tuple[int, ...]], name: str) -> Parameters:
-    """Cut a flat weight vector into named blocks."""
-    sizes = {key: int(np.prod(shape)) for key, shape in shapes.items()}
-    if flat.size != sum(sizes.values()):
-        raise WeightImportError(
-            f"{name}: expected {sum(sizes.values())} weights ({dict(shapes)}), found {flat.size}"
-        )
+def refuse(state: StateDict, name: str, reason: str) -> None:
+    """Refuse weights that the model would not use."""
+    if not isinstance(state, WeightLayout) and np.size(state.get(name, ())) > 0:
+        raise WeightImportError(f"state dict has {name!r}, but {reason}")
+
+
+def take_blocks(
+    state: StateDict, name: str, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Named blocks that stand one after the other in one flat weight vector."""
+    sizes = {key: math.prod(shape) for key, shape in shapes.items()}
+    flat = take(state, name, (sum(sizes.values()),))
     blocks, start = {}, 0
     for key, shape in shapes.items():
         blocks[key] = flat[start : start + sizes[key]].reshape(shape)
@@ -46,7 +97,12 @@ def split(flat: np.ndarray, shapes: Mapping[str, tuple[int, ...]], name: str) ->
 
 
 def linear(
-    state: StateDict, prefix: str, inputs: Multiplicities, outputs: Multiplicities
+    state: StateDict,
+    prefix: str,
+    inputs: Multiplicities,
+    outputs: Multiplicities,
+    *,
+    bias: bool = False,
 ) -> Parameters:
     """Parameters of an `EquivariantLinear`.
 
@@ -55,11 +111,15 @@ def linear(
         prefix: name of the e3nn layer.
         inputs: channels per degree of its input.
         outputs: channels per degree of its output.
+        bias: whether the layer adds a bias to the scalars.
     """
     shapes = {f"degree_{l}": (inputs[l], outputs[l]) for l in inputs if l in outputs}
-    params = split(take(state, f"{prefix}.weight"), shapes, prefix)
-    bias = np.asarray(state.get(f"{prefix}.bias", np.zeros(0)))
-    return {**params, "bias": bias} if bias.size else params
+    params: Parameters = take_blocks(state, f"{prefix}.weight", shapes)
+    if bias:
+        params["bias"] = take(state, f"{prefix}.bias", (outputs[0],))
+    else:
+        refuse(state, f"{prefix}.bias", "the model has no bias there")
+    return params
 
 
 def element_linear(
@@ -71,7 +131,7 @@ def element_linear(
 ) -> Parameters:
     """Parameters of an `ElementLinear` from a fully connected product with one-hot elements."""
     shapes = {f"degree_{l}": (inputs[l], num_elements, outputs[l]) for l in inputs if l in outputs}
-    return split(take(state, f"{prefix}.weight"), shapes, prefix)
+    return take_blocks(state, f"{prefix}.weight", shapes)
 
 
 def fully_connected_tensor_product(
@@ -89,43 +149,61 @@ def fully_connected_tensor_product(
         for l3 in outputs
         if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
     }
-    name = f"{prefix}.weight" if prefix else "weight"
-    return split(take(state, name), shapes, name)
+    return take_blocks(state, f"{prefix}.weight" if prefix else "weight", shapes)
 
 
-def radial_network(state: StateDict, prefix: str) -> Parameters:
-    """Parameters of a `RadialNetwork`."""
-    params: Parameters = {}
-    while f"{prefix}layer{len(params)}.weight" in state:
-        index = len(params)
-        params[f"layer_{index}"] = take(state, f"{prefix}layer{index}.weight")
-    if not params:
-        raise WeightImportError(f"state dict has no '{prefix}layer0.weight'")
-    return params
+def radial_network(state: StateDict, prefix: str, widths: Sequence[int]) -> Parameters:
+    """Parameters of a `RadialNetwork`.
 
-
-def symmetric_contraction(
-    state: StateDict, prefix: str, max_degree_out: int, correlation: int
-) -> Parameters:
-    """Parameters of a `SymmetricContraction`; the state dict lists the highest order first."""
-    params: Parameters = {}
-    for degree in range(max_degree_out + 1):
-        contraction = f"{prefix}.contractions.{degree}"
-        for order in range(1, correlation + 1):
-            name = "weights_max" if order == correlation else f"weights.{correlation - 1 - order}"
-            params[f"degree_{degree}_order_{order}"] = take(state, f"{contraction}.{name}")
-    return params
+    Args:
+        state: the state dict.
+        prefix: name of the network, with a trailing dot unless empty.
+        widths: widths of the input and of every layer.
+    """
+    shapes = list(itertools.pairwise(widths))
+    refuse(state, f"{prefix}layer{len(shapes)}.weight", f"the model has {len(shapes)} layers there")
+    return {
+        f"layer_{index}": take(state, f"{prefix}layer{index}.weight", shape)
+        for index, shape in enumerate(shapes)
+    }
 
 
 def product_basis(
-    state: StateDict, prefix: str, channels: int, max_degree_out: int, correlation: int
+    state: StateDict,
+    prefix: str,
+    *,
+    channels: int,
+    max_degree_in: int,
+    max_degree_out: int,
+    correlation: int,
+    num_elements: int,
 ) -> Parameters:
-    """Parameters of a `ProductBasis`."""
+    """Parameters of a `ProductBasis`; the state dict lists the highest order first.
+
+    Args:
+        state: the state dict.
+        prefix: name of the block, with a trailing dot unless empty.
+        channels: channels of every degree.
+        max_degree_in: highest degree of the messages.
+        max_degree_out: highest degree of the output.
+        correlation: highest order of the products.
+        num_elements: number of elements.
+    """
     uniform = dict.fromkeys(range(max_degree_out + 1), channels)
+    contraction: Parameters = {}
+    for degree in range(max_degree_out + 1):
+        weights = f"{prefix}symmetric_contractions.contractions.{degree}.weights"
+        refuse(state, f"{weights}.{correlation - 1}", f"the model has correlation {correlation}")
+        for order in range(1, correlation + 1):
+            paths = len(coupling_chains(max_degree_in, degree, order))
+            name = (
+                f"{weights}_max" if order == correlation else f"{weights}.{correlation - 1 - order}"
+            )
+            if paths > 0:
+                shape = (num_elements, paths, channels)
+                contraction[f"degree_{degree}_order_{order}"] = take(state, name, shape)
     return {
-        "contraction": symmetric_contraction(
-            state, f"{prefix}symmetric_contractions", max_degree_out, correlation
-        ),
+        "contraction": contraction,
         "linear": linear(state, f"{prefix}linear", uniform, uniform),
     }
 
@@ -138,7 +216,7 @@ def interaction(
     features: Multiplicities,
     skip_multiplicities: Multiplicities,
     max_edge_degree: int,
-    max_message_degree: int,
+    radial_widths: Sequence[int],
     num_elements: int,
 ) -> Parameters:
     """Parameters of an `Interaction`.
@@ -149,13 +227,13 @@ def interaction(
         kind: interaction class.
         features: channels per degree of the node features.
         skip_multiplicities: output of the skip connection of residual classes.
-        max_edge_degree: highest degree of the harmonics.
-        max_message_degree: highest degree of the messages.
+        max_edge_degree: highest degree of the harmonics and of the messages.
+        radial_widths: size of the radial basis, then the hidden widths of the radial network.
         num_elements: number of elements.
     """
     channels = features[0]
-    paths = message_paths(tuple(features), max_edge_degree, max_message_degree)
-    messages = dict.fromkeys(range(max_message_degree + 1), channels)
+    paths = message_paths(tuple(features), max_edge_degree, max_edge_degree)
+    messages = dict.fromkeys(range(max_edge_degree + 1), channels)
     aggregated = {
         degree: channels * sum(path[2] == degree for path in paths) for degree in messages
     }
@@ -165,12 +243,14 @@ def interaction(
     )
     params = {
         "linear_up": linear(state, f"{prefix}linear_up", features, features),
-        "radial": radial_network(state, f"{prefix}conv_tp_weights."),
+        "radial": radial_network(
+            state, f"{prefix}conv_tp_weights.", (*radial_widths, len(paths) * channels)
+        ),
         "linear": linear(state, f"{prefix}linear", aggregated, messages),
         "skip": element_linear(state, f"{prefix}skip_tp", skip_in, skip_out, num_elements),
     }
     if properties.density:
-        params["density"] = radial_network(state, f"{prefix}density_fn.")
+        params["density"] = radial_network(state, f"{prefix}density_fn.", (radial_widths[0], 1))
     return params
 
 
@@ -208,7 +288,7 @@ def polarizability_readout(state: StateDict, prefix: str, inputs: Multiplicities
     # e3nn lists the products of equal degrees in the order of the input degrees
     blocks = [(l, out) for l in inputs for out in (0, 2) if out <= 2 * l]
     shapes = {f"{l}_{out}": (inputs[l], 1) for l, out in blocks}
-    cut = split(take(state, f"{prefix}linear2.weight"), shapes, f"{prefix}linear2")
+    cut = take_blocks(state, f"{prefix}linear2.weight", shapes)
     return {
         "linear_1": linear(state, f"{prefix}linear1", inputs, inputs),
         "linear_2": {

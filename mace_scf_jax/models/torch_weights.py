@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import ase
 import jax
+import numpy as np
+from jaxtyping import Array
 
 from mace_scf_jax.backbone.features import Multiplicities, parse_multiplicities
 from mace_scf_jax.backbone.settings import BackboneSettings
@@ -12,16 +17,18 @@ from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.structure import prepare
 from mace_scf_jax.models.registry import build
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.models.torch_configuration import require_counterpart
 from mace_scf_jax.models.torch_layers import (
     Parameters,
     StateDict,
     WeightImportError,
+    WeightLayout,
     interaction,
     linear,
     nonlinear_readout,
     product_basis,
-    split,
-    take,
+    refuse,
+    take_blocks,
 )
 from mace_scf_jax.models.torch_weights_fixed_point import fixed_point
 from mace_scf_jax.models.torch_weights_qeq import charge_equilibration
@@ -35,7 +42,7 @@ def backbone(state: StateDict, settings: BackboneSettings) -> Parameters:
     channels, num_elements = settings.channels, len(settings.elements)
     shape = (num_elements, channels)
     params: Parameters = {
-        "embedding": split(take(state, f"{_EMBEDDING}.weight"), {"weight": shape}, _EMBEDDING)
+        "embedding": take_blocks(state, f"{_EMBEDDING}.weight", {"weight": shape})
     }
     features: Multiplicities = {0: channels}
     for layer in range(settings.num_interactions):
@@ -48,15 +55,22 @@ def backbone(state: StateDict, settings: BackboneSettings) -> Parameters:
             features=features,
             skip_multiplicities=kept,
             max_edge_degree=settings.max_ell,
-            max_message_degree=settings.max_ell,
+            radial_widths=(settings.num_radial_basis, *settings.radial_MLP),
             num_elements=num_elements,
         )
         params[f"product_{layer}"] = product_basis(
-            state, f"products.{layer}.", channels, max_degree, settings.correlation
+            state,
+            f"products.{layer}.",
+            channels=channels,
+            max_degree_in=settings.max_ell,
+            max_degree_out=max_degree,
+            correlation=settings.correlation,
+            num_elements=num_elements,
         )
         features = kept
         readout = f"readouts.{layer}."
-        if f"{readout}linear_1.weight" in state:
+        is_last_of_several = layer == settings.num_interactions - 1 and layer > 0
+        if is_last_of_several and not settings.use_linear_final_readout:
             hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
             params[f"readout_{layer}"] = nonlinear_readout(state, readout, features, hidden, {0: 1})
         else:
@@ -90,12 +104,41 @@ def import_parameters(state: StateDict, settings: ModelSettings) -> Parameters:
         WeightImportError: a weight is missing, has the wrong shape, or belongs to a layer that the
             model does not have.
     """
-    num_interactions = settings.backbone.num_interactions
-    if f"interactions.{num_interactions}.linear_up.weight" in state:
-        raise WeightImportError(
-            f"state dict: expected {num_interactions} interactions, found more "
-            f"('interactions.{num_interactions}.linear_up.weight')"
-        )
+    params = _parameters(state, settings)
+    _check_shapes(params, settings)
+    return params
+
+
+def export_weights(params: Mapping[str, Any], settings: ModelSettings) -> dict[str, np.ndarray]:
+    """Weights of a model as arrays of a PyTorch state dict, the inverse of `import_parameters`.
+
+    Args:
+        params: parameters of the model.
+        settings: of the model.
+
+    Returns:
+        Arrays by their PyTorch names, in the precision of the parameters, bit by bit the same
+        numbers. Weights that the reference has and never uses are NaN.
+
+    Raises:
+        TorchConfigurationError: the PyTorch packages have no such model.
+    """
+    require_counterpart(settings)
+    layout = WeightLayout()
+    positions = _parameters(layout, settings)
+    numbers = np.full(layout.size, np.nan, dtype=jax.tree.leaves(params)[0].dtype)
+
+    def put(where: np.ndarray, values: Array | np.ndarray) -> None:
+        numbers[where] = np.asarray(values)
+
+    jax.tree.map(put, positions, dict(params))
+    return layout.cut(numbers)
+
+
+def _parameters(state: StateDict, settings: ModelSettings) -> Parameters:
+    """What a state dict holds, by the names of our parameters."""
+    last = settings.backbone.num_interactions
+    refuse(state, f"interactions.{last}.linear_up.weight", f"the model has {last} interactions")
     params: Parameters = {"backbone": backbone(state, settings.backbone)}
     if settings.split_charges is not None:
         params |= split_charges(state, settings)
@@ -105,7 +148,6 @@ def import_parameters(state: StateDict, settings: ModelSettings) -> Parameters:
         params |= fixed_point(state, settings)
     elif settings.family == "LocalCharges":
         params |= multipole_readouts(state, settings)
-    _check_shapes(params, settings)
     return params
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from mace_scf_jax.backbone.features import Multiplicities, parse_multiplicities
-from mace_scf_jax.models.density_update import MAX_EDGE_DEGREE
+from mace_scf_jax.models.density_update import INVARIANT_WIDTHS, MAX_EDGE_DEGREE, RADIAL_WIDTHS
 from mace_scf_jax.models.field_readouts import (
+    ENERGY_WIDTHS,
     MANY_BODY_CORRELATION,
     PRODUCT_CHANNELS,
     SCALAR,
 )
+from mace_scf_jax.models.potential_embedding import TANH_WIDTHS
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.models.torch_layers import (
     Parameters,
@@ -24,8 +26,8 @@ from mace_scf_jax.models.torch_layers import (
     nonlinear_readout,
     product_basis,
     radial_network,
-    split,
     take,
+    take_blocks,
 )
 
 _UPDATE = "field_dependent_charges_map"
@@ -47,6 +49,7 @@ class _Importer:
         self.num_elements = len(settings.elements)
         self.num_layers = backbone.num_interactions
         self.channels = backbone.channels
+        self.radial_basis = backbone.num_radial_basis
         self.features = dict.fromkeys(range(backbone.max_hidden_degree + 1), backbone.channels)
         self.multipoles = dict.fromkeys(range(settings.electrostatics.max_l + 1), 1)
         self.potential = dict.fromkeys(range(receivers.max_l + 1), len(receivers.widths))
@@ -55,7 +58,7 @@ class _Importer:
     def channel_products(self, name: str) -> Parameters:
         """Weights of a `ChannelDots` or `ChannelScaling`."""
         shapes = {f"degree_{degree}": (self.channels,) * 2 for degree in self.features}
-        return split(take(self.state, f"{name}.weight"), shapes, name)
+        return take_blocks(self.state, f"{name}.weight", shapes)
 
     def embedding(self, name: str, potential: Multiplicities, kind: str) -> Parameters:
         """Weights of a potential embedding."""
@@ -74,25 +77,24 @@ class _Importer:
 
     def _tanh_linear(self, name: str, potential: Multiplicities) -> Parameters:
         """Linear map of features repeated for every scale; e3nn keeps one block for each."""
-        widths = take(self.state, f"{name.removesuffix('.linear')}.widths")
+        scales = range(len(TANH_WIDTHS))
         blocks = {
             f"{scale}_{degree}": (potential[degree], self.channels)
-            for scale in range(len(widths))
+            for scale in scales
             for degree in potential
             if degree in self.features
         }
-        cut = split(take(self.state, f"{name}.weight"), blocks, name)
-        params: Parameters = {"bias": take(self.state, f"{name}.bias")}
+        cut = take_blocks(self.state, f"{name}.weight", blocks)
+        params: Parameters = {"bias": take(self.state, f"{name}.bias", (self.channels,))}
         for degree in potential:
             if degree in self.features:
-                parts = [cut[f"{scale}_{degree}"] for scale in range(len(widths))]
+                parts = [cut[f"{scale}_{degree}"] for scale in scales]
                 params[f"degree_{degree}"] = np.concatenate(parts)
         return params
 
     def many_body(self, name: str, correlation: int) -> Parameters:
         """Weights of a `ManyBodyEmbedding`."""
         messages = dict.fromkeys(range(MAX_EDGE_DEGREE + 1), self.channels)
-        max_degree = max(self.features)
         return {
             "interaction": interaction(
                 self.state,
@@ -101,12 +103,24 @@ class _Importer:
                 features=self.features,
                 skip_multiplicities=self.features,
                 max_edge_degree=MAX_EDGE_DEGREE,
-                max_message_degree=MAX_EDGE_DEGREE,
+                radial_widths=(self.radial_basis, *RADIAL_WIDTHS),
                 num_elements=self.num_elements,
             ),
-            "own": linear(self.state, f"{name}.central_atom_mixer.linear", self.features, messages),
+            "own": linear(
+                self.state,
+                f"{name}.central_atom_mixer.linear",
+                self.features,
+                messages,
+                bias=True,
+            ),
             "product": product_basis(
-                self.state, f"{name}.product.", self.channels, max_degree, correlation
+                self.state,
+                f"{name}.product.",
+                channels=self.channels,
+                max_degree_in=MAX_EDGE_DEGREE,
+                max_degree_out=max(self.features),
+                correlation=correlation,
+                num_elements=self.num_elements,
             ),
         }
 
@@ -126,7 +140,8 @@ class _Importer:
             ),
         }
         if nonlinearity == "MLPNonLinearity":
-            params["nonlinearity"] = radial_network(self.state, f"{name}.{layer}.mlp.")
+            widths = (self.channels, *INVARIANT_WIDTHS, self.channels)
+            params["nonlinearity"] = radial_network(self.state, f"{name}.{layer}.mlp.", widths)
         return params
 
     def density_update(self) -> Parameters:
@@ -161,11 +176,13 @@ class _Importer:
     def network_of_invariants(self) -> Parameters:
         """Weights of a `OneBodyMLPFieldReadout`."""
         return {
-            "multipoles": self._linear("linear_up_q", self.multipoles, self.features),
-            "potential": self._linear("linear_up_v", self.potential, self.features),
+            "multipoles": self._linear("linear_up_q", self.multipoles, self.features, bias=True),
+            "potential": self._linear("linear_up_v", self.potential, self.features, bias=True),
             "multipole_dots": self.channel_products(f"{_READOUT}.dot_products_q"),
             "potential_dots": self.channel_products(f"{_READOUT}.dot_products_v"),
-            "energy": radial_network(self.state, f"{_READOUT}.mlp."),
+            "energy": radial_network(
+                self.state, f"{_READOUT}.mlp.", (self.channels, *ENERGY_WIDTHS)
+            ),
         }
 
     def linear_in_multipoles(self) -> Parameters:
@@ -176,8 +193,8 @@ class _Importer:
         """Weights of a `QuadraticChargesEnergyReadout`."""
         wide = PRODUCT_CHANNELS
         return {
-            "multipoles": self._linear("linear_qa", self.multipoles, wide),
-            "local_multipoles": self._linear("linear_qb", self.multipoles, wide),
+            "multipoles": self._linear("linear_qa", self.multipoles, wide, bias=True),
+            "local_multipoles": self._linear("linear_qb", self.multipoles, wide, bias=True),
             "product": self._product("qq_tp", wide, wide, wide),
             "energy": self._product("tp_down", wide, self.features, SCALAR),
         }
@@ -199,8 +216,10 @@ class _Importer:
         embedding = self.embedding(f"{_READOUT}.field_embedding", self.potential, kind)
         return {"potential_embedding": embedding, **self.many_body_of_multipoles()}
 
-    def _linear(self, name: str, inputs: Multiplicities, outputs: Multiplicities) -> Parameters:
-        return linear(self.state, f"{_READOUT}.{name}", inputs, outputs)
+    def _linear(
+        self, name: str, inputs: Multiplicities, outputs: Multiplicities, *, bias: bool = False
+    ) -> Parameters:
+        return linear(self.state, f"{_READOUT}.{name}", inputs, outputs, bias=bias)
 
     def _product(
         self, name: str, left: Multiplicities, right: Multiplicities, outputs: Multiplicities

@@ -12,15 +12,14 @@ from mace_scf_jax.models.torch_layers import StateDict, linear, nonlinear_readou
 def charge_equilibration(state: StateDict, settings: ModelSettings) -> dict[str, Any]:
     """Readouts of electronegativity and, if it is trained, of hardness.
 
-    The reference keeps weights for the hardness also where they are not used; they are left out.
+    State dicts hold weights for the hardness also where they are not used; they are left out.
 
     Args:
         state: the state dict.
         settings: of a model with charge equilibration.
     """
-    names = {"electronegativity": "enegs_readouts"}
-    if settings.charge_equilibration.train_hardness:
-        names["hardness"] = "hardness_readouts"
+    names = {"electronegativity": "enegs_readouts", "hardness": "hardness_readouts"}
+    unused = () if settings.charge_equilibration.train_hardness else ("hardness",)
     backbone, scalar = settings.backbone, {0: 1}
     hidden = parse_multiplicities(backbone.MLP_irreps, option="MLP_irreps")
     last = backbone.num_interactions - 1
@@ -34,5 +33,6 @@ def charge_equilibration(state: StateDict, settings: ModelSettings) -> dict[str,
                 readout = nonlinear_readout(state, prefix, features, hidden, scalar)
             else:
                 readout = {"linear": linear(state, f"{prefix}linear", features, scalar)}
-            params[f"{ours}_readout_{layer}"] = readout
+            if ours not in unused:
+                params[f"{ours}_readout_{layer}"] = readout
     return params

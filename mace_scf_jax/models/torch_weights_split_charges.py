@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mace_scf_jax.backbone.features import Multiplicities
+from mace_scf_jax.backbone.messages import message_paths
 from mace_scf_jax.models.bond_transfer import TRANSFER_BLOCKS
 from mace_scf_jax.models.oxidation_states import (
     NO_MIXER,
@@ -19,8 +20,7 @@ from mace_scf_jax.models.torch_layers import (
     linear,
     polarizability_readout,
     radial_network,
-    split,
-    take,
+    take_blocks,
 )
 
 
@@ -43,6 +43,7 @@ def split_charges(state: StateDict, settings: ModelSettings) -> Parameters:
             kind=options.transfer_block,
             features=features,
             max_edge_degree=backbone.max_ell,
+            radial_basis=backbone.num_radial_basis,
         )
         if TRANSFER_BLOCKS[options.transfer_block].oxidation_dependent:
             params[f"oxidation_state_gate_{layer}"] = oxidation_state_gate(state, prefix, features)
@@ -62,7 +63,7 @@ def split_charges(state: StateDict, settings: ModelSettings) -> Parameters:
 def oxidation_state_embedding(state: StateDict, prefix: str, channels: int) -> Parameters:
     """Parameters of an `OxidationStateEmbedding`."""
     name = f"{prefix}oxidation_state_linear"
-    return {"linear": linear(state, name, {0: NUM_POLYNOMIALS}, {0: channels})}
+    return {"linear": linear(state, name, {0: NUM_POLYNOMIALS}, {0: channels}, bias=True)}
 
 
 def oxidation_state_mixer(state: StateDict, prefix: str, kind: str, channels: int) -> Parameters:
@@ -86,7 +87,13 @@ def oxidation_state_mixer(state: StateDict, prefix: str, kind: str, channels: in
 
 
 def bond_transfer(
-    state: StateDict, prefix: str, *, kind: str, features: Multiplicities, max_edge_degree: int
+    state: StateDict,
+    prefix: str,
+    *,
+    kind: str,
+    features: Multiplicities,
+    max_edge_degree: int,
+    radial_basis: int,
 ) -> Parameters:
     """Parameters of a `BondTransfer`.
 
@@ -96,11 +103,15 @@ def bond_transfer(
         kind: of the block.
         features: channels per degree of the node features.
         max_edge_degree: highest degree of the harmonics.
+        radial_basis: size of the radial basis.
     """
-    channels = features[0]
+    channels, block = features[0], TRANSFER_BLOCKS[kind]
     scalar_paths = sum(degree <= max_edge_degree for degree in features)
-    radial = radial_network(state, f"{prefix}conv_tp_weights.")
     # couplings to higher degrees come behind those to scalars and reach nothing
+    max_degree = 0 if block.oxidation_dependent else max_edge_degree
+    paths = len(message_paths(tuple(features), max_edge_degree, max_degree))
+    widths = (radial_basis, *block.radial_widths, paths * channels)
+    radial = radial_network(state, f"{prefix}conv_tp_weights.", widths)
     last = max(radial)
     radial[last] = np.ascontiguousarray(radial[last][:, : scalar_paths * channels])
     params: Parameters = {
@@ -108,10 +119,8 @@ def bond_transfer(
         "receiver": linear(state, f"{prefix}linear2", features, features),
         "radial": radial,
     }
-    rows = 1 if TRANSFER_BLOCKS[kind].oxidation_dependent else scalar_paths
-    output = f"{prefix}linear.weight"
-    params["output"] = split(take(state, output), {"output": (rows, channels)}, output)["output"]
-    return params
+    rows = 1 if block.oxidation_dependent else scalar_paths
+    return params | take_blocks(state, f"{prefix}linear.weight", {"output": (rows, channels)})
 
 
 def oxidation_state_gate(state: StateDict, prefix: str, features: Multiplicities) -> Parameters:
@@ -125,7 +134,7 @@ def oxidation_state_gate(state: StateDict, prefix: str, features: Multiplicities
     channels = features[0]
     name = f"{prefix}oxidation_state_tp.weight"
     shapes = {f"degree_{degree}": (count, channels) for degree, count in features.items()}
-    blocks = split(take(state, name), shapes, name)
+    blocks = take_blocks(state, name, shapes)
     return {
         "embedding": oxidation_state_embedding(state, prefix, channels),
         **{degree: block.T for degree, block in blocks.items()},

@@ -56,8 +56,10 @@ def _linear(file: ReferenceFile) -> Outputs:
         _multiplicities(file.meta, "irreps_in"),
         _multiplicities(file.meta, "irreps_out"),
     )
-    params = torch_layers.linear({f"x.{k}": v for k, v in file.state.items()}, "x", inputs, outputs)
-    module = EquivariantLinear(outputs, bias="bias" in params)
+    state = {f"x.{name}": values for name, values in file.state.items()}
+    bias = file.state.get("bias", np.zeros(0)).size > 0
+    params = torch_layers.linear(state, "x", inputs, outputs, bias=bias)
+    module = EquivariantLinear(outputs, bias=bias)
     x = from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in"])
     return [to_e3nn(module.apply({"params": params}, x))]
 
@@ -76,7 +78,7 @@ def _tensor_product(file: ReferenceFile) -> Outputs:
 
 
 def _radial_network(file: ReferenceFile) -> Outputs:
-    params = torch_layers.radial_network(file.state, "")
+    params = torch_layers.radial_network(file.state, "", file.meta["widths"])
     network = RadialNetwork(tuple(file.meta["widths"][1:]))
     return [network.apply({"params": params}, jnp.asarray(file.inputs["x"]))]
 
@@ -135,7 +137,7 @@ def _interaction(file: ReferenceFile) -> Outputs:
         features=features,
         skip_multiplicities=features,
         max_edge_degree=max_edge_degree,
-        max_message_degree=max(targets),
+        radial_widths=(file.inputs["edge_feats"].shape[1], *meta["radial_MLP"]),
         num_elements=num_elements,
     )
     module = Interaction(
@@ -163,15 +165,20 @@ def _interaction(file: ReferenceFile) -> Outputs:
 def _product(file: ReferenceFile) -> Outputs:
     meta = file.meta
     targets = _multiplicities(meta, "target_irreps")
+    degrees = _multiplicities(meta, "node_feats_irreps")
+    num_elements = file.inputs["node_attrs"].shape[1]
     params = torch_layers.product_basis(
-        file.state, "", targets[0], max(targets), meta["correlation"]
+        file.state,
+        "",
+        channels=targets[0],
+        max_degree_in=max(degrees),
+        max_degree_out=max(targets),
+        correlation=meta["correlation"],
+        num_elements=num_elements,
     )
-    module = ProductBasis(max(targets), meta["correlation"], file.inputs["node_attrs"].shape[1])
+    module = ProductBasis(max(targets), meta["correlation"], num_elements)
     components = jnp.swapaxes(jnp.asarray(file.inputs["node_feats"]), 1, 2)
-    messages = {
-        degree: components[:, degree**2 : (degree + 1) ** 2]
-        for degree in _multiplicities(meta, "node_feats_irreps")
-    }
+    messages = {degree: components[:, degree**2 : (degree + 1) ** 2] for degree in degrees}
     skip = from_e3nn(jnp.asarray(file.inputs["sc"]), meta["target_irreps"])
     return [to_e3nn(module.apply({"params": params}, messages, skip, jnp.asarray(_species(file))))]
 

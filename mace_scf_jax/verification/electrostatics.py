@@ -20,15 +20,16 @@ from mace_scf_jax.electrostatics import (
     batch_field_features,
 )
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.torch_configuration import (
+    REFERENCE_FEATURE_EXPONENT,
+    REFERENCE_MOLECULE_EXPONENT,
+)
 from mace_scf_jax.verification.graphs import graph_from_arrays
-from mace_scf_jax.verification.models import REALSPACE_TOLERANCE, REFERENCE_MOLECULE_EXPONENT
+from mace_scf_jax.verification.models import REALSPACE_TOLERANCE
 from mace_scf_jax.verification.reference_file import ReferenceFile
 from mace_scf_jax.verification.report import Deviation, deviation
 
 TOLERANCE = 1e-9
-
-REFERENCE_FEATURE_EXPONENT = 0.333333
-"""What the reference writes for the cube root in the molecule correction of features."""
 
 
 def reference_electrostatics(meta: dict[str, Any]) -> ElectrostaticsSettings:

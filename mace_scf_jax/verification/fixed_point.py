@@ -10,21 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mace_scf_jax.backbone import BackboneSettings
 from mace_scf_jax.backbone.features import to_e3nn
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
-    FieldFeatureSettings,
     batch_coulomb_energy,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import FixedPoint, FixedPointSettings, ModelSettings, build
+from mace_scf_jax.models import FixedPoint, ModelSettings, build
 from mace_scf_jax.models.self_consistency import fixed_point_problem, solved_observables
+from mace_scf_jax.models.torch_configuration import (
+    REFERENCE_MOLECULE_EXPONENT,
+)
+from mace_scf_jax.models.torch_configuration import (
+    settings_from_configuration as reference_settings,
+)
 from mace_scf_jax.models.torch_weights import import_parameters
 from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
-from mace_scf_jax.verification.electrostatics import REFERENCE_FEATURE_EXPONENT
 from mace_scf_jax.verification.graphs import graph_from_arrays
-from mace_scf_jax.verification.models import BACKBONE_NAMES, REFERENCE_MOLECULE_EXPONENT
 from mace_scf_jax.verification.reference_file import ReferenceFile
 from mace_scf_jax.verification.report import Deviation, deviation
 
@@ -34,48 +36,6 @@ CYCLE_TOLERANCE = 1e-8
 
 MODES = ("constant_charge", "constant_fermi")
 Parameters = dict[str, Any]
-
-
-def reference_settings(meta: dict[str, Any]) -> ModelSettings:
-    """Settings of the fixed-point model that a reference file describes.
-
-    Args:
-        meta: metadata of the file.
-    """
-    options, update = meta["options"], meta["fixedpoint_update_config"]
-    backbone = {BACKBONE_NAMES.get(name, name): v for name, v in meta["backbone"].items()}
-    atomic_energies = backbone.pop("atomic_energies")
-    return ModelSettings(
-        family="FixedPoint",
-        backbone=BackboneSettings(elements=tuple(meta["atomic_numbers"]), **backbone),
-        atomic_energies=tuple(atomic_energies),
-        electrostatics=ElectrostaticsSettings(
-            max_l=options["atomic_multipoles_max_l"],
-            smearing_width=options["atomic_multipoles_smearing_width"],
-            kspace_cutoff_factor=options["kspace_cutoff_factor"],
-            boundary=options["pbc_handling"],
-            include_self_interaction=options["include_electrostatic_self_interaction"],
-            molecule_exponent=REFERENCE_FEATURE_EXPONENT,
-            features=FieldFeatureSettings(
-                max_l=options["field_feature_max_l"],
-                widths=tuple(options["field_feature_widths"]),
-                include_self_interaction=options["field_si"],
-            ),
-        ),
-        fixed_point=FixedPointSettings(
-            field_feature_norms=tuple(options["field_feature_norms"]),
-            fermi_level_offset=options["fermi_level_offset"],
-            update=update["type"],
-            potential_embedding=update["potential_embedding_cls"],
-            nonlinearity=update["nonlinearity_cls"],
-            correlation=update.get("correlation", 1),
-            skip_connection=update.get("use_sc", True),
-            field_readout=meta["field_readout_config"]["type"],
-            include_field_energy=options["add_local_electron_energy"],
-            linear_local_multipoles=options["use_linear_local_charges"],
-            atom_density_scaling=tuple(options["atom_density_scaling"]),
-        ),
-    )
 
 
 def reference_graph(file: ReferenceFile, settings: ModelSettings) -> Graph:

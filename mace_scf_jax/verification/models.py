@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mace_scf_jax.backbone import BackboneSettings
 from mace_scf_jax.electrostatics import (
     BoundaryMode,
     ElectrostaticsSettings,
@@ -17,17 +14,13 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
-    CHARGE_EQUILIBRATION_FAMILIES,
-    CHARGED_FAMILIES,
-    CHARGES_ONLY_FAMILIES,
-    FAMILIES,
-    SPLIT_CHARGE_FAMILIES,
-    ChargeEquilibrationSettings,
     ModelSettings,
-    SplitChargeSettings,
     build,
     evaluate,
     required_inputs,
+)
+from mace_scf_jax.models.torch_configuration import (
+    settings_from_configuration as reference_settings,
 )
 from mace_scf_jax.models.torch_weights import import_parameters
 from mace_scf_jax.verification.graphs import graph_from_arrays
@@ -38,87 +31,12 @@ TOLERANCE = 1e-9
 REALSPACE_TOLERANCE = 1e-6
 """The reference rounds the constants of its open-boundary pair sums."""
 
-REFERENCE_MOLECULE_EXPONENT = 0.3333
-"""What the reference writes for the cube root in the molecule correction of the energy."""
-
-REFERENCE_OXIDATION_STATE_RANGE = (-4.0, 4.0)
-"""Range of formal charges of the reference's transfer block, and of its mixer if none is given."""
-
 _OUTPUT_NAMES = {
     "density_coefficients": "multipoles",
     "enegs": "electronegativity",
     "qeq_energy": "equilibration_energy",
 }
 """Our name of a reference output, where it differs."""
-
-BACKBONE_NAMES = {"num_bessel": "num_radial_basis", "num_polynomial_cutoff": "num_cutoff_basis"}
-"""Our name of a constructor argument of the reference, where it differs."""
-
-
-def reference_settings(meta: dict[str, Any]) -> ModelSettings:
-    """Settings of the model that a reference file describes.
-
-    Args:
-        meta: metadata of the file.
-
-    Raises:
-        ValueError: a family that this version does not have.
-    """
-    family, options = meta["model"], meta["options"]
-    if family not in FAMILIES:
-        raise ValueError(f"model: expected one of {', '.join(FAMILIES)}, found {family!r}")
-    backbone = {BACKBONE_NAMES.get(name, name): v for name, v in meta["backbone"].items()}
-    atomic_energies = backbone.pop("atomic_energies")
-    charged = family in CHARGED_FAMILIES
-    electrostatics = None
-    if charged:
-        electrostatics = ElectrostaticsSettings(
-            max_l=0 if family in CHARGES_ONLY_FAMILIES else options["atomic_multipoles_max_l"],
-            smearing_width=options["atomic_multipoles_smearing_width"],
-            kspace_cutoff_factor=options["kspace_cutoff_factor"],
-            boundary=options["pbc_handling"],
-            include_self_interaction=options["include_electrostatic_self_interaction"],
-            molecule_exponent=REFERENCE_MOLECULE_EXPONENT,
-        )
-    return ModelSettings(
-        family=family,
-        backbone=BackboneSettings(
-            elements=tuple(meta["atomic_numbers"]),
-            pair_repulsion=options.get("pair_repulsion", False) and not charged,
-            distance_transform=options.get("distance_transform", "None"),
-            scalar_last_layer=not charged,
-            use_linear_final_readout=options.get("use_linear_final_readout", False),
-            **backbone,
-        ),
-        atomic_energies=tuple(atomic_energies),
-        electrostatics=electrostatics,
-        scale=options.get("atomic_inter_scale", 1.0),
-        shift=options.get("atomic_inter_shift", 0.0),
-        formal_charges=options.get("atomic_formal_charges"),
-        split_charges=_split_charges(options) if family in SPLIT_CHARGE_FAMILIES else None,
-        charge_equilibration=_charge_equilibration(options)
-        if family in CHARGE_EQUILIBRATION_FAMILIES
-        else None,
-    )
-
-
-def _charge_equilibration(options: dict[str, Any]) -> ChargeEquilibrationSettings:
-    return ChargeEquilibrationSettings(
-        read_enegs=options.get("read_enegs", False),
-        read_hardness=options.get("read_hardness", False),
-        train_hardness=options.get("train_hardness", False),
-        default_hardness=options["default_hardness"],
-    )
-
-
-def _split_charges(options: dict[str, Any]) -> SplitChargeSettings:
-    return SplitChargeSettings(
-        transfer_block=options["static_bond_transfer_block"],
-        transfer_range=REFERENCE_OXIDATION_STATE_RANGE,
-        oxidation_state_mixer=options["oxidation_state_mixer"],
-        oxidation_state_range=options.get("oxidation_state_range", REFERENCE_OXIDATION_STATE_RANGE),
-        polarizability=options["compute_polarizability"],
-    )
 
 
 def reference_graph(file: ReferenceFile, settings: ModelSettings) -> Graph:

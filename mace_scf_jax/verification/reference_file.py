@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mace_scf_jax.io.archive import ArchiveError, read_archive, with_prefix
 
 
 class ReferenceFileError(ValueError):
@@ -41,15 +40,6 @@ class ReferenceFile:
         return "models" if "model" in self.meta else "blocks"
 
 
-def _with_prefix(arrays: dict[str, np.ndarray], *prefixes: str) -> dict[str, np.ndarray]:
-    return {
-        name.removeprefix(prefix): value
-        for prefix in prefixes
-        for name, value in arrays.items()
-        if name.startswith(prefix)
-    }
-
-
 def read_reference_file(path: str | Path) -> ReferenceFile:
     """Read a reference file.
 
@@ -60,30 +50,17 @@ def read_reference_file(path: str | Path) -> ReferenceFile:
     Raises:
         ReferenceFileError: the file is missing, unreadable or has no metadata or outputs.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ReferenceFileError(f"{path}: no such file")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ReferenceFileError(f"{path}: not a readable .npz file ({error})") from error
-    if "meta" not in arrays:
-        raise ReferenceFileError(f"{path}: expected a JSON string 'meta', found {sorted(arrays)}")
-    try:
-        meta = json.loads(str(arrays.pop("meta")))
-    except json.JSONDecodeError as error:
-        raise ReferenceFileError(f"{path}: 'meta' is not JSON ({error})") from error
+        meta, arrays = read_archive(path)
+    except ArchiveError as error:
+        raise ReferenceFileError(str(error)) from error
     file = ReferenceFile(
-        path=path,
+        path=Path(path),
         meta=meta,
-        inputs=_with_prefix(arrays, "in/", "in_"),
-        outputs=_with_prefix(arrays, "out/", "out_"),
-        state=_with_prefix(arrays, "state/"),
-        gradients=_with_prefix(arrays, "grad/"),
+        inputs=with_prefix(arrays, "in/", "in_"),
+        outputs=with_prefix(arrays, "out/", "out_"),
+        state=with_prefix(arrays, "state/"),
+        gradients=with_prefix(arrays, "grad/"),
     )
     if not file.outputs:
         raise ReferenceFileError(f"{path}: expected arrays 'out/…', found {sorted(arrays)}")

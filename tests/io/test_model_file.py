@@ -70,6 +70,16 @@ def test_the_file_is_safetensors_with_a_readable_header(path):
     assert json.loads(metadata["settings"])["family"] == "LocalCharges"
 
 
+def test_the_checksum_names_the_contents(path, tmp_path):
+    checksum = load_model_file(path).checksum
+    assert len(bytes.fromhex(checksum)) == 32
+    copy = tmp_path / "copy.model"
+    save_model(copy, parameters(), Settings(), RECORD)
+    assert load_model_file(copy).checksum == checksum
+    save_model(copy, parameters(), Settings(), {**RECORD, "epoch": 4})
+    assert load_model_file(copy).checksum != checksum
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(ModelFileError, match=r"none\.model: no such model file"):
         load_model_file(tmp_path / "none.model")

@@ -1,0 +1,97 @@
+"""``mace-scf-jax export``: a model for PyTorch, or as StableHLO for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.data.errors import Location
+from mace_scf_jax.data.reading import read_atoms
+from mace_scf_jax.exchange import export_stablehlo, export_torch_model
+from mace_scf_jax.io.torch_model import read_torch_model, write_torch_model
+from mace_scf_jax.simulate import Model, load_model
+
+WHEN_INTERRUPTED = "interrupted; the output may be incomplete"
+STATE_DICT = "state-dict"
+STABLEHLO = "stablehlo"
+
+
+def run(words: Sequence[str]) -> int:
+    """Export as the words after ``mace-scf-jax export`` say; returns the exit status."""
+    parser = _parser()
+    given = parser.parse_args(words)
+    model, output = load_model(given.model), Path(given.output)
+    if given.format == STATE_DICT:
+        _export_state_dict(model, output, given.template)
+        return 0
+    if given.structure is None:
+        parser.error("--format stablehlo needs --structure FILE.xyz")
+    _export_stablehlo(model, output, given)
+    return 0
+
+
+def _export_state_dict(model: Model, output: Path, template: str | None) -> None:
+    exported = export_torch_model(
+        model, template=None if template is None else read_torch_model(template)
+    )
+    write_torch_model(output, exported)
+    kept = "" if template is None else f", all others as in {template}"
+    print(f"Wrote {len(exported.state)} arrays of {model.settings.family} to {output}{kept}")
+
+
+def _export_stablehlo(model: Model, output: Path, given: argparse.Namespace) -> None:
+    atoms = read_atoms(given.structure)[0]
+    location = Location(given.structure, 0)
+    exported = export_stablehlo(
+        model,
+        model.prepare(from_atoms(atoms, location=location)),
+        stress=given.stress,
+        atoms=given.atoms,
+        edges=given.edges,
+        platforms=given.platforms,
+    )
+    exported.save(output)
+    capacity = exported.description["capacity"]
+    print(
+        f"Wrote {model.settings.family} for up to {capacity['atoms']} atoms and "
+        f"{capacity['edges']} edges to {output}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mace-scf-jax export",
+        description="Write a model for PyTorch, or as StableHLO, which JAX runs without this "
+        "package.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="model file")
+    parser.add_argument("output", metavar="OUT", help="OUT.npz, for a state dict also OUT.pt")
+    parser.add_argument("--format", choices=(STATE_DICT, STABLEHLO), default=STATE_DICT)
+    weights = parser.add_argument_group("state-dict")
+    weights.add_argument(
+        "--template",
+        metavar="SOURCE",
+        help="PyTorch model of the same configuration, whose other arrays are kept",
+    )
+    function = parser.add_argument_group("stablehlo")
+    function.add_argument(
+        "--structure",
+        metavar="FILE.xyz",
+        help="its first structure tells sizes and reciprocal vectors",
+    )
+    function.add_argument("--stress", action="store_true", help="return stress and virials too")
+    function.add_argument("--atoms", type=int, metavar="N", help="capacity (default: as many)")
+    function.add_argument(
+        "--edges", type=int, metavar="N", help="capacity (default: one fifth more)"
+    )
+    function.add_argument(
+        "--platforms",
+        nargs="+",
+        choices=("cpu", "cuda", "rocm", "tpu"),
+        default=("cpu", "cuda"),
+        help="kinds of devices (default: cpu cuda)",
+    )
+    return parser

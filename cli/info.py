@@ -1,0 +1,52 @@
+"""``mace-scf-jax info``: what a model file holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mace_scf_jax.io import load_model_file
+from mace_scf_jax.models.description import describe
+
+WHEN_INTERRUPTED = "interrupted"
+NAME_WIDTH = 26
+
+
+def run(words: Sequence[str]) -> int:
+    """Describe the file named after ``mace-scf-jax info``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="mace-scf-jax info",
+        description="Show what a model file holds, after verifying its checksum.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="model file")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    given = parser.parse_args(words)
+    description = describe(load_model_file(given.model))
+    if given.json:
+        print(json.dumps(description, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(description)))
+    return 0
+
+
+def _lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """One line for each entry, nested ones indented."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}"
+            yield from _lines(value, indent + "  ")
+        elif value is not None:
+            yield f"{indent}{name:<{NAME_WIDTH - len(indent)}} {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(entry) for entry in value)
+    return json.dumps(value, ensure_ascii=False)
