@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mace_scf_jax.models.torch_configuration import TorchConfigurationError
 from mace_scf_jax.verification.blocks import verify_block
 from mace_scf_jax.verification.electrostatics import verify_electrostatics
 from mace_scf_jax.verification.fixed_point import verify_fixed_point
@@ -37,5 +38,7 @@ def verify(path: str | Path) -> list[Deviation]:
     file = read_reference_file(path)
     try:
         return _BY_KIND[file.kind](file)
+    except TorchConfigurationError as error:
+        raise ReferenceFileError(f"{path}: {error}") from error
     except KeyError as error:
         raise ReferenceFileError(f"{path}: found no entry {error}") from error

@@ -126,7 +126,7 @@ def test_layers_and_models_that_we_do_not_have(tmp_path):
     with pytest.raises(UnknownBlockError, match=r"no known layer has the metadata \['dropout'\]"):
         verify(layer)
     lacking = changed(LINEAR, tmp_path / "lacking.npz", meta=json.dumps({"model": "MACE"}))
-    with pytest.raises(ReferenceFileError, match=r"lacking\.npz: found no entry 'options'"):
+    with pytest.raises(ReferenceFileError, match=r"lacking\.npz: .*found no entry 'options'"):
         verify(lacking)
     meta = {"model": "GPT", "options": {}, "backbone": {}}
     model = changed(LINEAR, tmp_path / "model.npz", meta=json.dumps(meta))
