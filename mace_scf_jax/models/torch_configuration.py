@@ -28,11 +28,7 @@ from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
 
 Configuration = dict[str, Any]
 
-TORCH_FAMILIES = tuple(
-    name
-    for name in (*FAMILIES, *SELF_CONSISTENT_FAMILIES)
-    if name not in ENERGY_FUNCTIONAL_FAMILIES
-)
+TORCH_FAMILIES = tuple(name for name in FAMILIES if name not in ENERGY_FUNCTIONAL_FAMILIES)
 """Families whose models can be exchanged with the PyTorch packages."""
 
 REFERENCE_MOLECULE_EXPONENT = 0.3333
@@ -91,7 +87,7 @@ def settings_from_configuration(configuration: Mapping[str, Any]) -> ModelSettin
             raise TorchConfigurationError(
                 f"model: expected one of {', '.join(TORCH_FAMILIES)}, found {family!r}"
             )
-        charged = family in CHARGED_FAMILIES or family in SELF_CONSISTENT_FAMILIES
+        charged = family in CHARGED_FAMILIES
         return ModelSettings(
             family=family,
             backbone=_backbone(configuration, charged=charged),
