@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.runtime import keep_freed_memory
+from mace_scf_jax.simulate.convergence import NotConverged
 from mace_scf_jax.simulate.evaluation import FileEvaluation, evaluate_file
 from mace_scf_jax.simulate.model import Model, load_model
 from mace_scf_jax.training.error_tables import ERROR_TABLES, final_table
 from mace_scf_jax.training.option_values import parse_literal
+from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 DEFAULT_ERROR_TABLE = "PerAtomRMSE"
@@ -23,7 +25,7 @@ def run(words: Sequence[str]) -> int:
     """Evaluate as the words after ``mace-scf-jax evaluate`` say; returns the exit status."""
     given = _parser().parse_args(words)
     keep_freed_memory()
-    model = load_model(given.model)
+    model = load_model(given.model, scf=self_consistency_of(given))
     evaluation = evaluate_file(
         model,
         given.structures,
@@ -32,6 +34,7 @@ def run(words: Sequence[str]) -> int:
         stress=given.stress,
         batch_size=given.batch_size,
         prefix=given.info_prefix,
+        not_converged=given.not_converged,
     )
     print(final_table(given.error_table or _table_of(model.record), evaluation.metrics))
     if given.output is not None:
@@ -85,6 +88,16 @@ def _parser() -> argparse.ArgumentParser:
         type=_picture,
         metavar="PICTURE.png",
         help="parity plots (.png or .pdf); errors by config type go to PICTURE_by_type.png",
+    )
+    add_scf_arguments(parser)
+    parser.add_argument(
+        "--not_converged",
+        "--not-converged",
+        choices=get_args(NotConverged),
+        default="warn",
+        metavar="POLICY",
+        help=f"{', '.join(get_args(NotConverged))}: what to do about structures whose multipoles "
+        "are not self-consistent (default: warn)",
     )
     return parser
 

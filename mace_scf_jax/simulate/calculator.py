@@ -17,8 +17,7 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
 from mace_scf_jax.data.structure import Structure
-from mace_scf_jax.models import required_inputs
-from mace_scf_jax.models.self_consistency import SelfConsistency
+from mace_scf_jax.models import SelfConsistency, required_inputs
 from mace_scf_jax.simulate.convergence import (
     NotConverged,
     check_policy,

@@ -14,6 +14,7 @@ import numpy as np
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
+from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.scf.fixed_point import FixedPointStatus
 from mace_scf_jax.simulate.convergence import NotConverged, check_policy, report_convergence
@@ -89,17 +90,8 @@ def evaluate_file(
         NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
     """
     check_policy(not_converged)
-    keys = keys or training_keys(model.record) or PREDICTION_KEYS
-    electrostatics = model.settings.electrostatics
-    atoms = read_atoms(path)
-    configurations = to_configurations(
-        atoms,
-        keys,
-        multipoles_max_l=0 if electrostatics is None else electrostatics.max_l,
-        file=str(path),
-    )
-    warn_about(configurations, keys, str(path))
-    structures = [model.prepare(configuration) for configuration in configurations]
+    atoms, structures = read_structures(model, path, keys=keys)
+    configurations = [entry.configuration for entry in structures]
     types = np.array([configuration.config_type for configuration in configurations])
     predictions: list[Prediction] = [{} for _ in structures]
     errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types), ALL)}
@@ -121,6 +113,33 @@ def evaluate_file(
         _write(output, atoms, predictions, prefix)
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
     return FileEvaluation(predictions, metrics, configurations)
+
+
+def read_structures(
+    model: Model, path: str | Path, *, keys: KeySpecification | None = None
+) -> tuple[list[ase.Atoms], list[Structure]]:
+    """The structures of an extended XYZ file, as they are and prepared for a model.
+
+    Args:
+        model: the model.
+        path: the file.
+        keys: where inputs and labels are found; None for those the model was trained with.
+
+    Raises:
+        DataError: the file or a structure in it cannot be used.
+        BoundaryError: a structure's periodicity does not fit the model's electrostatics.
+    """
+    electrostatics = model.settings.electrostatics
+    keys = keys or training_keys(model.record) or PREDICTION_KEYS
+    atoms = read_atoms(path)
+    configurations = to_configurations(
+        atoms,
+        keys,
+        multipoles_max_l=0 if electrostatics is None else electrostatics.max_l,
+        file=str(path),
+    )
+    warn_about(configurations, keys, str(path))
+    return atoms, [model.prepare(configuration) for configuration in configurations]
 
 
 def training_keys(record: Mapping[str, Any]) -> KeySpecification | None:

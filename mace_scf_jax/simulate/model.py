@@ -22,15 +22,13 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.io.model_file import load_model_file, save_model
 from mace_scf_jax.models import (
     SELF_CONSISTENT_FAMILIES,
+    InitialDensity,
+    InitialFermiLevel,
     ModelSettings,
+    SelfConsistency,
     build,
     check_inputs,
     evaluate,
-)
-from mace_scf_jax.models.self_consistency import (
-    InitialDensity,
-    InitialFermiLevel,
-    SelfConsistency,
     evaluate_self_consistent,
 )
 from mace_scf_jax.scf.fixed_point import FixedPointStatus

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.self_consistency import SCFState
+from mace_scf_jax.models import SCFState
 from mace_scf_jax.simulate.convergence import has_converged
 
 Solve = Callable[[Mapping[str, Any] | None], dict[str, Any]]

@@ -12,8 +12,7 @@ from tiny_models import assert_close, molecule, random_parameters, structure, ti
 
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.models import build
-from mace_scf_jax.models.self_consistency import SelfConsistency
+from mace_scf_jax.models import SelfConsistency, build
 from mace_scf_jax.scf import Auto, FixedPointStatus, LinearMixing
 from mace_scf_jax.simulate import (
     MACESCFCalculator,
@@ -34,7 +33,6 @@ def trained(scf):
 
 
 MODEL = trained(TIGHT)
-COUNT = "scf_steps"
 
 
 def cluster():
@@ -57,7 +55,7 @@ def run(calculator, path):
     energies, evaluations = [], []
     for atoms in path:
         energies.append(calculator.get_potential_energy(atoms))
-        evaluations.append(calculator.results[COUNT])
+        evaluations.append(calculator.results["scf_evaluations"])
     return np.array(energies), np.array(evaluations)
 
 

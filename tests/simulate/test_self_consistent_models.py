@@ -14,7 +14,7 @@ from reference_models import STRONG, reference_atoms, reference_model
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
-from mace_scf_jax.models.self_consistency import SCFState, SelfConsistency
+from mace_scf_jax.models import SCFState, SelfConsistency
 from mace_scf_jax.scf import Auto, FixedPointStatus, LinearMixing
 from mace_scf_jax.simulate import Model
 
@@ -126,6 +126,6 @@ def test_a_warm_start_changes_nothing():
     cold, warm = solve(moved), solve(moved, start=SCFState.of(solved()))
     np.testing.assert_allclose(warm["energy"], cold["energy"], rtol=0.0, atol=1e-9)
     np.testing.assert_allclose(warm["forces"], cold["forces"], rtol=0.0, atol=1e-7)
-    assert np.all(warm["scf_steps"][:3] < cold["scf_steps"][:3])
+    assert np.all(warm["scf_evaluations"][:3] < cold["scf_evaluations"][:3])
     again = solve(moved, start=SCFState.of(warm))
     np.testing.assert_array_equal(again["scf_steps"], 0)

@@ -1,0 +1,140 @@
+"""``mace-scf-jax scf``: how the self-consistent cycle of a model behaves for structures."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.box import ASCII
+from rich.console import Console
+from rich.table import Table
+
+from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.simulate.convergence_plot import plot_convergence
+from mace_scf_jax.simulate.evaluation import read_structures
+from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax.simulate.scf_diagnosis import Diagnosis, diagnose
+from mace_scf_jax.training.option_values import parse_literal
+from mace_scf_jax_cli.scf_arguments import add_scf_arguments, charge_mode_of, solvers_of
+
+WHEN_INTERRUPTED = "interrupted; no output was written"
+EXIT_NOT_CONVERGED = 1
+WIDTH = 120
+
+
+class MissingPackageError(ValueError):
+    """An optional package is needed."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Do as the words after ``mace-scf-jax scf`` say.
+
+    Returns:
+        The exit status: 1 if a structure was not solved by the first solver.
+    """
+    given = _parser().parse_args(words)
+    for path in (given.plot, given.json):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"{path}: no such folder")
+    if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise MissingPackageError(
+            "--plot: expected the package matplotlib, found none: pip install matplotlib"
+        )
+    solvers = solvers_of(given)
+    model = load_model(given.model)
+    if model.is_self_consistent:
+        model = dataclasses.replace(model, scf=charge_mode_of(given))
+    keys = None if given.heads is None else KeySpecification.from_heads(given.heads)
+    _, structures = read_structures(model, given.structures, keys=keys)
+    diagnoses = diagnose(model, structures, solvers=solvers, batch_size=given.batch_size)
+    _print(diagnoses)
+    if given.json is not None:
+        content = [diagnosis.to_dict() for diagnosis in diagnoses]
+        given.json.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"Wrote {given.json}")
+    if given.plot is not None:
+        tolerances = {solver.tolerance for solver in solvers.values()}
+        tolerance = tolerances.pop() if len(tolerances) == 1 else None
+        plot_convergence(given.plot, diagnoses, tolerance=tolerance)
+        print(f"Wrote {given.plot}")
+    first = next(iter(solvers))
+    solved = all(diagnosis.runs[first].has_converged for diagnosis in diagnoses)
+    return 0 if solved else EXIT_NOT_CONVERGED
+
+
+def _print(diagnoses: Sequence[Diagnosis]) -> None:
+    """A row for each structure and solver, a summary of the solvers, and the findings."""
+    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
+    table = Table(
+        "configuration", "charge", "radius", "dQ/dμ", "solver", "status", "steps",
+        "evaluations", "residual", box=ASCII,
+    )  # fmt: skip
+    for column in table.columns[1:4] + table.columns[6:]:
+        column.justify = "right"
+    for diagnosis in diagnoses:
+        about = [
+            f"{diagnosis.location.index} {diagnosis.formula}",
+            f"{diagnosis.total_charge:+.3f}",
+            f"{diagnosis.spectral_radius:.3f}",
+            f"{diagnosis.charge_response:.3f}",
+        ]
+        for name, found in diagnosis.runs.items():
+            status = found.status.name.lower().replace("_", " ")
+            counts = (str(found.steps), str(found.evaluations))
+            table.add_row(*about, name, status, *counts, f"{found.residual:.1e}")
+            about = [""] * len(about)
+    console.print(table)
+
+    summary = Table("solver", "converged", "evaluations", "most", "largest residual", box=ASCII)
+    for column in summary.columns[1:]:
+        column.justify = "right"
+    for name in diagnoses[0].runs:
+        runs = [diagnosis.runs[name] for diagnosis in diagnoses]
+        evaluations = [found.evaluations for found in runs]
+        summary.add_row(
+            name,
+            f"{sum(found.has_converged for found in runs)} of {len(runs)}",
+            f"{np.mean(evaluations):.1f}",
+            str(max(evaluations)),
+            f"{max(found.residual for found in runs):.1e}",
+        )
+    console.print(summary)
+    for diagnosis in diagnoses:
+        for finding in diagnosis.findings:
+            console.print(f"{diagnosis.location}: {finding}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mace-scf-jax scf",
+        description="Solve the self-consistent multipoles of structures, with one solver or "
+        "several, and tell how strongly the model is coupled and whether the solution is stable.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="file of a self-consistent model")
+    parser.add_argument("structures", metavar="FILE.xyz", help="structures (extended XYZ)")
+    parser.add_argument(
+        "--plot", type=Path, metavar="OUT.png", help="residuals against evaluations"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT.json", help="all numbers")
+    parser.add_argument(
+        "--batch_size",
+        "--batch-size",
+        type=int,
+        default=16,
+        metavar="N",
+        help="structures solved together (default: 16)",
+    )
+    parser.add_argument(
+        "--heads",
+        type=parse_literal,
+        metavar="MAPPING",
+        help="keys of the file, as in training (default: those of the training)",
+    )
+    add_scf_arguments(parser, several_solvers=True)
+    return parser
