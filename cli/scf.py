@@ -18,7 +18,7 @@ from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.simulate.convergence_plot import plot_convergence
 from mace_scf_jax.simulate.evaluation import read_structures
 from mace_scf_jax.simulate.model import load_model
-from mace_scf_jax.simulate.scf_diagnosis import Diagnosis, diagnose
+from mace_scf_jax.simulate.scf_diagnosis import Diagnosis, diagnose, require_cycle
 from mace_scf_jax.training.option_values import parse_literal
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, charge_mode_of, solvers_of
 
@@ -47,8 +47,8 @@ def run(words: Sequence[str]) -> int:
         )
     solvers = solvers_of(given)
     model = load_model(given.model)
-    if model.is_self_consistent:
-        model = dataclasses.replace(model, scf=charge_mode_of(given))
+    require_cycle(model)
+    model = dataclasses.replace(model, scf=charge_mode_of(given))
     keys = None if given.heads is None else KeySpecification.from_heads(given.heads)
     _, structures = read_structures(model, given.structures, keys=keys)
     diagnoses = diagnose(model, structures, solvers=solvers, batch_size=given.batch_size)

@@ -105,6 +105,19 @@ class Diagnosis:
         }
 
 
+def require_cycle(model: Model) -> None:
+    """Refuse a model without a self-consistent cycle.
+
+    Raises:
+        NotSelfConsistentError: it has none.
+    """
+    if not model.is_self_consistent:
+        raise NotSelfConsistentError(
+            f"expected a self-consistent model (FixedPoint), found one of the family "
+            f"{model.settings.family}, which has no cycle to look at"
+        )
+
+
 def diagnose(
     model: Model,
     structures: Sequence[Structure],
@@ -123,11 +136,7 @@ def diagnose(
     Raises:
         NotSelfConsistentError: the model has no self-consistent cycle.
     """
-    if not model.is_self_consistent:
-        raise NotSelfConsistentError(
-            f"expected a self-consistent model (FixedPoint), found one of the family "
-            f"{model.settings.family}, which has no cycle to look at"
-        )
+    require_cycle(model)
     diagnoses: list[Diagnosis | None] = [None] * len(structures)
     functions = _Functions(model)
     for indices, batch in _batches(model, structures, batch_size):
@@ -139,7 +148,7 @@ def diagnose(
         }
         best = _nearest([solution for solution, _ in solved.values()], graph.atom_graph)
         radii, responses = jax.device_get(functions.examine(model.parameters, local, *best))
-        for index, own in zip(indices, np.flatnonzero(graph.graph_mask), strict=True):
+        for index, own in zip(indices, np.flatnonzero(graph.graph_mask).tolist(), strict=True):
             runs = {name: _run(*found, own) for name, found in solved.items()}
             members = graph.slots[own][graph.slot_mask[own]]
             solutions = {
@@ -156,7 +165,9 @@ def diagnose(
                 runs=runs,
                 spectral_radius=float(radii[own]),
                 charge_response=float(responses[own]),
-                findings=tuple(findings_of(runs, solutions, radii[own], responses[own])),
+                findings=tuple(
+                    findings_of(runs, solutions, float(radii[own]), float(responses[own]))
+                ),
             )
     return diagnoses
 
@@ -243,7 +254,10 @@ def _nearest(
     solutions: Sequence[FixedPointSolution], system_of_site: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """State and level of the solver that came closest, for each system of the batch."""
-    residuals = [np.nan_to_num(solution.residual, nan=np.inf) for solution in solutions]
+    residuals = [
+        np.nan_to_num(np.maximum(found.residual, np.abs(found.charge_error)), nan=np.inf)
+        for found in solutions
+    ]
     choice = np.argmin(residuals, axis=0)
     states = np.stack([solution.state for solution in solutions])
     levels = np.stack([solution.level for solution in solutions])

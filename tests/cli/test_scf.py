@@ -1,5 +1,6 @@
 """``mace-scf-jax scf``: numbers, findings, picture; bad input refused."""
 
+import argparse
 import importlib.util
 import json
 
@@ -11,11 +12,14 @@ from reference_models import STRONG, reference, reference_atoms, reference_model
 from tiny_models import molecule, random_parameters, structure, tiny_settings
 
 from mace_scf_jax.data.collate import collate
-from mace_scf_jax.models import build
-from mace_scf_jax.scf import FixedPointStatus
+from mace_scf_jax.models import InitialFermiLevel, SelfConsistency, build
+from mace_scf_jax.scf import Auto, FixedPointStatus, LinearMixing
 from mace_scf_jax.simulate import Model
 from mace_scf_jax.simulate.scf_diagnosis import SolverRun, findings_of
 from mace_scf_jax_cli.main import main
+from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
+
+OFFSET = {"initial_fermi_level": InitialFermiLevel.ZERO}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def test_solvers_side_by_side(files, capsys):
 
 
 def test_a_structure_without_solution_sets_the_exit_status(files, capsys):
-    assert scf(files, "--solver", "linear_mixing", "--max-steps", "2", "--batch-size", "1") == 1
+    assert scf(files, "--solver", "linear_mixing", "--max-steps", "2") == 1
     shown = capsys.readouterr().out
     assert shown.count("max steps |     2") == 3
     assert shown.count("no solver found a solution") == 3
@@ -90,6 +94,24 @@ def test_findings():
         assert finding.startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], None),
+        (["--tolerance", "1e-10"], SelfConsistency(Auto(tolerance=1e-10), **OFFSET)),
+        (
+            ["--solver", "linear_mixing", "--mixing", "0.4", "--max-steps", "7"],
+            SelfConsistency(LinearMixing(max_steps=7, mixing=0.4), **OFFSET),
+        ),
+        (["--constant-fermi-level"], SelfConsistency(constant_charge=False)),
+    ],
+)
+def test_what_is_said_about_the_cycle(words, expected):
+    parser = argparse.ArgumentParser()
+    add_scf_arguments(parser)
+    assert self_consistency_of(parser.parse_args(words)) == expected
+
+
 def test_bad_input_is_one_line(files, tmp_path, capsys, monkeypatch):
     settings = tiny_settings()
     graph = collate([structure(molecule(), settings)], labels=False)
@@ -107,6 +129,9 @@ def test_bad_input_is_one_line(files, tmp_path, capsys, monkeypatch):
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("error: ")
         assert expected in error
+    local = str(tmp_path / "local.model")
+    assert main(["evaluate", local, structures, "--solver", "auto"]) == 2
+    assert "scf: expected no settings of a self-consistent cycle" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["scf", model, structures, "--solver", "gradient"])
     assert "invalid choice: 'gradient'" in capsys.readouterr().err

@@ -129,3 +129,17 @@ def test_a_warm_start_changes_nothing():
     assert np.all(warm["scf_evaluations"][:3] < cold["scf_evaluations"][:3])
     again = solve(moved, start=SCFState.of(warm))
     np.testing.assert_array_equal(again["scf_steps"], 0)
+
+
+def test_single_precision_ends_with_a_status():
+    parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), model().parameters)
+    single = Model(model().settings, parameters)
+    crystal = reference_atoms(STRONG)[1]
+    prediction = single.predict(crystal)
+    assert prediction["energy"].dtype == np.float32
+    assert prediction["scf_status"] is FixedPointStatus.CONVERGED
+    assert prediction["scf_residual"] < 1e-5
+    expected = solved()
+    own = np.asarray(expected["forces"])[10:22]
+    np.testing.assert_allclose(prediction["forces"], own, atol=1e-3 * np.max(np.abs(own)))
+    np.testing.assert_allclose(prediction["total_charge"], 0.0, atol=1e-4)
