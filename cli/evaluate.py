@@ -14,11 +14,11 @@ from mace_scf_jax.simulate.evaluation import FileEvaluation, evaluate_file
 from mace_scf_jax.simulate.model import Model, load_model
 from mace_scf_jax.training.error_tables import ERROR_TABLES, final_table
 from mace_scf_jax.training.option_values import parse_literal
+from mace_scf_jax_cli.argument_types import picture, positive
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 DEFAULT_ERROR_TABLE = "PerAtomRMSE"
-PICTURES = (".png", ".pdf")
 
 
 def run(words: Sequence[str]) -> int:
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch_size",
         "--batch-size",
-        type=_positive,
+        type=positive,
         default=64,
         metavar="N",
         help="structures evaluated together (default: 64)",
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stress", action="store_true", help="predict the stress too")
     parser.add_argument(
         "--plot",
-        type=_picture,
+        type=picture,
         metavar="PICTURE.png",
         help="parity plots (.png or .pdf); errors by config type go to PICTURE_by_type.png",
     )
@@ -114,20 +114,6 @@ def _plot(evaluation: FileEvaluation, model: Model, path: Path) -> list[Path]:
         beside = path.with_stem(f"{path.stem}_by_type")
         written.append(save(errors_by_type(comparisons), beside))
     return written
-
-
-def _picture(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in PICTURES:
-        raise argparse.ArgumentTypeError(f"expected a {' or '.join(PICTURES)} file, found {text!r}")
-    return path
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
-    return number
 
 
 def _table_of(record: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,20 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.simulate.convergence_plot import plot_convergence
 from mace_scf_jax.simulate.evaluation import read_structures
 from mace_scf_jax.simulate.model import load_model
 from mace_scf_jax.simulate.scf_diagnosis import Diagnosis, diagnose, require_cycle
 from mace_scf_jax.training.option_values import parse_literal
+from mace_scf_jax_cli.argument_types import picture, positive
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, charge_mode_of, solvers_of
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 EXIT_NOT_CONVERGED = 1
 WIDTH = 120
-
-
-class MissingPackageError(ValueError):
-    """An optional package is needed."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -41,10 +36,6 @@ def run(words: Sequence[str]) -> int:
     for path in (given.plot, given.json):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: no such folder")
-    if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise MissingPackageError(
-            "--plot: expected the package matplotlib, found none: pip install matplotlib"
-        )
     solvers = solvers_of(given)
     model = load_model(given.model)
     require_cycle(model)
@@ -60,11 +51,17 @@ def run(words: Sequence[str]) -> int:
     if given.plot is not None:
         tolerances = {solver.tolerance for solver in solvers.values()}
         tolerance = tolerances.pop() if len(tolerances) == 1 else None
-        plot_convergence(given.plot, diagnoses, tolerance=tolerance)
-        print(f"Wrote {given.plot}")
+        print(f"Wrote {_plot(diagnoses, tolerance, given.plot)}")
     first = next(iter(solvers))
     solved = all(diagnosis.runs[first].has_converged for diagnosis in diagnoses)
     return 0 if solved else EXIT_NOT_CONVERGED
+
+
+def _plot(diagnoses: Sequence[Diagnosis], tolerance: float | None, path: Path) -> Path:
+    from mace_scf_jax.reports.solver_convergence import solver_convergence  # slow to import
+    from mace_scf_jax.reports.style import save
+
+    return save(solver_convergence(diagnoses, tolerance=tolerance), path)
 
 
 def _print(diagnoses: Sequence[Diagnosis]) -> None:
@@ -119,13 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="file of a self-consistent model")
     parser.add_argument("structures", metavar="FILE.xyz", help="structures (extended XYZ)")
     parser.add_argument(
-        "--plot", type=Path, metavar="OUT.png", help="residuals against evaluations"
+        "--plot",
+        type=picture,
+        metavar="PICTURE.png",
+        help="residuals against evaluations (.png or .pdf)",
     )
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="all numbers")
     parser.add_argument(
         "--batch_size",
         "--batch-size",
-        type=int,
+        type=positive,
         default=16,
         metavar="N",
         help="structures solved together (default: 16)",

@@ -1,7 +1,6 @@
 """``mace-scf-jax scf``: numbers, findings, picture; bad input refused."""
 
 import argparse
-import importlib.util
 import json
 
 import ase.io
@@ -112,7 +111,7 @@ def test_what_is_said_about_the_cycle(words, expected):
     assert self_consistency_of(parser.parse_args(words)) == expected
 
 
-def test_bad_input_is_one_line(files, tmp_path, capsys, monkeypatch):
+def test_bad_input_is_one_line(files, tmp_path, capsys):
     settings = tiny_settings()
     graph = collate([structure(molecule(), settings)], labels=False)
     Model(settings, random_parameters(build(settings), graph)).save(tmp_path / "local.model")
@@ -135,7 +134,3 @@ def test_bad_input_is_one_line(files, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["scf", model, structures, "--solver", "gradient"])
     assert "invalid choice: 'gradient'" in capsys.readouterr().err
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert scf(files, "--plot", str(tmp_path / "a.png")) == 2
-    assert "--plot: expected the package matplotlib, found none" in capsys.readouterr().err
