@@ -33,9 +33,8 @@ from mace_scf_jax.scf import (
 )
 from mace_scf_jax.simulate.model import Model
 
-SMALLEST_CHARGE_RESPONSE = 1e-2
-"""|dQ/dμ| in e/eV below which an error of the charge shifts the Fermi level by a hundred times as
-much, so that it is hardly determined."""
+SMALLEST_CHARGE_RESPONSE = 1e-3
+"""|dQ/dμ| in e/eV below which the Fermi level is hardly determined: 1e-3 e move it by 1 eV."""
 SAME_SOLUTION = 1e-4
 """e Å^l; largest difference of multipoles of one solution."""
 KRYLOV_STEPS = 20
