@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from mace_scf_jax.training.config_file import read_config_file
 from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.option_groups import OptionGroup
-from mace_scf_jax.training.option_names import NO_EFFECT_FLAGS
+from mace_scf_jax.training.option_names import NO_EFFECT_FLAGS, canonical_name
 from mace_scf_jax.training.options import TOPICS, TrainOptions
 
 TRUTH_VALUES = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n"})
@@ -96,7 +96,9 @@ def parse_command(
         parser.error(f"two configuration files are given: '{files[0]}' and '{files[1]}'")
     path = files[0] or files[1]
     from_file = read_config_file(path) if path else {}
-    merged = {name: value for name, value in from_file.items() if _canonical(name) not in values}
+    merged = {
+        name: value for name, value in from_file.items() if canonical_name(name) not in values
+    }
     return command.options(**merged, **values), argparse.Namespace(**own)
 
 
@@ -138,7 +140,7 @@ def _one_word_per_option(words: Sequence[str]) -> list[str]:
             rewritten.append(word)
             continue
         spelled, has_value, value = word[2:].partition("=")
-        name = _canonical(spelled)
+        name = canonical_name(spelled)
         following = waiting[-1] if waiting else None
         if not has_value:
             if name.removeprefix("no_") in switches and name not in switches:
@@ -153,10 +155,6 @@ def _one_word_per_option(words: Sequence[str]) -> list[str]:
                 value = waiting.pop()
         rewritten.append(f"--{name}={value}")
     return rewritten
-
-
-def _canonical(name: str) -> str:
-    return name.replace("-", "_")
 
 
 def _help(field: FieldInfo) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from mace_scf_jax.boundary import ALLOWED_PBC
-from mace_scf_jax.data import checks, summary
+from mace_scf_jax.data import checks, filtering, summary
 from mace_scf_jax.data.atomic_energies import AtomicEnergySetting, atomic_energies
+from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.cells import CellRule
 from mace_scf_jax.data.configuration_set import ConfigurationSet, ConfigurationsInMemory
 from mace_scf_jax.data.errors import DataError
@@ -49,6 +50,10 @@ class DataSettings:
     work_dir: str | Path = "."
     """Where `valid_indices_<seed>.txt` is meant to go, for the log; see `save_split`."""
     E0s: AtomicEnergySetting = None
+    max_energy: float | None = None
+    """Largest interaction energy of training and validation configurations, eV/atom."""
+    max_forces: float | None = None
+    """Largest norm of the force on an atom in them, eV/Å."""
     config_type_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     electrostatic_pbc_method: str = "mixed_periodic"
     override_pbc_checks: bool = False
@@ -70,6 +75,10 @@ class DataSettings:
                 f"electrostatic_pbc_method: found {self.electrostatic_pbc_method!r}, expected one "
                 f"of {', '.join(ALLOWED_PBC)}"
             )
+        if self.max_energy is not None and not np.isfinite(self.max_energy):
+            raise DataError(f"max_energy: found {self.max_energy}, expected a finite number")
+        if self.max_forces is not None and not 0.0 < self.max_forces < np.inf:
+            raise DataError(f"max_forces: found {self.max_forces}, expected a positive number")
         for name, weight in self.config_type_weights.items():
             if not (np.isfinite(weight) and weight >= 0.0):
                 raise DataError(
@@ -110,12 +119,19 @@ def load_datasets(settings: DataSettings) -> DataSets:
     train = sets["train"].take(np.flatnonzero(~isolated))
     if len(train) == 0:
         raise DataError(f"{settings.train_file}: found only isolated atoms")
+    free_atoms = sets["train"].catalogue.take(np.flatnonzero(isolated))
     _log_set("Training", train, settings.keys)
     if "valid" in sets:
-        valid, valid_indices = sets["valid"], []
-        _log_set("Validation", valid, settings.keys)
+        _log_set("Validation", sets["valid"], settings.keys)
+        kept = _rows_within_limits(
+            {"Training": train, "Validation": sets["valid"]}, free_atoms, settings
+        )
+        train, valid = train.take(kept["Training"]), sets["valid"].take(kept["Validation"])
+        valid_indices = ()
     else:
-        train, valid, valid_indices = _split(train, settings)
+        kept = _rows_within_limits({"Training": train}, free_atoms, settings)
+        train, valid, rows = _split(train.take(kept["Training"]), settings)
+        valid_indices = kept["Training"][rows].tolist()
     tests = {}
     if "test" in sets:
         tests = _group(sets["test"])
@@ -138,7 +154,7 @@ def load_datasets(settings: DataSettings) -> DataSets:
         settings.E0s,
         elements=elements,
         train=train.catalogue,
-        isolated_atoms=sets["train"].catalogue.take(np.flatnonzero(isolated)),
+        isolated_atoms=free_atoms,
     )
     logger.info(summary.atomic_energy_table(energies))
     return DataSets(
@@ -207,6 +223,46 @@ def _open(file: str, split: str, settings: DataSettings) -> ConfigurationSet:
     stored = open_stored(file, split=split, config_type_weights=settings.config_type_weights)
     stored.description.check_labels(settings.keys, settings.multipoles_max_l, file=file)
     return stored
+
+
+def _rows_within_limits(
+    sets: Mapping[str, ConfigurationSet], free_atoms: Catalogue, settings: DataSettings
+) -> dict[str, np.ndarray]:
+    """Positions of the configurations within `max_energy` and `max_forces`, by title of the set.
+
+    Args:
+        sets: by title; the atomic energies "average" are those of the set "Training".
+        free_atoms: isolated atoms of the training file.
+        settings: the limits.
+    """
+    within: dict[str, dict[str, np.ndarray]] = {title: {} for title in sets}
+    if settings.max_energy is not None:
+        elements = sorted(
+            {z for part in sets.values() for z in part.catalogue.occurring_elements()}
+        )
+        energies = atomic_energies(
+            settings.E0s,
+            elements=elements,
+            train=sets["Training"].catalogue,
+            isolated_atoms=free_atoms,
+        )
+        words = f"with an interaction energy above max_energy = {settings.max_energy:g} eV/atom"
+        for title, members in sets.items():
+            within[title][words] = filtering.within_energy(
+                members.catalogue, settings.max_energy, atomic_energies=energies, elements=elements
+            )
+    if settings.max_forces is not None:
+        words = f"with a force above max_forces = {settings.max_forces:g} eV/Å"
+        for title, members in sets.items():
+            within[title][words] = filtering.within_forces(members, settings.max_forces)
+    rows = {}
+    for title, members in sets.items():
+        rows[title] = np.arange(len(members))
+        if within[title]:
+            kept, line = filtering.within_all(title, within[title])
+            logger.info(line)
+            rows[title] = np.flatnonzero(kept)
+    return rows
 
 
 def _split(

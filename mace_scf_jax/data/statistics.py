@@ -33,6 +33,22 @@ def average_number_of_neighbours(sizes: StructureSizes) -> float:
     return int(sizes.edges.sum()) / connected
 
 
+def interaction_energies(
+    catalogue: Catalogue,
+    atomic_energies: Float[np.ndarray, "elements"],
+    elements: Sequence[int],
+) -> Float[np.ndarray, "configurations"]:
+    """Interaction energy per atom, (E - Σ E0) / N, of each configuration, eV.
+
+    Args:
+        catalogue: of the configurations.
+        atomic_energies: energies of free atoms, eV.
+        elements: their atomic numbers.
+    """
+    free_atoms = catalogue.counts_of(elements) @ np.asarray(atomic_energies, dtype=np.float64)
+    return (catalogue.energy - free_atoms) / catalogue.num_atoms
+
+
 def scale_and_shift(
     train: Catalogue,
     atomic_energies: Float[np.ndarray, "elements"],
@@ -59,8 +75,8 @@ def scale_and_shift(
     """
     if scaling == "no_scaling":
         return 1.0, 0.0
-    free_atoms = train.counts_of(elements) @ np.asarray(atomic_energies, dtype=np.float64)
-    interaction = ((train.energy - free_atoms) / train.num_atoms)[train.weights["energy"] > 0.0]
+    energies = interaction_energies(train, atomic_energies, elements)
+    interaction = energies[train.weights["energy"] > 0.0]
     if len(interaction) == 0:
         raise DataError(f"{scaling}: found no training configuration with an energy")
     if scaling == "std_scaling":

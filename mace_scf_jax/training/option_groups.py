@@ -116,7 +116,7 @@ class DataOptions(OptionGroup):
         default=0.1, description="share of the training file used for validation (no valid_file)"
     )
     valid_set_seed: Annotated[WholeNumberFromZero | None, NoneInText] = Field(
-        default=None, description="seed of the random split (default: seed)"
+        default=None, description="seed of the random split, also named split_seed (default: seed)"
     )
     test_file: Annotated[FilePath | None, NoneInText] = Field(
         default=None, description="test structures, likewise; reported per config_type"
@@ -125,6 +125,15 @@ class DataOptions(OptionGroup):
         default=None,
         description="energies of isolated atoms in eV: average, a .json file, or {element: "
         "energy}; not used if the training file holds isolated atoms",
+    )
+    max_energy: Annotated[Number | None, NoneInText] = Field(
+        default=None,
+        description="leave training and validation structures out whose interaction energy per "
+        "atom, (E - Σ E0) / N, is above this, in eV/atom",
+    )
+    max_forces: Annotated[PositiveNumber | None, NoneInText] = Field(
+        default=None,
+        description="leave those out that have an atom with a force of larger norm, in eV/Å",
     )
     config_type_weights: Annotated[dict[str, NumberFromZero], Literally] = Field(
         default={"Default": 1.0}, description="weight of the structures of each config_type"

@@ -49,7 +49,20 @@ NOT_AVAILABLE: dict[str, str] = (
 )
 """Options of the method that this version refuses, with what they belong to."""
 
+OTHER_NAMES = {"split_seed": "valid_set_seed"}
+"""Plain names of options whose name in the reference says less."""
+
 PROPERTY_KEY = "_key"
+
+
+def canonical_name(spelled: str) -> str:
+    """The name of an option that may be spelled with ``-`` or have a second name.
+
+    Args:
+        spelled: as the user wrote it.
+    """
+    name = spelled.replace("-", "_")
+    return OTHER_NAMES.get(name, name)
 
 
 def problem_with_name(name: str, known: Iterable[str]) -> str:

@@ -34,7 +34,7 @@ from mace_scf_jax.training.option_groups import (
     OptionGroup,
     RunOptions,
 )
-from mace_scf_jax.training.option_names import NO_EFFECT, problem_with_name
+from mace_scf_jax.training.option_names import NO_EFFECT, canonical_name, problem_with_name
 from mace_scf_jax.training.option_values import parse_literal
 from mace_scf_jax.training.schedule import DEFAULT_LEARNING_RATE, Stage, parse_schedule
 from mace_scf_jax.training.tracking_options import TrackingOptions
@@ -225,9 +225,9 @@ def _with_known_names(
     without_effect: list[str] = []
     problems: list[str] = []
     for spelled, value in values.items():
-        name = str(spelled).replace("-", "_")
+        name = canonical_name(str(spelled))
         if name in kept:
-            problems.append(f"option {name!r} is given twice, spelled with '-' and with '_'")
+            problems.append(f"option {name!r} is given twice, under two spellings or names")
         elif name in known:
             kept[name] = value
         elif name in NO_EFFECT:

@@ -247,6 +247,8 @@ def data_settings(options: TrainOptions) -> DataSettings:
         valid_set_seed=options.split_seed,
         work_dir=options.work_dir,
         E0s=options.E0s,
+        max_energy=options.max_energy,
+        max_forces=options.max_forces,
         config_type_weights=options.config_type_weights,
         electrostatic_pbc_method=options.electrostatic_pbc_method,
         override_pbc_checks=options.override_pbc_checks,

@@ -185,6 +185,13 @@ def test_all_mistakes_are_reported_together():
         options(batchsize=1, lr="fast")
 
 
+def test_the_seed_of_the_split_has_a_plain_name():
+    assert options(seed=3).split_seed == 3
+    assert options(split_seed=5).valid_set_seed == options(valid_set_seed=5).split_seed == 5
+    (problem,) = problems(split_seed=5, valid_set_seed=5)
+    assert "'valid_set_seed' is given twice" in problem
+
+
 def test_names_may_be_spelled_with_dashes_but_not_twice():
     assert options(**{"batch-size": 4}).batch_size == 4
     (problem,) = problems(**{"batch-size": 4, "batch_size": 5})
