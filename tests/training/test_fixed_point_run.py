@@ -1,0 +1,150 @@
+"""A two-stage run of a fixed-point model: files, reports, and resuming after an interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.reporting import ResultLines
+from mace_scf_jax.training.run import train
+
+LOSS = {"forces": 1.0, "atomic_multipoles": 10.0, "fermi_level": 0.1}
+
+
+def water(index: int) -> Atoms:
+    rng = np.random.default_rng(index)
+    positions = np.array([[0, 0, 0.1], [0, 0.8, -0.5], [0, -0.8, -0.5]])
+    atoms = Atoms("OH2", positions=positions + rng.normal(scale=0.05, size=(3, 3)))
+    atoms.set_cell([30.0, 30.0, 30.0])
+    atoms.info.update(REF_energy=-2000.0 - index, total_charge=0.0, fermi_level=-6.0 + 0.1 * index)
+    atoms.arrays["REF_forces"] = rng.normal(size=(3, 3))
+    charges = [[-0.6, 0.0, 0.1, 0.0], [0.3, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0]]
+    atoms.arrays["REF_atomic_multipoles"] = np.array(charges)
+    return atoms
+
+
+def run_in(folder: Path, **changes):
+    write(folder / "train.xyz", [water(index) for index in range(5)], format="extxyz")
+    write(folder / "valid.xyz", [water(5)], format="extxyz")
+    scf = {"num_scf_steps": 20, "mixing_parameter": 0.3}
+    values = {
+        "name": "water",
+        "work_dir": folder,
+        "train_file": folder / "train.xyz",
+        "valid_file": folder / "valid.xyz",
+        "error_table": "DensityEnergyRMSE",
+        "model": "FixedPoint",
+        "E0s": "average",
+        "hidden_irreps": "2x0e + 2x1o",
+        "num_interactions": 1,
+        "max_ell": 1,
+        "correlation": 1,
+        "num_radial_basis": 3,
+        "radial_MLP": [4],
+        "MLP_irreps": "2x0e",
+        "r_max": 3.0,
+        "kspace_cutoff_factor": 0.5,
+        "field_feature_widths": [1.5],
+        "field_readout_config": {"type": "LinearChargesEnergyReadout"},
+        "batch_size": 2,
+        "valid_batch_size": 2,
+        "optimizer": "adam",
+        "heads": {
+            "DFT": {
+                "info_keys": {
+                    "energy": "REF_energy",
+                    "total_charge": "total_charge",
+                    "fermi_level": "fermi_level",
+                },
+                "arrays_keys": {
+                    "forces": "REF_forces",
+                    "atomic_multipoles": "REF_atomic_multipoles",
+                },
+            }
+        },
+        "train_schedule": {
+            0: {
+                "name": "direct",
+                "start": 0,
+                "end": 0,
+                "loss": LOSS,
+                "fixed_point_training_options": {"mode": "direct"},
+            },
+            1: {
+                "name": "solved",
+                "start": 1,
+                "end": 2,
+                "lr": 0.001,
+                "loss": LOSS,
+                "fixed_point_training_options": {"mode": "implicit", "scf": scf},
+            },
+        },
+    }
+    return train(TrainOptions(**(values | changes)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that went through: its folder and result."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, run_in(folder)
+
+
+def test_a_run_of_two_stages(finished):
+    folder, result = finished
+    log = (folder / "logs/water_run-123.log").read_text()
+    for expected in (
+        "Computed Fermi level offset -5.8 eV from 5 structures",
+        "Field feature norms (by order, then width): ",
+        "Initial weights of the charge heads are multiplied by 0.01",
+        "Compiled training step (direct) for bucket 1",
+        "Compiled training step (implicit) for bucket 1",
+        "Fixed-point training: {'mode': 'implicit'",
+        "Final error table for stage solved",
+        "SCF convergence summary\nstage: direct",
+        "Constant-charge convergence",
+    ):
+        assert expected in log
+    assert "not self-consistent" not in log
+    records = [
+        json.loads(line)
+        for line in (folder / "results/water_run-123_train.txt").read_text().splitlines()
+    ]
+    steps = [record for record in records if record["mode"] == "opt"]
+    assert all("scf" not in step for step in steps if step["stage"] == "direct")
+    solved = [step["scf"] for step in steps if step["stage"] == "solved"]
+    assert len(solved) == 4
+    assert all(counts["structures"] == 2 and counts["fallback"] == 0 for counts in solved)
+    # charges are exact in the second stage only
+    assert result.metrics["solved"]["train"]["rmse_total_charge"] < 1e-5
+    assert result.metrics["direct"]["train"]["rmse_total_charge"] > 1e-4
+    assert load_model(result.models["solved"]).settings.fixed_point.fermi_level_offset == (
+        pytest.approx(-5.8)
+    )
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(finished, tmp_path, monkeypatch):
+    _, expected = finished
+    step_done = ResultLines.step_done
+
+    def interrupt(self, record):
+        step_done(self, record)
+        if (record.epoch, record.batch) == (1, 1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResultLines, "step_done", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_in(tmp_path)
+    monkeypatch.undo()
+    found = run_in(tmp_path)
+    assert "Resuming from" in (tmp_path / "logs/water_run-123.log").read_text()
+    for stage, path in expected.models.items():
+        old, new = load_model(path), load_model(found.models[stage])
+        np.testing.assert_equal(new.parameters, old.parameters)
