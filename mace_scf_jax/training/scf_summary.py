@@ -8,6 +8,7 @@ diverges, other solvers still find solutions, but with care. Each structure is j
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -91,9 +92,28 @@ def measure_convergence(
     Returns:
         One entry per mixing parameter and set, sets in alphabetical order.
     """
+    results = []
+    for mixing in mixings:
+        ends = _compiled_ends(module, mixing, constant_charge)
+        for name in sorted(sets):
+            status, steps = [], []
+            for graph in sets[name]():
+                found = jax.device_get(ends(parameters, graph))
+                status.append(found[0][graph.graph_mask])
+                steps.append(found[1][graph.graph_mask])
+            results.append(Convergence(name, mixing, np.concatenate(status), np.concatenate(steps)))
+    return tuple(results)
+
+
+@functools.cache
+def _compiled_ends(
+    module: FixedPoint, mixing: float, constant_charge: bool
+) -> Callable[[Parameters, Graph], tuple[Array, Array]]:
+    """Status and steps of linear mixing on a batch; one function for all stages."""
     how = SelfConsistency(constant_charge=constant_charge)
 
-    def ends(parameters: Parameters, graph: Graph, mixing: float) -> tuple[Array, Array]:
+    @jax.jit
+    def ends(parameters: Parameters, graph: Graph) -> tuple[Array, Array]:
         local = module.apply({"params": parameters}, graph, method="local")
         problem = fixed_point_problem(module, parameters, local, constant_charge=constant_charge)
         start = initial_state(module, local, how)
@@ -101,17 +121,7 @@ def measure_convergence(
         solution = linear_mixing(problem, start.multipoles, start.fermi_level, settings=settings)
         return solution.status, solution.steps
 
-    compiled = jax.jit(ends, static_argnames="mixing")
-    results = []
-    for mixing in mixings:
-        for name in sorted(sets):
-            status, steps = [], []
-            for graph in sets[name]():
-                found = jax.device_get(compiled(parameters, graph, mixing=mixing))
-                status.append(found[0][graph.graph_mask])
-                steps.append(found[1][graph.graph_mask])
-            results.append(Convergence(name, mixing, np.concatenate(status), np.concatenate(steps)))
-    return tuple(results)
+    return ends
 
 
 def convergence_table(results: Sequence[Convergence]) -> str:

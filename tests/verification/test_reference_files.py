@@ -16,7 +16,7 @@ from mace_scf_jax.verification.report import deviation
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 FILES = sorted(
     path
-    for folder in ("blocks", "electrostatics", "models", "trained")
+    for folder in ("blocks", "electrostatics", "models", "trained", "training_steps")
     for path in (REFERENCE / folder).glob("*.npz")
 )
 LINEAR = REFERENCE / "blocks" / "linear.npz"
