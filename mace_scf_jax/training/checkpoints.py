@@ -48,6 +48,10 @@ class UnreadableCheckpointError(CheckpointError):
     """A checkpoint file is truncated, damaged or of another kind."""
 
 
+class UnwritableCheckpointError(CheckpointError):
+    """A checkpoint cannot be written, because the disk is full for example."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SavedRun:
     """A saved state of a run, as read from a file."""
@@ -94,13 +98,16 @@ class CheckpointStore:
             state: arrays.
             progress: where the run stands.
             fingerprint: settings and data of the run, to compare with on resuming.
+
+        Raises:
+            UnwritableCheckpointError: nothing was written, and what was saved before is intact.
         """
         record = {"progress": progress.to_json(), "fingerprint": dict(fingerprint)}
         partial = _write_partial(self.latest, state, record)
         if self.latest.exists():
             os.replace(self.latest, self.previous)
         os.replace(partial, self.latest)
-        _flush_directory(self.directory)
+        _flush(self.directory)
 
     def newest(self) -> SavedRun | None:
         """The newest readable saved state, or None if there is none at all.
@@ -147,10 +154,13 @@ class CheckpointStore:
 
         Returns:
             The name of the file.
+
+        Raises:
+            UnwritableCheckpointError: nothing was written.
         """
         path = self.directory / f"{self.tag}_{stage}_epoch-{epoch}{SUFFIX}"
         os.replace(_write_partial(path, parameters, {"epoch": epoch, **record}), path)
-        _flush_directory(self.directory)
+        _flush(self.directory)
         return path.name
 
     def load_best(self, file: str, template: Parameters) -> tuple[Parameters, Mapping[str, Any]]:
@@ -243,18 +253,21 @@ def _write_partial(path: Path, tree: Any, record: Mapping[str, Any]) -> Path:
         "checksum": str(_checksum(arrays, text)),
     }
     partial = path.with_name(path.name + ".partial")
-    save_file(arrays, partial, metadata=header)
-    descriptor = os.open(partial, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        save_file(arrays, partial, metadata=header)
+        _flush(partial)
+    except (OSError, safetensors.SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise UnwritableCheckpointError(
+            f"cannot write checkpoint {path}: {error}. Training stopped; what was saved before is "
+            "kept. Make room on the disk and start the run again to go on from there"
+        ) from error
     return partial
 
 
-def _flush_directory(directory: Path) -> None:
-    """Make renames durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Make the content of a file, or the renames in a directory, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

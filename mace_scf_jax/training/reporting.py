@@ -147,7 +147,10 @@ class ResultLines(Observer):
     """
 
     def __init__(self, path: Path):
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        if _is_cut_off(path):
+            self._file.write(b"\n")
         self._rates: dict[str, float] = {}
 
     def __enter__(self) -> ResultLines:
@@ -207,8 +210,20 @@ class ResultLines(Observer):
             self._write(identity | dict(metrics))
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        rest = (json.dumps(values) + "\n").encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            what = "cannot write results; start the run again to go on from its last saved state"
+            raise OSError(error.errno, f"{error.strerror}: {what}", str(self._path)) from None
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether the last line of a file lacks its end, as after a sudden end of a run."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        return file.read() not in (b"", b"\n")
 
 
 def _scf_entry(counts: SCFCounts) -> dict[str, Any]:

@@ -1,5 +1,9 @@
+import contextlib
+import errno
 import json
 import math
+import os
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,7 @@ from mace_scf_jax.training.checkpoints import (
     CheckpointError,
     CheckpointStore,
     UnreadableCheckpointError,
+    UnwritableCheckpointError,
     check_fingerprint,
     read_checkpoint,
 )
@@ -104,6 +109,47 @@ def test_a_write_that_was_cut_short_changes_nothing(store, state):
     assert store.newest().progress == PROGRESS
     store.save(state, PROGRESS, {})
     assert not [name for name in names(store) if "partial" in name]
+
+
+@contextlib.contextmanager
+def full_disk(largest_file):
+    """The operating system refuses to write files beyond a size in bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("largest_file", [0, 100])
+def test_a_full_disk_changes_nothing(store, state, largest_file):
+    store.save(state, PROGRESS, {})
+    before = names(store)
+    message = r"cannot write checkpoint .*File too large.*what was saved before is kept"
+    with full_disk(largest_file):
+        with pytest.raises(UnwritableCheckpointError, match=message):
+            store.save(state, PROGRESS.replace(epoch=13), {})
+        with pytest.raises(UnwritableCheckpointError, match=message):
+            store.save_best("first", 13, state.parameters, {})
+    assert names(store) == before
+    assert store.newest().progress == PROGRESS
+    store.save(state, PROGRESS.replace(epoch=13), {})
+    assert store.newest().progress.epoch == 13
+
+
+def test_a_flush_that_fails_is_a_full_disk_too(store, state, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store.save(state, PROGRESS, {})
+    before = names(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(UnwritableCheckpointError, match="No space left on device"):
+            store.save(state, PROGRESS.replace(epoch=13), {})
+    assert names(store) == before
+    assert store.newest().progress == PROGRESS
 
 
 def test_best_parameters(store):

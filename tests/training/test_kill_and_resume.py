@@ -1,41 +1,65 @@
+"""A run that is killed at random moments and started again ends as one that was not.
+
+By hand, more often than in the test: python tests/training/test_kill_and_resume.py --kills 20
+"""
+
+import argparse
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from tiny_training import STAGES, trainer
+from tiny_training import stages, trainer
 
 from mace_scf_jax.training.checkpoints import CheckpointStore, read_checkpoint
 
 PROGRAM = Path(__file__).with_name("tiny_training.py")
-KILLS = 2
+MOST_STEPS = 12
+"""Steps that a run does before it is killed, at most."""
 
 
-def run_until(folder, step):
-    """Run the program; kill it shortly after it has done that many steps, or let it finish."""
+@contextlib.contextmanager
+def program(folder, epochs):
+    """The program that trains, running; its messages go to a file in the folder."""
     python_path = [str(PROGRAM.parents[2]), os.environ.get("PYTHONPATH", "")]
+    words = [PROGRAM, folder / "checkpoints", folder / "result", epochs]
     with (
         (folder / "errors.txt").open("a") as errors,
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(folder / "checkpoints"), str(folder / "result")],
+            [sys.executable, *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(python_path)},
         ) as process,
     ):
-        done = 0
-        for line in process.stdout:
-            done += line.startswith("step")
-            if done == step:
-                time.sleep(random.uniform(0.0, 0.02))
-                process.send_signal(signal.SIGKILL)
-                break
-    return process.returncode
+        yield process
+
+
+def kill_at_a_random_moment(folder, epochs):
+    """Kill the program within its first seconds, or during or shortly after some step."""
+    with program(folder, epochs) as process:
+        steps = random.randint(0, MOST_STEPS)
+        if steps == 0:
+            moment = f"after {(seconds := random.uniform(0.0, 5.0)):.2f} s"
+        else:
+            moment = f"{1000 * (seconds := random.uniform(0.0, 0.05)):.0f} ms after {steps} steps"
+            for _ in range(steps):
+                assert process.stdout.readline().startswith("step"), messages(folder)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, messages(folder)
+    return moment
+
+
+def messages(folder):
+    return (folder / "errors.txt").read_text()[-3000:]
 
 
 def assert_same_file(found, expected):
@@ -47,18 +71,39 @@ def assert_same_file(found, expected):
         np.testing.assert_array_equal(arrays[name], values, err_msg=name, strict=True)
 
 
-def test_a_killed_run_ends_with_the_same_weights(tmp_path):
-    for _ in range(KILLS):
-        assert run_until(tmp_path, random.randint(1, 12)) == -signal.SIGKILL
-    assert run_until(tmp_path, None) == 0, (tmp_path / "errors.txt").read_text()[-3000:]
+def assert_kills_change_nothing(folder, kills):
+    """Kill a run that many times, let it finish, and compare with an uninterrupted run."""
+    epochs = 1 + kills * MOST_STEPS // 8
+    for number in range(kills):
+        moment = kill_at_a_random_moment(folder, epochs)
+        saved = CheckpointStore(folder / "checkpoints", "tiny_run-1").newest()
+        reached = "nothing" if saved is None else f"epoch {saved.progress.epoch}"
+        print(f"kill {number + 1} of {kills} {moment}; saved: {reached}", flush=True)
+    with program(folder, epochs) as process:
+        process.communicate()
+    assert process.returncode == 0, messages(folder)
 
-    whole = trainer(tmp_path / "whole")
-    progress = whole.run(STAGES, fingerprint={"data": "tiny"})
-    CheckpointStore(tmp_path, "whole").save(whole.state, progress, {})
+    whole = trainer(folder / "whole")
+    progress = whole.run(stages(epochs), fingerprint={"data": "tiny"})
+    CheckpointStore(folder, "whole").save(whole.state, progress, {})
     assert_same_file(
-        tmp_path / "result" / "final_resume.safetensors", tmp_path / "whole_resume.safetensors"
+        folder / "result" / "final_resume.safetensors", folder / "whole_resume.safetensors"
     )
-    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*_epoch-*"))
+    kept = sorted(path.name for path in (folder / "checkpoints").glob("*_epoch-*"))
     assert kept == sorted(progress.kept.values())
     for name in kept:
-        assert_same_file(tmp_path / "checkpoints" / name, tmp_path / "whole" / name)
+        assert_same_file(folder / "checkpoints" / name, folder / "whole" / name)
+    return int(whole.state.steps)
+
+
+def test_a_killed_run_ends_with_the_same_weights(tmp_path):
+    assert_kills_change_nothing(tmp_path, kills=3)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    wanted = parser.parse_args().kills
+    with tempfile.TemporaryDirectory() as name:
+        steps = assert_kills_change_nothing(Path(name), wanted)
+    print(f"{wanted} kills in {steps} steps: final state and kept files are the same, bit for bit")

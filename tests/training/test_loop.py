@@ -1,4 +1,6 @@
+import errno
 import logging
+import os
 
 import jax
 import numpy as np
@@ -6,7 +8,11 @@ import pytest
 from tiny_system import tiny_batches, tiny_data, tiny_graph, tiny_model
 from tiny_training import LOSS, STAGES, TAG, Recorder, trainer
 
-from mace_scf_jax.training.checkpoints import CheckpointError, CheckpointStore
+from mace_scf_jax.training.checkpoints import (
+    CheckpointError,
+    CheckpointStore,
+    UnwritableCheckpointError,
+)
 from mace_scf_jax.training.loop import DivergedTrainingError, LoopSettings
 from mace_scf_jax.training.losses import LossError
 from mace_scf_jax.training.schedule import Stage
@@ -190,6 +196,24 @@ def test_a_damaged_state_is_reported_and_the_previous_one_used(complete, tmp_pat
     assert "resuming from the previous one" in caplog.text
     assert_same(resumed.state, complete[0].state)
     assert progress == complete[1]
+
+
+def test_a_run_goes_on_once_the_disk_has_room_again(complete, tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class FillDisk(Recorder):
+        def step_done(self, record):
+            super().step_done(record)
+            if len(self.steps) == 10:
+                monkeypatch.setattr(os, "fsync", refuse)
+
+    with pytest.raises(UnwritableCheckpointError, match=r"No space left .* start the run again"):
+        trainer(tmp_path, observer=FillDisk()).run(STAGES, fingerprint=FINGERPRINT)
+    monkeypatch.undo()
+    resumed = trainer(tmp_path)
+    assert resumed.run(STAGES, fingerprint=FINGERPRINT) == complete[1]
+    assert_same(resumed.state, complete[0].state)
 
 
 @pytest.mark.parametrize(

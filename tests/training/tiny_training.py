@@ -1,6 +1,7 @@
 """A training run on the tiny system; as a program, one that can be killed.
 
-python tiny_training.py CHECKPOINTS RESULT: trains, prints a line per step, writes the final state.
+python tiny_training.py CHECKPOINTS RESULT EPOCHS: trains so many epochs per stage, prints a line
+per step, writes the final state.
 """
 
 import sys
@@ -16,10 +17,18 @@ from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.steps import Mode
 
 LOSS = {"energy_per_atom": 1.0, "forces": 10.0, "atomic_multipoles": 1.0}
-STAGES = (
-    Stage("first", 0, 3, LOSS, lr=0.02),
-    Stage("second", 4, 7, {**LOSS, "forces": 100.0}, lr=0.002, group_lrs={"embedding": 0.0005}),
-)
+
+
+def stages(epochs):
+    """Two stages of so many epochs each, of four steps."""
+    second = {**LOSS, "forces": 100.0}
+    return (
+        Stage("first", 0, epochs - 1, LOSS, lr=0.02),
+        Stage("second", epochs, 2 * epochs - 1, second, lr=0.002, group_lrs={"embedding": 0.0005}),
+    )
+
+
+STAGES = stages(4)
 TAG = "tiny_run-1"
 MODE = Mode(predict)
 
@@ -61,9 +70,9 @@ def trainer(folder, *, data=None, parameters=None, observer=None, **settings):
     )
 
 
-def main(checkpoints, result):
+def main(checkpoints, result, epochs):
     run = trainer(Path(checkpoints), observer=PrintSteps())
-    progress = run.run(STAGES, fingerprint={"data": "tiny"})
+    progress = run.run(stages(int(epochs)), fingerprint={"data": "tiny"})
     print("done", flush=True)
     CheckpointStore(result, "final").save(run.state, progress, {})
 
