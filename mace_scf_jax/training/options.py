@@ -36,6 +36,7 @@ from mace_scf_jax.training.option_groups import (
 )
 from mace_scf_jax.training.option_names import NO_EFFECT, canonical_name, problem_with_name
 from mace_scf_jax.training.option_values import parse_literal
+from mace_scf_jax.training.sampling_options import SamplingOptions
 from mace_scf_jax.training.schedule import DEFAULT_LEARNING_RATE, Stage, parse_schedule
 from mace_scf_jax.training.tracking_options import TrackingOptions
 
@@ -78,6 +79,7 @@ class TrainOptions(
     TrackingOptions,
     ScheduleOptions,
     OptimizerOptions,
+    SamplingOptions,
     FixedPointOptions,
     ChargeEquilibrationOptions,
     FormalChargeOptions,
@@ -150,6 +152,7 @@ class TrainOptions(
             if "stress" in stage.loss and not self.compute_stress
         ]
         problems += self._problems_with_modes()
+        problems += self.problems_with_sampling()
         if problems:
             raise ConfigurationError(*problems)
         return self
@@ -205,6 +208,7 @@ class TrainOptions(
 TOPICS: tuple[type[OptionGroup], ...] = (
     RunOptions,
     DataOptions,
+    SamplingOptions,
     BackboneOptions,
     ElectrostaticsOptions,
     FormalChargeOptions,

@@ -23,6 +23,7 @@ from mace_scf_jax.models import (
     required_inputs,
 )
 from mace_scf_jax.training.fixed_point_setup import fixed_point_settings
+from mace_scf_jax.training.force_supervision import ForceSupervision
 from mace_scf_jax.training.learning_rates import SchedulerSettings
 from mace_scf_jax.training.loop_settings import EpochBatches, LoopSettings, TrainingData
 from mace_scf_jax.training.losses import check_terms
@@ -86,6 +87,8 @@ class Preparation:
     """Positions in the training file of a random validation set."""
     fingerprint: Mapping[str, Any]
     """What must be the same when the run is resumed."""
+    force_supervision: ForceSupervision | None = None
+    """Which forces are trained on, if not all are."""
 
     def training_data(self, *, with_tests: bool) -> TrainingData:
         """The batches as the training loop takes them.
@@ -95,7 +98,7 @@ class Preparation:
         """
         tests = [name for name in self.evaluation if name not in ("train", "valid")]
         return TrainingData(
-            training=_in_background(self.training),
+            training=_in_background(self.training, self.force_supervision),
             validation=_whole(self.evaluation["valid"]),
             label_weights=self.label_weights,
             monitored={n: _whole(self.evaluation[n]) for n in tests} if with_tests else {},
@@ -168,6 +171,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
     example = next(iter(training.epoch(0)))
     modes = modes_of(module)
     label_weights = data.train.catalogue.label_weights()
+    supervision = _force_supervision(options, data)
     outputs: dict[Mode, tuple[str, ...]] = {}
     for index, stage in enumerate(options.train_schedule):
         mode = modes(stage)
@@ -188,6 +192,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
         label_weights=label_weights,
         valid_indices=data.valid_indices,
         fingerprint=_fingerprint(options, settings, data),
+        force_supervision=supervision,
     )
 
 
@@ -283,11 +288,31 @@ def _loaders(
     return training, evaluation
 
 
-def _in_background(loader: BatchLoader) -> EpochBatches:
+def _force_supervision(options: TrainOptions, data: DataSets) -> ForceSupervision | None:
+    """Which forces the options want to be trained on; None for all."""
+    if options.force_fraction == 1.0:
+        return None
+    supervision = ForceSupervision(
+        labelled=data.train.catalogue.weights["forces"] > 0.0,
+        seed=options.seed,
+        fraction=options.force_fraction,
+        resample_epochs=options.force_resample_epochs,
+        min_structures=options.force_min_structures,
+        unbiased=options.force_scale_unbiased,
+    )
+    logger.info(supervision.describe())
+    return supervision
+
+
+def _in_background(loader: BatchLoader, supervision: ForceSupervision | None) -> EpochBatches:
     """The batches of an epoch, the next ones being made while one is in use."""
 
     def batches(epoch: int, *, start: int = 0) -> Iterator[Graph]:
-        return prefetched(loader.epoch(epoch, start=start))
+        graphs = loader.epoch(epoch, start=start)
+        if supervision is not None:
+            indices = loader.batch_indices(epoch)[start:]
+            graphs = supervision.applied(graphs, indices, epoch=epoch)
+        return prefetched(graphs)
 
     return batches
 
@@ -302,7 +327,7 @@ def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets)
     if options.model in SELF_CONSISTENT_FAMILIES:
         names += FIXED_POINT_OPTIONS_THAT_DECIDE_WEIGHTS
     return {
-        "options": {name: getattr(options, name) for name in names},
+        "options": {name: getattr(options, name) for name in names} | options.changed_sampling(),
         "model": settings.to_dict(),
         "training_data": data.train.catalogue.content_digest(),
         "validation_data": data.valid.catalogue.content_digest(),

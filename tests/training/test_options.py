@@ -185,6 +185,23 @@ def test_all_mistakes_are_reported_together():
         options(batchsize=1, lr="fast")
 
 
+def test_options_of_sampling_that_would_change_nothing_are_refused():
+    assert problems(force_resample_epochs=3, force_min_structures=2) == (
+        "option 'force_resample_epochs': needs a 'force_fraction' below 1",
+        "option 'force_min_structures': needs a 'force_fraction' below 1",
+    )
+    assert options().changed_sampling() == {}
+    given = options(force_fraction="0.5", force_resample_epochs=3, force_scale_unbiased=False)
+    assert given.changed_sampling() == {
+        "force_fraction": 0.5,
+        "force_resample_epochs": 3,
+        "force_scale_unbiased": False,
+    }
+    for value in (0, 1.5):
+        (problem,) = problems(force_fraction=value)
+        assert "force_fraction" in problem
+
+
 def test_the_seed_of_the_split_has_a_plain_name():
     assert options(seed=3).split_seed == 3
     assert options(split_seed=5).valid_set_seed == options(valid_set_seed=5).split_seed == 5
