@@ -4,16 +4,19 @@ import csv
 import fcntl
 import io
 import json
+import logging
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_water import make_input, train_in, water
+from labelled_water import config, make_input, train_in, water
 from rich.console import Console
 
 from mace_scf_jax.simulate.model import load_model
 from mace_scf_jax.training import run as training_run
+from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.preparation import prepare_run
 from mace_scf_jax.training.reporting import ResultLines
 
 FILES = {
@@ -250,3 +253,23 @@ def test_a_model_without_charges_in_single_precision(tmp_path):
     assert trained.settings.scale == pytest.approx(np.sqrt(np.mean(labels**2)))
     assert trained.settings.backbone.avg_num_neighbors == 3.0
     assert np.isfinite(trained.predict(water(0))["energy"])
+
+
+def test_training_on_the_forces_of_a_part_of_the_structures(tmp_path, caplog):
+    make_input(tmp_path)
+    changes = {"train_file": tmp_path / "train.xyz", "model": "MACE", "force_fraction": 0.4}
+    with caplog.at_level(logging.INFO, logger="mace_scf_jax"):
+        prepared = prepare_run(TrainOptions(**config() | changes))
+    assert "Forces of 2 of 5 training structures are used" in caplog.text
+    assert prepared.fingerprint["options"]["force_fraction"] == 0.4
+    training = prepared.training_data(with_tests=False).training
+    plain = [graph.weights["forces"] for graph in prepared.training.epoch(1)]
+    found = [graph.weights["forces"] for graph in training(1)]
+    factors = prepared.force_supervision.factors(1)
+    for indices, before, after in zip(
+        prepared.training.batch_indices(1), plain, found, strict=True
+    ):
+        np.testing.assert_array_equal(before[:2], 1.0)
+        np.testing.assert_array_equal(after[:2], factors[indices])
+    (resumed,) = training(1, start=1)
+    np.testing.assert_array_equal(resumed.weights["forces"], found[1])
