@@ -31,7 +31,9 @@ def run(words: Sequence[str]) -> int:
         given.structures,
         output=given.output,
         keys=None if given.heads is None else KeySpecification.from_heads(given.heads),
+        forces=not given.no_forces,
         stress=given.stress,
+        contributions=given.contributions,
         batch_size=given.batch_size,
         prefix=given.info_prefix,
         not_converged=given.not_converged,
@@ -83,6 +85,20 @@ def _parser() -> argparse.ArgumentParser:
         help="start of the names of predictions in OUT.xyz (default: MACE_)",
     )
     parser.add_argument("--stress", action="store_true", help="predict the stress too")
+    parser.add_argument(
+        "--no_forces",
+        "--no-forces",
+        "--dont_compute_force",
+        action="store_true",
+        help="predict no forces, which is faster",
+    )
+    parser.add_argument(
+        "--contributions",
+        "--return_contributions",
+        action="store_true",
+        help="write the parts of the energy that belong to the isolated atoms and to each layer, "
+        "as BO_contributions",
+    )
     parser.add_argument(
         "--plot",
         type=picture,

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "predict the structures of a file and compare with their labels",
     "plot": "draw learning curves, loss balance and parity plots of a training run",
     "report": "write an HTML page about a training run",
+    "potential": "write or draw the electrostatic potential of a structure in space",
     "scf": "compare solvers of a self-consistent model and judge its solutions",
     "verify": "recompute reference files and compare",
     "import": "make a model file from a PyTorch model of MACE or MACE_SCF",

@@ -24,20 +24,25 @@ from mace_scf_jax.training.metrics import ErrorAccumulator
 ALL = "all"
 """Name of the errors over all structures of a file."""
 
-_INFO_OUTPUTS = (
-    "energy",
-    "dipole",
-    "stress",
-    "total_charge",
-    "electrostatic_energy",
-    "polarizability",
-    "fermi_level",
-    "field_energy",
-    "scf_status",
-    "scf_steps",
-    "scf_evaluations",
-    "scf_residual",
-)
+_INFO_OUTPUTS = {
+    name: name
+    for name in (
+        "energy",
+        "dipole",
+        "stress",
+        "total_charge",
+        "electrostatic_energy",
+        "polarizability",
+        "fermi_level",
+        "field_energy",
+        "scf_status",
+        "scf_steps",
+        "scf_evaluations",
+        "scf_residual",
+    )
+}
+_CONTRIBUTIONS = {"contributions": "BO_contributions"}
+"""Outputs of a structure and their names in files."""
 _ARRAY_OUTPUTS = {
     "forces": "forces",
     "multipoles": "density_coefficients",
@@ -63,7 +68,9 @@ def evaluate_file(
     *,
     output: str | Path | None = None,
     keys: KeySpecification | None = None,
+    forces: bool = True,
     stress: bool = False,
+    contributions: bool = False,
     batch_size: int = 64,
     prefix: str = "MACE_",
     not_converged: NotConverged = "warn",
@@ -78,7 +85,11 @@ def evaluate_file(
             ``<prefix>stress``, … in info and ``<prefix>forces``,
             ``<prefix>density_coefficients`` in arrays.
         keys: where inputs and labels are found; None for those the model was trained with.
+        forces: whether to predict forces.
         stress: whether to predict stress.
+        contributions: whether to write the parts of the energy that belong to the isolated atoms
+            and to each layer as ``<prefix>BO_contributions``; further parts are
+            ``<prefix>electrostatic_energy`` and ``<prefix>field_energy``.
         batch_size: most structures evaluated together.
         prefix: of the names of predictions.
         not_converged: what to do about structures whose multipoles are not self-consistent; they
@@ -98,7 +109,7 @@ def evaluate_file(
     for indices, graph in model.batches(structures, batch_size=batch_size, labels=True):
         outputs = jax.device_get(
             model.evaluate(
-                model.parameters, model.inputs_of(graph), None, forces=True, stress=stress
+                model.parameters, model.inputs_of(graph), None, forces=forces, stress=stress
             )
         )
         for name in dict.fromkeys(types[indices]):
@@ -110,7 +121,8 @@ def evaluate_file(
         predictions, [entry.location for entry in configurations], not_converged=not_converged
     )
     if output is not None:
-        _write(output, atoms, predictions, prefix)
+        info = _INFO_OUTPUTS | (_CONTRIBUTIONS if contributions else {})
+        _write(output, atoms, predictions, prefix, info)
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
     return FileEvaluation(predictions, metrics, configurations)
 
@@ -163,16 +175,20 @@ def _written(value: Any) -> Any:
 
 
 def _write(
-    path: str | Path, atoms: list[ase.Atoms], predictions: list[Prediction], prefix: str
+    path: str | Path,
+    atoms: list[ase.Atoms],
+    predictions: list[Prediction],
+    prefix: str,
+    info: Mapping[str, str],
 ) -> None:
     """Write structures with their predictions, all or nothing."""
     annotated = []
     for original, prediction in zip(atoms, predictions, strict=True):
         entry = original.copy()
         entry.calc = original.calc  # holds what the file calls energy, forces, ...
-        for name in _INFO_OUTPUTS:
+        for name, written in info.items():
             if name in prediction:
-                entry.info[prefix + name] = _written(prediction[name])
+                entry.info[prefix + written] = _written(prediction[name])
         for name, written in _ARRAY_OUTPUTS.items():
             if name in prediction:
                 entry.arrays[prefix + written] = np.asarray(prediction[name])

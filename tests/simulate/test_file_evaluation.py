@@ -88,6 +88,21 @@ def test_predictions_are_written_beside_what_the_file_holds(model, source, struc
         assert_close(atoms.arrays["REF_forces"], original.arrays["REF_forces"], 1e-7)
 
 
+def test_contributions_are_written_and_forces_left_out(model, source, structures):
+    output = source.with_name("out.xyz")
+    result = evaluate_file(model, source, output=output, forces=False, contributions=True)
+    assert "rmse_f" not in result.metrics["all"]
+    assert "rmse_e_per_atom" in result.metrics["all"]
+    for atoms, prediction in zip(ase.io.read(output, index=":"), result.predictions, strict=True):
+        assert "MACE_forces" not in atoms.arrays
+        parts = atoms.info["MACE_BO_contributions"]
+        assert_close(parts, prediction["contributions"], 1e-6)
+        field = np.reshape(atoms.info.get("external_field", np.zeros(3)), 3)
+        total = parts.sum() + atoms.info["MACE_electrostatic_energy"]
+        total += atoms.info["MACE_dipole"] @ field
+        assert_close(atoms.info["MACE_energy"], total, 1e-6)
+
+
 def test_results_of_a_calculator_in_the_file_are_kept(model, tmp_path):
     atoms = molecule()
     energy, forces = -1.5, np.arange(15.0).reshape(5, 3)

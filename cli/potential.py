@@ -1,0 +1,177 @@
+"""``mace-scf-jax potential``: the electrostatic potential of a structure in space."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import ase
+import numpy as np
+
+from mace_scf_jax.boundary import BoundaryMode
+from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.data.errors import DataError, Location
+from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
+from mace_scf_jax.data.reading import read_atoms
+from mace_scf_jax.simulate.atomic_multipoles import AtomicMultipoles
+from mace_scf_jax.simulate.convergence import NotConverged
+from mace_scf_jax.simulate.evaluation import training_keys
+from mace_scf_jax.simulate.model import Model, load_model
+from mace_scf_jax.simulate.potential_map import (
+    DEFAULT_MARGIN,
+    DEFAULT_SPACING,
+    Grid,
+    plane_grid,
+    potential_at,
+    predicted_multipoles,
+    require_multipoles,
+    volume_grid,
+    write_potential_cube,
+)
+from mace_scf_jax.training.option_values import parse_literal
+from mace_scf_jax_cli.argument_types import picture
+from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
+
+WHEN_INTERRUPTED = "interrupted"
+PLANES = ("xy", "xz", "yz")
+
+
+def run(words: Sequence[str]) -> int:
+    """Do as the words after ``mace-scf-jax potential`` say; returns the exit status."""
+    parser = _parser()
+    given = parser.parse_args(words)
+    if given.cube is None and given.plot is None:
+        parser.error("expected --cube OUT.cube, --plot OUT.png, or both")
+    for path in (given.cube, given.plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"{path}: no such folder")
+    model = load_model(given.model, scf=self_consistency_of(given))
+    require_multipoles(model)
+    keys = None if given.heads is None else KeySpecification.from_heads(given.heads)
+    keys = keys or training_keys(model.record) or PREDICTION_KEYS
+    atoms = _read_one(given.structures, given.index)
+    sources = _sources(model, atoms, keys, given)
+    lengths = {"spacing": given.spacing, "margin": given.margin}
+    if given.cube is not None:
+        grid = volume_grid(atoms, **lengths)
+        write_potential_cube(given.cube, atoms, grid, _map(sources, grid))
+        print(f"Wrote {given.cube}")
+    if given.plot is not None:
+        grid = plane_grid(atoms, given.plane, height=given.height, **lengths)
+        print(f"Wrote {_plot(atoms, grid, _map(sources, grid), given.plane, given.plot)}")
+    return 0
+
+
+def _read_one(path: str, index: int) -> ase.Atoms:
+    """One structure of a file, counted from the end if the index is negative."""
+    structures = read_atoms(path)
+    if not -len(structures) <= index < len(structures):
+        raise DataError(
+            f"{path}: found {len(structures)} structures, expected more for --index {index}"
+        )
+    return structures[index]
+
+
+def _sources(
+    model: Model, atoms: ase.Atoms, keys: KeySpecification, given: argparse.Namespace
+) -> AtomicMultipoles:
+    """Predict the multipoles of a structure."""
+    location = Location(str(given.structures), given.index)
+    configuration = from_atoms(atoms, keys=keys, location=location)
+    (prediction,) = model.predict_structures(
+        [model.prepare(configuration)], forces=False, not_converged=given.not_converged
+    )
+    field = configuration.values["external_field"]
+    return predicted_multipoles(
+        model,
+        atoms,
+        prediction,
+        external_field=field if given.external_field else None,
+        boundary=given.boundary,
+    )
+
+
+def _map(sources: AtomicMultipoles, grid: Grid) -> np.ndarray:
+    """Potential on a grid, with a line about it."""
+    values = potential_at(sources, grid.points).potential
+    size = " x ".join(map(str, grid.shape))
+    print(f"{size} points: potential from {values.min():.3f} to {values.max():.3f} V")
+    return values
+
+
+def _plot(atoms: ase.Atoms, grid: Grid, potential: np.ndarray, plane: str, path: Path) -> Path:
+    from mace_scf_jax.reports.potential_plane import potential_plane  # slow to import
+    from mace_scf_jax.reports.style import save
+
+    return save(potential_plane(atoms, grid, potential, plane), path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mace-scf-jax potential",
+        description="Predict the multipoles of a structure and write their electrostatic "
+        "potential as a cube file, draw it on a plane, or both.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="model file written by training")
+    parser.add_argument("structures", metavar="FILE.xyz", help="structures (extended XYZ)")
+    parser.add_argument(
+        "--index", type=int, default=0, metavar="I", help="which structure, from 0 (default: 0)"
+    )
+    parser.add_argument("--cube", type=Path, metavar="OUT.cube", help="cube file; values in V")
+    parser.add_argument("--plot", type=picture, metavar="OUT.png", help="picture (.png or .pdf)")
+    parser.add_argument(
+        "--plane", choices=PLANES, default="xy", help="plane of the picture (default: xy)"
+    )
+    parser.add_argument(
+        "--height",
+        type=float,
+        metavar="Å",
+        help="where the plane is on the third axis (default: the middle of the atoms)",
+    )
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        default=DEFAULT_SPACING,
+        metavar="Å",
+        help=f"largest distance of neighbouring points (default: {DEFAULT_SPACING})",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=DEFAULT_MARGIN,
+        metavar="Å",
+        help=f"around the atoms along open directions (default: {DEFAULT_MARGIN})",
+    )
+    parser.add_argument(
+        "--external_field",
+        "--external-field",
+        action="store_true",
+        help="add the potential of the external field of the structure",
+    )
+    parser.add_argument(
+        "--boundary",
+        choices=tuple(mode.value for mode in BoundaryMode),
+        default=BoundaryMode.AUTO.value,
+        metavar="MODE",
+        help="boundary condition (default: auto, which is realspace for an open structure)",
+    )
+    parser.add_argument(
+        "--heads",
+        type=parse_literal,
+        metavar="MAPPING",
+        help="keys of the file, as in training (default: those of the training)",
+    )
+    add_scf_arguments(parser)
+    parser.add_argument(
+        "--not_converged",
+        "--not-converged",
+        choices=get_args(NotConverged),
+        default="raise",
+        metavar="POLICY",
+        help=f"{', '.join(get_args(NotConverged))}: what to do if the multipoles are not "
+        "self-consistent (default: raise)",
+    )
+    return parser
