@@ -152,9 +152,11 @@ class CoulombCalculator(Calculator):
         """Copies of multipoles and field, what was set before what the atoms hold."""
         inputs = dict(self._set)
         if self.multipoles_key in atoms.arrays and "multipoles" not in inputs:
-            inputs["multipoles"] = np.array(atoms.arrays[self.multipoles_key])
+            inputs["multipoles"] = np.array(atoms.arrays[self.multipoles_key], dtype=np.float64)
         if self.external_field_key in atoms.info and "external_field" not in inputs:
-            inputs["external_field"] = np.array(atoms.info[self.external_field_key])
+            inputs["external_field"] = np.array(
+                atoms.info[self.external_field_key], dtype=np.float64
+            )
         return inputs
 
 

@@ -159,12 +159,12 @@ def test_sources_are_those_of_the_model():
 def test_what_makes_no_sense_is_refused():
     atoms = molecule()
     sources = sources_of(atoms)
-    with pytest.raises(ValueError, match=r"points: found an array of shape \(4, 2\)"):
-        potential_at(sources, np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"points: found an array of shape \(4, 3\)"):
+        potential_at(sources, np.full((4, 3), np.inf))
     with pytest.raises(ValueError, match=r"multipoles: found shape \(5, 1\), expected \(5, 4\)"):
         multipoles_of_atoms(atoms, np.zeros((5, 1)), settings=SETTINGS)
     with pytest.raises(ValueError, match=r"external field: found .*, expected three finite"):
-        sources_of(atoms, np.zeros(2))
+        sources_of(atoms, np.full(3, np.nan))
     with pytest.raises(ValueError, match="plane: found 'xx'"):
         plane_grid(atoms, "xx")
     with pytest.raises(ValueError, match=r"spacing of the grid: found 0\.0 Å"):
