@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.runtime import keep_freed_memory
+from mace_scf_jax.simulate.committee import is_committee, load_committee
+from mace_scf_jax.simulate.committee_evaluation import evaluate_committee_file
 from mace_scf_jax.simulate.convergence import NotConverged
 from mace_scf_jax.simulate.evaluation import FileEvaluation, evaluate_file
 from mace_scf_jax.simulate.model import Model, load_model
 from mace_scf_jax.training.error_tables import ERROR_TABLES, final_table
 from mace_scf_jax.training.option_values import parse_literal
 from mace_scf_jax_cli.argument_types import picture, positive
+from mace_scf_jax_cli.committee_table import committee_table
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
@@ -25,9 +29,13 @@ def run(words: Sequence[str]) -> int:
     """Evaluate as the words after ``mace-scf-jax evaluate`` say; returns the exit status."""
     given = _parser().parse_args(words)
     keep_freed_memory()
-    model = load_model(given.model, scf=self_consistency_of(given))
-    evaluation = evaluate_file(
-        model,
+    scf = self_consistency_of(given)
+    committee = load_committee(given.model, scf=scf) if is_committee(given.model) else None
+    model = load_model(given.model, scf=scf) if committee is None else committee.first
+    evaluate = partial(evaluate_file, model)
+    if committee is not None:
+        evaluate = partial(evaluate_committee_file, committee)
+    evaluation = evaluate(
         given.structures,
         output=given.output,
         keys=None if given.heads is None else KeySpecification.from_heads(given.heads),
@@ -39,6 +47,8 @@ def run(words: Sequence[str]) -> int:
         not_converged=given.not_converged,
     )
     print(final_table(given.error_table or _table_of(model.record), evaluation.metrics))
+    if committee is not None:
+        print(committee_table(evaluation))
     if given.output is not None:
         print(f"Wrote {len(evaluation.predictions)} structures with predictions to {given.output}")
     if given.plot is not None:
@@ -53,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Predict the structures of a file and print the errors by config_type.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="model file written by training")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="model file written by training, or the folder of a committee",
+    )
     parser.add_argument("structures", metavar="FILE.xyz", help="structures (extended XYZ)")
     parser.add_argument("--output", metavar="OUT.xyz", help="structures with predictions")
     parser.add_argument(

@@ -1,20 +1,26 @@
-"""``mace-scf-jax train``: train a model from a configuration."""
+"""``mace-scf-jax train``: train a model, or a committee of them, from a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mace_scf_jax_cli.train_arguments import parse_options
+from mace_scf_jax_cli.train_arguments import TRAIN, parse_command
 
 WHEN_INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
 
 
 def run(words: Sequence[str]) -> int:
     """Train as the words after ``mace-scf-jax train`` say; returns the exit status."""
-    options = parse_options(words)
-    from mace_scf_jax import runtime
-    from mace_scf_jax.training.run import train  # slow to import, not needed to refuse options
+    options, own = parse_command(words, TRAIN)
+    from mace_scf_jax import runtime  # slow to import, not needed to refuse options
 
     runtime.keep_freed_memory()
-    train(options)
+    if own.committee is None:
+        from mace_scf_jax.training.run import train
+
+        train(options)
+    else:
+        from mace_scf_jax.training.committee import train_committee
+
+        train_committee(options, size=own.committee, parallel=own.committee_parallel)
     return 0

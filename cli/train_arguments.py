@@ -48,7 +48,30 @@ class Command:
     own_arguments: tuple[OwnArgument, ...] = ()
 
 
-TRAIN = Command("train", DESCRIPTION)
+COMMITTEE_ARGUMENTS = (
+    OwnArgument(
+        "committee",
+        ("--committee",),
+        {
+            "metavar": "N",
+            "type": int,
+            "default": None,
+            "help": "train N models on one split, with the seeds seed, seed + 1, …, into the "
+            "folders member-1, … of work_dir",
+        },
+    ),
+    OwnArgument(
+        "committee_parallel",
+        ("--committee_parallel",),
+        {
+            "metavar": "P",
+            "type": int,
+            "default": 1,
+            "help": "members trained at the same time, in processes of their own (default: 1)",
+        },
+    ),
+)
+TRAIN = Command("train", DESCRIPTION, own_arguments=COMMITTEE_ARGUMENTS)
 
 
 class _Parser(argparse.ArgumentParser):

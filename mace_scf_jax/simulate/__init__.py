@@ -2,6 +2,9 @@
 
 from mace_scf_jax.simulate.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
+from mace_scf_jax.simulate.committee import Committee, CommitteeError, load_committee
+from mace_scf_jax.simulate.committee_calculator import CommitteeCalculator
+from mace_scf_jax.simulate.committee_evaluation import evaluate_committee_file
 from mace_scf_jax.simulate.convergence import NotConvergedError, NotConvergedWarning
 from mace_scf_jax.simulate.coulomb_calculator import CoulombCalculator
 from mace_scf_jax.simulate.evaluation import evaluate_file
@@ -18,10 +21,15 @@ from mace_scf_jax.simulate.potential_map import (
 )
 from mace_scf_jax.simulate.response import predict_response
 from mace_scf_jax.simulate.results import Results
+from mace_scf_jax.simulate.uncertainty import CommitteePrediction, rank, uncertainty
 from mace_scf_jax.simulate.warm_start import StateNotUniqueWarning, WarmStart
 
 __all__ = [
     "AtomicMultipoles",
+    "Committee",
+    "CommitteeCalculator",
+    "CommitteeError",
+    "CommitteePrediction",
     "CoulombCalculator",
     "EnergyFunction",
     "MACESCFCalculator",
@@ -34,13 +42,17 @@ __all__ = [
     "StateNotUniqueWarning",
     "WarmStart",
     "energy_function",
+    "evaluate_committee_file",
     "evaluate_file",
+    "load_committee",
     "load_model",
     "multipoles_of_atoms",
     "plane_grid",
     "potential_at",
     "predict_response",
     "predicted_multipoles",
+    "rank",
+    "uncertainty",
     "volume_grid",
     "write_potential_cube",
 ]

@@ -24,6 +24,9 @@ from mace_scf_jax.training.metrics import ErrorAccumulator
 ALL = "all"
 """Name of the errors over all structures of a file."""
 
+SPREAD = "_std"
+"""End of the names of standard deviations over a committee."""
+
 _INFO_OUTPUTS = {
     name: name
     for name in (
@@ -113,7 +116,7 @@ def evaluate_file(
             )
         )
         for name in dict.fromkeys(types[indices]):
-            errors[name].update(outputs, _only(graph, types[indices] == name))
+            errors[name].update(outputs, only_graphs(graph, types[indices] == name))
         errors[ALL].update(outputs, graph)
         for index, prediction in zip(indices, split_outputs(outputs, graph), strict=True):
             predictions[index] = prediction
@@ -121,8 +124,7 @@ def evaluate_file(
         predictions, [entry.location for entry in configurations], not_converged=not_converged
     )
     if output is not None:
-        info = _INFO_OUTPUTS | (_CONTRIBUTIONS if contributions else {})
-        _write(output, atoms, predictions, prefix, info)
+        write_predictions(output, atoms, predictions, prefix, info_outputs(contributions))
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
     return FileEvaluation(predictions, metrics, configurations)
 
@@ -160,8 +162,13 @@ def training_keys(record: Mapping[str, Any]) -> KeySpecification | None:
     return None if heads is None else KeySpecification.from_heads(heads)
 
 
-def _only(graph: Graph, chosen: np.ndarray) -> Graph:
-    """The batch with all graphs but the chosen ones masked."""
+def only_graphs(graph: Graph, chosen: np.ndarray) -> Graph:
+    """The batch with all graphs but the chosen ones masked.
+
+    Args:
+        graph: the batch.
+        chosen: which of its real graphs, one truth value for each.
+    """
     graph_mask = np.zeros(graph.num_graphs, dtype=bool)
     graph_mask[: len(chosen)] = chosen
     return graph.replace(
@@ -174,24 +181,42 @@ def _written(value: Any) -> Any:
     return value.name.lower() if isinstance(value, FixedPointStatus) else np.asarray(value)[()]
 
 
-def _write(
+def info_outputs(contributions: bool) -> Mapping[str, str]:
+    """Outputs of a structure that are written, and their names in files.
+
+    Args:
+        contributions: whether the parts of the energy are among them.
+    """
+    return _INFO_OUTPUTS | (_CONTRIBUTIONS if contributions else {})
+
+
+def write_predictions(
     path: str | Path,
     atoms: list[ase.Atoms],
     predictions: list[Prediction],
     prefix: str,
     info: Mapping[str, str],
 ) -> None:
-    """Write structures with their predictions, all or nothing."""
+    """Write structures with their predictions, all or nothing.
+
+    Args:
+        path: the file.
+        atoms: the structures.
+        predictions: of each; names that end in `SPREAD` are standard deviations over a committee.
+        prefix: of the names of predictions.
+        info: outputs of a structure that are written, and their names; see `info_outputs`.
+    """
     annotated = []
     for original, prediction in zip(atoms, predictions, strict=True):
         entry = original.copy()
         entry.calc = original.calc  # holds what the file calls energy, forces, ...
-        for name, written in info.items():
-            if name in prediction:
-                entry.info[prefix + written] = _written(prediction[name])
-        for name, written in _ARRAY_OUTPUTS.items():
-            if name in prediction:
-                entry.arrays[prefix + written] = np.asarray(prediction[name])
+        for ending in ("", SPREAD):
+            for name, written in info.items():
+                if name + ending in prediction:
+                    entry.info[prefix + written + ending] = _written(prediction[name + ending])
+            for name, written in _ARRAY_OUTPUTS.items():
+                if name + ending in prediction:
+                    entry.arrays[prefix + written + ending] = np.asarray(prediction[name + ending])
         annotated.append(entry)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.partial")

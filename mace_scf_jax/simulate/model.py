@@ -108,18 +108,7 @@ class Model:
         The outputs of one batch. ``start``, an `SCFState`, is where a self-consistent model starts
         to solve; `SCFState.of` makes the one of the next geometry of the outputs.
         """
-        module = build(self.settings)
-
-        @functools.partial(jax.jit, static_argnames=("forces", "stress"))
-        def compiled(parameters, graph, start=None, *, forces=True, stress=False):
-            wanted = {"forces": forces, "stress": stress}
-            if not self.is_self_consistent:
-                return evaluate(module, parameters, graph, **wanted)
-            return evaluate_self_consistent(
-                module, parameters, graph, how=self.scf, start=start, **wanted
-            )
-
-        return compiled
+        return _compiled(self.settings, self.scf)
 
     def prepare(
         self, configuration: Configuration, *, skin: float = 0.0, largest_strain: float = 0.0
@@ -283,6 +272,23 @@ class Model:
                 raise DataError(
                     f"{configuration.location}: expected {name} for {reason}, found none"
                 )
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(
+    settings: ModelSettings, scf: SelfConsistency | None
+) -> Callable[..., dict[str, jax.Array]]:
+    """The compiled function of all models with the same settings, whatever their parameters."""
+    module = build(settings)
+
+    @functools.partial(jax.jit, static_argnames=("forces", "stress"))
+    def compiled(parameters, graph, start=None, *, forces=True, stress=False):
+        wanted = {"forces": forces, "stress": stress}
+        if scf is None:
+            return evaluate(module, parameters, graph, **wanted)
+        return evaluate_self_consistent(module, parameters, graph, how=scf, start=start, **wanted)
+
+    return compiled
 
 
 def split_outputs(outputs: dict[str, np.ndarray], graph: Graph) -> list[Prediction]:

@@ -1,0 +1,103 @@
+"""ASE calculator of a committee: mean results and how far the members disagree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import ase
+from ase.calculators.calculator import Calculator, all_changes
+
+from mace_scf_jax.models.self_consistency import SelfConsistency
+from mace_scf_jax.simulate.calculator import MACESCFCalculator
+from mace_scf_jax.simulate.committee import Committee, load_committee
+from mace_scf_jax.simulate.convergence import NotConverged, NotConvergedError
+from mace_scf_jax.simulate.evaluation import SPREAD
+from mace_scf_jax.simulate.uncertainty import AVERAGED_OUTPUTS, mean_and_std
+from mace_scf_jax.simulate.warm_start import WarmStart
+
+
+class CommitteeCalculator(Calculator):
+    """Mean energies, forces, stress and multipoles of a committee, with their spread, for ASE.
+
+    Results and inputs are those of `MACESCFCalculator`, means over the members. For each of them
+    ``results`` has the sample standard deviation too: ``energy_std``, ``forces_std``,
+    ``stress_std``, ``charges_std``, …, in the same shape and unit. Every member's own results are
+    those of ``calculators``.
+
+    Args:
+        committee: a committee, or its folder.
+        scf: how the multipoles of self-consistent models are solved for; None for the way of the
+            models.
+        warm_start: start from the solutions of previous geometries; each member has its own.
+        not_converged: what to do if the multipoles of a member are not self-consistent.
+        kwargs: passed on to ASE's ``Calculator``.
+
+    Raises:
+        CommitteeFileError: the folder holds no readable committee.
+        CommitteeError: the committee is not complete, or its members disagree.
+        ModelFileError: a model file cannot be used.
+        ValueError: settings of a self-consistent cycle were given for models that have none.
+    """
+
+    implemented_properties: ClassVar[list[str]] = []
+
+    def __init__(
+        self,
+        committee: Committee | str | Path,
+        *,
+        scf: SelfConsistency | None = None,
+        warm_start: WarmStart | None = None,
+        not_converged: NotConverged = "raise",
+        **kwargs,
+    ) -> None:
+        self.committee = (
+            committee if isinstance(committee, Committee) else load_committee(committee)
+        )
+        self.calculators = tuple(
+            MACESCFCalculator(member, scf=scf, warm_start=warm_start, not_converged=not_converged)
+            for member in self.committee.members
+        )
+        of_one = self.calculators[0].implemented_properties
+        spread = [f"{name}{SPREAD}" for name in of_one if name != "free_energy"]
+        self.implemented_properties = [*of_one, *spread]
+        super().__init__(**kwargs)
+
+    def reset(self) -> None:
+        """Forget the last calculation."""
+        super().reset()
+        for calculator in self.calculators:
+            calculator.reset()
+
+    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation, inputs in ``info`` and ``arrays`` included."""
+        return self.calculators[0].check_state(atoms, tol=tol)
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Fill ``results``; called by ASE.
+
+        Raises:
+            DataError: the structure has an element that the models lack, or cannot be used.
+            BoundaryError: its periodicity does not fit the models' electrostatics.
+            NotConvergedError: the multipoles of a member are not self-consistent, and the policy is
+                to raise.
+        """
+        super().calculate(atoms, properties, system_changes)
+        wanted = [name.removesuffix(SPREAD) for name in properties or ()]
+        for name, calculator in zip(self.committee.names, self.calculators, strict=True):
+            try:
+                calculator.calculate(self.atoms, wanted, system_changes)
+            except NotConvergedError as error:
+                raise NotConvergedError(f"{name}: {error}") from None
+        self.results = {}
+        members = [calculator.results for calculator in self.calculators]
+        for name in (*AVERAGED_OUTPUTS, "charges"):
+            if name in members[0]:
+                mean, spread = mean_and_std([results[name] for results in members])
+                self.results[name], self.results[f"{name}{SPREAD}"] = mean[()], spread[()]
+        self.results["free_energy"] = self.results["energy"]

@@ -1,0 +1,211 @@
+"""Training a committee: the same model several times on one split, each time with another seed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mace_scf_jax import __version__
+from mace_scf_jax.data.datasets import load_datasets
+from mace_scf_jax.io.committee_file import (
+    COMMITTEE_FILE,
+    CommitteeFile,
+    DataDigests,
+    MemberEntry,
+    read_committee_file,
+)
+from mace_scf_jax.io.model_file import ModelFileError, load_model_file
+from mace_scf_jax.training.committee_processes import train_in_processes
+from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.logs import ConsoleHandler, logging_to
+from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.preparation import data_settings
+from mace_scf_jax.training.run import train
+from mace_scf_jax.training.run_files import RunFiles
+
+FOLDERS = ("log_dir", "checkpoints_dir", "results_dir", "model_dir")
+"""Options that name folders of a run, besides ``work_dir``."""
+
+
+class CommitteeTrainingError(ValueError):
+    """Members of a committee could not be trained; the others are finished."""
+
+
+def train_committee(options: TrainOptions, *, size: int, parallel: int = 1) -> CommitteeFile:
+    """Train the members of a committee that are not finished yet.
+
+    Member k has the seed ``options.seed + k - 1`` and puts its files into the folder
+    ``member-<k>`` of every folder that the options name, so that the first member equals the run
+    without a committee. All members share the split of ``options.split_seed``.
+    ``<work_dir>/committee.json`` tells what is finished. A member that fails does not stop the
+    others.
+
+    Args:
+        options: of the run.
+        size: number of members.
+        parallel: members trained at the same time, each in a process of its own; 1: one after the
+            other in this process.
+
+    Returns:
+        What ``committee.json`` holds.
+
+    Raises:
+        ConfigurationError: a number is below 1, or the folder holds a committee of other data.
+        DataError: files or their contents cannot be used; nothing has been written then.
+        CommitteeFileError: ``committee.json`` of an earlier run is damaged.
+        CommitteeTrainingError: members failed; tells which and why.
+    """
+    for name, number in (("committee", size), ("committee_parallel", parallel)):
+        if number < 1:
+            raise ConfigurationError(f"option '{name}': expected at least 1, found {number}")
+    committee = CommitteeFile(
+        version=__version__,
+        name=options.name,
+        size=size,
+        split_seed=options.split_seed,
+        data=_digests(options),
+    )
+    finished = _finished_earlier(options, committee)
+    _tell(options, _plan(finished, size, options))
+    options.work_dir.mkdir(parents=True, exist_ok=True)
+    committee = _with_members(committee, finished)
+    committee.write(options.work_dir)
+    waiting = {number: member_options(options, number) for number in committee.missing()}
+    trained = train_in_processes(waiting, parallel) if parallel > 1 else _in_sequence(waiting)
+    failures: dict[int, str] = {}
+    for number, failure in trained:
+        if failure is not None:
+            failures[number] = failure
+            _tell(options, f"Member {number} failed: {failure}", level=logging.ERROR)
+            continue
+        entry = _entry(options, number)
+        committee = _with_members(committee, [*committee.members, entry])
+        committee.write(options.work_dir)
+        _tell(options, f"Member {number} is finished: {', '.join(entry.models.values())}")
+    if failures:
+        raise CommitteeTrainingError(
+            f"{len(failures)} of {size} members could not be trained; the others are finished. "
+            + "; ".join(f"member {number}: {text}" for number, text in sorted(failures.items()))
+        )
+    return committee
+
+
+def member_options(options: TrainOptions, number: int) -> TrainOptions:
+    """The options of one member, counted from 1.
+
+    Args:
+        options: of the committee.
+        number: of the member.
+    """
+    folder = f"member-{number}"
+    given = {name: getattr(options, name) for name in FOLDERS if getattr(options, name) is not None}
+    return options.model_copy(
+        update={
+            "seed": options.seed + number - 1,
+            "valid_set_seed": options.split_seed,
+            "work_dir": options.work_dir / folder,
+            **{name: path / folder for name, path in given.items()},
+        }
+    )
+
+
+def _in_sequence(waiting: dict[int, TrainOptions]) -> Iterator[tuple[int, str | None]]:
+    """Train one member after the other; yields the number of each, and why it failed."""
+    for number, options in waiting.items():
+        try:
+            train(options)
+        except (ValueError, OSError) as error:
+            yield number, str(error)
+        else:
+            yield number, None
+
+
+def _digests(options: TrainOptions) -> DataDigests:
+    """What identifies the data of all members; they are read and checked for it."""
+    with logging_to({ConsoleHandler(Console(stderr=True)): logging.WARNING}):
+        data = load_datasets(data_settings(options))
+    return DataDigests(
+        training=data.train.catalogue.content_digest(),
+        validation=data.valid.catalogue.content_digest(),
+    )
+
+
+def _finished_earlier(options: TrainOptions, committee: CommitteeFile) -> list[MemberEntry]:
+    """Members that an earlier call with these options has finished.
+
+    Raises:
+        ConfigurationError: they were trained on other data.
+    """
+    if not (options.restart_latest and (options.work_dir / COMMITTEE_FILE).exists()):
+        return []
+    earlier = read_committee_file(options.work_dir)
+    if earlier.members and earlier.data != committee.data:
+        raise ConfigurationError(
+            f"{options.work_dir / COMMITTEE_FILE}: this committee was trained on other training or "
+            "validation data; choose another work_dir, or train all members again with "
+            "restart_latest: false"
+        )
+    return [
+        entry
+        for entry in earlier.members
+        if entry.number <= committee.size and _is_finished(entry, options)
+    ]
+
+
+def _is_finished(entry: MemberEntry, options: TrainOptions) -> bool:
+    """Whether the model files of a member are there and of exactly these options."""
+    wanted = json.loads(member_options(options, entry.number).model_dump_json())
+    if entry != _entry(options, entry.number):
+        return False
+    paths = [options.work_dir / path for path in entry.models.values()]
+    try:
+        records = [load_model_file(path).record for path in paths]
+    except ModelFileError:
+        return False
+    return all(record.get("training_options") == wanted for record in records)
+
+
+def _entry(options: TrainOptions, number: int) -> MemberEntry:
+    """What is written about a finished member."""
+    member = member_options(options, number)
+    files = RunFiles.of(member)
+    top = options.work_dir.resolve()
+    return MemberEntry(
+        number=number,
+        seed=member.seed,
+        models={
+            stage.name: _relative(files.model(stage.name).resolve(), top)
+            for stage in options.train_schedule
+        },
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """The path seen from a folder, so that both may be moved together."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _with_members(committee: CommitteeFile, members: Sequence[MemberEntry]) -> CommitteeFile:
+    ordered = tuple(sorted(members, key=lambda entry: entry.number))
+    return committee.model_copy(update={"members": ordered})
+
+
+def _plan(finished: Sequence[MemberEntry], size: int, options: TrainOptions) -> str:
+    """What is going to happen, for the terminal."""
+    done = ", ".join(str(entry.number) for entry in finished) or "none"
+    seeds = f"{options.seed} to {options.seed + size - 1}"
+    return (
+        f"Committee of {size} with seeds {seeds} and split seed {options.split_seed}; "
+        f"already finished: {done}"
+    )
+
+
+def _tell(options: TrainOptions, text: str, *, level: int = logging.INFO) -> None:
+    """A line on the terminal, between those of the members."""
+    with logging_to({ConsoleHandler(Console(stderr=True)): options.log_level}):
+        logging.getLogger(__name__).log(level, "%s", text)
