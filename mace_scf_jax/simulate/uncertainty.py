@@ -130,7 +130,7 @@ def mean_and_std(
     relative = stacked - stacked[0]  # digits that members share do not round the deviations
     mean = relative.mean(axis=0)
     variance = np.sum((relative - mean) ** 2, axis=0) / (len(stacked) - 1)
-    return stacked[0] + mean, np.sqrt(variance)
+    return np.asarray(stacked[0] + mean), np.asarray(np.sqrt(variance))
 
 
 def combined(members: Sequence[Prediction]) -> CommitteePrediction:

@@ -79,7 +79,8 @@ Every option of `mace-scf-jax train`, for the YAML file or the command line (`--
 `_` are the same). This page is made by `mace-scf-jax config --reference`;
 `mace-scf-jax config --defaults` writes the same as a commented configuration file. The names are
 those of the PyTorch reference; what is different on purpose is in
-[compatibility](compatibility.md). Losses and their options: [losses](losses.md).
+[compatibility](compatibility.md). Losses and their options: [losses](losses.md). `--committee N`
+stands on the command line only: [committees](committees.md).
 """
 
 

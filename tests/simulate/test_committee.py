@@ -1,0 +1,202 @@
+"""Committees: spread of the members, ranking, members that do not fit, the ASE calculator."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from ase.stress import voigt_6_to_full_3x3_stress
+from tiny_models import ELEMENTS, molecule, periodic, random_parameters, structure, tiny_settings
+
+from mace_scf_jax.data.batching import collate
+from mace_scf_jax.io.committee_file import (
+    CommitteeFile,
+    CommitteeFileError,
+    DataDigests,
+    MemberEntry,
+)
+from mace_scf_jax.io.model_file import ModelFileError
+from mace_scf_jax.models import build
+from mace_scf_jax.simulate import (
+    Committee,
+    CommitteeCalculator,
+    CommitteeError,
+    CommitteePrediction,
+    Model,
+    load_committee,
+    rank,
+    uncertainty,
+)
+from mace_scf_jax.simulate.uncertainty import UncertaintyError, mean_and_std
+
+SEEDS = (0, 1, 2)
+
+
+STRUCTURES = tuple(periodic(seed) for seed in range(2))
+"""Predicted together everywhere, so that one compiled function serves all tests."""
+
+
+def member(seed: int) -> Model:
+    settings = tiny_settings(num_interactions=1)
+    graph = collate([structure(molecule(), settings)], labels=False)
+    return Model(settings, random_parameters(build(settings), graph, seed=seed))
+
+
+@pytest.fixture(scope="module")
+def models() -> list[Model]:
+    return [member(seed) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def committee(models) -> Committee:
+    return Committee(tuple(models))
+
+
+@pytest.fixture
+def folder(models, tmp_path):
+    """A committee as training leaves it, with two stages."""
+    entries = []
+    for number, model in enumerate(models, start=1):
+        paths = {stage: f"member-{number}/x_{stage}.model.safetensors" for stage in ("a", "b")}
+        (tmp_path / f"member-{number}").mkdir()
+        for path in paths.values():
+            model.save(tmp_path / path)
+        entries.append(MemberEntry(number=number, seed=number, models=paths))
+    CommitteeFile(
+        version="0",
+        name="x",
+        size=len(models),
+        split_seed=1,
+        data=DataDigests(training="0", validation="1"),
+        members=tuple(entries),
+    ).write(tmp_path)
+    return tmp_path
+
+
+def test_mean_and_deviation_of_separate_predictions(committee, models):
+    together = committee.predict(STRUCTURES, stress=True)
+    separate = [model.predict(STRUCTURES, stress=True) for model in models]
+    for index, prediction in enumerate(together):
+        for name in ("energy", "forces", "stress", "multipoles", "dipole"):
+            values = np.stack([own[index][name] for own in separate])
+            np.testing.assert_array_equal(prediction.values[name], values)
+            np.testing.assert_allclose(prediction.mean[name], values.mean(axis=0), rtol=1e-12)
+            np.testing.assert_allclose(
+                prediction.std[name], values.std(axis=0, ddof=1), rtol=1e-9, atol=1e-12
+            )
+        assert prediction.std["energy"] > 0.0
+        assert uncertainty(prediction, by="forces") == pytest.approx(
+            np.max(np.linalg.norm(prediction.std["forces"], axis=1))
+        )
+        assert uncertainty(prediction, by="energy") == pytest.approx(prediction.std["energy"] / 5)
+        assert uncertainty(prediction, by="charges") == np.max(prediction.std["multipoles"][:, 0])
+    assert rank(together) == sorted(range(2), key=lambda k: -uncertainty(together[k]))
+
+
+def test_members_of_the_same_settings_share_one_compiled_function(committee):
+    assert {id(model.evaluate) for model in committee.members} == {id(committee.first.evaluate)}
+
+
+def test_identical_members_do_not_deviate(models):
+    same = Committee((models[0],) * 3).predict(STRUCTURES, stress=True)[1]
+    assert all(not np.any(deviation) for deviation in same.std.values())
+    for name, mean in same.mean.items():
+        np.testing.assert_array_equal(mean, same.members[0][name])
+
+
+def test_deviations_are_not_lost_in_large_energies():
+    _, deviation = mean_and_std([-1e9 + 1e-3, -1e9, -1e9 - 1e-3])
+    # 1e9 is stored to 1.2e-7, so that the differences of 1e-3 are known to 1e-4 of themselves
+    assert deviation == pytest.approx(1e-3, rel=1.2e-4)
+
+
+def test_the_most_uncertain_comes_first_and_what_is_not_finite_before_all():
+    deviations = [0.1, 0.3, float("nan"), 0.2]
+    predictions = [
+        CommitteePrediction({}, {"forces": np.full((1, 3), value)}, ()) for value in deviations
+    ]
+    assert rank(predictions) == [2, 1, 3, 0]
+    with pytest.raises(UncertaintyError, match="did you mean 'forces'"):
+        rank(predictions, by="force")
+    with pytest.raises(UncertaintyError, match="expected predictions of stress, found only forces"):
+        rank(predictions, by="stress")
+
+
+def test_members_have_to_agree(models):
+    one = models[0]
+    other_elements = tiny_settings(elements=(1, 6))
+    single = Model(one.settings, jax.tree.map(lambda leaf: leaf.astype("float32"), one.parameters))
+    for other, expected in (
+        (Model(other_elements, one.parameters), rf"elements of member 1, \({ELEMENTS[0]}, 8\), "),
+        (Model(tiny_settings("MACE"), one.parameters), "family of member 1, LocalCharges, found M"),
+        (Model(tiny_settings(r_max=3.5), one.parameters), "cutoff of member 1, 3.0, found 3.5"),
+        (single, "precision of member 1, float64, found float32"),
+    ):
+        with pytest.raises(CommitteeError, match="member 2: expected the " + expected):
+            Committee((one, other))
+    with pytest.raises(CommitteeError, match="at least 2 members, found 1"):
+        Committee((one,))
+
+
+def test_a_committee_is_read_from_its_folder_or_from_model_files(folder, models):
+    paths = [folder / f"member-{number}/x_a.model.safetensors" for number in (1, 3)]
+    for source, stage, seeds in (
+        (folder, None, SEEDS),
+        (folder / "committee.json", "a", SEEDS),
+        (paths, None, (0, 2)),
+    ):
+        committee = load_committee(source, stage=stage)
+        assert len(committee) == len(seeds)
+        for found, seed in zip(committee.members, seeds, strict=True):
+            jax.tree.map(np.testing.assert_array_equal, found.parameters, models[seed].parameters)
+    assert load_committee(folder).names[0].endswith("x_b.model.safetensors")
+    with pytest.raises(CommitteeError, match="unknown stage 'c'; known are a, b"):
+        load_committee(folder, stage="c")
+    with pytest.raises(CommitteeError, match="none together with a list"):
+        load_committee(paths, stage="a")
+
+
+def test_committees_that_are_not_complete(folder):
+    description = json.loads((folder / "committee.json").read_text())
+
+    def rewritten(**changes):
+        (folder / "committee.json").write_text(json.dumps(description | changes))
+
+    rewritten(members=description["members"][:1])
+    with pytest.raises(CommitteeError, match=r"expected 3 trained members, found 1; .*: 2, 3\."):
+        load_committee(folder)
+    rewritten(format_version=2)
+    with pytest.raises(CommitteeFileError, match="entry format_version: Input should be 1"):
+        load_committee(folder)
+    (folder / "committee.json").write_text("{")
+    with pytest.raises(CommitteeFileError, match="not a description of a committee"):
+        load_committee(folder)
+    rewritten()
+    (folder / "member-2/x_b.model.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"member-2/x_b\.model\.safetensors: no such model"):
+        load_committee(folder)
+    with pytest.raises(CommitteeFileError, match=r"expected a folder with committee\.json"):
+        load_committee(folder / "member-1")
+
+
+def test_the_calculator_reports_means_and_deviations(committee):
+    atoms = periodic()
+    atoms.calc = CommitteeCalculator(committee)
+    stress = atoms.get_stress()
+    expected = committee.predict(STRUCTURES, stress=True)[0]
+    assert atoms.get_potential_energy() == pytest.approx(float(expected.mean["energy"]), rel=1e-12)
+    results = atoms.calc.results
+    for name in ("energy", "forces", "multipoles", "dipole"):
+        np.testing.assert_allclose(results[name], expected.mean[name], rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(results[f"{name}_std"], expected.std[name], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        voigt_6_to_full_3x3_stress(stress), expected.mean["stress"], rtol=1e-9, atol=1e-10
+    )
+    assert isinstance(results["energy_std"], float)
+    assert atoms.calc.get_property("forces_std", atoms).shape == (5, 3)
+
+    before = results["energy"]
+    atoms.info["total_charge"] = 1.5
+    assert atoms.get_potential_energy() != before
