@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax_cli.train_arguments import TRAIN, parse_command
 
 WHEN_INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
@@ -12,6 +13,8 @@ WHEN_INTERRUPTED = "interrupted; the same command continues from the last checkp
 def run(words: Sequence[str]) -> int:
     """Train as the words after ``mace-scf-jax train`` say; returns the exit status."""
     options, own = parse_command(words, TRAIN)
+    if own.committee is None and own.committee_parallel != 1:
+        raise ConfigurationError("option 'committee_parallel': needs --committee N, found none")
     from mace_scf_jax import runtime  # slow to import, not needed to refuse options
 
     runtime.keep_freed_memory()

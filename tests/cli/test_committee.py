@@ -115,12 +115,10 @@ def test_other_data_are_refused(again, trained, capsys):
 
 def test_a_member_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     make_input(tmp_path)
-    train = committee_training.train
 
     def failing(options):
         if options.seed == 123:
             raise DivergedTrainingError("the loss is not finite")
-        return train(options)
 
     monkeypatch.setattr(committee_training, "train", failing)
     assert train_in(tmp_path, "--committee", "2") == 2
@@ -149,6 +147,7 @@ def test_a_failure_in_another_process_is_told(tmp_path, capsys):
             ("--committee", "2", "--committee_parallel", "0"),
             "option 'committee_parallel': expected at least 1, found 0",
         ),
+        (("--committee_parallel", "2"), "'committee_parallel': needs --committee N, found none"),
         (("--committee", "2", "--train_file", "no.xyz"), "no.xyz: no such file"),
     ],
 )

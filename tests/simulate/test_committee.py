@@ -197,6 +197,6 @@ def test_the_calculator_reports_means_and_deviations(committee):
     assert isinstance(results["energy_std"], float)
     assert atoms.calc.get_property("forces_std", atoms).shape == (5, 3)
 
-    before = results["energy"]
+    assert atoms.calc.check_state(atoms) == []
     atoms.info["total_charge"] = 1.5
-    assert atoms.get_potential_energy() != before
+    assert atoms.calc.check_state(atoms) == ["info"]
