@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import jax
@@ -11,11 +10,13 @@ import numpy as np
 import pytest
 from ase.io import read
 from labelled_water import make_input, train_in
+from tiny_models import tiny_settings
 
-from mace_scf_jax.io.model_file import load_model_file
+from mace_scf_jax.io.model_file import load_model_file, save_model
 from mace_scf_jax.simulate import load_committee
 from mace_scf_jax.training import committee as committee_training
 from mace_scf_jax.training.loop_settings import DivergedTrainingError
+from mace_scf_jax.training.run_files import RunFiles
 from mace_scf_jax_cli.main import main
 
 
@@ -29,21 +30,19 @@ def sequential(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def again(sequential, tmp_path) -> Path:
-    """A copy of that folder."""
-    return Path(shutil.copytree(sequential, tmp_path / "again"))
-
-
-@pytest.fixture
 def trained(monkeypatch) -> list[str]:
-    """Folders of the members that are trained in this process from now on, in order."""
+    """Folders of the members trained from now on, in order; their models are not those of a run."""
     folders = []
 
     def train(options):
         folders.append(options.work_dir.name)
-        return original(options)
+        files = RunFiles.of(options)
+        files.make_folders()
+        record = {"training_options": json.loads(options.model_dump_json())}
+        for stage in options.train_schedule:
+            weights = {"weights": np.full(2, float(options.seed))}
+            save_model(files.model(stage.name), weights, tiny_settings(), record)
 
-    original = committee_training.train
     monkeypatch.setattr(committee_training, "train", train)
     return folders
 
@@ -94,23 +93,46 @@ def test_the_description_of_a_committee(sequential):
     assert len(splits) == 1
 
 
-def test_only_members_that_are_not_finished_are_trained(again, trained):
-    assert train_in(again, "--committee", "2") == 0
-    assert trained == []
-    (again / "member-1/water_b.model.safetensors").unlink()
-    assert train_in(again, "--committee", "3") == 0
-    assert trained == ["member-1", "member-3"]
-    assert len(load_committee(again)) == 3
-    assert train_in(again, "--committee", "2") == 0
-    assert len(load_committee(again)) == 2
+def test_only_members_that_are_not_finished_are_trained(tmp_path, trained):
+    make_input(tmp_path)
+    assert train_in(tmp_path, "--committee", "2") == 0
+    assert trained == ["member-1", "member-2"]
+    assert train_in(tmp_path, "--committee", "2") == 0
+    assert len(trained) == 2
+    (tmp_path / "member-1/water_b.model.safetensors").unlink()
+    assert train_in(tmp_path, "--committee", "3") == 0
+    assert trained[2:] == ["member-1", "member-3"]
+    assert [model.parameters["weights"][0] for model in load_committee(tmp_path).members] == [
+        123.0,
+        124.0,
+        125.0,
+    ]
+    assert train_in(tmp_path, "--committee", "2") == 0
+    assert len(load_committee(tmp_path)) == 2
+    assert len(trained) == 4
+    assert train_in(tmp_path, "--committee", "2", "--batch_size", "3") == 0
+    assert trained[4:] == ["member-1", "member-2"]
+    assert train_in(tmp_path, "--committee", "2", "--batch_size", "3", "--no-restart_latest") == 0
+    assert trained[6:] == ["member-1", "member-2"]
 
 
-def test_other_data_are_refused(again, trained, capsys):
-    text = (again / "train.xyz").read_text()
-    (again / "train.xyz").write_text(text.replace("REF_energy=-2001", "REF_energy=-2002"))
-    assert train_in(again, "--committee", "2") == 2
+def test_other_data_are_refused(tmp_path, trained, capsys):
+    make_input(tmp_path)
+    assert train_in(tmp_path, "--committee", "1") == 0
+    text = (tmp_path / "train.xyz").read_text()
+    (tmp_path / "train.xyz").write_text(text.replace("REF_energy=-2001", "REF_energy=-2002"))
+    assert train_in(tmp_path, "--committee", "2") == 2
     assert "was trained on other training or validation data" in capsys.readouterr().err
-    assert trained == []
+    assert trained == ["member-1"]
+
+
+def test_folders_of_their_own(tmp_path, trained):
+    make_input(tmp_path)
+    assert train_in(tmp_path, "--committee", "2", "--model_dir", "models", "--work_dir", "w") == 0
+    description = json.loads((tmp_path / "w/committee.json").read_text())
+    paths = [entry["models"]["b"] for entry in description["members"]]
+    assert paths == [f"../models/member-{number}/water_b.model.safetensors" for number in (1, 2)]
+    assert len(load_committee(tmp_path / "w")) == 2
 
 
 def test_a_member_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
