@@ -38,6 +38,7 @@ def committee_table(evaluation: CommitteeFileEvaluation) -> str:
     text = io.StringIO()
     print("Standard deviation over the members of the committee", file=text)
     Console(file=text, width=10_000, color_system=None, markup=False).print(grid)
-    most = rank(evaluation.members)[:LONGEST_LIST]
-    print(f"Most uncertain forces: configurations {', '.join(map(str, most))}", file=text)
+    by = next(iter(evaluation.uncertainties))  # forces, or energy where they are left out
+    most = rank(evaluation.members, by=by)[:LONGEST_LIST]
+    print(f"Most uncertain {by}: configurations {', '.join(map(str, most))}", file=text)
     return text.getvalue().rstrip("\n")

@@ -38,7 +38,8 @@ class Committee:
     """Models that were trained alike with different seeds.
 
     Args:
-        members: at least two; they agree in family, elements, cutoff, electrostatics and precision.
+        members: at least two; they agree in family, elements, cutoff, number of layers,
+            electrostatics and precision.
         names: what messages call each member; None for "member 1", ….
 
     Raises:
@@ -244,6 +245,7 @@ def _common_ground(model: Model) -> dict[str, Any]:
         "family": settings.family,
         "elements": settings.elements,
         "cutoff": settings.backbone.r_max,
+        "number of layers": settings.backbone.num_interactions,
         "electrostatics": settings.electrostatics,
         "precision": model.dtype.name,
     }

@@ -22,6 +22,7 @@ AVERAGED_OUTPUTS = (
     "dipole",
     "total_charge",
     "node_energy",
+    "contributions",
     "electrostatic_energy",
     "polarizability",
     "fermi_level",

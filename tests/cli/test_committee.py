@@ -201,3 +201,21 @@ def test_evaluate_shows_and_writes_the_spread(sequential, tmp_path, capsys):
     (row,) = [line for line in shown.splitlines() if line.startswith("| all ")][-1:]
     largest = max(np.linalg.norm(entry.std["forces"], axis=1).max() for entry in predictions)
     assert f"/ {1000 * largest:.2f} |" in row
+
+
+def test_evaluate_without_forces_and_with_contributions(sequential, tmp_path, capsys):
+    output = tmp_path / "out.xyz"
+    words = [str(sequential), str(sequential / "test.xyz"), "--output", str(output)]
+    assert main(["evaluate", *words, "--no-forces", "--contributions"]) == 0
+    shown = capsys.readouterr().out
+    assert "Most uncertain energy: configurations" in shown
+    assert "Most uncertain forces" not in shown
+    structures = read(sequential / "test.xyz", ":", format="extxyz")
+    predictions = load_committee(sequential).predict(structures, forces=False)
+    for atoms, expected in zip(read(output, ":", format="extxyz"), predictions, strict=True):
+        assert not {"MACE_forces", "MACE_forces_std"} & set(atoms.arrays)
+        parts = np.stack([member["contributions"] for member in expected.members])
+        for ending, values in (("", parts.mean(axis=0)), ("_std", parts.std(axis=0, ddof=1))):
+            found = atoms.info[f"MACE_BO_contributions{ending}"]
+            np.testing.assert_allclose(found, values, rtol=1e-6, atol=1e-7)
+        assert np.any(expected.std["contributions"] > 0.0)

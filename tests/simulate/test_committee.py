@@ -127,11 +127,13 @@ def test_the_most_uncertain_comes_first_and_what_is_not_finite_before_all():
 def test_members_have_to_agree(models):
     one = models[0]
     other_elements = tiny_settings(elements=(1, 6))
+    two_layers = tiny_settings(num_interactions=2)
     single = Model(one.settings, jax.tree.map(lambda leaf: leaf.astype("float32"), one.parameters))
     for other, expected in (
         (Model(other_elements, one.parameters), rf"elements of member 1, \({ELEMENTS[0]}, 8\), "),
         (Model(tiny_settings("MACE"), one.parameters), "family of member 1, LocalCharges, found M"),
         (Model(tiny_settings(r_max=3.5), one.parameters), "cutoff of member 1, 3.0, found 3.5"),
+        (Model(two_layers, one.parameters), "number of layers of member 1, 1, found 2"),
         (single, "precision of member 1, float64, found float32"),
     ):
         with pytest.raises(CommitteeError, match="member 2: expected the " + expected):
