@@ -18,6 +18,8 @@ COMMANDS = {
     "report": "write an HTML page about a training run",
     "potential": "write or draw the electrostatic potential of a structure in space",
     "scf": "compare solvers of a self-consistent model and judge its solutions",
+    "md": "molecular dynamics with a model",
+    "relax": "move atoms to where forces vanish",
     "verify": "recompute reference files and compare",
     "import": "make a model file from a PyTorch model of MACE or MACE_SCF",
     "export": "write a model for PyTorch, or as StableHLO for other programs",

@@ -26,6 +26,7 @@ from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.neighbours import search_box
 from mace_scf_jax.data.sizes import BatchSizes, round_up
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models import SCFState, SelfConsistency
 from mace_scf_jax.simulate.model import Model, load_model
 from mace_scf_jax.simulate.neighbours import Neighbours, images_needed
 from mace_scf_jax.simulate.results import Results, to_results
@@ -56,6 +57,8 @@ class EnergyFunction:
         cell: Matrix | None = None,
         total_charge: Scalar | None = None,
         external_field: Vector | None = None,
+        fermi_level: Scalar | None = None,
+        start: SCFState | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> Float[Array, ""]:
         """The energy in eV.
@@ -67,14 +70,24 @@ class EnergyFunction:
             cell: lattice vectors as rows, Å.
             total_charge: e, for families that conserve it.
             external_field: gradient of the external potential, V/Å.
+            fermi_level: eV, for self-consistent models: the given one at constant Fermi level,
+                otherwise where the search for it starts.
+            start: multipoles and Fermi level from which self-consistent models start, such as
+                `Results.scf_state` of a similar geometry.
             parameters: of the model; by default its own.
 
-        Cell, charge and field are by default those of the structure that was prepared.
+        Cell, charge, field and Fermi level are by default those of the structure that was prepared.
         """
         graph, valid = self._graph(
-            positions, neighbours, strain, cell, total_charge, external_field
+            positions,
+            neighbours,
+            strain,
+            cell=cell,
+            total_charge=total_charge,
+            external_field=external_field,
+            fermi_level=fermi_level,
         )
-        outputs = self._evaluate(parameters, graph, forces=False, stress=False)
+        outputs = self._evaluate(parameters, graph, start, forces=False, stress=False)
         return outputs["energy"][0] * _nan_unless(valid, graph)
 
     def results(
@@ -88,6 +101,8 @@ class EnergyFunction:
         cell: Matrix | None = None,
         total_charge: Scalar | None = None,
         external_field: Vector | None = None,
+        fermi_level: Scalar | None = None,
+        start: SCFState | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> Results:
         """Everything that the model predicts; arguments as for the energy.
@@ -97,24 +112,39 @@ class EnergyFunction:
             stress: whether to compute stress.
         """
         graph, valid = self._graph(
-            positions, neighbours, strain, cell, total_charge, external_field
+            positions,
+            neighbours,
+            strain,
+            cell=cell,
+            total_charge=total_charge,
+            external_field=external_field,
+            fermi_level=fermi_level,
         )
-        outputs = self._evaluate(parameters, graph, forces=forces, stress=stress)
+        outputs = self._evaluate(parameters, graph, start, forces=forces, stress=stress)
         results = to_results(outputs, valid)
         return dataclasses.replace(results, energy=results.energy * _nan_unless(valid, graph))
 
-    def _evaluate(self, parameters: dict[str, Any] | None, graph: Graph, **wanted: bool):
+    def _evaluate(
+        self,
+        parameters: dict[str, Any] | None,
+        graph: Graph,
+        start: SCFState | None,
+        **wanted: bool,
+    ) -> dict[str, Array]:
+        if start is not None and not self.model.is_self_consistent:
+            raise ValueError(
+                "start: expected a self-consistent model, found one of the family "
+                f"{self.model.settings.family}"
+            )
         given = self.model.parameters if parameters is None else parameters
-        return self.model.evaluate(given, graph, **wanted)
+        return self.model.evaluate(given, graph, start, **wanted)
 
     def _graph(
         self,
         positions: Positions,
         neighbours: Neighbours,
         strain: Matrix | None,
-        cell: Matrix | None,
-        total_charge: Scalar | None,
-        external_field: Vector | None,
+        **given: Matrix | Vector | Scalar | None,
     ) -> tuple[Graph, Bool[Array, ""]]:
         """The structure at these arguments, and whether its neighbours serve."""
         prepared = neighbours.graph
@@ -125,11 +155,6 @@ class EnergyFunction:
                 f"positions: found shape {positions.shape}, expected {prepared.positions.shape} "
                 "as in the prepared structure"
             )
-        given = {
-            "cell": cell,
-            "total_charge": total_charge,
-            "external_field": external_field,
-        }
         changes = {
             name: jnp.asarray(value, dtype)[None]
             for name, value in given.items()
@@ -150,6 +175,7 @@ def energy_function(
     skin: float = 0.5,
     largest_strain: float = 0.0,
     extra_capacity: float = 0.1,
+    scf: SelfConsistency | None = None,
 ) -> tuple[EnergyFunction, Prepare]:
     """The energy of a model as a pure function, and the preparation of structures on the host.
 
@@ -161,6 +187,8 @@ def energy_function(
             to serve. With 0 energies are those of `Model.predict`; otherwise there are more
             vectors, and energies are smooth functions of the cell.
         extra_capacity: room for more neighbours than there are, as a part of them.
+        scf: how the multipoles of a self-consistent model are solved for; None for the way of the
+            model.
 
     Returns:
         The energy function, and ``prepare(atoms, previous=None)``, which makes the `Neighbours` of
@@ -178,13 +206,23 @@ def energy_function(
     if not (np.isfinite(extra_capacity) and extra_capacity >= 0.0):
         raise ValueError(f"extra_capacity: found {extra_capacity}, expected at least 0")
     loaded = model if isinstance(model, Model) else load_model(model)
+    if scf is not None:
+        loaded = dataclasses.replace(loaded, scf=scf)
 
-    def prepare(atoms: ase.Atoms, previous: Neighbours | None = None) -> Neighbours:
+    default_capacity = extra_capacity
+
+    def prepare(
+        atoms: ase.Atoms,
+        previous: Neighbours | None = None,
+        *,
+        extra_capacity: float | None = None,
+    ) -> Neighbours:
         """Find the neighbours and reciprocal vectors of a structure.
 
         Args:
             atoms: the structure.
             previous: neighbours of the same atoms, none of whose arrays is to shrink.
+            extra_capacity: other than the one given to `energy_function`.
 
         Raises:
             DataError: the structure cannot be used, or ``previous`` has other atoms.
@@ -196,7 +234,7 @@ def energy_function(
             previous,
             skin=skin,
             largest_strain=largest_strain,
-            extra_capacity=extra_capacity,
+            extra_capacity=default_capacity if extra_capacity is None else extra_capacity,
         )
 
     return EnergyFunction(loaded), prepare

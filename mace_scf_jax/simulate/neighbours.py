@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.graph import Graph
 
-RENEWED_AT = 0.75
+RENEWED_AT = 0.5
 """Part of the skin that may be used up before `Neighbours.update` searches again: what is left is
 for the step between the update and the next energy."""
 
@@ -41,7 +41,7 @@ class Neighbours:
     reciprocal_cell: Float[Array, "3 3"]
     """The cell for which reciprocal vectors were chosen, Å."""
     overflow: Bool[Array, ""]
-    """Whether the last search found more neighbours than fit, or needs more periodic images: the
+    """Whether a search found more neighbours than fit, or needed more periodic images: the
     structure has to be prepared again."""
 
     cutoff: float = dataclasses.field(metadata={"static": True})
@@ -76,7 +76,7 @@ class Neighbours:
             cell: the cell now, Å.
         """
         positions, cell = jax.lax.stop_gradient((positions, cell))
-        change = jnp.linalg.solve(self._box(self.cell), self._box(cell))
+        change = jnp.linalg.solve(self.box_of(self.cell), self.box_of(cell))
         moved = positions - self.positions @ change
         furthest = jnp.sqrt(jnp.max(jnp.sum(moved**2, axis=-1)))
         reach = _stretch(jnp.linalg.inv(change)) * (self.cutoff + 2.0 * furthest)
@@ -89,6 +89,7 @@ class Neighbours:
         change = jnp.linalg.solve(self.reciprocal_cell, jax.lax.stop_gradient(cell))
         return _stretch(change) <= 1.0 + self.largest_strain + _ROUND_OFF
 
+    @jax.jit
     def is_valid(
         self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
     ) -> Bool[Array, ""]:
@@ -116,13 +117,17 @@ class Neighbours:
         dtype = self.graph.positions.dtype
         positions = jnp.asarray(positions, dtype)
         cell = self.cell if cell is None else jnp.asarray(cell, dtype)
+        return self._updated(positions, cell)
+
+    @jax.jit
+    def _updated(self, positions: Array, cell: Array) -> Neighbours:
         is_fresh = self.skin_used(positions, cell) <= RENEWED_AT
         return jax.lax.cond(is_fresh, lambda: self, lambda: self._searched(positions, cell))
 
     def _searched(self, positions: Array, cell: Array) -> Neighbours:
         graph = self.graph
         reach = self.cutoff + self.skin
-        box = self._box(cell)
+        box = self.box_of(cell)
         senders, shifts, mask, most = search(
             positions,
             box,
@@ -141,11 +146,12 @@ class Neighbours:
                 cell_shifts=shifts.reshape(-1, 3),
                 edge_mask=mask.reshape(-1),
             ),
-            overflow=(most > graph.neighbours_per_atom)
+            overflow=self.overflow
+            | (most > graph.neighbours_per_atom)
             | jnp.any(needed > jnp.asarray(self.images, jnp.int32)),
         )
 
-    def _box(self, cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
+    def box_of(self, cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
         """The cell with vectors of open directions, which may be zero, replaced by fixed ones."""
         return jnp.where(self.graph.pbc[0][:, None], cell, self.search_box)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mace_scf_jax.models import SCFState
 from mace_scf_jax.simulate.model import PER_ATOM_OUTPUTS
 
 _NAMED = (
@@ -20,7 +22,10 @@ _NAMED = (
     "dipole",
     "total_charge",
     "polarizability",
+    "fermi_level",
 )
+_STATUS = ("scf_status", "solver_status")
+"""Outputs that are 0 where a solver converged."""
 
 
 @jax.tree_util.register_dataclass
@@ -48,11 +53,26 @@ class Results:
     """Sum of the charges, e."""
     polarizability: Float[Array, "3 3"] | None
     """From a readout, e Å²/V."""
+    fermi_level: Float[Array, ""] | None
+    """Fermi level of self-consistent models, eV."""
     further: dict[str, Array]
-    """Outputs of single families by name."""
+    """Outputs of single families by name, such as ``scf_steps``, ``chemical_potential``."""
     valid: Bool[Array, ""]
     """Whether the neighbours were complete and the reciprocal vectors serve the cell. Where false,
     numbers are wrong: update the neighbours, or prepare the structure again."""
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether multipoles that are solved for are solved; true where they are not."""
+        status = [self.further[name] == 0 for name in _STATUS if name in self.further]
+        return status[0] if status else jnp.asarray(True)
+
+    @property
+    def scf_state(self) -> SCFState | None:
+        """What a self-consistent model can start from at the next geometry; None for others."""
+        if self.fermi_level is None:
+            return None
+        return SCFState(self.multipoles, self.fermi_level[None])
 
 
 def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:

@@ -21,7 +21,7 @@ from tiny_models import (
 import mace_scf_jax
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.models import build
+from mace_scf_jax.models import SCFState, build
 from mace_scf_jax.simulate import Model
 
 STRAIN = np.array([[0.02, 0.01, 0.0], [0.01, -0.03, 0.005], [0.0, 0.005, 0.01]])
@@ -211,5 +211,7 @@ def test_bad_input_is_refused(model, functions, neighbours):
         prepare(gold)
     with pytest.raises(DataError, match="found those of other atoms"):
         prepare(periodic()[::-1], previous=neighbours)
+    with pytest.raises(ValueError, match=r"expected a self-consistent model, .* LocalCharges"):
+        energy_fn(periodic().positions, neighbours, start=SCFState(jnp.ones((5, 4)), jnp.ones(1)))
     with pytest.raises(ValueError, match=r"found shape \(4, 3\), expected \(5, 3\)"):
         energy_fn(periodic().positions[:4], neighbours)

@@ -1,0 +1,163 @@
+"""Benchmark of molecular dynamics: steps per second of each engine, and the drift of the energy.
+
+    python benchmarks/simulation.py [--model MODEL] [--atoms 24 192 648] [--output results.json]
+    python benchmarks/simulation.py --model MODEL --drift-steps 10000
+
+Constant-energy steps of 0.5 fs in boxes of water, by ASE with the calculator, by JAX-MD, and by
+the engine of ``mace-scf-jax md``. Compilation and the first steps are apart. Without a model its
+weights are random, which is good for speed only: the drift needs a trained model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ase
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import units
+from ase.io import read
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.verlet import VelocityVerlet
+from jax_md import simulate, space
+from jax_worker import batch_of, model_settings
+from rich.console import Console
+from rich.table import Table
+from water import water_box
+
+from mace_scf_jax import energy_function, load_model, runtime
+from mace_scf_jax.models import build
+from mace_scf_jax.simulate import MACESCFCalculator, Model, dynamics
+from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions
+from mace_scf_jax.simulate.simulation import Simulation
+from mace_scf_jax.simulate.simulation_settings import SimulationSettings
+
+TIMESTEP = 0.5
+TEMPERATURE = 300.0
+NVE = SimulationSettings("nve", timestep=TIMESTEP)
+Advance = Callable[[int], None]
+
+
+def random_model() -> Model:
+    settings = model_settings("LocalCharges")
+    graph = batch_of([water_box(24)], settings, "float64", "per_atom")
+    return Model(settings, jax.jit(build(settings).init)(jax.random.key(0), graph)["params"])
+
+
+def start(atoms: ase.Atoms) -> ase.Atoms:
+    moving = atoms.copy()
+    if not moving.has("momenta"):
+        rng = np.random.default_rng(0)
+        MaxwellBoltzmannDistribution(moving, temperature_K=TEMPERATURE, rng=rng)
+        Stationary(moving)
+    return moving
+
+
+def with_ase(model: Model, atoms: ase.Atoms) -> Advance:
+    atoms.calc = MACESCFCalculator(model)
+    return VelocityVerlet(atoms, TIMESTEP * units.fs).run
+
+
+def with_jax_md(model: Model, atoms: ase.Atoms) -> Advance:
+    neighbor_fn, energy_fn = jax_md_functions(model, atoms)
+    init, step = simulate.nve(energy_fn, space.free()[1], dt=TIMESTEP * units.fs)
+    positions = jnp.asarray(atoms.positions)
+    neighbors = neighbor_fn.allocate(positions)
+    state = init(
+        jax.random.key(0),
+        positions,
+        kT=0.0,
+        mass=jnp.asarray(atoms.get_masses()),
+        momenta=jnp.asarray(atoms.get_momenta()),
+        neighbor=neighbors,
+    )
+
+    @jax.jit
+    def run(state, neighbors, num_steps):
+        def body(_, carry):
+            state, neighbors = carry
+            neighbors = neighbors.update(state.position)
+            return step(state, neighbor=neighbors), neighbors
+
+        return jax.lax.fori_loop(0, num_steps, body, (state, neighbors))
+
+    def advance(num_steps: int) -> None:
+        nonlocal state, neighbors
+        state, neighbors = jax.block_until_ready(run(state, neighbors, num_steps))
+        if neighbors.did_buffer_overflow:
+            raise RuntimeError("the neighbour list overflowed; start with more room")
+
+    return advance
+
+
+def with_md(model: Model, atoms: ase.Atoms) -> Advance:
+    simulation = Simulation(*energy_function(model), atoms, NVE)
+
+    def advance(num_steps: int) -> None:
+        simulation.advance(num_steps)
+        jax.block_until_ready(simulation.state)
+
+    return advance
+
+
+ENGINES = {"ASE": with_ase, "JAX-MD": with_jax_md, "mace-scf-jax md": with_md}
+
+
+def steps_per_second(advance: Advance, num_steps: int) -> float:
+    advance(2)
+    begun = time.perf_counter()
+    advance(num_steps)
+    return num_steps / (time.perf_counter() - begun)
+
+
+def drift(model: Model, atoms: ase.Atoms, num_steps: int) -> dict[str, float]:
+    """Slope of the total energy in eV/atom/ps, and its spread about the line."""
+    simulation = Simulation(*energy_function(model), atoms, NVE)
+    times, energies = [], []
+    while simulation.steps_done < num_steps:
+        simulation.advance(min(10, num_steps - simulation.steps_done))
+        kinetic = dynamics.kinetic_energy(simulation.state.momenta, simulation.masses)
+        times.append(simulation.time)
+        energies.append(float(simulation.state.evaluation.energy + kinetic) / len(atoms))
+    slope, offset = np.polyfit(times, energies, 1)
+    spread = np.std(np.array(energies) - slope * np.array(times) - offset)
+    return {"eV_per_atom_per_ps": float(slope), "spread_eV_per_atom": float(spread)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="model file; random weights without")
+    parser.add_argument("--structure", help="extended XYZ file to start from, for the drift")
+    parser.add_argument("--atoms", type=int, nargs="*", default=[24, 192, 648])
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--drift-steps", type=int, default=0)
+    parser.add_argument("--drift-atoms", type=int, default=192)
+    parser.add_argument("--output", default="benchmark_simulation.json")
+    given = parser.parse_args()
+    runtime.keep_freed_memory()
+
+    model = load_model(given.model) if given.model else random_model()
+    results = {"device": jax.devices()[0].device_kind, "steps_per_second": {}}
+    table = Table("atoms", *(f"{name}, steps/s" for name in ENGINES))
+    for size in given.atoms:
+        rates = {
+            name: steps_per_second(engine(model, start(water_box(size))), given.steps)
+            for name, engine in ENGINES.items()
+        }
+        results["steps_per_second"][size] = rates
+        table.add_row(str(size), *(f"{rate:.1f}" for rate in rates.values()))
+    Console(width=100).print(table)
+    if given.drift_steps:
+        atoms = read(given.structure) if given.structure else water_box(given.drift_atoms)
+        results["drift"] = drift(model, start(atoms), given.drift_steps)
+        print(f"drift {results['drift']}")
+    Path(given.output).write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""``mace-scf-jax md``: molecular dynamics with a model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Sequence
+
+WHEN_INTERRUPTED = "interrupted; the same command with --restart goes on from the last frame"
+
+LARGEST_STRAIN = 0.1
+"""Change of the cell that one set of reciprocal vectors serves at constant pressure."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Simulate as the words after ``mace-scf-jax md`` say; returns the exit status."""
+    given = _parser().parse_args(words)
+    from mace_scf_jax import runtime  # what follows takes seconds to import
+    from mace_scf_jax.data.reading import read_atoms
+    from mace_scf_jax.simulate import energy_function, load_model
+    from mace_scf_jax.simulate.simulation import Simulation
+    from mace_scf_jax.simulate.simulation_settings import SimulationError, SimulationSettings
+    from mace_scf_jax.simulate.trajectory import (
+        SimulationFiles,
+        file_checksum,
+        plot_log,
+        run,
+    )
+
+    runtime.keep_freed_memory()
+    settings = SimulationSettings(
+        **{
+            field.name: getattr(given, field.name)
+            for field in dataclasses.fields(SimulationSettings)
+        }
+    )
+    files = SimulationFiles(given.output)
+    if given.plot and importlib.util.find_spec("matplotlib") is None:
+        raise SimulationError("--plot needs matplotlib, which is not installed")
+    if given.restart and given.overwrite:
+        raise SimulationError("found both --restart and --overwrite, expected at most one")
+    if not (given.restart or given.overwrite):
+        files.require_none()
+    model = load_model(given.model)
+    checksum = file_checksum(given.model)
+    atoms = read_atoms(given.start)[-1]
+    snapshot = None
+    if given.restart:
+        state = files.read_state()
+        state.check(atoms, dataclasses.asdict(settings), checksum)
+        snapshot = state.snapshot
+        if snapshot.steps_done >= given.steps:
+            raise SimulationError(
+                f"--steps: found {given.steps}, expected more than the {snapshot.steps_done} steps "
+                f"of {files.state}"
+            )
+    energy_fn, prepare = energy_function(
+        model,
+        skin=given.skin,
+        largest_strain=LARGEST_STRAIN if settings.ensemble == "npt" else 0.0,
+    )
+    simulation = Simulation(energy_fn, prepare, atoms, settings, seed=given.seed, snapshot=snapshot)
+    if given.restart:
+        files.go_back_to(state)
+    else:
+        files.remove()
+
+    print(f"{'step':>10} {'time/ps':>10} {'E_pot/eV':>16} {'T/K':>8} {'P/bar':>10} {'steps/s':>8}")
+    first, begun = simulation.steps_done, time.perf_counter()
+    rows = run(simulation, files, num_steps=given.steps, every=given.every, model_checksum=checksum)
+    for row in rows:
+        rate = (row.step - first) / (time.perf_counter() - begun)
+        pressure = "" if row.pressure_bar is None else f"{row.pressure_bar:.1f}"
+        print(
+            f"{row.step:10d} {row.time_ps:10.4f} {row.potential_energy_eV:16.6f} "
+            f"{row.temperature_K:8.1f} {pressure:>10} {rate:8.1f}",
+            flush=True,
+        )
+    written = [files.trajectory, files.log, files.state]
+    if given.plot:
+        plot_log(files.log, files.plot)
+        written.append(files.plot)
+    print(f"Wrote {', '.join(map(str, written))}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mace-scf-jax md",
+        description="Molecular dynamics: velocity Verlet (nve), Langevin dynamics (nvt), Langevin "
+        "dynamics with stochastic cell rescaling (npt).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="model file written by training")
+    parser.add_argument(
+        "start",
+        metavar="START.xyz",
+        help="extended XYZ file whose last structure is the start; total_charge, external_field "
+        "and momenta are read from it",
+    )
+    parser.add_argument("--ensemble", required=True, metavar="NAME", help="nve, nvt or npt")
+    parser.add_argument(
+        "--steps", required=True, type=_count, metavar="N", help="steps in all, restarts included"
+    )
+    parser.add_argument("--timestep", type=float, default=0.5, metavar="FS", help="default: 0.5")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="K",
+        help="of the thermostat, and of initial momenta where START has none",
+    )
+    parser.add_argument(
+        "--friction", type=float, default=1.0, metavar="1/PS", help="thermostat (default: 1)"
+    )
+    parser.add_argument(
+        "--pressure", type=float, default=1.0, metavar="BAR", help="for npt (default: 1)"
+    )
+    parser.add_argument(
+        "--relaxation-time",
+        "--relaxation_time",
+        type=float,
+        default=1.0,
+        metavar="PS",
+        help="of the volume, for npt (default: 1)",
+    )
+    parser.add_argument(
+        "--compressibility",
+        type=float,
+        default=4.5e-5,
+        metavar="1/BAR",
+        help="rough, for npt (default: 4.5e-5, that of water)",
+    )
+    parser.add_argument(
+        "--output",
+        default="trajectory.xyz",
+        metavar="OUT.xyz",
+        help="trajectory; OUT.csv and OUT.state.safetensors come beside it "
+        "(default: trajectory.xyz)",
+    )
+    parser.add_argument(
+        "--every", type=_count, default=100, metavar="N", help="steps between frames (default: 100)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--skin", type=float, default=0.5, metavar="Å", help="of the neighbour list (default: 0.5)"
+    )
+    parser.add_argument("--plot", action="store_true", help="draw the log as OUT.png")
+    parser.add_argument("--restart", action="store_true", help="go on from the last frame")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {number}")
+    return number

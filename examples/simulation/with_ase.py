@@ -1,0 +1,28 @@
+"""A model in ASE: energies, forces, and a short simulation.
+
+python with_ase.py MODEL START.xyz
+"""
+
+import sys
+
+import ase.io
+from ase import units
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.verlet import VelocityVerlet
+
+from mace_scf_jax.simulate import MACESCFCalculator
+
+model, start = sys.argv[1:]
+atoms = ase.io.read(start)
+atoms.calc = MACESCFCalculator(model)
+
+print(f"energy {atoms.get_potential_energy():.6f} eV")
+print(f"dipole {atoms.get_dipole_moment()} e Å")
+
+MaxwellBoltzmannDistribution(atoms, temperature_K=300.0)
+Stationary(atoms)
+dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
+dynamics.attach(
+    lambda: print(f"{dynamics.nsteps:4d} {atoms.get_total_energy():.6f} eV"), interval=5
+)
+dynamics.run(10)

@@ -1,0 +1,335 @@
+"""A structure in motion under the forces of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import ase
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import units
+from jaxtyping import Array, Float, UInt
+
+from mace_scf_jax.boundary import pbc_letters
+from mace_scf_jax.data.keys import PREDICTION_KEYS
+from mace_scf_jax.models import SCFState
+from mace_scf_jax.simulate import dynamics
+from mace_scf_jax.simulate.dynamics import Evaluation, EvaluationStatus, MotionState
+from mace_scf_jax.simulate.functional import EnergyFunction, Prepare
+from mace_scf_jax.simulate.neighbours import Neighbours
+from mace_scf_jax.simulate.results import Results
+from mace_scf_jax.simulate.simulation_settings import SimulationError, SimulationSettings
+
+_FAILURES = {
+    EvaluationStatus.NOT_CONVERGED: "the multipoles do not converge",
+    EvaluationStatus.NOT_FINITE: "positions or energy are not finite",
+}
+_OUTGROWN = "the neighbours outgrow all that is prepared for them"
+_MOST_ATTEMPTS = 5
+"""Times that the host prepares one step, with ever more room."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ModelContext:
+    """What one evaluation of a model hands to the next."""
+
+    neighbours: Neighbours
+    scf_state: SCFState | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """All that a simulation goes on from, on the host."""
+
+    positions: Float[np.ndarray, "atoms 3"]
+    """Å, not wrapped into the cell."""
+    momenta: Float[np.ndarray, "atoms 3"]
+    """√(u eV), those of ASE."""
+    cell: Float[np.ndarray, "3 3"]
+    """Å; zero vectors where the structure has none."""
+    key: UInt[np.ndarray, "words"]
+    """State of the random numbers."""
+    heat: float
+    """Given by the thermostat so far, eV."""
+    steps_done: int
+
+
+class Simulation:
+    """A structure in motion: the state on the device, and what the host does for it.
+
+    Steps run in compiled loops. Neighbours are renewed within; only where they outgrow their
+    arrays, or a cell its range, the host prepares the structure again. Self-consistent models start
+    from the density of the step before.
+    """
+
+    def __init__(
+        self,
+        energy_fn: EnergyFunction,
+        prepare: Prepare,
+        atoms: ase.Atoms,
+        settings: SimulationSettings,
+        *,
+        seed: int = 0,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        """Prepare a simulation.
+
+        Args:
+            energy_fn: from `mace_scf_jax.energy_function`; with ``largest_strain`` for "npt".
+            prepare: likewise.
+            atoms: the structure. Without momenta they are drawn at the temperature.
+            settings: how it moves.
+            seed: of the random numbers.
+            snapshot: where to go on instead of the start; of the same atoms.
+
+        Raises:
+            SimulationError: the structure does not suit the ensemble, there are neither momenta nor
+                a temperature, or the initial energy cannot be used.
+            DataError: the structure cannot be used.
+        """
+        if settings.ensemble == "npt" and not atoms.pbc.all():
+            raise SimulationError(
+                "constant pressure: expected a structure that is periodic in three directions, "
+                f"found pbc {pbc_letters(atoms.pbc)}"
+            )
+        if atoms.constraints:
+            raise SimulationError(
+                f"found {len(atoms.constraints)} constraints, such as fixed atoms, which "
+                "simulations do not keep"
+            )
+        self.energy_fn, self.prepare, self.settings = energy_fn, prepare, settings
+        self.masses = jnp.asarray(atoms.get_masses())
+        self.preparations = 0
+        """How often the host has prepared the structure."""
+        self._atoms = without_labels(atoms)
+        if snapshot is None:
+            snapshot = self._start(jax.random.key(seed))
+        self.steps_done = snapshot.steps_done
+        self._move_atoms(snapshot.positions, snapshot.cell)
+        neighbours = self._prepared(None)
+        if settings.ensemble == "npt" and neighbours.largest_strain == 0.0:
+            raise SimulationError(
+                "constant pressure: expected an energy function with largest_strain above 0, whose "
+                "reciprocal vectors serve a range of cells"
+            )
+        positions, cell = jnp.asarray(snapshot.positions), self._cell(neighbours)
+        evaluation = self._evaluate_first(
+            self.energy_fn.model.parameters, positions, cell, ModelContext(neighbours, None)
+        )
+        self.state = MotionState(
+            positions=positions,
+            momenta=jnp.asarray(snapshot.momenta),
+            cell=cell,
+            key=jax.random.wrap_key_data(jnp.asarray(snapshot.key)),
+            heat=jnp.asarray(snapshot.heat, positions.dtype),
+            evaluation=evaluation,
+        )
+        if int(evaluation.status) in _FAILURES:
+            raise SimulationError(f"initial structure: {_FAILURES[int(evaluation.status)]}")
+
+    @property
+    def time(self) -> float:
+        """Time simulated so far, ps."""
+        return self.steps_done * self.settings.timestep / 1000.0
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Those that share the temperature: without the motion of the whole if it is conserved."""
+        count = 3 * len(self._atoms)
+        conserved = self.settings.ensemble == "nve" and len(self._atoms) > 1
+        return count - 3 if conserved else count
+
+    def advance(self, num_steps: int) -> None:
+        """Make steps.
+
+        Args:
+            num_steps: how many.
+
+        Raises:
+            SimulationError: energies are not finite, or multipoles do not converge. The state is
+                that of the last good step.
+        """
+        remaining, attempts = num_steps, 0
+        while remaining:
+            self.state, done, status = self._advance(
+                self.energy_fn.model.parameters, self.state, jnp.asarray(remaining)
+            )
+            remaining -= int(done)
+            self.steps_done += int(done)
+            attempts = 0 if int(done) else attempts + 1
+            if remaining and (int(status) in _FAILURES or attempts > _MOST_ATTEMPTS):
+                raise SimulationError(
+                    f"step {self.steps_done + 1}: {_FAILURES.get(int(status), _OUTGROWN)}; is the "
+                    "time step too long, or the structure far from what the model was trained on?"
+                )
+            if remaining:
+                self._prepare_again(attempts)
+
+    def observe(self, *, stress: bool = False) -> Results:
+        """What the model predicts for the present structure.
+
+        Args:
+            stress: whether to compute stress.
+        """
+        context = self.state.evaluation.context
+        return self._observe(
+            self.energy_fn.model.parameters,
+            self.state.positions,
+            self.state.cell,
+            context,
+            stress=stress,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """The present state on the host."""
+        state = jax.device_get(dataclasses.replace(self.state, evaluation=None, key=None))
+        self._move_atoms(state.positions, state.cell)
+        return Snapshot(
+            positions=np.asarray(state.positions),
+            momenta=np.asarray(state.momenta),
+            cell=np.array(self._atoms.cell),
+            key=np.asarray(jax.random.key_data(self.state.key)),
+            heat=float(state.heat),
+            steps_done=self.steps_done,
+        )
+
+    def to_atoms(self) -> ase.Atoms:
+        """The present structure with momenta."""
+        snapshot = self.snapshot()
+        atoms = self._atoms.copy()
+        atoms.set_momenta(snapshot.momenta)
+        return atoms
+
+    def _start(self, key: Array) -> Snapshot:
+        for_momenta, key = jax.random.split(key)
+        if self._atoms.has("momenta"):
+            momenta = self._atoms.get_momenta()
+        elif self.settings.temperature is not None:
+            thermal_energy = jnp.asarray(units.kB * self.settings.temperature)
+            momenta = dynamics.random_momenta(for_momenta, self.masses, thermal_energy)
+        else:
+            raise SimulationError(
+                "found neither momenta in the structure nor a temperature to draw them at"
+            )
+        return Snapshot(
+            positions=np.array(self._atoms.positions),
+            momenta=np.array(momenta),
+            cell=np.array(self._atoms.cell),
+            key=np.asarray(jax.random.key_data(key)),
+            heat=0.0,
+            steps_done=0,
+        )
+
+    def _move_atoms(self, positions: np.ndarray, cell: np.ndarray) -> None:
+        self._atoms.positions = positions
+        if self._atoms.pbc.all():
+            self._atoms.set_cell(cell)
+
+    def _cell(self, neighbours: Neighbours) -> Float[Array, "3 3"]:
+        """The cell; that of the electrostatics where the structure is not periodic throughout."""
+        cell = self._atoms.cell if self._atoms.pbc.all() else neighbours.cell
+        return jnp.asarray(np.asarray(cell), jnp.float64)
+
+    def _prepared(
+        self, previous: Neighbours | None, extra_capacity: float | None = None
+    ) -> Neighbours:
+        self.preparations += 1
+        return self.prepare(self._atoms, previous, extra_capacity=extra_capacity)
+
+    def _prepare_again(self, attempts: int) -> None:
+        """Neighbours made on the host, with more room if what was made before did not suffice."""
+        self.snapshot()
+        evaluation = self.state.evaluation
+        neighbours = self._prepared(
+            evaluation.context.neighbours, 0.25 * 2**attempts if attempts else None
+        )
+        context = dataclasses.replace(evaluation.context, neighbours=neighbours)
+        self.state = dataclasses.replace(
+            self.state,
+            cell=self._cell(neighbours),
+            evaluation=dataclasses.replace(evaluation, context=context),
+        )
+
+    def _evaluate(
+        self, parameters: dict[str, Any], positions: Array, cell: Array, context: ModelContext
+    ) -> Evaluation:
+        neighbours = context.neighbours.update(positions, cell)
+        results = self.energy_fn.results(
+            positions,
+            neighbours,
+            cell=cell,
+            stress=self.settings.ensemble == "npt",
+            start=context.scf_state,
+            parameters=parameters,
+        )
+        precision = positions.dtype
+        is_finite = jnp.all(jnp.isfinite(positions)) & jnp.isfinite(results.energy)
+        status = jnp.select(
+            [~jnp.all(jnp.isfinite(positions)), ~results.valid, ~results.converged, ~is_finite],
+            [
+                EvaluationStatus.NOT_FINITE,
+                EvaluationStatus.OUTGROWN,
+                EvaluationStatus.NOT_CONVERGED,
+                EvaluationStatus.NOT_FINITE,
+            ],
+            EvaluationStatus.USABLE,
+        )
+        return Evaluation(
+            energy=results.energy.astype(precision),
+            forces=results.forces.astype(precision),
+            stress=None if results.stress is None else results.stress.astype(precision),
+            status=status,
+            context=ModelContext(neighbours, results.scf_state),
+        )
+
+    @functools.cached_property
+    def _evaluate_first(self) -> Callable[..., Evaluation]:
+        return jax.jit(self._evaluate)
+
+    @functools.cached_property
+    def _observe(self) -> Callable[..., Results]:
+        @functools.partial(jax.jit, static_argnames="stress")
+        def observe(parameters, positions, cell, context, *, stress):
+            return self.energy_fn.results(
+                positions,
+                context.neighbours,
+                cell=cell,
+                stress=stress,
+                start=context.scf_state,
+                parameters=parameters,
+            )
+
+        return observe
+
+    @functools.cached_property
+    def _advance(self) -> Callable[..., tuple[MotionState, Array]]:
+        @jax.jit
+        def advance(parameters, state, num_steps):
+            make_step = functools.partial(
+                dynamics.step,
+                evaluate=functools.partial(self._evaluate, parameters),
+                masses=self.masses,
+                timestep=jnp.asarray(self.settings.timestep * units.fs),
+                thermostat=self.settings.thermostat,
+                barostat=self.settings.barostat,
+            )
+            return dynamics.advance(state, num_steps, make_step)
+
+        return advance
+
+
+def without_labels(atoms: ase.Atoms) -> ase.Atoms:
+    """A copy with nothing in it but atoms, what moves, and what models read."""
+    kept = ase.Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    info, arrays = PREDICTION_KEYS.info_keys.values(), PREDICTION_KEYS.arrays_keys.values()
+    kept.info = {key: atoms.info[key] for key in info if key in atoms.info}
+    for key in (*arrays, "momenta", "masses"):
+        if atoms.has(key):
+            kept.set_array(key, atoms.get_array(key))
+    kept.set_constraint(atoms.constraints)
+    return kept

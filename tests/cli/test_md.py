@@ -1,0 +1,150 @@
+"""``mace-scf-jax md``: files, restart, bad input refused before anything is written."""
+
+import csv
+import json
+import shlex
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from ase.io import read, write
+from labelled_water import water
+from tiny_models import molecule, random_parameters, structure, tiny_settings
+
+from mace_scf_jax.data.collate import collate
+from mace_scf_jax.models import build
+from mace_scf_jax.simulate import Model
+from mace_scf_jax_cli.main import main
+
+NVT = "--ensemble nvt --temperature 100 --timestep 0.2 --friction 10"
+
+
+@pytest.fixture(scope="module")
+def model():
+    settings = tiny_settings(num_interactions=1)
+    graph = collate([structure(molecule(), settings)], labels=False)
+    return Model(settings, random_parameters(build(settings), graph))
+
+
+@pytest.fixture
+def folder(model, tmp_path, monkeypatch):
+    """A folder with a structure and a model."""
+    model.save(tmp_path / "model")
+    write(tmp_path / "start.xyz", [water(1), water(0)], format="extxyz")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def md(words: str) -> int:
+    return main(["md", "model", "start.xyz", *shlex.split(words)])
+
+
+def rows(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_and_its_continuation_are_one_run(folder, capsys):
+    assert md(f"{NVT} --steps 10 --every 4 --output whole.xyz --plot") == 0
+    shown = capsys.readouterr().out
+    assert "Wrote whole.xyz, whole.csv, whole.state.safetensors, whole.png" in shown
+    frames, log = read("whole.xyz", ":"), rows("whole.csv")
+    assert [frame.info["step"] for frame in frames] == [0, 4, 8, 10]
+    assert [row["step"] for row in log] == ["0", "4", "8", "10"]
+    np.testing.assert_allclose(frames[0].positions, water(0).positions)
+    assert "REF_energy" not in frames[0].info
+    for frame, row in zip(frames, log, strict=True):
+        assert frame.get_potential_energy() == pytest.approx(float(row["potential_energy_eV"]))
+        assert frame.get_kinetic_energy() == pytest.approx(float(row["kinetic_energy_eV"]))
+        assert row["pressure_bar"] == row["volume_A3"] == ""
+    conserved = [float(row["conserved_energy_eV"]) for row in log]
+    np.testing.assert_allclose(conserved, conserved[0], atol=1e-4)
+    assert np.ptp([float(row["temperature_K"]) for row in log]) > 1.0
+    assert (folder / "whole.png").read_bytes().startswith(b"\x89PNG")
+
+    assert md(f"{NVT} --steps 4 --every 4 --output part.xyz") == 0
+    with open("part.xyz", "a") as file:
+        file.write("3\na frame that was cut off")
+    assert md(f"{NVT} --steps 10 --every 4 --output part.xyz --restart") == 0
+    assert [frame.info["step"] for frame in read("part.xyz", ":")] == [0, 4, 8, 10]
+    last, expected = read("part.xyz"), frames[-1]
+    np.testing.assert_allclose(last.positions, expected.positions, atol=1e-7)
+    np.testing.assert_allclose(last.get_momenta(), expected.get_momenta(), atol=1e-7)
+    np.testing.assert_allclose(last.get_forces(), expected.get_forces(), atol=1e-6)
+
+
+def test_bad_input_is_refused(folder, capsys):
+    good = f"{NVT} --steps 2"
+    gold = water(0)
+    gold.symbols[0] = "Au"
+    write("gold.xyz", gold, format="extxyz")
+    (folder / "trajectory.xyz").write_text("kept")
+    for words, expected in (
+        (f"{good} --output there.txt", "found suffix '.txt', expected .xyz or .extxyz"),
+        (f"{good} --output no/there.xyz", "no/there.xyz: no such folder"),
+        (good, "trajectory.xyz: exists already; go on with --restart"),
+        (f"{good} --output new.xyz --restart", "new.state.safetensors: no such file"),
+        (f"{good} --restart --overwrite", "found both --restart and --overwrite"),
+        ("--ensemble nvt --steps 2 --output new.xyz", "ensemble nvt needs a temperature"),
+        ("--ensemble nve --steps 2 --output new.xyz", "neither momenta in the structure nor"),
+        ("--ensemble mvt --steps 2 --output new.xyz", "ensemble: found 'mvt', expected nve"),
+        (
+            "--ensemble npt --temperature 9 --steps 2 --output new.xyz",
+            "periodic in three directions, found pbc FFF",
+        ),
+        (f"{good} --output new.xyz --skin 0", "skin: found 0.0, expected a positive length"),
+    ):
+        assert md(words) == 2, words
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: "), error
+        assert expected in error
+    assert main(["md", "model", "gold.xyz", *shlex.split(f"{good} --output new.xyz")]) == 2
+    assert "found element Au, unknown to the model" in capsys.readouterr().err
+    assert (folder / "trajectory.xyz").read_text() == "kept"
+    assert not list(folder.glob("new*"))
+
+
+def test_a_state_of_something_else_is_not_gone_on_from(folder, capsys):
+    """States that do not fit are refused before anything is compiled."""
+    record = {
+        "steps_done": 5,
+        "heat": 0.0,
+        "settings": {
+            "ensemble": "nvt",
+            "timestep": 0.2,
+            "temperature": 100.0,
+            "friction": 10.0,
+            "pressure": 1.0,
+            "relaxation_time": 1.0,
+            "compressibility": 4.5e-5,
+        },
+        "model": "0" * 64,
+        "trajectory_bytes": 10,
+        "log_bytes": 10,
+    }
+    tensors = {
+        "positions": water(0).positions,
+        "momenta": np.zeros((3, 3)),
+        "cell": np.eye(3),
+        "key": np.zeros(2, np.uint32),
+        "numbers": water(0).numbers,
+    }
+
+    def save(**changes):
+        metadata = {"record": json.dumps(record)}
+        safetensors.numpy.save_file(
+            tensors | changes, folder / "trajectory.state.safetensors", metadata=metadata
+        )
+
+    def refused(words):
+        assert md(f"{words} --restart") == 2
+        return capsys.readouterr().err
+
+    save()
+    assert "restart: the model file is not the one of the state" in refused(f"{NVT} --steps 9")
+    warmer = NVT.replace("100", "110")
+    assert "temperature: found 110.0, expected 100.0" in refused(f"{warmer} --steps 9")
+    save(numbers=np.array([8, 8, 1]))
+    assert "found H2O, expected the atoms of the state, HO2" in refused(f"{NVT} --steps 9")
+    (folder / "trajectory.state.safetensors").write_bytes(b"cut off")
+    assert "not the state of a simulation" in refused(f"{NVT} --steps 9")

@@ -1,0 +1,76 @@
+"""``mace-scf-jax relax``: forces vanish, files are written, bad input is refused."""
+
+import shlex
+
+import ase
+import numpy as np
+import pytest
+from ase.io import read, write
+from tiny_models import periodic, random_parameters, slab, structure, tiny_settings
+
+from mace_scf_jax.data.collate import collate
+from mace_scf_jax.models import build
+from mace_scf_jax.simulate import Model
+from mace_scf_jax_cli.main import main
+
+
+@pytest.fixture(scope="module")
+def model():
+    settings = tiny_settings(num_interactions=1)
+    graph = collate([structure(periodic(), settings)], labels=False)
+    return Model(settings, random_parameters(build(settings), graph))
+
+
+@pytest.fixture
+def folder(model, tmp_path, monkeypatch):
+    """A folder with a structure and a model."""
+    model.save(tmp_path / "model")
+    write(tmp_path / "start.xyz", periodic(), format="extxyz")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def relax(words: str) -> int:
+    return main(["relax", "model", "start.xyz", *shlex.split(words)])
+
+
+def test_forces_and_stress_vanish(model, folder, capsys):
+    status = relax("--cell --fmax 0.02 --steps 25 --trajectory steps.xyz")
+    shown = capsys.readouterr().out
+    steps: list[ase.Atoms] = read("steps.xyz", ":")
+    relaxed = read("relaxed.xyz")
+    energies = [atoms.get_potential_energy() for atoms in steps]
+    assert energies[-1] < energies[0]
+    assert relaxed.get_potential_energy() == pytest.approx(energies[-1])
+    assert np.abs(np.asarray(relaxed.cell) - np.asarray(periodic().cell)).max() > 1e-3
+    forces, expected = relaxed.get_forces(), model.predict(relaxed, stress=True)
+    # The reciprocal vectors of a range of cells are more than those of one.
+    np.testing.assert_allclose(forces, expected["forces"], atol=1e-3)
+    largest = np.linalg.norm(forces, axis=1).max()
+    first = np.linalg.norm(steps[0].get_forces(), axis=1).max()
+    assert largest < first
+    assert status == (0 if "\nconverged after" in shown else 1)
+    assert (largest < 0.02) or status == 1
+
+
+def test_steps_that_do_not_suffice(folder, capsys):
+    assert relax("--fmax 1e-9 --steps 1 --optimizer fire") == 1
+    assert "not converged after 1 steps; wrote relaxed.xyz" in capsys.readouterr().out
+
+
+def test_bad_input_is_refused(folder, capsys):
+    (folder / "there.xyz").write_text("kept")
+    for words, expected in (
+        ("--output there.txt", "there.txt: expected a name that ends in .xyz or .extxyz"),
+        ("--output there.xyz", "there.xyz: exists already; replace it with --overwrite"),
+        ("--trajectory no/steps.xyz", "no/steps.xyz: no such folder"),
+        ("--optimizer bgfs", "unknown optimiser 'bgfs'; did you mean 'bfgs'?"),
+        ("--fmax 0", "largest force: found 0.0, expected a positive number"),
+    ):
+        assert relax(words) == 2, words
+        assert expected in capsys.readouterr().err
+    write("start.xyz", slab(), format="extxyz")
+    assert relax("--cell") == 2
+    assert "periodic in three directions, found pbc TTF" in capsys.readouterr().err
+    assert (folder / "there.xyz").read_text() == "kept"
+    assert not (folder / "relaxed.xyz").exists()
