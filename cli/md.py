@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import time
 from collections.abc import Sequence
 
@@ -37,8 +36,6 @@ def run(words: Sequence[str]) -> int:
         }
     )
     files = SimulationFiles(given.output)
-    if given.plot and importlib.util.find_spec("matplotlib") is None:
-        raise SimulationError("--plot needs matplotlib, which is not installed")
     if given.restart and given.overwrite:
         raise SimulationError("found both --restart and --overwrite, expected at most one")
     if not (given.restart or given.overwrite):

@@ -293,11 +293,8 @@ def plot_log(path: str | Path, picture: str | Path) -> None:
     Args:
         path: the log.
         picture: the file to write.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # an optional dependency
+    from matplotlib.figure import Figure  # slow to import
 
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
