@@ -22,7 +22,6 @@ print(f"dipole {atoms.get_dipole_moment()} e Å")
 MaxwellBoltzmannDistribution(atoms, temperature_K=300.0)
 Stationary(atoms)
 dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
-dynamics.attach(
-    lambda: print(f"{dynamics.nsteps:4d} {atoms.get_total_energy():.6f} eV"), interval=5
-)
-dynamics.run(10)
+for _ in range(2):
+    dynamics.run(5)
+    print(f"step {dynamics.nsteps}: {atoms.get_total_energy():.6f} eV")

@@ -28,7 +28,7 @@ from mace_scf_jax.simulate.model import Model
 from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.results import Results
 
-Box = Float[ArrayLike, "*dimensions"]
+Box = Float[ArrayLike, "..."]
 
 
 @jax.tree_util.register_dataclass
