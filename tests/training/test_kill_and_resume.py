@@ -51,10 +51,12 @@ def kill_at_a_random_moment(folder, epochs):
         else:
             moment = f"{1000 * (seconds := random.uniform(0.0, 0.05)):.0f} ms after {steps} steps"
             for _ in range(steps):
-                assert process.stdout.readline().startswith("step"), messages(folder)
+                if not process.stdout.readline():
+                    break
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL, messages(folder)
+    # 0: the run had come to its end before
+    assert process.returncode in (-signal.SIGKILL, 0), messages(folder)
     return moment
 
 
