@@ -24,6 +24,16 @@ def cached_compilations(tmp_path_factory):
     compilation_cache.reset_cache()
 
 
+@pytest.fixture
+def compiled_anew(cached_compilations):
+    """Nothing is written to the cache or read: for whole trajectories XLA aborts in it (CPU)."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
     """The folder of a training run that went through."""
