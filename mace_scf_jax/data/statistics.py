@@ -94,13 +94,3 @@ def scale_and_shift(
     if scale == 0.0:
         raise DataError(f"{scaling}: found a scale of zero, expected training data that differ")
     return scale, float(np.mean(interaction))
-
-
-def mean_fermi_level(train: Catalogue) -> float:
-    """Mean reference Fermi level (eV) of the configurations that have one, 0 if none has.
-
-    Args:
-        train: catalogue of the training set.
-    """
-    levels = train.fermi_level[train.weights["fermi_level"] > 0.0]
-    return float(np.mean(levels)) if len(levels) else 0.0

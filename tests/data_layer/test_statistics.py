@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,6 @@ from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
-    mean_fermi_level,
     scale_and_shift,
 )
 
@@ -72,12 +69,3 @@ def test_scale_and_shift_use_labelled_configurations_only() -> None:
 def test_impossible_scalings_are_refused(train: list, scaling: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         scale_and_shift(Catalogue.of(train), E0S, ELEMENTS, scaling)
-
-
-def test_mean_fermi_level_of_the_configurations_that_have_one() -> None:
-    entries = [configuration(labelled_atoms(fermi_level=level)) for level in (-4.0, -6.5)]
-    unlabelled = dataclasses.replace(
-        entries[0], weights={**entries[0].weights, "fermi_level": np.zeros(())}
-    )
-    assert mean_fermi_level(Catalogue.of([*entries, unlabelled])) == -5.25
-    assert mean_fermi_level(Catalogue.of([unlabelled])) == 0.0
