@@ -64,9 +64,7 @@ def test_the_first_member_is_the_run_without_committee(sequential, finished):
         assert any(np.any(a != b) for a, b in zip(first, second, strict=True))
 
 
-def test_members_at_the_same_time_equal_members_in_sequence(sequential, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+def test_members_at_the_same_time_equal_members_in_sequence(sequential, tmp_path):
     make_input(tmp_path)
     assert train_in(tmp_path, "--committee", "2", "--committee-parallel", "2") == 0
     for member in (1, 2):

@@ -16,8 +16,6 @@ from mace_scf_jax.models import build
 from mace_scf_jax.simulate import Model
 from mace_scf_jax_cli.main import main
 
-pytestmark = pytest.mark.usefixtures("compiled_anew")
-
 NVT = "--ensemble nvt --temperature 100 --timestep 0.2 --friction 10"
 
 

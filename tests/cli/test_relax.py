@@ -13,8 +13,6 @@ from mace_scf_jax.models import build
 from mace_scf_jax.simulate import Model
 from mace_scf_jax_cli.main import main
 
-pytestmark = pytest.mark.usefixtures("compiled_anew")
-
 
 @pytest.fixture(scope="module")
 def model():
