@@ -129,7 +129,7 @@ def test_a_calculator_stays_usable_after_a_failure(mixing):
     assert atoms.calc.results["scf_status"] is FixedPointStatus.DIVERGED
     atoms.calc.not_converged = "ignore"
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", NotConvergedWarning)
         atoms.calc.reset()
         bad.get_potential_energy()
 
