@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +49,7 @@ class BatchLoader:
         layout: Layout = "flat",
         dtype: DTypeLike = np.float64,
         max_buckets: int = 4,
+        repeats: bool = False,
     ) -> None:
         """Choose the batch sizes for a data set.
 
@@ -62,6 +63,8 @@ class BatchLoader:
             layout: order of the edges.
             dtype: of the real numbers.
             max_buckets: largest number of different padded sizes.
+            repeats: whether batches of other orders, which may hold a structure several times,
+                have to fit too; see `batches`.
 
         Raises:
             DataError: if there are no structures, or for a batch size below 1.
@@ -77,6 +80,7 @@ class BatchLoader:
         self.drop_last = drop_last
         self.layout: Layout = layout
         self.dtype = dtype
+        self.repeats = repeats
         self._sizes = sizes_of(structures)
         self.buckets = choose_buckets(
             [*self.observed_sizes(), self.largest_sizes()], max_buckets=max_buckets
@@ -93,6 +97,10 @@ class BatchLoader:
         order = np.arange(len(self.structures))
         if self.shuffle:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        return self.split(order)
+
+    def split(self, order: Int[np.ndarray, "structures"]) -> list[Int[np.ndarray, "_"]]:
+        """An order of as many structures as there are, cut into batches."""
         return [
             order[start * self.batch_size : (start + 1) * self.batch_size]
             for start in range(len(self))
@@ -100,7 +108,15 @@ class BatchLoader:
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Graph]:
         """The batches of an epoch, from batch number `start` on."""
-        for indices in self.batch_indices(epoch)[start:]:
+        return self.batches(self.batch_indices(epoch)[start:])
+
+    def batches(self, members: Iterable[Int[np.ndarray, "_"]]) -> Iterator[Graph]:
+        """The batches of given structures.
+
+        Args:
+            members: positions in the data set of the structures of each batch.
+        """
+        for indices in members:
             yield collate(
                 [self.structures[index] for index in indices.tolist()],
                 self.bucket_of(indices),
@@ -123,7 +139,7 @@ class BatchLoader:
         """Sizes that hold every batch that any epoch can have."""
         if not self.shuffle:
             return merge(self.observed_sizes())
-        return self._sizes.of_any_batch(self.batch_size, self.layout)
+        return self._sizes.of_any_batch(self.batch_size, self.layout, repeats=self.repeats)
 
     def _batch_sizes(self, indices: np.ndarray) -> BatchSizes:
         """Exact sizes of a batch, with room for the full number of graphs."""

@@ -144,13 +144,23 @@ class StructureSizes:
             ),
         )
 
-    def of_any_batch(self, count: int, layout: Layout) -> BatchSizes:
-        """Sizes that hold any batch of `count` of the structures."""
+    def of_any_batch(self, count: int, layout: Layout, *, repeats: bool = False) -> BatchSizes:
+        """Sizes that hold any batch of `count` of the structures.
+
+        Args:
+            count: structures in a batch.
+            layout: order of the edges.
+            repeats: whether a structure may be there several times.
+        """
         everything = np.arange(len(self))
         largest = self.of_batch(everything, layout, graphs=count)
+        atoms, edges = (
+            np.repeat(np.max(sizes), count) if repeats else np.sort(sizes)[-count:]
+            for sizes in (self.atoms, self.edges)
+        )
         return _with_layout(
-            atoms=int(np.sort(self.atoms)[-count:].sum()) + 1,
-            edges=max(1, int(np.sort(self.edges)[-count:].sum())),
+            atoms=int(atoms.sum()) + 1,
+            edges=max(1, int(edges.sum())),
             graphs=largest.graphs,
             slots=largest.slots,
             kvectors=largest.kvectors,

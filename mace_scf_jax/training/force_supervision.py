@@ -77,7 +77,7 @@ class ForceSupervision:
     def applied(
         self,
         batches: Iterable[Graph],
-        indices: Sequence[Int[np.ndarray, "members"]],
+        indices: Sequence[Int[np.ndarray, "_"]],
         *,
         epoch: int,
     ) -> Iterator[Graph]:

@@ -3,7 +3,7 @@
 :class:`Trainer` turns the crank: it feeds batches to the compiled step, checks every loss and
 gradient, validates, keeps the best parameters of each stage, and saves the whole state after each
 epoch and from time to time within one. All that the rest of a run depends on is in
-:class:`TrainingState` and :class:`Progress`; batches depend on the epoch alone. So a run that is
+:class:`TrainingState` and :class:`Progress`; batches are a function of these. So a run that is
 killed and started again ends with the same parameters, bit for bit, as one that was not: on the
 same machine and libraries, and on a GPU with ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.
 
@@ -16,6 +16,7 @@ an improvement; runs resume at the last saved step rather than the best epoch.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -23,6 +24,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training import resuming
@@ -85,7 +88,9 @@ class Trainer:
         self._steps = Steps(
             optimiser, compute_stress=compute_stress, on_compilation=self._note_compilation
         )
-        self._state = initial_state(parameters, optimiser)
+        self._state = initial_state(
+            parameters, optimiser, sampled_structures=data.sampled_structures
+        )
         self._dtype = jax.tree.leaves(parameters)[0].dtype
         self._validator = Validator(
             self._steps,
@@ -160,7 +165,7 @@ class Trainer:
         return self._validator.evaluate(parameters, batches, stage)
 
     def _check_losses(self, stages: Sequence[Stage]) -> None:
-        first = next(iter(self._data.training(stages[0].start)), None)
+        first = next(iter(self._batches(resuming.start(stages, 0))), None)
         if first is None:
             raise ValueError(
                 "the training set gives no batch: it has fewer configurations than batch_size"
@@ -187,6 +192,7 @@ class Trainer:
             self._observer.epoch_done(stage, progress)
             if progress.epoch % self._settings.eval_interval == 0 or progress.epoch == stage.end:
                 progress = self._validator.validate(stage, progress, self._averaged())
+                self._note_structure_losses(stage, progress)
             progress = progress.replace(
                 epoch=progress.epoch + 1,
                 batch=0,
@@ -215,7 +221,7 @@ class Trainer:
                 self._report_step(stage, *unread, seconds=now - clock)
                 clock = now
 
-        for graph in self._data.training(progress.epoch, start=progress.batch):
+        for graph in self._batches(progress):
             self._state, record = self._steps.train(
                 mode, self._state, graph, rates, weights, stage.loss_options
             )
@@ -230,6 +236,20 @@ class Trainer:
                 progress = self._save(progress, fingerprint)
         read()
         return progress
+
+    def _batches(self, progress: Progress) -> Iterable[Graph]:
+        """The batches of an epoch that are not done yet."""
+        losses = self._state.structure_losses
+        known = {} if losses is None else {"losses": np.asarray(losses)}
+        return self._data.training(progress.epoch, start=progress.batch, **known)
+
+    def _note_structure_losses(self, stage: Stage, progress: Progress) -> None:
+        """Evaluate the training set, where its losses decide how often each structure is drawn."""
+        if self._data.sampled is not None:
+            losses = self._validator.structure_losses(
+                self._averaged(), self._data.sampled(), stage, epoch=progress.epoch
+            )
+            self._state = dataclasses.replace(self._state, structure_losses=jnp.asarray(losses))
 
     def _report_step(
         self, stage: Stage, before: Progress, record: dict[str, Any], *, seconds: float

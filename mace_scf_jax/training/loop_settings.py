@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from mace_scf_jax.graph import Graph
 
 
@@ -44,9 +46,12 @@ class LoopSettings:
 
 @runtime_checkable
 class EpochBatches(Protocol):
-    """The batches of an epoch: a function of the epoch alone, from batch ``start`` on."""
+    """The batches of an epoch, from batch ``start`` on: a function of the epoch, and of the losses
+    of the structures where those decide how often each is drawn."""
 
-    def __call__(self, epoch: int, *, start: int = 0) -> Iterable[Graph]:
+    def __call__(
+        self, epoch: int, *, start: int = 0, losses: np.ndarray | None = None
+    ) -> Iterable[Graph]:
         """The batches in their order."""
 
 
@@ -64,4 +69,8 @@ class TrainingData:
     training: EpochBatches
     validation: Callable[[], Iterable[Graph]]
     label_weights: Mapping[str, float]
+    sampled: Callable[[], Iterable[Graph]] | None = None
+    """The training set in order, where its losses decide how often each structure is drawn."""
+    sampled_structures: int | None = None
+    """Number of its structures."""
     monitored: Mapping[str, Callable[[], Iterable[Graph]]] = dataclasses.field(default_factory=dict)

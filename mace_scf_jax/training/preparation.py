@@ -7,11 +7,17 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from mace_scf_jax.data import summary
 from mace_scf_jax.data.batching import BatchLoader, share_buckets
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.prefetch import prefetched
-from mace_scf_jax.data.statistics import average_number_of_neighbours, scale_and_shift
+from mace_scf_jax.data.statistics import (
+    average_number_of_neighbours,
+    interaction_energies,
+    scale_and_shift,
+)
 from mace_scf_jax.data.structure_set import StructureSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
@@ -39,6 +45,7 @@ from mace_scf_jax.training.model_setup import (
 from mace_scf_jax.training.optimiser import OptimiserSettings
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.parameter_groups import Parameters, group_sizes
+from mace_scf_jax.training.sampling_policy import Sampling
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.steps import Mode
 
@@ -89,6 +96,8 @@ class Preparation:
     """What must be the same when the run is resumed."""
     force_supervision: ForceSupervision | None = None
     """Which forces are trained on, if not all are."""
+    sampling: Sampling | None = None
+    """How structures are drawn, if not each once in an epoch."""
 
     def training_data(self, *, with_tests: bool) -> TrainingData:
         """The batches as the training loop takes them.
@@ -97,8 +106,11 @@ class Preparation:
             with_tests: whether to evaluate the test sets during training.
         """
         tests = [name for name in self.evaluation if name not in ("train", "valid")]
+        adaptive = self.sampling is not None and self.sampling.policy == "error_weighted"
         return TrainingData(
-            training=_in_background(self.training, self.force_supervision),
+            training=_in_background(self.training, self.force_supervision, self.sampling),
+            sampled=_whole(self.evaluation["train"]) if adaptive else None,
+            sampled_structures=len(self.training.structures) if adaptive else None,
             validation=_whole(self.evaluation["valid"]),
             label_weights=self.label_weights,
             monitored={n: _whole(self.evaluation[n]) for n in tests} if with_tests else {},
@@ -193,6 +205,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
         valid_indices=data.valid_indices,
         fingerprint=_fingerprint(options, settings, data),
         force_supervision=supervision,
+        sampling=_sampling(options, data),
     )
 
 
@@ -274,6 +287,7 @@ def _loaders(
         drop_last=True,
         layout="per_atom",
         dtype=options.default_dtype,
+        repeats=options.sampling_policy != "uniform",
     )
     evaluation = {
         name: BatchLoader(
@@ -304,13 +318,31 @@ def _force_supervision(options: TrainOptions, data: DataSets) -> ForceSupervisio
     return supervision
 
 
-def _in_background(loader: BatchLoader, supervision: ForceSupervision | None) -> EpochBatches:
+def _sampling(options: TrainOptions, data: DataSets) -> Sampling | None:
+    """How the options want structures to be drawn; None for each once."""
+    if options.sampling_policy == "uniform":
+        return None
+    catalogue = data.train.catalogue
+    return Sampling(
+        policy=options.sampling_policy,
+        seed=options.seed,
+        energies=interaction_energies(catalogue, data.atomic_energies, data.elements),
+        labelled=catalogue.present["energy"],
+    )
+
+
+def _in_background(
+    loader: BatchLoader, supervision: ForceSupervision | None, sampling: Sampling | None
+) -> EpochBatches:
     """The batches of an epoch, the next ones being made while one is in use."""
 
-    def batches(epoch: int, *, start: int = 0) -> Iterator[Graph]:
-        graphs = loader.epoch(epoch, start=start)
+    def batches(epoch: int, *, start: int = 0, losses: np.ndarray | None = None) -> Iterator[Graph]:
+        indices = loader.batch_indices(epoch)
+        if sampling is not None:
+            indices = loader.split(sampling.order(epoch, losses))
+        indices = indices[start:]
+        graphs = loader.batches(indices)
         if supervision is not None:
-            indices = loader.batch_indices(epoch)[start:]
             graphs = supervision.applied(graphs, indices, epoch=epoch)
         return prefetched(graphs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,11 @@ from mace_scf_jax.training.option_values import NoneInText, Number, PositiveWhol
 class SamplingOptions(OptionGroup):
     """Sampling"""
 
+    sampling_policy: Literal["uniform", "energy_weighted", "error_weighted"] = Field(
+        default="uniform",
+        description="how often structures are drawn in an epoch: each once; those of low energy "
+        "more often; those of large error at the last evaluation more often",
+    )
     force_fraction: Annotated[Number, Field(gt=0.0, le=1.0)] = Field(
         default=1.0, description="share of the training structures whose forces are trained on"
     )

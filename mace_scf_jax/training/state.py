@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.training.learning_rates import LearningRateState
 from mace_scf_jax.training.optimiser import OptimiserSettings, build_optimiser
@@ -33,6 +33,9 @@ class TrainingState:
     """Exponential moving average of the parameters, if there is one."""
     steps: Int[Array, ""]
     """Number of optimiser steps done, over all stages."""
+    structure_losses: Float[Array, "structures"] | None = None
+    """Share of each training structure in the loss at the last evaluation, if sampling needs it;
+    zero before the first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +93,15 @@ class Progress:
         return cls(learning_rates=rates, superseded=superseded, **values)
 
 
-def initial_state(parameters: Parameters, settings: OptimiserSettings) -> TrainingState:
+def initial_state(
+    parameters: Parameters, settings: OptimiserSettings, *, sampled_structures: int | None = None
+) -> TrainingState:
     """The state before the first step.
 
     Args:
         parameters: initial parameters; copied, because training steps overwrite their state.
         settings: of the optimiser.
+        sampled_structures: number of training structures, if they are sampled by their errors.
 
     Raises:
         ParameterGroupError: a parameter belongs to no optimiser group.
@@ -106,6 +112,7 @@ def initial_state(parameters: Parameters, settings: OptimiserSettings) -> Traini
         optimiser=_copy(build_optimiser(settings, parameters).init(parameters)),
         average=None if settings.ema_decay is None else _copy(parameters),
         steps=jnp.zeros((), jnp.int32),
+        structure_losses=None if sampled_structures is None else jnp.zeros(sampled_structures),
     )
 
 

@@ -125,6 +125,7 @@ class Steps:
         self._training: dict[Hashable, CompiledStep] = {}
         self._prediction: dict[Mode, CompiledStep] = {}
         self._loss: dict[Hashable, CompiledStep] = {}
+        self._structure_losses: dict[Hashable, CompiledStep] = {}
 
     def outputs(self, mode: Mode, parameters: Parameters, graph: Graph) -> tuple[str, ...]:
         """Names of everything that the model can predict in a mode."""
@@ -194,6 +195,25 @@ class Steps:
             )
         return self._loss[key](read, graph, weights)
 
+    def structure_losses(
+        self,
+        prediction: dict[str, Array],
+        graph: Graph,
+        weights: Scalars,
+        options: LossOptions = NO_OPTIONS,
+    ) -> Float[Array, "graphs"]:
+        """Share of each structure in the loss of a batch, times the number of structures."""
+        read = {name: value for name, value in prediction.items() if name in LOSS_INPUTS}
+        key = _compiled_for(weights, options), frozenset(read)
+        if key not in self._structure_losses:
+            self._structure_losses[key] = CompiledStep(
+                "loss by structure",
+                functools.partial(_losses_of_structures, options=options),
+                batch=1,
+                on_compilation=self._on_compilation,
+            )
+        return self._structure_losses[key](read, graph, weights)
+
     def _training_step(self, state, graph, learning_rates, weights, *, mode, options):
         def loss_function(parameters: Parameters):
             prediction = mode.predict(
@@ -218,7 +238,14 @@ class Steps:
             "gradient_norm": optax.tree.norm(gradient),
             "scf": counts,
         }
-        return TrainingState(parameters, optimiser, average, state.steps + 1), record
+        state = dataclasses.replace(
+            state,
+            parameters=parameters,
+            optimiser=optimiser,
+            average=average,
+            steps=state.steps + 1,
+        )
+        return state, record
 
     def _all_outputs(self, mode: Mode, parameters: Parameters, graph: Graph) -> dict[str, Array]:
         return mode.predict(parameters, graph, forces=True, stress=self._compute_stress)
@@ -266,3 +293,16 @@ def _compiled_for(weights: Scalars, options: LossOptions) -> Hashable:
 
 def _loss_of_prediction(prediction, graph, weights, *, options):
     return weighted_loss(weights, prediction, graph, options=options)
+
+
+def _losses_of_structures(prediction, graph, weights, *, options):
+    """The loss without the weights of all other structures, less that without any weight."""
+
+    def loss(selected):
+        of_selected = graph.replace(config_weight=graph.config_weight * selected)
+        return weighted_loss(weights, prediction, of_selected, options=options)[0]
+
+    single = jnp.eye(graph.num_graphs, dtype=graph.config_weight.dtype)
+    without = loss(jnp.zeros_like(graph.config_weight))
+    count = jnp.sum(graph.graph_mask.astype(without.dtype))
+    return count * (jax.vmap(loss)(single) - without)

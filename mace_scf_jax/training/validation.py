@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.checkpoints import CheckpointStore
 from mace_scf_jax.training.evaluation import Evaluation, evaluate
@@ -66,6 +68,36 @@ class Validator:
         weights = scalars(stage.loss, self._dtype)
         mode = self._modes(stage)
         return evaluate(self._steps, mode, parameters, batches, weights, stage.loss_options)
+
+    def structure_losses(
+        self, parameters: Parameters, batches: Iterable[Graph], stage: Stage, *, epoch: int
+    ) -> np.ndarray:
+        """Share of each structure of a set in the loss, in the order of the set.
+
+        Args:
+            parameters: of the model.
+            batches: the set.
+            stage: the stage.
+            epoch: for messages.
+
+        Raises:
+            DivergedTrainingError: one is not finite.
+        """
+        weights = scalars(stage.loss, self._dtype)
+        mode = self._modes(stage)
+        losses = []
+        for graph in batches:
+            prediction = self._steps.predict(mode, parameters, graph)
+            shares = self._steps.structure_losses(prediction, graph, weights, stage.loss_options)
+            losses.append(np.asarray(shares, dtype=np.float64)[np.asarray(graph.graph_mask)])
+        found = np.concatenate(losses)
+        if not np.all(np.isfinite(found)):
+            raise DivergedTrainingError(
+                f"stage '{stage.name}', epoch {epoch}: the loss of training structure "
+                f"{int(np.argmin(np.isfinite(found)))} is not finite. Training stopped; the best "
+                "parameters so far are kept"
+            )
+        return np.maximum(found, 0.0)
 
     def validate(self, stage: Stage, progress: Progress, parameters: Parameters) -> Progress:
         """Evaluate parameters, and keep them if they are the best of the stage.

@@ -255,21 +255,26 @@ def test_a_model_without_charges_in_single_precision(tmp_path):
     assert np.isfinite(trained.predict(water(0))["energy"])
 
 
-def test_training_on_the_forces_of_a_part_of_the_structures(tmp_path, caplog):
+def test_sampled_structures_and_forces_of_a_part_of_them(tmp_path, caplog):
     make_input(tmp_path)
-    changes = {"train_file": tmp_path / "train.xyz", "model": "MACE", "force_fraction": 0.4}
+    changes = {"train_file": tmp_path / "train.xyz", "model": "MACE"}
+    sampling = {"force_fraction": 0.4, "sampling_policy": "error_weighted"}
     with caplog.at_level(logging.INFO, logger="mace_scf_jax"):
-        prepared = prepare_run(TrainOptions(**config() | changes))
+        prepared = prepare_run(TrainOptions(**config() | changes | sampling))
     assert "Forces of 2 of 5 training structures are used" in caplog.text
-    assert prepared.fingerprint["options"]["force_fraction"] == 0.4
-    training = prepared.training_data(with_tests=False).training
-    plain = [graph.weights["forces"] for graph in prepared.training.epoch(1)]
-    found = [graph.weights["forces"] for graph in training(1)]
+    assert sampling.items() <= prepared.fingerprint["options"].items()
+    data = prepared.training_data(with_tests=False)
+    assert data.sampled_structures == sum(graph.graph_mask.sum() for graph in data.sampled()) == 5
+    losses = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    order = prepared.sampling.order(1, losses)
+    assert np.sum(order == 4) >= 4  # drawn with probability 0.84
+    energies = np.array(
+        [entry.configuration.values["energy"] for entry in prepared.training.structures]
+    )
     factors = prepared.force_supervision.factors(1)
-    for indices, before, after in zip(
-        prepared.training.batch_indices(1), plain, found, strict=True
-    ):
-        np.testing.assert_array_equal(before[:2], 1.0)
-        np.testing.assert_array_equal(after[:2], factors[indices])
-    (resumed,) = training(1, start=1)
-    np.testing.assert_array_equal(resumed.weights["forces"], found[1])
+    found = list(data.training(1, losses=losses))
+    for indices, graph in zip((order[:2], order[2:4]), found, strict=True):
+        np.testing.assert_array_equal(graph.labels["energy"][:2], energies[indices])
+        np.testing.assert_array_equal(graph.weights["forces"][:2], factors[indices])
+    (resumed,) = data.training(1, start=1, losses=losses)
+    np.testing.assert_array_equal(resumed.labels["energy"], found[1].labels["energy"])

@@ -26,6 +26,14 @@ def shapes(graph: Graph) -> tuple:
     return tuple(leaf.shape for leaf in jax.tree.leaves(graph))
 
 
+def test_batches_with_repeats_fit_too() -> None:
+    structures = [structure(seed, num_molecules=1 + 3 * (seed == 2)) for seed in range(4)]
+    loader = BatchLoader(structures, batch_size=2, shuffle=True, repeats=True)
+    members = loader.split(np.array([2, 2, 0, 1]))
+    first, second = loader.batches(members)
+    assert (first.atom_mask.sum(), second.atom_mask.sum()) == (24, 6)
+
+
 @pytest.mark.parametrize("layout", ["flat", "per_atom"])
 def test_few_shapes_over_many_epochs(water_ions: list[Structure], layout: str) -> None:
     loader = BatchLoader(

@@ -202,6 +202,14 @@ def test_options_of_sampling_that_would_change_nothing_are_refused():
         assert "force_fraction" in problem
 
 
+def test_policies_of_sampling():
+    assert options().sampling_policy == "uniform"
+    given = options(sampling_policy="error_weighted")
+    assert given.changed_sampling() == {"sampling_policy": "error_weighted"}
+    (problem,) = problems(sampling_policy="random")
+    assert "sampling_policy" in problem
+
+
 def test_the_seed_of_the_split_has_a_plain_name():
     assert options(seed=3).split_seed == 3
     assert options(split_seed=5).valid_set_seed == options(valid_set_seed=5).split_seed == 5
