@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.runtime import keep_freed_memory
+from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax.simulate.committee import is_committee, load_committee
 from mace_scf_jax.simulate.committee_evaluation import evaluate_committee_file
 from mace_scf_jax.simulate.convergence import NotConverged
@@ -28,7 +28,7 @@ DEFAULT_ERROR_TABLE = "PerAtomRMSE"
 def run(words: Sequence[str]) -> int:
     """Evaluate as the words after ``mace-scf-jax evaluate`` say; returns the exit status."""
     given = _parser().parse_args(words)
-    keep_freed_memory()
+    prepare_command()
     scf = self_consistency_of(given)
     committee = load_committee(given.model, scf=scf) if is_committee(given.model) else None
     model = load_model(given.model, scf=scf) if committee is None else committee.first

@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> int:
         run,
     )
 
-    runtime.keep_freed_memory()
+    runtime.prepare_command()
     settings = SimulationSettings(
         **{
             field.name: getattr(given, field.name)

@@ -24,7 +24,7 @@ def run(words: Sequence[str]) -> int:
     from mace_scf_jax.simulate import load_model
     from mace_scf_jax.simulate.relaxation import RelaxationError, RelaxationStep, relax
 
-    runtime.keep_freed_memory()
+    runtime.prepare_command()
     written = [Path(path) for path in (given.output, given.trajectory) if path is not None]
     for path in written:
         if path.suffix not in (".xyz", ".extxyz"):

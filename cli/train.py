@@ -17,7 +17,7 @@ def run(words: Sequence[str]) -> int:
         raise ConfigurationError("option 'committee_parallel': needs --committee N, found none")
     from mace_scf_jax import runtime  # slow to import, not needed to refuse options
 
-    runtime.keep_freed_memory()
+    runtime.prepare_command()
     if own.committee is None:
         from mace_scf_jax.training.run import train
 

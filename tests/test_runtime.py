@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jax.numpy as jnp
 import pytest
 
@@ -27,3 +29,13 @@ def test_other_versions_run(version, monkeypatch):
 
 def test_importing_the_package_allows_double_precision():
     assert jnp.zeros(1, dtype="float64").dtype == jnp.float64
+
+
+def test_the_search_for_kernels_is_left_out_unless_asked_for(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    runtime.compile_without_triton_search()
+    runtime.compile_without_triton_search()
+    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=x {runtime.TRITON_FLAG}=false"
+    monkeypatch.setenv("XLA_FLAGS", f"{runtime.TRITON_FLAG}=true")
+    runtime.compile_without_triton_search()
+    assert os.environ["XLA_FLAGS"] == f"{runtime.TRITON_FLAG}=true"

@@ -61,7 +61,7 @@ def _train_alone(options: TrainOptions, parallel: int, sender: Connection) -> No
     """What a process does: one run, quietly; sends why it failed, or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{SHARE_OF_GPU_MEMORY / parallel:.3f}")
-    runtime.keep_freed_memory()
+    runtime.prepare_command()
     failure = None
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):

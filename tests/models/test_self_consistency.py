@@ -16,7 +16,7 @@ from mace_scf_jax.models import (
     evaluate_direct,
     evaluate_self_consistent,
 )
-from mace_scf_jax.scf import Auto, FixedPointStatus
+from mace_scf_jax.scf import Anderson, Auto, Dense, FixedPointStatus, LinearMixing, NewtonKrylov
 
 MODULE, PARAMS = model()
 REFERENCE = random_multipoles(BATCH, seed=4)
@@ -145,3 +145,23 @@ def test_starts_that_need_labels():
         )
     with pytest.raises(ValueError, match="expected a batch with reference multipoles"):
         jax.eval_shape(lambda graph: evaluate_direct(MODULE, PARAMS, graph), BATCH)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        LinearMixing(max_steps=200, mixing=0.3, tolerance=1e-11),
+        LinearMixing(max_steps=200, mixing=0.8, tolerance=1e-11),
+        Anderson(tolerance=1e-11),
+        NewtonKrylov(tolerance=1e-11),
+        Dense(tolerance=1e-11),
+    ],
+    ids=repr,
+)
+def test_forces_and_stress_do_not_depend_on_the_solver(solver):
+    expected = evaluation(SelfConsistency(Auto(tolerance=1e-11)), stress=True)(graph())
+    outputs = evaluation(SelfConsistency(solver), stress=True)(graph())
+    np.testing.assert_array_equal(outputs["scf_status"], FixedPointStatus.CONVERGED)
+    for name in ("energy", "forces", "stress", "multipoles"):
+        scale = np.max(np.abs(expected[name]))
+        np.testing.assert_allclose(outputs[name], expected[name], atol=1e-8 * scale, rtol=0)
