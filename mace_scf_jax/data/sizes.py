@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
@@ -61,6 +62,22 @@ class BatchSizes:
             kvectors=round_up(self.kvectors),
             neighbours_per_atom=self.neighbours_per_atom,
         )
+
+    def with_room(self, extra: float) -> BatchSizes:
+        """Rounded sizes, with room for more neighbours of each atom than there are.
+
+        Args:
+            extra: the room as a part of the largest number of neighbours.
+        """
+        most = self.neighbours_per_atom
+        if most is None:
+            roomy = dataclasses.replace(self, edges=math.ceil((1.0 + extra) * self.edges))
+        else:
+            neighbours = round_up(math.ceil((1.0 + extra) * most))
+            roomy = dataclasses.replace(
+                self, neighbours_per_atom=neighbours, edges=self.atoms * neighbours
+            )
+        return roomy.rounded()
 
     def work(self) -> float:
         """Rough relative cost of evaluating a batch, in units of one edge.

@@ -43,6 +43,11 @@ SELF_CONSISTENT_RESULTS = (
 )
 
 
+EXTRA_NEIGHBOURS = 0.2
+"""Room for more neighbours than an atom of the first geometry has, as a part of them, so that
+moving atoms do not outgrow their arrays, which would compile anew."""
+
+
 class MACESCFCalculator(Calculator):
     """Energies, forces, stress and multipoles for ASE.
 
@@ -163,7 +168,7 @@ class MACESCFCalculator(Calculator):
         """Outputs of a structure, solved for from a given start."""
         needed = required_sizes([structure], "per_atom")
         if self._sizes is None or not self._sizes.holds(needed):
-            grown = needed.rounded()
+            grown = needed.with_room(EXTRA_NEIGHBOURS)
             self._sizes = grown if self._sizes is None else merge((self._sizes, grown))
         graph = collate([structure], self._sizes, dtype=self.model.dtype, labels=False)
         state = None if start is None else state_of_batch([start], graph)

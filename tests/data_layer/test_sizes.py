@@ -57,6 +57,22 @@ def test_rounding_keeps_the_layouts_consistent() -> None:
     assert rounded.graphs == 3
 
 
+@pytest.mark.parametrize("most", [37, None])
+def test_room_for_more_neighbours(most) -> None:
+    edges = 101 * (most or 37)
+    exact = BatchSizes(
+        atoms=101, edges=edges, graphs=3, slots=60, kvectors=9, neighbours_per_atom=most
+    )
+    roomy = exact.with_room(0.2)
+    assert roomy.holds(exact.rounded())
+    assert roomy.edges >= 1.2 * edges
+    assert (roomy.atoms, roomy.slots, roomy.kvectors) == (
+        exact.rounded().atoms,
+        exact.rounded().slots,
+        exact.rounded().kvectors,
+    )
+
+
 def test_merge_holds_all() -> None:
     parts = [
         BatchSizes(atoms=3, edges=50, graphs=2, slots=2, kvectors=7),

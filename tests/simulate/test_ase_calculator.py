@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import ase
 import numpy as np
 import pytest
+from ase import units
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.md.langevin import Langevin
 from ase.stress import voigt_6_to_full_3x3_stress
 from tiny_models import (
     assert_close,
@@ -16,10 +21,18 @@ from tiny_models import (
 )
 
 from mace_scf_jax.data.batching import collate
+from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import BoundaryError
 from mace_scf_jax.models import build
+from mace_scf_jax.models.torch_weights import import_parameters
 from mace_scf_jax.simulate import MACESCFCalculator, Model
+from mace_scf_jax.verification.models import reference_settings
+from mace_scf_jax.verification.reference_file import read_reference_file
+
+TRAINED = (
+    Path(__file__).parents[1] / "data" / "reference" / "trained" / "local_charges_water_ions.npz"
+)
 
 
 def make_model(family="LocalCharges"):
@@ -100,6 +113,31 @@ def test_small_moves_compile_nothing_new(model, atoms):
         energies.add(atoms.get_potential_energy())
         atoms.get_forces()
     assert len(energies) == 10
+    assert model.evaluate._cache_size() == compiled
+
+
+def test_a_thousand_steps_of_a_liquid_compile_nothing_new():
+    """Real weights in a small box: the numbers of neighbours go up and down as the atoms move."""
+    file = read_reference_file(TRAINED)
+    settings = reference_settings(file.meta)
+    model = Model(settings, import_parameters(file.state, settings))
+    rng = np.random.default_rng(0)
+    corners = 3.1 * np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]])
+    water = ase.Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    liquid = ase.Atoms(cell=[6.2, 6.2, 6.2], pbc=True)
+    for corner in corners:
+        water.rotate(360 * rng.random(), rng.normal(size=3))
+        liquid += ase.Atoms(water.numbers, water.positions + corner)
+    liquid.calc = MACESCFCalculator(model)
+    bath = {"temperature_K": 300, "friction": 0.02 / units.fs, "rng": rng, "fixcm": False}
+    dynamics = Langevin(liquid, 0.5 * units.fs, **bath)
+    counts = set()
+    dynamics.attach(lambda: counts.add(model.prepare(from_atoms(liquid)).num_edges), interval=50)
+    dynamics.run(1)
+    compiled = model.evaluate._cache_size()
+    dynamics.run(1000)
+    assert liquid.get_temperature() < 1000
+    assert len(counts) > 5
     assert model.evaluate._cache_size() == compiled
 
 
