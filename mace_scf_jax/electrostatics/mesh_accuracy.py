@@ -31,7 +31,7 @@ MAX_POINTS = 2**28
 
 MESH_PAYS_FROM = 400
 """Atoms from which ``auto`` chooses a mesh. Measured for water, σ = 1.5 Å, l ≤ 1, two cores, 1e-5:
-both methods take the same time there, a little below (energy and forces) or above (features too)."""
+both methods take the same time a little below (energy and forces) or above (features too)."""
 
 HIGHEST_ORDER = 14
 _ORDER_ABOVE_DEGREE = 4  # keeps second derivatives of all outputs continuous

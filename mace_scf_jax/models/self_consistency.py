@@ -121,7 +121,8 @@ def solved_observables(
     Returns:
         What `FixedPoint.observables` gives, and per graph ``fermi_level`` in eV; ``scf_status``, a
         `FixedPointStatus`; ``scf_steps``; ``scf_evaluations`` of the step; ``scf_residual``, a mean
-        change of the multipoles; ``scf_charge_error``, wanted charge minus charge in e.
+        change of the multipoles; ``scf_charge_error``, wanted charge minus charge in e;
+        ``scf_history`` [graphs, steps], the residual of every step, then that of the last one.
     """
     graph, variables = local.graph, {"params": params}
     features: Float[Array, "atoms features"] = module.apply(
@@ -138,13 +139,16 @@ def solved_observables(
         "scf_evaluations": solution.evaluations,
         "scf_residual": solution.residual,
         "scf_charge_error": solution.charge_error,
+        "scf_history": solution.history.T,
     }
+
+    def of_real_graphs(values: Array) -> Array:
+        mask = graph.graph_mask.reshape(-1, *[1] * (values.ndim - 1))
+        return jnp.where(mask, values, jnp.zeros_like(values))
+
     return {
         **module.apply(variables, local, solution.state, features, method="observables"),
-        **{
-            name: jnp.where(graph.graph_mask, values, jnp.zeros_like(values))
-            for name, values in per_graph.items()
-        },
+        **{name: of_real_graphs(values) for name, values in per_graph.items()},
     }
 
 

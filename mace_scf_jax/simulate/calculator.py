@@ -58,7 +58,8 @@ class MACESCFCalculator(Calculator):
     Results: energy, free_energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), and for models with
     charges: charges (e), multipoles (e Å^l; order Q, d_y, d_z, d_x), dipole (e Å; x, y, z),
     electrostatic_energy (eV). Self-consistent models also give the outputs that `Prediction` lists:
-    fermi_level, electrostatic_potentials, scf_status, scf_steps, …
+    fermi_level, electrostatic_potentials, scf_status, scf_steps, convergence_history (the residual
+    of every step), …
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -199,5 +200,8 @@ def _results(prediction: Prediction) -> dict[str, Any]:
         results["stress"] = full_3x3_to_voigt_6_stress(prediction["stress"])
     if "multipoles" in prediction:
         results["charges"] = prediction["multipoles"][:, 0]
+    if "scf_history" in prediction:
+        history = prediction["scf_history"][: int(prediction["scf_steps"])]
+        results["convergence_history"] = history.tolist()
     further = (*CHARGED_RESULTS, *SELF_CONSISTENT_RESULTS)
     return results | {name: prediction[name] for name in further if name in prediction}

@@ -45,7 +45,7 @@ Models without charges have no multipoles, dipole, total_charge and electrostati
 Self-consistent models also have fermi_level (eV), field_energy (eV), electrostatic_potentials
 [atoms] (V), field_features [atoms, features], local_multipoles [atoms, (L+1)²], and how well the
 multipoles are solved for: scf_status (a `FixedPointStatus`), scf_steps, scf_evaluations,
-scf_residual (e) and scf_charge_error (e)."""
+scf_residual (e), scf_charge_error (e) and scf_history (e), the residual of every step."""
 
 PER_ATOM_OUTPUTS = frozenset(
     {

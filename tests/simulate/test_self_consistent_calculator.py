@@ -64,12 +64,15 @@ def test_results_equal_a_prediction_and_say_how_well_it_is_solved():
     atoms.calc = MACESCFCalculator(MODEL)
     assert_close(atoms.get_potential_energy(), expected["energy"], 1e-12)
     assert_close(atoms.get_forces(), expected["forces"], 1e-9)
-    assert MODEL.evaluate._cache_size() == 1
     results = atoms.calc.results
     for name in ("fermi_level", "multipoles", "electrostatic_potentials", "field_energy"):
         assert_close(results[name], expected[name], 1e-9, name)
     assert results["scf_status"] is FixedPointStatus.CONVERGED
     assert results["scf_residual"] < 1e-8
+    history = results["convergence_history"]
+    assert len(history) == results["scf_steps"] > 1
+    assert history[0] > 100 * history[-1]
+    assert history[-1] == results["scf_residual"]
     assert abs(sum(atoms.get_charges()) - atoms.info["total_charge"]) < 1e-8
 
 
