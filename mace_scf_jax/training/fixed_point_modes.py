@@ -183,7 +183,9 @@ def _perturbation(
     def one_step(vector: Array) -> Array:
         return jax.jvp(lambda p: problem.evaluate(p, level), (state,), (vector,))[1]
 
-    vector = jax.random.normal(jax.random.key(0), state.shape, state.dtype)
+    # The same for the first, second, … atom of every structure, whatever else is in the batch.
+    by_slot = (graph.slots.shape[1], state.shape[1])
+    vector = jax.random.normal(jax.random.key(0), by_slot, state.dtype)[graph.slot_of_atom]
     vector = jnp.where(graph.atom_mask[:, None], vector, 0.0)
     for _ in range(POWER_ITERATIONS):
         vector = jax.lax.stop_gradient(one_step(vector))
