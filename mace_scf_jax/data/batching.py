@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import DTypeLike, Int
 
-from mace_scf_jax.data.collate import collate
+from mace_scf_jax.data.collate import collate, concatenate, without_structures
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import BatchSizes, Layout, choose_buckets, merge, required_sizes
 from mace_scf_jax.data.structure import Structure
@@ -36,6 +36,10 @@ class BatchLoader:
     Epoch n is a pure function of the seed and n, so a run can resume at any batch. The padded
     sizes, `buckets`, are chosen once from the batches of the first epochs; when the order is
     shuffled, the last bucket holds any batch that could occur.
+
+    For several devices a batch is made in as many parts of equal padded size, one after the other
+    (`concatenate`), of which a process may make its own only. The same structures are in the batch
+    however many parts there are.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class BatchLoader:
         dtype: DTypeLike = np.float64,
         max_buckets: int = 4,
         repeats: bool = False,
+        parts: int = 1,
+        own_parts: range | None = None,
     ) -> None:
         """Choose the batch sizes for a data set.
 
@@ -65,14 +71,18 @@ class BatchLoader:
             max_buckets: largest number of different padded sizes.
             repeats: whether batches of other orders, which may hold a structure several times,
                 have to fit too; see `batches`.
+            parts: number of parts of a batch.
+            own_parts: those that are made here; None for all.
 
         Raises:
-            DataError: if there are no structures, or for a batch size below 1.
+            DataError: if there are no structures, or for a batch size or number of parts below 1.
         """
         if len(structures) == 0:
             raise DataError("data set: found no structures")
         if batch_size < 1:
             raise DataError(f"batch_size: found {batch_size}, expected at least 1")
+        if parts < 1:
+            raise DataError(f"parts: found {parts}, expected at least 1")
         self.structures = structures
         self.batch_size = min(batch_size, len(self.structures))
         self.shuffle = shuffle
@@ -80,12 +90,15 @@ class BatchLoader:
         self.drop_last = drop_last
         self.layout: Layout = layout
         self.dtype = dtype
+        self.max_buckets = max_buckets
         self.repeats = repeats
+        self.parts = parts
+        self.own_parts = range(parts) if own_parts is None else own_parts
         self._sizes = sizes_of(structures)
         self.buckets = choose_buckets(
             [*self.observed_sizes(), self.largest_sizes()], max_buckets=max_buckets
         )
-        """Padded sizes of the batches, by increasing work."""
+        """Padded sizes of the parts of batches, by increasing work."""
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -117,14 +130,40 @@ class BatchLoader:
             members: positions in the data set of the structures of each batch.
         """
         for indices in members:
-            yield collate(
-                [self.structures[index] for index in indices.tolist()],
-                self.bucket_of(indices),
-                dtype=self.dtype,
+            bucket = self.bucket_of(indices)
+            divided = self._divided(indices)
+            yield concatenate(
+                [
+                    self._part(divided[number], bucket)
+                    if len(divided[number])
+                    else without_structures(self._part(indices[:1], bucket))
+                    for number in self.own_parts
+                ]
             )
 
+    def own(self, indices: Int[np.ndarray, "structures"]) -> Int[np.ndarray, "_"]:
+        """Those of the structures of a batch that are in the parts that are made here."""
+        divided = self._divided(indices)
+        return np.concatenate([divided[number] for number in self.own_parts])
+
+    def undivided(self) -> BatchLoader:
+        """A loader of the same batches in one part each."""
+        if self.parts == 1:
+            return self
+        return BatchLoader(
+            self.structures,
+            batch_size=self.batch_size,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            drop_last=self.drop_last,
+            layout=self.layout,
+            dtype=self.dtype,
+            max_buckets=self.max_buckets,
+            repeats=self.repeats,
+        )
+
     def bucket_of(self, indices: Int[np.ndarray, "structures"]) -> BatchSizes:
-        """The first bucket that holds a batch of these structures."""
+        """The first bucket that holds each part of a batch of these structures."""
         needed = self._batch_sizes(indices)
         return next(bucket for bucket in self.buckets if bucket.holds(needed))
 
@@ -136,14 +175,31 @@ class BatchLoader:
         return [self._batch_sizes(indices) for indices in itertools.islice(batches, limit)]
 
     def largest_sizes(self) -> BatchSizes:
-        """Sizes that hold every batch that any epoch can have."""
+        """Sizes that hold every part of every batch that any epoch can have."""
         if not self.shuffle:
             return merge(self.observed_sizes())
-        return self._sizes.of_any_batch(self.batch_size, self.layout, repeats=self.repeats)
+        return self._sizes.of_any_batch(self._part_size, self.layout, repeats=self.repeats)
+
+    @property
+    def _part_size(self) -> int:
+        """Most structures in a part."""
+        return -(-self.batch_size // self.parts)
+
+    def _divided(self, indices: np.ndarray) -> list[np.ndarray]:
+        """The structures of each part, which differ by one in number; there may be empty parts."""
+        return np.array_split(indices, self.parts)
+
+    def _part(self, indices: np.ndarray, bucket: BatchSizes) -> Graph:
+        structures = [self.structures[index] for index in indices.tolist()]
+        return collate(structures, bucket, dtype=self.dtype)
 
     def _batch_sizes(self, indices: np.ndarray) -> BatchSizes:
-        """Exact sizes of a batch, with room for the full number of graphs."""
-        return self._sizes.of_batch(indices, self.layout, graphs=self.batch_size)
+        """Exact sizes that hold each part of a batch, with room for the full number of graphs."""
+        return merge(
+            self._sizes.of_batch(part, self.layout, graphs=self._part_size)
+            for part in self._divided(indices)
+            if len(part)
+        )
 
 
 def share_buckets(loaders: Sequence[BatchLoader], *, max_buckets: int = 4) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from jaxtyping import DTypeLike
 
@@ -108,6 +109,35 @@ def collate(
         },
         config_weight=graph_values([np.asarray(entry.config_weight) for entry in configurations]),
         neighbours_per_atom=sizes.neighbours_per_atom,
+    )
+
+
+def concatenate(parts: Sequence[Graph]) -> Graph:
+    """Batches of equal padded sizes one after the other along the first axis of every array.
+
+    Indices still count within each part: this is how several devices hold one batch, a part each.
+
+    Args:
+        parts: at least one.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def without_structures(batch: Graph) -> Graph:
+    """A batch of the same padded sizes that holds padding only.
+
+    Args:
+        batch: of at least one structure.
+    """
+    last_atom = np.full_like(batch.senders, batch.num_atoms - 1)
+    is_flat = batch.neighbours_per_atom is None
+    return jax.tree.map(np.zeros_like, batch).replace(
+        atom_graph=np.full_like(batch.atom_graph, batch.num_graphs - 1),
+        senders=last_atom,
+        receivers=last_atom if is_flat else batch.receivers,
+        cell=np.tile(PADDING_CELL * np.eye(3, dtype=batch.cell.dtype), (batch.num_graphs, 1, 1)),
     )
 
 

@@ -80,11 +80,13 @@ class CheckpointStore:
     Args:
         directory: where the files go; made if need be.
         tag: start of all file names, ``<name>_run-<seed>``.
+        writes: False for all but one of the processes of a run: they read only.
     """
 
-    def __init__(self, directory: Path | str, tag: str):
+    def __init__(self, directory: Path | str, tag: str, *, writes: bool = True):
         self.directory = Path(directory)
         self.tag = tag
+        self.writes = writes
         self.directory.mkdir(parents=True, exist_ok=True)
         self.latest = self.directory / f"{tag}_resume{SUFFIX}"
         self.previous = self.directory / f"{tag}_resume_previous{SUFFIX}"
@@ -102,6 +104,8 @@ class CheckpointStore:
         Raises:
             UnwritableCheckpointError: nothing was written, and what was saved before is intact.
         """
+        if not self.writes:
+            return
         record = {"progress": progress.to_json(), "fingerprint": dict(fingerprint)}
         partial = _write_partial(self.latest, state, record)
         if self.latest.exists():
@@ -138,8 +142,9 @@ class CheckpointStore:
 
     def discard(self) -> None:
         """Remove the files to resume from, so that a run starting anew is not mixed with them."""
-        for path in (self.latest, self.previous):
-            path.unlink(missing_ok=True)
+        if self.writes:
+            for path in (self.latest, self.previous):
+                path.unlink(missing_ok=True)
 
     def save_best(
         self, stage: str, epoch: int, parameters: Parameters, record: Mapping[str, Any]
@@ -159,8 +164,9 @@ class CheckpointStore:
             UnwritableCheckpointError: nothing was written.
         """
         path = self.directory / f"{self.tag}_{stage}_epoch-{epoch}{SUFFIX}"
-        os.replace(_write_partial(path, parameters, {"epoch": epoch, **record}), path)
-        _flush(self.directory)
+        if self.writes:
+            os.replace(_write_partial(path, parameters, {"epoch": epoch, **record}), path)
+            _flush(self.directory)
         return path.name
 
     def load_best(self, file: str, template: Parameters) -> tuple[Parameters, Mapping[str, Any]]:
@@ -179,8 +185,9 @@ class CheckpointStore:
 
     def remove(self, files: tuple[str, ...]) -> None:
         """Remove files of earlier best parameters."""
-        for file in files:
-            (self.directory / file).unlink(missing_ok=True)
+        if self.writes:
+            for file in files:
+                (self.directory / file).unlink(missing_ok=True)
 
 
 def check_fingerprint(

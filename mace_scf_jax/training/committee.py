@@ -55,7 +55,8 @@ def train_committee(options: TrainOptions, *, size: int, parallel: int = 1) -> C
         What ``committee.json`` holds.
 
     Raises:
-        ConfigurationError: a number is below 1, or the folder holds a committee of other data.
+        ConfigurationError: a number is below 1, several processes are asked for, or the folder
+            holds a committee of other data.
         DataError: files or their contents cannot be used; nothing has been written then.
         CommitteeFileError: ``committee.json`` of an earlier run is damaged.
         CommitteeTrainingError: members failed; tells which and why.
@@ -63,6 +64,11 @@ def train_committee(options: TrainOptions, *, size: int, parallel: int = 1) -> C
     for name, number in (("committee", size), ("committee_parallel", parallel)):
         if number < 1:
             raise ConfigurationError(f"option '{name}': expected at least 1, found {number}")
+    if options.distributed:
+        raise ConfigurationError(
+            "option 'distributed': not for committees; start a run for each member, which needs "
+            "only its own 'seed' and 'work_dir' and the 'split_seed' of all"
+        )
     committee = CommitteeFile(
         version=__version__,
         name=options.name,

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.training.devices import rows_of_all_processes
 from mace_scf_jax.training.metrics import ErrorAccumulator
 from mace_scf_jax.training.parameter_groups import Parameters
-from mace_scf_jax.training.scf_counts import NO_COUNTS, SCFCounts, scf_counts
+from mace_scf_jax.training.scf_counts import NO_COUNTS, SCFCounts
 from mace_scf_jax.training.steps import NO_OPTIONS, LossOptions, Mode, Scalars, Steps, one_behind
 
 logger = logging.getLogger(__name__)
@@ -54,23 +55,24 @@ def evaluate(
     def results() -> Iterator[tuple]:
         for graph in batches:
             prediction = steps.predict(mode, parameters, graph)
-            loss = steps.loss(prediction, graph, weights, options)
-            yield graph, prediction, loss, scf_counts(prediction, graph)
+            yield graph, prediction, steps.loss(prediction, graph, weights, options)
 
     errors = ErrorAccumulator()
     losses: list[float] = []
     counts = NO_COUNTS
-    for graph, *computed in one_behind(results()):
-        prediction, (total, terms), ends = jax.device_get(computed)
+    for graph, prediction, loss in one_behind(results()):
+        total, terms, ends = jax.device_get(loss)
         losses.append(float(total))
         logger.debug(
             "loss breakdown: %s, ", breakdown({name: float(terms[name]) for name in weights})
         )
-        errors.update(prediction, graph)
+        for predicted, part in steps.devices.parts((prediction, graph)):
+            errors.update(predicted, part)
         counts += SCFCounts.of(ends)
     if not losses:
         raise ValueError("cannot evaluate an empty set of configurations")
-    return Evaluation(float(np.mean(losses)), errors.metrics(), counts)
+    metrics = errors.metrics(gathered=rows_of_all_processes)
+    return Evaluation(float(np.mean(losses)), metrics, counts)
 
 
 def breakdown(terms: Mapping[str, float]) -> str:

@@ -85,13 +85,13 @@ class ForceSupervision:
 
         Args:
             batches: of an epoch, or what is left of it.
-            indices: positions of the structures of each batch.
+            indices: positions of the structures of each batch, in its order.
             epoch: the epoch.
         """
         factors = self.factors(epoch)
         for graph, members in zip(batches, indices, strict=True):
             weight = np.array(graph.weights["forces"])
-            weight[: len(members)] *= factors[members].astype(weight.dtype)
+            weight[np.asarray(graph.graph_mask)] *= factors[members].astype(weight.dtype)
             yield graph.replace(weights={**graph.weights, "forces": weight})
 
     def describe(self) -> str:

@@ -30,6 +30,7 @@ import numpy as np
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training import resuming
 from mace_scf_jax.training.checkpoints import CheckpointStore
+from mace_scf_jax.training.devices import Devices, require_agreement
 from mace_scf_jax.training.evaluation import Evaluation, breakdown
 from mace_scf_jax.training.learning_rates import SchedulerSettings, next_epoch
 from mace_scf_jax.training.loop_settings import DivergedTrainingError, LoopSettings, TrainingData
@@ -59,6 +60,7 @@ class Trainer:
         store: where checkpoints go.
         observer: told what happens.
         compute_stress: also predict stresses in evaluations.
+        devices: that share the work on each batch; the default device of JAX if none are given.
 
     Raises:
         ParameterGroupError: a parameter belongs to no optimiser group.
@@ -76,6 +78,7 @@ class Trainer:
         store: CheckpointStore,
         observer: Observer | None = None,
         compute_stress: bool = False,
+        devices: Devices | None = None,
     ):
         self.compilations: list[Compilation] = []
         self._modes = modes
@@ -86,7 +89,10 @@ class Trainer:
         self._store = store
         self._observer = Observer() if observer is None else observer
         self._steps = Steps(
-            optimiser, compute_stress=compute_stress, on_compilation=self._note_compilation
+            optimiser,
+            compute_stress=compute_stress,
+            on_compilation=self._note_compilation,
+            devices=devices,
         )
         self._state = initial_state(
             parameters, optimiser, sampled_structures=data.sampled_structures
@@ -121,6 +127,7 @@ class Trainer:
         Raises:
             LossError: a stage's loss needs what the model or the data lack.
             CheckpointError: the saved state belongs to another run or cannot be read.
+            ConfigurationError: other processes of the run found something else.
             DivergedTrainingError: a loss or gradient is not finite.
         """
         self._check_losses(stages)
@@ -130,6 +137,7 @@ class Trainer:
             progress = resuming.start(stages, 0)
         else:
             self._state, progress = saved
+        require_agreement([fingerprint, progress.to_json()])
         for index in range(progress.stage, len(stages)):
             if index > progress.stage:
                 progress = resuming.start(stages, index, progress)

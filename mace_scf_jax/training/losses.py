@@ -1,6 +1,6 @@
 """Training losses: plain functions of a prediction and a batch, and their weighted sum.
 
-Each term is a function ``term(prediction, graph) -> scalar``; the formulas are in
+Each term is a function ``term(prediction, graph) -> Mean``; the formulas are in
 ``losses_properties``, ``losses_molecules``, ``losses_solution`` and ``losses_density``.
 
 ``LOSSES`` is the registry: name -> :class:`LossTerm`, which also says what the term needs, so that
@@ -10,7 +10,7 @@ Each term is a function ``term(prediction, graph) -> scalar``; the formulas are 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -74,6 +74,7 @@ def weighted_loss(
     graph: Graph,
     *,
     options: Mapping[str, Any] | None = None,
+    sum_counts: Callable[[Loss], Loss] | None = None,
 ) -> tuple[Loss, dict[str, Loss]]:
     """Sum of the named terms times their weights.
 
@@ -83,6 +84,8 @@ def weighted_loss(
         prediction: model outputs by name.
         graph: the batch, with labels and weights.
         options: for terms with options, the result of :func:`loss_options`; defaults otherwise.
+        sum_counts: for one of several parts of a batch, numbers of entries of all parts from those
+            of this one. The result then is the share of the part: shares add up to the loss.
 
     Returns:
         The total, and each term already multiplied by its weight, in the order of ``terms``.
@@ -94,7 +97,10 @@ def weighted_loss(
     for name, weight in terms.items():
         term = LOSSES[name]
         extra = () if term.options is None else (given.get(name) or term.options(),)
-        values[name] = weight * term.function(prediction, graph, *extra)
+        mean = term.function(prediction, graph, *extra)
+        if sum_counts is not None:
+            mean = mean._replace(count=sum_counts(mean.count))
+        values[name] = weight * mean.value()
     return sum(values.values(), start=jnp.zeros((), dtype=graph.positions.dtype)), values
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.training.losses_terms import Loss, LossTerm, Prediction, finite_number, mean
+from mace_scf_jax.training.losses_terms import LossTerm, Mean, Prediction, finite_number, mean
 
 LARGEST_WEIGHT = 10.0
 """Of a wavevector in `rho_fftn`."""
@@ -55,7 +55,7 @@ class FourierDensityOptions:
         return jnp.where(at_origin, limit, jnp.minimum(length**self.alpha, limit))
 
 
-def rho_fftn(prediction: Prediction, graph: Graph) -> Loss:
+def rho_fftn(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs, wavevectors and both parts of (ρ - ρ_ref)² c(k), c = min(1/|k|, 10)."""
     squared = prediction["k_vectors_normed_squared"]
     at_origin = squared == 0.0
@@ -65,7 +65,7 @@ def rho_fftn(prediction: Prediction, graph: Graph) -> Loss:
     return mean(weight[..., None] * _error(prediction) ** 2, graph.graph_mask)
 
 
-def fourier_density(prediction: Prediction, graph: Graph, options: FourierDensityOptions) -> Loss:
+def fourier_density(prediction: Prediction, graph: Graph, options: FourierDensityOptions) -> Mean:
     """Mean over the wavevectors of ``k_vectors_mask`` and both parts of (ρ - ρ_ref)² c(k)²."""
     weight = options.weight(prediction["k_vectors_normed_squared"])
     mask = (prediction["k_vectors_mask"] > 0) & graph.graph_mask[:, None]

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.losses_terms import (
-    Loss,
     LossTerm,
+    Mean,
     Prediction,
     atoms_per_graph,
     mean,
@@ -20,7 +20,7 @@ from mace_scf_jax.training.losses_terms import (
 )
 
 
-def cluster_virial(prediction: Prediction, graph: Graph) -> Loss:
+def cluster_virial(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w v (Σ_m R_m·(F_m - F_m,ref))², in eV².
 
     F_m is the summed force and R_m the plain mean of the positions of molecule m as they are given:
@@ -30,13 +30,13 @@ def cluster_virial(prediction: Prediction, graph: Graph) -> Loss:
     return mean(weight * _virial_error(prediction, graph) ** 2, graph.graph_mask)
 
 
-def cluster_virial_per_atom(prediction: Prediction, graph: Graph) -> Loss:
+def cluster_virial_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w v (Σ_m R_m·(F_m - F_m,ref))² / N, in eV²/atom."""
     weight = property_weight(graph, "molID") / atoms_per_graph(graph)
     return mean(weight * _virial_error(prediction, graph) ** 2, graph.graph_mask)
 
 
-def molecular_forces(prediction: Prediction, graph: Graph) -> Loss:
+def molecular_forces(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and components of w v Σ_m (F_m - F_m,ref)² / N, in (eV/Å)²/atom.
 
     v is the weight of the forces.

@@ -6,9 +6,9 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.losses_terms import (
-    Loss,
     LossError,
     LossTerm,
+    Mean,
     Prediction,
     atoms_per_graph,
     mean,
@@ -16,26 +16,26 @@ from mace_scf_jax.training.losses_terms import (
 )
 
 
-def energy_per_atom(prediction: Prediction, graph: Graph) -> Loss:
+def energy_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w v ((E_ref - E) / N)², in (eV/atom)²."""
     error = (graph.labels["energy"] - prediction["energy"]) / atoms_per_graph(graph)
     return mean(property_weight(graph, "energy") * error**2, graph.graph_mask)
 
 
-def forces(prediction: Prediction, graph: Graph) -> Loss:
+def forces(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms and components of w v (F_ref - F)², in (eV/Å)²."""
     error = graph.labels["forces"] - prediction["forces"]
     weight = property_weight(graph, "forces")[graph.atom_graph]
     return mean(weight[:, None] * error**2, graph.atom_mask)
 
 
-def stress(prediction: Prediction, graph: Graph) -> Loss:
+def stress(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and the nine components of w v (S_ref - S)², in (eV/Å³)²."""
     error = graph.labels["stress"] - prediction["stress"]
     return mean(property_weight(graph, "stress")[:, None, None] * error**2, graph.graph_mask)
 
 
-def atomic_multipoles(prediction: Prediction, graph: Graph) -> Loss:
+def atomic_multipoles(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms and (L+1)² components of w v (p_ref - p)², charges in e, dipoles in e Å."""
     reference, predicted = graph.labels["atomic_multipoles"], prediction["multipoles"]
     if reference.shape != predicted.shape:
@@ -48,7 +48,7 @@ def atomic_multipoles(prediction: Prediction, graph: Graph) -> Loss:
     return mean(weight[:, None] * (reference - predicted) ** 2, graph.atom_mask)
 
 
-def total_charge(prediction: Prediction, graph: Graph) -> Loss:
+def total_charge(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w (Q_ref - Σq)², in e².
 
     Every configuration has a total charge (it is an input of the model), so there is no weight of
@@ -58,25 +58,25 @@ def total_charge(prediction: Prediction, graph: Graph) -> Loss:
     return mean(graph.config_weight * error**2, graph.graph_mask)
 
 
-def total_charge_per_atom(prediction: Prediction, graph: Graph) -> Loss:
+def total_charge_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w ((Q_ref - Σq) / N)², in (e/atom)²; no weight of the property."""
     error = (graph.total_charge - prediction["total_charge"]) / atoms_per_graph(graph)
     return mean(graph.config_weight * error**2, graph.graph_mask)
 
 
-def dipole(prediction: Prediction, graph: Graph) -> Loss:
+def dipole(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and components of w v_c (D_ref - D)_c², in (e Å)²."""
     error = graph.labels["dipole"] - prediction["dipole"]
     return mean(_dipole_weight(graph) * error**2, graph.graph_mask)
 
 
-def dipole_per_atom(prediction: Prediction, graph: Graph) -> Loss:
+def dipole_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and components of w v_c ((D_ref - D)_c / N)², in (e Å/atom)²."""
     error = (graph.labels["dipole"] - prediction["dipole"]) / atoms_per_graph(graph)[:, None]
     return mean(_dipole_weight(graph) * error**2, graph.graph_mask)
 
 
-def polarizability(prediction: Prediction, graph: Graph) -> Loss:
+def polarizability(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and the nine components of w v ((α_ref - α) / N)², in (e Å²/V/atom)²."""
     atoms = atoms_per_graph(graph)[:, None, None]
     error = (graph.labels["polarizability"] - prediction["polarizability"]) / atoms
@@ -84,7 +84,7 @@ def polarizability(prediction: Prediction, graph: Graph) -> Loss:
     return mean(weight * error**2, graph.graph_mask)
 
 
-def fermi_level(prediction: Prediction, graph: Graph) -> Loss:
+def fermi_level(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w (μ_ref - μ)², in eV².
 
     There is no weight of the property: a configuration without Fermi level counts with μ_ref = 0,
@@ -94,13 +94,13 @@ def fermi_level(prediction: Prediction, graph: Graph) -> Loss:
     return mean(graph.config_weight * error**2, graph.graph_mask)
 
 
-def fermi_level_per_atom(prediction: Prediction, graph: Graph) -> Loss:
+def fermi_level_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w ((μ_ref - μ) / N)², in (eV/atom)²; no weight of the property."""
     error = (graph.labels["fermi_level"] - prediction["fermi_level"]) / atoms_per_graph(graph)
     return mean(graph.config_weight * error**2, graph.graph_mask)
 
 
-def esps(prediction: Prediction, graph: Graph) -> Loss:
+def esps(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms of w v (U_ref - U)², in V².
 
     Both potentials are outputs of the model: U_ref follows from the reference multipoles, not from
@@ -111,7 +111,7 @@ def esps(prediction: Prediction, graph: Graph) -> Loss:
     return mean(weight * error**2, graph.atom_mask)
 
 
-def field_features(prediction: Prediction, graph: Graph) -> Loss:
+def field_features(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms of w v times the mean over the features of (f_ref - f)².
 
     Both are outputs of the model, without the Fermi level; v is the weight of the label

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.training.losses_terms import Loss, LossTerm, Prediction, finite_number, mean
+from mace_scf_jax.training.losses_terms import LossTerm, Mean, Prediction, finite_number, mean
 
 LINEAR_ABOVE = 20.0
 """Where the softplus function is replaced by its argument, as in PyTorch."""
@@ -40,7 +40,7 @@ class StabilityOptions:
 
 def fixedpoint_scf_stability(
     prediction: Prediction, graph: Graph, options: StabilityOptions
-) -> Loss:
+) -> Mean:
     """Mean over graphs and components of g(|out|² / |in|² - offset).
 
     ``perturbing_vector`` [atoms, components] is what one self-consistency step was perturbed by,
@@ -60,7 +60,7 @@ def fixedpoint_scf_stability(
     return mean(penalty, perturbed)
 
 
-def final_terms_fixedpoint_scf_stability(prediction: Prediction, graph: Graph) -> Loss:
+def final_terms_fixedpoint_scf_stability(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms and components of |p_last - p_previous|, in e Å^l.
 
     ``charges_history`` [atoms, components, steps] are the multipoles after each step. No weights.
@@ -69,7 +69,7 @@ def final_terms_fixedpoint_scf_stability(prediction: Prediction, graph: Graph) -
     return mean(jnp.abs(history[..., -1] - history[..., -2]), graph.atom_mask)
 
 
-def fermi_level_gradient(prediction: Prediction, graph: Graph) -> Loss:
+def fermi_level_gradient(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms of the positive part of dq/dμ, ``dq_dmu`` [atoms] in e/eV.
 
     Charges (not electron numbers) must fall when the Fermi level rises. No weights.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -26,12 +26,25 @@ class LossError(ValueError):
     """A loss term is unknown, or the model or the data lack what it needs."""
 
 
+class Mean(NamedTuple):
+    """A mean whose two parts can still be summed over devices that have a part of a batch each."""
+
+    total: Loss
+    """Sum over the entries."""
+    count: Loss
+    """Number of entries."""
+
+    def value(self) -> Loss:
+        """The mean; 0 without entries."""
+        return self.total / jnp.maximum(self.count, jnp.ones_like(self.count))
+
+
 @dataclasses.dataclass(frozen=True)
 class LossTerm:
     """One term of the loss: its formula and what it needs."""
 
     name: str
-    function: Callable[..., Loss]
+    function: Callable[..., Mean]
     """Of a prediction and a batch, and of the options if the term has any."""
     description: str
     predictions: tuple[str, ...]
@@ -68,8 +81,8 @@ def property_weight(graph: Graph, label: str) -> Float[Array, "graphs"]:
     return graph.config_weight * graph.weights[label]
 
 
-def mean(values: Float[Array, "entries *rest"], mask: Bool[Array, "entries *leading"]) -> Loss:
-    """Mean over the elements that the mask keeps; 0 if it keeps none.
+def mean(values: Float[Array, "entries *rest"], mask: Bool[Array, "entries *leading"]) -> Mean:
+    """Mean over the elements that the mask keeps.
 
     Args:
         values: anything where the mask is False.
@@ -77,6 +90,7 @@ def mean(values: Float[Array, "entries *rest"], mask: Bool[Array, "entries *lead
     """
     mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
     real = jnp.broadcast_to(mask, values.shape)
-    count = jnp.sum(real.astype(values.dtype))
-    total = jnp.sum(jnp.where(real, values, jnp.zeros_like(values)))
-    return total / jnp.maximum(count, jnp.ones_like(count))
+    return Mean(
+        total=jnp.sum(jnp.where(real, values, jnp.zeros_like(values))),
+        count=jnp.sum(real.astype(values.dtype)),
+    )

@@ -16,7 +16,7 @@ sets depend on how many labels are missing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,11 @@ class Errors:
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Errors:
+        """The entries with a function applied to each array."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return Errors(*(function(getattr(self, name)) for name in names))
+
 
 class ErrorAccumulator:
     """Errors of one set of configurations, collected over batches."""
@@ -108,13 +113,20 @@ class ErrorAccumulator:
                 errors = _errors(quantity, prediction[quantity.prediction], graph)
                 self._batches.setdefault(quantity.symbol, []).append(errors)
 
-    def metrics(self) -> dict[str, float]:
-        """The metrics of everything added so far, by name."""
+    def metrics(
+        self, *, gathered: Callable[[np.ndarray], np.ndarray] = lambda rows: rows
+    ) -> dict[str, float]:
+        """The metrics of everything added so far, by name.
+
+        Args:
+            gathered: the rows of all processes from those of this one.
+        """
         metrics: dict[str, float] = {}
         for quantity in QUANTITIES:
-            batches = self._batches.get(quantity.symbol, [])
-            if any(batch.error.size for batch in batches):
-                metrics.update(_metrics_of(quantity, Errors.joined(batches)))
+            if quantity.symbol in self._batches:
+                errors = Errors.joined(self._batches[quantity.symbol]).mapped(gathered)
+                if errors.error.size:
+                    metrics.update(_metrics_of(quantity, errors))
         return metrics
 
 

@@ -18,6 +18,7 @@ from mace_scf_jax.training.option_values import (
     NoneInText,
     Number,
     NumberFromZero,
+    NumberOfDevices,
     PositiveNumber,
     PositiveWholeNumber,
     WholeNumberFromZero,
@@ -69,6 +70,15 @@ class RunOptions(OptionGroup):
     )
     device: Annotated[Literal["auto", "cpu", "cuda", "gpu", "tpu"], not_yet("mps", "xpu")] = Field(
         default="auto", description="where to compute; auto: the best device that JAX finds"
+    )
+    devices: NumberOfDevices = Field(
+        default=1,
+        description="devices that share the work on each batch, of every process; all: every one "
+        "that JAX finds",
+    )
+    distributed: bool = Field(
+        default=False,
+        description="share the work with the other processes of the run, on one or several hosts",
     )
     default_dtype: Literal["float32", "float64"] = Field(
         default="float64", description="precision of weights and of everything computed"

@@ -23,9 +23,10 @@ NO_EFFECT = NO_EFFECT_FLAGS | _words("""
     apply_cutoff atomic_numbers dipole_weight downloads_dir edge_irreps
     embedding_specs enable_cueq enable_oeq energy_weight field_norm_factor filter_type_pt
     force_mh_ft_lr forces_weight foundation_filter_elements foundation_head foundation_model
-    foundation_model_elements huber_delta keep_isolated_atoms les_arguments loss max_num_epochs mean
-    multiheads_finetuning num_samples_pt num_workers only_cueq pin_memory plot plot_frequency
-    plot_interaction_e polarizability_weight pseudolabel_replay pt_train_file pt_valid_file
+    foundation_model_elements huber_delta keep_isolated_atoms launcher les_arguments loss
+    max_num_epochs mean multiheads_finetuning num_samples_pt num_workers only_cueq pin_memory plot
+    plot_frequency plot_interaction_e polarizability_weight pseudolabel_replay pt_train_file
+    pt_valid_file
     real_pt_data_ratio_threshold skip_evaluate_heads stage_two_dipole_weight
     stage_two_energy_weight stage_two_forces_weight stage_two_lr stage_two_polarizability_weight
     stage_two_stress_weight stage_two_virials_weight start_stage_two start_swa std stress_weight
@@ -34,19 +35,18 @@ NO_EFFECT = NO_EFFECT_FLAGS | _words("""
     use_embedding_readout use_last_readout_only use_reduced_cg use_so3 virials_weight weight_pt_head
 """)
 """Names that are accepted with a warning: the reference parses and ignores them, or they steer
-machinery (data loader processes, downloads) that does not exist here."""
+machinery (data loader processes, launchers, downloads) that does not exist here."""
 
 _WEIGHTS_AND_BIASES = _words("wandb_watch wandb_watch_log_freq")
 
-NOT_AVAILABLE: dict[str, str] = (
-    dict.fromkeys(_WEIGHTS_AND_BIASES, "histograms of weights and gradients")
-    | dict.fromkeys(("distributed", "launcher", "log_all_ranks"), "training on several devices")
-    | {
-        "debug_log_grad_summary": "the summary of gradient norms",
-        "statistics_file": "training from a statistics file",
-        "test_dir": "testing on a folder of files",
-    }
-)
+NOT_AVAILABLE: dict[str, str] = dict.fromkeys(
+    _WEIGHTS_AND_BIASES, "histograms of weights and gradients"
+) | {
+    "log_all_ranks": "logs of all processes of a run",
+    "debug_log_grad_summary": "the summary of gradient norms",
+    "statistics_file": "training from a statistics file",
+    "test_dir": "testing on a folder of files",
+}
 """Options of the method that this version refuses, with what they belong to."""
 
 OTHER_NAMES = {"split_seed": "valid_set_seed"}

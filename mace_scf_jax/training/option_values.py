@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from ase.data import atomic_numbers
@@ -73,6 +73,16 @@ def _by_atomic_number(values: dict[Any, Any], what: str) -> dict[int, float]:
     return numbers
 
 
+def _number_of_devices(value: Any) -> Any:
+    """A number above 0 or ``all``."""
+    text = str(value).strip().lower()
+    if text == "all":
+        return text
+    if isinstance(value, bool) or not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"expected a whole number above 0 or all, found {value!r}")
+    return int(text)
+
+
 def not_yet(*values: str | bool) -> BeforeValidator:
     """Refuse values that the method knows and this version does not."""
 
@@ -101,6 +111,7 @@ NumberFromZero = Annotated[Number, Field(ge=0.0)]
 PositiveWholeNumber = Annotated[WholeNumber, Field(ge=1)]
 WholeNumberFromZero = Annotated[WholeNumber, Field(ge=0)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
+NumberOfDevices = Annotated[int | Literal["all"], BeforeValidator(_number_of_devices)]
 EnergiesOfIsolatedAtoms = Annotated[
     dict[int, float] | str | None,
     BeforeValidator(_energies_of_isolated_atoms),

@@ -28,6 +28,7 @@ from mace_scf_jax.models import (
     check_inputs,
     required_inputs,
 )
+from mace_scf_jax.training.devices import Devices
 from mace_scf_jax.training.fixed_point_setup import fixed_point_settings
 from mace_scf_jax.training.force_supervision import ForceSupervision
 from mace_scf_jax.training.learning_rates import SchedulerSettings
@@ -117,11 +118,12 @@ class Preparation:
         )
 
 
-def prepare_run(options: TrainOptions) -> Preparation:
+def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Preparation:
     """Load and check data, make the model and its initial parameters.
 
     Args:
         options: of the run.
+        devices: that share the work on each batch; one if none are given.
 
     Raises:
         DataError: files or their contents cannot be used.
@@ -151,7 +153,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
             data.train.catalogue, data.atomic_energies, data.elements, options.scaling
         )
         logger.info("Scale %g and shift %g of the interaction energy", scale, shift)
-    training, evaluation = _loaders(structures, options)
+    training, evaluation = _loaders(structures, options, Devices() if devices is None else devices)
     fixed_point = None
     if options.model in SELF_CONSISTENT_FAMILIES:
         fixed_point = fixed_point_settings(
@@ -159,7 +161,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
             elements=data.elements,
             electrostatics=electrostatics,
             catalogue=data.train.catalogue,
-            batches=_whole(evaluation["train"]),
+            batches=_whole(evaluation["train"].undivided()),
         )
     settings = model_settings(
         options,
@@ -180,7 +182,7 @@ def prepare_run(options: TrainOptions) -> Preparation:
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
     module = build(settings)
-    example = next(iter(training.epoch(0)))
+    example = next(iter(training.undivided().epoch(0)))
     modes = modes_of(module)
     label_weights = data.train.catalogue.label_weights()
     supervision = _force_supervision(options, data)
@@ -276,7 +278,7 @@ def data_settings(options: TrainOptions) -> DataSettings:
 
 
 def _loaders(
-    structures: Mapping[str, StructureSet], options: TrainOptions
+    structures: Mapping[str, StructureSet], options: TrainOptions, devices: Devices
 ) -> tuple[BatchLoader, dict[str, BatchLoader]]:
     """The loader to train with, and one per set to evaluate, which share their padded sizes."""
     training = BatchLoader(
@@ -288,6 +290,8 @@ def _loaders(
         layout="per_atom",
         dtype=options.default_dtype,
         repeats=options.sampling_policy != "uniform",
+        parts=devices.count,
+        own_parts=devices.own_parts,
     )
     evaluation = {
         name: BatchLoader(
@@ -295,6 +299,8 @@ def _loaders(
             batch_size=options.valid_batch_size,
             layout="per_atom",
             dtype=options.default_dtype,
+            parts=devices.count,
+            own_parts=devices.own_parts,
         )
         for name, members in structures.items()
     }
@@ -343,7 +349,8 @@ def _in_background(
         indices = indices[start:]
         graphs = loader.batches(indices)
         if supervision is not None:
-            graphs = supervision.applied(graphs, indices, epoch=epoch)
+            own = [loader.own(members) for members in indices]
+            graphs = supervision.applied(graphs, own, epoch=epoch)
         return prefetched(graphs)
 
     return batches

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -23,12 +24,20 @@ from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.models import build
 from mace_scf_jax.training.checkpoints import CheckpointStore
 from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.devices import (
+    Devices,
+    find_devices,
+    is_first_process,
+    join_processes,
+    wait_for_all_processes,
+)
 from mace_scf_jax.training.error_tables import final_table
 from mace_scf_jax.training.history import TrainingHistory
 from mace_scf_jax.training.logs import ConsoleHandler, DelayedFileHandler, logging_to
 from mace_scf_jax.training.loop import Trainer
 from mace_scf_jax.training.observer import FinalErrors, Observer
 from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.preparation import (
     Preparation,
     loop_settings,
@@ -40,6 +49,7 @@ from mace_scf_jax.training.progress_bar import ProgressBar
 from mace_scf_jax.training.reporting import LogLines, Observers, ResultLines, log_counts
 from mace_scf_jax.training.run_files import RunFiles
 from mace_scf_jax.training.scf_summary import scf_convergence_summary
+from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress
 from mace_scf_jax.training.tracking import check_installed, trackers
 
@@ -71,13 +81,15 @@ def train(options: TrainOptions) -> TrainingResult:
         Model files and errors.
 
     Raises:
-        ConfigurationError: the device does not exist, or the same run is already going on.
+        ConfigurationError: devices or processes do not exist, or the run is already going on.
         DataError: files or their contents cannot be used.
         LossError: a stage needs a label or model output that does not exist.
         CheckpointError: saved states belong to another run.
         DivergedTrainingError: a loss or gradient is not finite.
     """
     check_installed(options)
+    if options.distributed:
+        join_processes()
     files = RunFiles.of(options)
     console = Console(stderr=True)
     log, debug_log = DelayedFileHandler(files.log), DelayedFileHandler(files.debug_log)
@@ -86,23 +98,32 @@ def train(options: TrainOptions) -> TrainingResult:
         log: options.log_level,
         debug_log: logging.DEBUG,
     }
-    with logging_to(handlers):
-        device = _device(options.device)
-        _log_start(options, device)
-        with jax.default_device(device):
-            prepared = prepare_run(options)
+    if not is_first_process():
+        handlers = {ConsoleHandler(console): logging.ERROR}
+    with contextlib.ExitStack() as held:
+        held.enter_context(logging_to(handlers))
+        devices, device = find_devices(
+            options.device, options.devices, batch_size=options.batch_size
+        )
+        held.enter_context(jax.default_device(device))
+        _log_start(options, devices, device)
+        prepared = prepare_run(options, devices)
+        if is_first_process():
             files.make_folders()
-            with _only_run(files.checkpoints / f"{options.tag}.lock"):
-                save_split(
-                    prepared.valid_indices, seed=options.split_seed, work_dir=options.work_dir
-                )
-                log.begin()
-                debug_log.begin()
-                return _run(options, prepared, files, console)
+            held.enter_context(_only_run(files.checkpoints / f"{options.tag}.lock"))
+            save_split(prepared.valid_indices, seed=options.split_seed, work_dir=options.work_dir)
+            log.begin()
+            debug_log.begin()
+        wait_for_all_processes("start of training")
+        return _run(options, prepared, files, console, devices)
 
 
 def _run(
-    options: TrainOptions, prepared: Preparation, files: RunFiles, console: Console
+    options: TrainOptions,
+    prepared: Preparation,
+    files: RunFiles,
+    console: Console,
+    devices: Devices,
 ) -> TrainingResult:
     """Train all stages, evaluate and save their best parameters."""
     stages = options.train_schedule
@@ -110,9 +131,9 @@ def _run(
     logger.info("Optimizer: %s", optimiser)
     if not options.restart_latest:
         logger.info("Starting from initial weights; saved states of this run are not used")
-    bar = ProgressBar(console, stages, len(prepared.training)) if console.is_terminal else None
-    with ResultLines(files.results) as lines, trackers(options) as tracking:
-        records = Observers(LogLines(options.error_table, options.clip_grad), lines, *tracking)
+    shows_bar = console.is_terminal and is_first_process()
+    bar = ProgressBar(console, stages, len(prepared.training)) if shows_bar else None
+    with _records(options, files) as records:
         trainer = Trainer(
             prepared.modes,
             prepared.parameters,
@@ -120,25 +141,39 @@ def _run(
             optimiser=optimiser,
             scheduler=scheduler_settings(options),
             settings=loop_settings(options),
-            store=CheckpointStore(files.checkpoints, options.tag),
+            store=CheckpointStore(files.checkpoints, options.tag, writes=is_first_process()),
             observer=records if bar is None else Observers(records, bar),
             compute_stress=options.compute_stress,
+            devices=devices,
         )
         with bar or contextlib.nullcontext():
             progress = trainer.run(
                 stages, fingerprint=prepared.fingerprint, resume=options.restart_latest
             )
         logger.info("Training complete")
+        wait_for_all_processes("end of training")
         models, metrics = _evaluate_and_save(options, prepared, files, trainer, progress, records)
-    if options.summarises_convergence:
+    if options.summarises_convergence and is_first_process():
         _log_convergence(options, prepared, trainer, progress)
+    wait_for_all_processes("results")
     history = TrainingHistory.read(files.results)
-    history.write_csv(files.history)
-    history.write_json(files.history.with_suffix(".json"))
-    logger.info("Saved the history of the run to %s and .json", files.history)
+    if is_first_process():
+        history.write_csv(files.history)
+        history.write_json(files.history.with_suffix(".json"))
+        logger.info("Saved the history of the run to %s and .json", files.history)
     _log_compilations(trainer)
     logger.info("Done")
     return TrainingResult(models=models, metrics=metrics, progress=progress, history=history)
+
+
+@contextlib.contextmanager
+def _records(options: TrainOptions, files: RunFiles) -> Iterator[Observer]:
+    """Whoever writes down what happens: nobody but the first process."""
+    if not is_first_process():
+        yield Observer()
+        return
+    with ResultLines(files.results) as lines, trackers(options) as tracking:
+        yield Observers(LogLines(options.error_table, options.clip_grad), lines, *tracking)
 
 
 def _evaluate_and_save(
@@ -168,24 +203,35 @@ def _evaluate_and_save(
             record["epoch"],
             final_table(options.error_table, metrics[stage.name]),
         )
-        path = files.model(stage.name)
-        save_model(
-            path,
-            parameters,
-            prepared.settings,
-            {
-                "name": options.name,
-                "stage": stage.name,
-                "epoch": record["epoch"],
-                "validation_loss": record["loss"],
-                "heads": options.heads,
-                "training_options": json.loads(options.model_dump_json()),
-                "version": __version__,
-            },
-        )
-        logger.info("Saved model of stage %s to %s", stage.name, path)
-        models[stage.name] = path
+        models[stage.name] = files.model(stage.name)
+        if is_first_process():
+            _save_model(options, prepared, models[stage.name], stage, parameters, record)
     return models, metrics
+
+
+def _save_model(
+    options: TrainOptions,
+    prepared: Preparation,
+    path: Path,
+    stage: Stage,
+    parameters: Parameters,
+    record: Mapping[str, Any],
+) -> None:
+    save_model(
+        path,
+        parameters,
+        prepared.settings,
+        {
+            "name": options.name,
+            "stage": stage.name,
+            "epoch": record["epoch"],
+            "validation_loss": record["loss"],
+            "heads": options.heads,
+            "training_options": json.loads(options.model_dump_json()),
+            "version": __version__,
+        },
+    )
+    logger.info("Saved model of stage %s to %s", stage.name, path)
 
 
 def _log_convergence(
@@ -198,7 +244,7 @@ def _log_convergence(
             build(prepared.settings),
             parameters,
             {
-                name: functools.partial(loader.epoch, 0)
+                name: functools.partial(loader.undivided().epoch, 0)
                 for name, loader in prepared.evaluation.items()
             },
             stage=stage.name,
@@ -208,23 +254,16 @@ def _log_convergence(
         logger.info("%s", summary)
 
 
-def _device(name: str) -> jax.Device:
-    """The first device of a kind, or the one that JAX prefers."""
-    if name == "auto":
-        return jax.devices()[0]
-    try:
-        return jax.devices("gpu" if name == "cuda" else name)[0]
-    except RuntimeError:
-        found = ", ".join(sorted({device.platform for device in jax.devices()}))
-        raise ConfigurationError(
-            f"option 'device': JAX finds no {name} device here, only: {found}"
-        ) from None
-
-
-def _log_start(options: TrainOptions, device: jax.Device) -> None:
+def _log_start(options: TrainOptions, devices: Devices, device: jax.Device) -> None:
     logger.info("mace-scf-jax version: %s", __version__)
     logger.info("JAX version: %s, Python version: %s", jax.__version__, sys.version.split()[0])
     logger.info("Device: %s (%s)", device.platform, device.device_kind)
+    if devices.count > 1:
+        logger.info(
+            "Every batch is divided among %d devices (processes: %d)",
+            devices.count,
+            jax.process_count(),
+        )
     logger.info("Configuration: %s", options.model_dump_json())
     for name in options.without_effect:
         logger.warning("Option '%s' has no effect", name)

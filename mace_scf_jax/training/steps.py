@@ -4,6 +4,9 @@ Each step is compiled ahead of time, once per shape of its batch (a bucket of th
 every compilation is counted and timed. Learning rates and loss weights are arguments, so that
 stages share a step if they use the model in the same mode and their losses have the same terms.
 Evaluation is split into the prediction, compiled once for each mode, and the small loss function.
+
+Steps are written for one device and its part of a batch, and compiled for all devices that share
+the work (:class:`Devices`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -20,6 +23,7 @@ import optax
 from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.training.devices import PARTS, SAME, Devices, Placement
 from mace_scf_jax.training.losses import LOSS_INPUTS, needs_forces, needs_stress, weighted_loss
 from mace_scf_jax.training.metrics import METRIC_INPUTS
 from mace_scf_jax.training.optimiser import OptimiserSettings, build_optimiser, moving_average
@@ -69,8 +73,10 @@ class CompiledStep:
 
     Args:
         name: for the record of compilations.
-        function: what to compile.
-        batch: position of the batch among the arguments; all others keep their shapes.
+        function: what to compile; the batch is its second argument, all others keep their shapes.
+        devices: that share the work.
+        arguments: where each argument is.
+        results: where each result is.
         donate: positions of arguments whose memory the results may take over.
         on_compilation: called after each compilation.
     """
@@ -80,19 +86,20 @@ class CompiledStep:
         name: str,
         function: Callable[..., Any],
         *,
-        batch: int,
+        devices: Devices,
+        arguments: Sequence[Placement],
+        results: Placement | Sequence[Placement],
         donate: tuple[int, ...] = (),
         on_compilation: Callable[[Compilation], None],
     ):
         self._name = name
-        self._function = jax.jit(function, donate_argnums=donate)
-        self._batch = batch
+        self._function = devices.jit(function, arguments=arguments, results=results, donate=donate)
         self._on_compilation = on_compilation
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the step, compiling it first if the batch has a new shape."""
-        graph = arguments[self._batch]
+        graph = arguments[1]
         leaves, structure = jax.tree.flatten(graph)
         shape = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if shape not in self._compiled:
@@ -110,6 +117,7 @@ class Steps:
         settings: of the optimiser.
         compute_stress: also predict stresses in evaluations.
         on_compilation: called after each compilation.
+        devices: that share the work; batches are given as `Devices.put` takes them.
     """
 
     def __init__(
@@ -118,7 +126,9 @@ class Steps:
         *,
         compute_stress: bool,
         on_compilation: Callable[[Compilation], None],
+        devices: Devices | None = None,
     ):
+        self.devices = Devices() if devices is None else devices
         self._settings = settings
         self._compute_stress = compute_stress
         self._on_compilation = on_compilation
@@ -156,25 +166,25 @@ class Steps:
         """
         key = mode, _compiled_for(weights, options)
         if key not in self._training:
-            self._training[key] = CompiledStep(
+            self._training[key] = self._compiled_step(
                 _named("training step", mode),
                 functools.partial(self._training_step, mode=mode, options=options),
-                batch=1,
+                arguments=(SAME, PARTS, SAME, SAME),
+                results=SAME,
                 donate=(0,),
-                on_compilation=self._on_compilation,
             )
-        return self._training[key](state, graph, learning_rates, weights)
+        return self._training[key](state, self.devices.put(graph), learning_rates, weights)
 
     def predict(self, mode: Mode, parameters: Parameters, graph: Graph) -> dict[str, Array]:
-        """The model outputs that losses, metrics and reports read."""
+        """The model outputs that losses, metrics and reports read, in parts like the batch."""
         if mode not in self._prediction:
-            self._prediction[mode] = CompiledStep(
+            self._prediction[mode] = self._compiled_step(
                 _named("prediction", mode),
                 functools.partial(self._outputs, mode),
-                batch=1,
-                on_compilation=self._on_compilation,
+                arguments=(SAME, PARTS),
+                results=PARTS,
             )
-        return self._prediction[mode](parameters, graph)
+        return self._prediction[mode](parameters, self.devices.put(graph))
 
     def loss(
         self,
@@ -182,18 +192,18 @@ class Steps:
         graph: Graph,
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
-    ) -> tuple[Float[Array, ""], Scalars]:
-        """The loss of a prediction and its weighted terms."""
-        read = {name: value for name, value in prediction.items() if name in LOSS_INPUTS}
+    ) -> tuple[Float[Array, ""], Scalars, dict[str, Array]]:
+        """The loss of a prediction, its weighted terms, and what became of the self-consistency."""
+        read = _named_in(LOSS_INPUTS | SCF_INPUTS, prediction)
         key = _compiled_for(weights, options), frozenset(read)
         if key not in self._loss:
-            self._loss[key] = CompiledStep(
+            self._loss[key] = self._compiled_step(
                 "loss",
-                functools.partial(_loss_of_prediction, options=options),
-                batch=1,
-                on_compilation=self._on_compilation,
+                functools.partial(self._loss_of_prediction, options=options),
+                arguments=(PARTS, PARTS, SAME),
+                results=SAME,
             )
-        return self._loss[key](read, graph, weights)
+        return self._loss[key](read, self.devices.put(graph), weights)
 
     def structure_losses(
         self,
@@ -203,27 +213,36 @@ class Steps:
         options: LossOptions = NO_OPTIONS,
     ) -> Float[Array, "graphs"]:
         """Share of each structure in the loss of a batch, times the number of structures."""
-        read = {name: value for name, value in prediction.items() if name in LOSS_INPUTS}
+        read = _named_in(LOSS_INPUTS, prediction)
         key = _compiled_for(weights, options), frozenset(read)
         if key not in self._structure_losses:
-            self._structure_losses[key] = CompiledStep(
+            self._structure_losses[key] = self._compiled_step(
                 "loss by structure",
-                functools.partial(_losses_of_structures, options=options),
-                batch=1,
-                on_compilation=self._on_compilation,
+                functools.partial(self._losses_of_structures, options=options),
+                arguments=(PARTS, PARTS, SAME),
+                results=PARTS,
             )
-        return self._structure_losses[key](read, graph, weights)
+        return self._structure_losses[key](read, self.devices.put(graph), weights)
+
+    def _compiled_step(self, name: str, function: Callable[..., Any], **settings: Any):
+        return CompiledStep(
+            name,
+            function,
+            devices=self.devices,
+            on_compilation=self._on_compilation,
+            **settings,
+        )
 
     def _training_step(self, state, graph, learning_rates, weights, *, mode, options):
         def loss_function(parameters: Parameters):
             prediction = mode.predict(
                 parameters, graph, forces=needs_forces(weights), stress=needs_stress(weights)
             )
-            loss, terms = weighted_loss(weights, prediction, graph, options=options)
+            loss, terms = self._weighted_loss(weights, prediction, graph, options)
             return loss, (terms, scf_counts(prediction, graph))
 
-        (loss, (terms, counts)), gradient = jax.value_and_grad(loss_function, has_aux=True)(
-            state.parameters
+        (loss, (terms, counts)), gradient = self.devices.sum(
+            jax.value_and_grad(loss_function, has_aux=True)(state.parameters)
         )
         updates, optimiser = build_optimiser(self._settings, state.parameters).update(
             gradient, state.optimiser, state.parameters, learning_rates=learning_rates
@@ -252,8 +271,29 @@ class Steps:
 
     def _outputs(self, mode: Mode, parameters: Parameters, graph: Graph) -> dict[str, Array]:
         outputs = self._all_outputs(mode, parameters, graph)
-        wanted = METRIC_INPUTS | LOSS_INPUTS | SCF_INPUTS
-        return {name: value for name, value in outputs.items() if name in wanted}
+        return _named_in(METRIC_INPUTS | LOSS_INPUTS | SCF_INPUTS, outputs)
+
+    def _weighted_loss(self, weights, prediction, graph, options):
+        """The share of the part of a device in the loss and in its terms."""
+        return weighted_loss(
+            weights, prediction, graph, options=options, sum_counts=self.devices.sum
+        )
+
+    def _loss_of_prediction(self, prediction, graph, weights, *, options):
+        loss, terms = self._weighted_loss(weights, prediction, graph, options)
+        return self.devices.sum((loss, terms, scf_counts(prediction, graph)))
+
+    def _losses_of_structures(self, prediction, graph, weights, *, options):
+        """The loss without the weights of all other structures, less that without any weight."""
+
+        def loss(selected):
+            of_selected = graph.replace(config_weight=graph.config_weight * selected)
+            return self._weighted_loss(weights, prediction, of_selected, options)[0]
+
+        single = jnp.eye(graph.num_graphs, dtype=graph.config_weight.dtype)
+        without = loss(jnp.zeros_like(graph.config_weight))
+        count = self.devices.sum(jnp.sum(graph.graph_mask.astype(without.dtype)))
+        return count * (jax.vmap(loss)(single) - without)
 
 
 def bucket_name(graph: Graph) -> str:
@@ -281,6 +321,10 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
     yield from waiting
 
 
+def _named_in(names: Collection[str], values: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: value for name, value in values.items() if name in names}
+
+
 def _named(step: str, mode: Mode) -> str:
     """Name of a step in a mode."""
     return f"{step} ({mode.name})" if mode.name else step
@@ -289,20 +333,3 @@ def _named(step: str, mode: Mode) -> str:
 def _compiled_for(weights: Scalars, options: LossOptions) -> Hashable:
     """What distinguishes the steps of one loss from those of another."""
     return frozenset(weights), frozenset(options.items())
-
-
-def _loss_of_prediction(prediction, graph, weights, *, options):
-    return weighted_loss(weights, prediction, graph, options=options)
-
-
-def _losses_of_structures(prediction, graph, weights, *, options):
-    """The loss without the weights of all other structures, less that without any weight."""
-
-    def loss(selected):
-        of_selected = graph.replace(config_weight=graph.config_weight * selected)
-        return weighted_loss(weights, prediction, of_selected, options=options)[0]
-
-    single = jnp.eye(graph.num_graphs, dtype=graph.config_weight.dtype)
-    without = loss(jnp.zeros_like(graph.config_weight))
-    count = jnp.sum(graph.graph_mask.astype(without.dtype))
-    return count * (jax.vmap(loss)(single) - without)

@@ -12,6 +12,7 @@ import numpy as np
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.checkpoints import CheckpointStore
+from mace_scf_jax.training.devices import rows_of_all_processes
 from mace_scf_jax.training.evaluation import Evaluation, evaluate
 from mace_scf_jax.training.loop_settings import DivergedTrainingError, LoopSettings, TrainingData
 from mace_scf_jax.training.observer import EvaluationRecord, Observer
@@ -89,7 +90,9 @@ class Validator:
         for graph in batches:
             prediction = self._steps.predict(mode, parameters, graph)
             shares = self._steps.structure_losses(prediction, graph, weights, stage.loss_options)
-            losses.append(np.asarray(shares, dtype=np.float64)[np.asarray(graph.graph_mask)])
+            parts = self._steps.devices.parts((shares, graph.graph_mask))
+            own = np.concatenate([share[real] for share, real in parts])
+            losses.append(rows_of_all_processes(own.astype(np.float64)))
         found = np.concatenate(losses)
         if not np.all(np.isfinite(found)):
             raise DivergedTrainingError(

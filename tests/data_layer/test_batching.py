@@ -174,3 +174,62 @@ def test_buckets_are_batch_sizes() -> None:
     (bucket,) = loader.buckets
     assert isinstance(bucket, BatchSizes)
     assert bucket.graphs == 2
+
+
+def parts_of(batch: Graph, count: int) -> list[Graph]:
+    leaves, tree = jax.tree.flatten(batch)
+    return [
+        tree.unflatten(part) for part in zip(*(np.split(x, count) for x in leaves), strict=True)
+    ]
+
+
+def energies(batch: Graph) -> np.ndarray:
+    return batch.labels["energy"][batch.graph_mask]
+
+
+@pytest.mark.parametrize("layout", ["flat", "per_atom"])
+def test_parts_hold_the_structures_of_the_whole_batch(layout: str) -> None:
+    structures = [structure(seed, num_molecules=1 + seed % 2) for seed in range(5)]
+    loader = BatchLoader(structures, batch_size=4, layout=layout, parts=3)
+    for batch, whole in zip(loader.epoch(0), loader.undivided().epoch(0), strict=True):
+        np.testing.assert_array_equal(energies(batch), energies(whole))
+        for part in parts_of(batch, 3):
+            assert part.num_graphs == 3  # 4 structures in 3 parts, and padding
+            assert np.all(part.atom_graph[~part.atom_mask] == part.num_graphs - 1)
+            assert np.all(part.senders < part.num_atoms)
+            assert not part.atom_mask[part.senders[~part.edge_mask]].any()
+            assert np.all(np.diff(part.receivers) >= 0)
+            assert np.all(np.linalg.det(part.cell) > 0.0)
+    # The last batch has one structure: two of its parts are empty.
+    assert [part.graph_mask.sum() for part in parts_of(batch, 3)] == [1, 0, 0]
+    assert [part.atom_mask.sum() for part in parts_of(batch, 3)] == [3, 0, 0]
+    assert [part.edge_mask.sum() for part in parts_of(batch, 3)] == [structures[4].num_edges, 0, 0]
+
+
+def test_a_process_makes_its_own_parts_only() -> None:
+    structures = [structure(seed) for seed in range(7)]
+    settings = {"batch_size": 5, "shuffle": True, "parts": 4}
+    loader = BatchLoader(structures, **settings)
+    shares = [
+        BatchLoader(structures, **settings, own_parts=range(2 * i, 2 * i + 2)) for i in (0, 1)
+    ]
+    for batch, *own in zip(loader.epoch(1), *(share.epoch(1) for share in shares), strict=True):
+        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *own)
+        jax.tree.map(np.testing.assert_array_equal, joined, batch)
+    for indices in loader.batch_indices(1):
+        own = [share.own(indices) for share in shares]
+        np.testing.assert_array_equal(np.concatenate(own), indices)
+    assert loader.own(indices).tolist() == indices.tolist()
+
+
+def test_parts_come_in_few_shapes(water_ions: list[Structure]) -> None:
+    loader = BatchLoader(water_ions, batch_size=8, shuffle=True, drop_last=True, parts=4)
+    batches = [loader.batch_indices(epoch)[0] for epoch in range(200)]
+    assert {loader.bucket_of(indices) for indices in batches} <= set(loader.buckets)
+    assert len(loader.buckets) <= 4
+    assert {bucket.graphs for bucket in loader.buckets} == {3}
+
+
+def test_less_than_one_part_is_refused() -> None:
+    with pytest.raises(DataError, match="parts: found 0, expected at least 1"):
+        BatchLoader([structure(0)], batch_size=1, parts=0)

@@ -384,3 +384,23 @@ def test_terms_that_cannot_be_trained_on_are_refused(names, outputs, labels, mes
 
 def test_complete_terms_pass():
     check_terms(["energy_per_atom", "total_charge"], OUTPUTS, {"energy": 1.0}, where="stage 'a'")
+
+
+def test_shares_of_the_parts_of_a_batch_add_up_to_its_loss():
+    graph = tiny_graph(0)
+    zeros = jax.tree.map(np.zeros_like, graph.labels)
+    prediction = {name: zeros[name] for name in ("energy", "forces")}
+    graph, prediction = on_device(graph, prediction)
+    weights = {"energy_per_atom": 1.0, "forces": 3.0}
+    loss, terms = weighted_loss(weights, prediction, graph)
+    parts = [
+        graph.replace(graph_mask=jnp.arange(3) == index, atom_mask=graph.atom_graph == index)
+        for index in range(2)  # both of three atoms, so that each has half of all entries
+    ]
+    shares = [
+        weighted_loss(weights, prediction, part, sum_counts=lambda count: 2.0 * count)
+        for part in parts
+    ]
+    np.testing.assert_allclose(sum(share for share, _ in shares), loss, rtol=1e-14)
+    for name in weights:
+        np.testing.assert_allclose(sum(share[name] for _, share in shares), terms[name], rtol=1e-14)
