@@ -123,7 +123,6 @@ def test_two_processes_train_like_one(compared, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "found of these: none"),
         ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS.*these: JAX_NUM_PROCESSES=2"),
         (
             {
@@ -142,6 +141,19 @@ def test_processes_that_cannot_be_found_are_refused(monkeypatch, given, message)
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=message):
         join_processes()
+
+
+def test_a_process_that_nothing_tells_of_others_is_refused():
+    """In a process of its own: JAX joins no others once it has computed anything."""
+    code = "from mace_scf_jax.training.devices import join_processes; join_processes()"
+    hidden = {"JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    process = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode != 0
+    assert "cannot tell which processes there are" in process.stderr
+    assert "found of these: none" in process.stderr
 
 
 @pytest.mark.parametrize(("given", "expected"), [("2", 2), ("All", "all"), (1, 1)])
