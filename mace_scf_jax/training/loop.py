@@ -43,6 +43,7 @@ from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress, TrainingState, initial_state
 from mace_scf_jax.training.steps import Compilation, Mode, Steps, scalars
 from mace_scf_jax.training.validation import Validator
+from mace_scf_jax.training.watching import Watched
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Trainer:
             compute_stress=compute_stress,
             on_compilation=self._note_compilation,
             devices=devices,
+            watched=settings.watched,
         )
         self._state = initial_state(
             parameters, optimiser, sampled_structures=data.sampled_structures
@@ -274,13 +276,16 @@ class Trainer:
         loss, norm = float(record["loss"]), float(record["gradient_norm"])
         terms = {name: float(value) for name, value in record["terms"].items()}
         terms = {name: terms[name] for name in stage.loss}
+        watched = Watched.of(record["watched"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = "gradient" if math.isfinite(loss) else "loss"
+            groups = () if watched is None else watched.groups_out_of_bounds()
+            where = f"; not finite in the groups {', '.join(groups)}" if groups else ""
             raise DivergedTrainingError(
                 f"stage '{stage.name}', epoch {before.epoch}, batch {before.batch}: the {what} is "
-                f"not finite (loss {loss}, gradient norm {norm}; {breakdown(terms)}). Training "
-                "stopped; saved states are from before this batch. A lower learning rate or "
-                "clip_grad may help, or look for wrong labels"
+                f"not finite (loss {loss}, gradient norm {norm}{where}; {breakdown(terms)}). "
+                "Training stopped; saved states are from before this batch. A lower learning rate "
+                "or clip_grad may help, or look for wrong labels"
             )
         logger.debug("loss breakdown: %s, ", breakdown(terms))
         limit = self._optimiser.clip_grad
@@ -296,6 +301,7 @@ class Trainer:
                 grad_norm_before_clip=norm,
                 grad_clip_applied=limit is not None and norm > limit,
                 scf=SCFCounts.of(record["scf"]),
+                watched=watched,
             )
         )
 

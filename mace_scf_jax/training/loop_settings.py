@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.training.watching import NOTHING_WATCHED, WatchSettings
 
 
 class DivergedTrainingError(ValueError):
@@ -17,7 +18,7 @@ class DivergedTrainingError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class LoopSettings:
-    """When to validate, stop and save.
+    """When to validate, stop, save and look closer.
 
     Attributes:
         eval_interval: validate at epochs divisible by this, and after the last of a stage.
@@ -26,6 +27,7 @@ class LoopSettings:
         save_all_checkpoints: keep the parameters of every evaluation, improved or not.
         checkpoint_seconds: longest time between two saved states within an epoch; a state is also
             saved after every epoch.
+        watched: what to look at more closely, and how often.
     """
 
     eval_interval: int = 1
@@ -33,6 +35,7 @@ class LoopSettings:
     keep_checkpoints: bool = False
     save_all_checkpoints: bool = False
     checkpoint_seconds: float = 60.0
+    watched: WatchSettings = NOTHING_WATCHED
 
     def __post_init__(self):
         for name in ("eval_interval", "patience"):

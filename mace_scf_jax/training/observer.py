@@ -12,6 +12,7 @@ from mace_scf_jax.training.scf_counts import NO_COUNTS, SCFCounts
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress
 from mace_scf_jax.training.steps import Compilation
+from mace_scf_jax.training.watching import Watched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,8 @@ class StepRecord:
     grad_clip_applied: bool
     scf: SCFCounts = NO_COUNTS
     """How the self-consistent solutions of the batch ended."""
+    watched: Watched | None = None
+    """The closer look, in the steps that had one."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,13 +37,8 @@ NO_EFFECT = NO_EFFECT_FLAGS | _words("""
 """Names that are accepted with a warning: the reference parses and ignores them, or they steer
 machinery (data loader processes, launchers, downloads) that does not exist here."""
 
-_WEIGHTS_AND_BIASES = _words("wandb_watch wandb_watch_log_freq")
-
-NOT_AVAILABLE: dict[str, str] = dict.fromkeys(
-    _WEIGHTS_AND_BIASES, "histograms of weights and gradients"
-) | {
+NOT_AVAILABLE: dict[str, str] = {
     "log_all_ranks": "logs of all processes of a run",
-    "debug_log_grad_summary": "the summary of gradient norms",
     "statistics_file": "training from a statistics file",
     "test_dir": "testing on a folder of files",
 }

@@ -49,6 +49,7 @@ from mace_scf_jax.training.parameter_groups import Parameters, group_sizes
 from mace_scf_jax.training.sampling_policy import Sampling
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.steps import Mode
+from mace_scf_jax.training.watching import WatchSettings
 
 logger = logging.getLogger(__name__)
 
@@ -246,12 +247,17 @@ def scheduler_settings(options: TrainOptions) -> SchedulerSettings:
 
 
 def loop_settings(options: TrainOptions) -> LoopSettings:
-    """When the options ask to validate, to stop and to keep checkpoints."""
+    """When the options ask to validate, to stop, to keep checkpoints and to look closer."""
     return LoopSettings(
         eval_interval=options.eval_interval,
         patience=options.patience,
         keep_checkpoints=options.keep_checkpoints,
         save_all_checkpoints=options.save_all_checkpoints,
+        watched=WatchSettings(
+            summary=options.debug_log_grad_summary,
+            histograms=options.wandb_watch if options.wandb else "off",
+            interval=options.wandb_watch_log_freq,
+        ),
     )
 
 

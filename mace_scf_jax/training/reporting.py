@@ -169,7 +169,8 @@ class ResultLines(Observer):
         self._rates = named_rates(stage, progress.learning_rates)
 
     def step_done(self, record: StepRecord) -> None:
-        """Write loss, its terms and the norm of the gradient."""
+        """Write loss, its terms and the norm of the gradient, and what a closer look has shown."""
+        watched = {} if record.watched is None else record.watched.numbers
         self._write(
             {
                 "mode": STEP,
@@ -181,6 +182,7 @@ class ResultLines(Observer):
                 "grad_norm_before_clip": record.grad_norm_before_clip,
                 "grad_clip_applied": record.grad_clip_applied,
                 **_scf_entry(record.scf),
+                **watched,
                 "time": record.time,
             }
         )

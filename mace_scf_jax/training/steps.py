@@ -30,6 +30,7 @@ from mace_scf_jax.training.optimiser import OptimiserSettings, build_optimiser, 
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.scf_counts import SCF_INPUTS, scf_counts
 from mace_scf_jax.training.state import TrainingState
+from mace_scf_jax.training.watching import NOTHING_WATCHED, WatchSettings, watch
 
 Item = TypeVar("Item")
 Scalars = dict[str, Float[Array, ""]]
@@ -118,6 +119,7 @@ class Steps:
         compute_stress: also predict stresses in evaluations.
         on_compilation: called after each compilation.
         devices: that share the work; batches are given as `Devices.put` takes them.
+        watched: what to look at more closely.
     """
 
     def __init__(
@@ -127,8 +129,10 @@ class Steps:
         compute_stress: bool,
         on_compilation: Callable[[Compilation], None],
         devices: Devices | None = None,
+        watched: WatchSettings = NOTHING_WATCHED,
     ):
         self.devices = Devices() if devices is None else devices
+        self._watched = watched
         self._settings = settings
         self._compute_stress = compute_stress
         self._on_compilation = on_compilation
@@ -162,7 +166,8 @@ class Steps:
 
         Returns:
             The new state, and a record of the loss, its weighted terms, the norm of the gradient
-            before clipping and what became of the self-consistency, as scalars on the device.
+            before clipping, what became of the self-consistency, and what was looked at more
+            closely, on the device.
         """
         key = mode, _compiled_for(weights, options)
         if key not in self._training:
@@ -256,6 +261,7 @@ class Steps:
             "terms": terms,
             "gradient_norm": optax.tree.norm(gradient),
             "scf": counts,
+            "watched": watch(self._watched, gradient, state.parameters, state.steps),
         }
         state = dataclasses.replace(
             state,

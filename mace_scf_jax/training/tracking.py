@@ -3,6 +3,7 @@
 Both get the same numbers at every evaluation: ``epoch``, ``train_loss`` (mean over the steps since
 the last evaluation), the learning rates, and for each set ``<set>_loss`` and ``<set>_<metric>``
 (``valid_rmse_f``, …); at the end, for the best parameters of each stage, ``<set>_final_<metric>``.
+Steps that were looked at more closely are logged at once, against their number within the run.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import contextlib
 import importlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.learning_rates import named_rates
@@ -20,24 +21,33 @@ from mace_scf_jax.training.observer import EvaluationRecord, FinalErrors, Observ
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress
+from mace_scf_jax.training.watching import Watched
 
 PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX"}
 """What each option needs."""
 FINAL_METRICS = ("rmse_e_per_atom", "rmse_f", "rel_rmse_f")
 
-LogScalars = Callable[[Mapping[str, float], int], None]
-"""Logs numbers by name at an epoch."""
+
+@runtime_checkable
+class Service(Protocol):
+    """Collects the numbers of a run."""
+
+    def log(self, numbers: Mapping[str, float], epoch: int) -> None:
+        """Take numbers by name at an epoch."""
+
+    def log_step(self, watched: Watched, epoch: int) -> None:
+        """Take what was seen in a step."""
 
 
 class ScalarTracker(Observer):
     """Passes the numbers of a run to a service that collects them.
 
     Args:
-        log: called with numbers by name, and the epoch.
+        service: that collects them.
     """
 
-    def __init__(self, log: LogScalars):
-        self._log = log
+    def __init__(self, service: Service):
+        self._service = service
         self._losses: list[float] = []
         self._rates: dict[str, float] = {}
 
@@ -46,8 +56,10 @@ class ScalarTracker(Observer):
         self._rates = named_rates(stage, progress.learning_rates)
 
     def step_done(self, record: StepRecord) -> None:
-        """Collect the loss."""
+        """Collect the loss; log what a closer look has shown."""
         self._losses.append(record.loss)
+        if record.watched is not None:
+            self._service.log_step(record.watched, record.epoch)
 
     def evaluated(self, record: EvaluationRecord) -> None:
         """Log loss and metrics, and what happened since the last evaluation."""
@@ -57,11 +69,11 @@ class ScalarTracker(Observer):
             self._losses = []
         numbers[f"{record.set_name}_loss"] = record.loss
         numbers |= {f"{record.set_name}_{name}": value for name, value in record.metrics.items()}
-        self._log(numbers, record.epoch)
+        self._service.log(numbers, record.epoch)
 
     def finally_evaluated(self, errors: FinalErrors) -> None:
         """Log the final errors; those of a later stage replace those of an earlier one."""
-        self._log(
+        self._service.log(
             {
                 f"{name}_final_{metric}": metrics[metric]
                 for name, metrics in errors.metrics.items()
@@ -70,6 +82,58 @@ class ScalarTracker(Observer):
             },
             errors.epoch,
         )
+
+
+class WeightsAndBiases:
+    """Logs to a run there.
+
+    Args:
+        wandb: the package.
+        run: of it.
+    """
+
+    def __init__(self, wandb: Any, run: Any):
+        self._histogram, self._run = wandb.Histogram, run
+        self._of_steps: set[str] = set()
+        # Epochs and steps are numbers among others there, because its own may never go back.
+        run.define_metric("*", step_metric="epoch")
+
+    def log(self, numbers: Mapping[str, float], epoch: int) -> None:
+        """Log numbers against the epoch."""
+        self._run.log({**numbers, "epoch": epoch})
+
+    def log_step(self, watched: Watched, epoch: int) -> None:
+        """Log numbers and histograms against the number of the step."""
+        histograms = {
+            name: self._histogram(np_histogram=counts_and_edges)
+            for name, counts_and_edges in watched.histograms.items()
+        }
+        values = {**watched.numbers, **histograms}
+        for name in values.keys() - self._of_steps:
+            self._run.define_metric(name, step_metric="step")
+            self._of_steps.add(name)
+        self._run.log({**values, "step": watched.step, "epoch": epoch})
+
+
+class TensorBoard:
+    """Writes to files for TensorBoard; numbers alone.
+
+    Args:
+        writer: of the files.
+    """
+
+    def __init__(self, writer: Any):
+        self._writer = writer
+
+    def log(self, numbers: Mapping[str, float], epoch: int) -> None:
+        """Write numbers at the epoch."""
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, epoch)
+
+    def log_step(self, watched: Watched, epoch: int) -> None:
+        """Write numbers at the number of the step."""
+        del epoch
+        self.log(watched.numbers, watched.step)
 
 
 def check_installed(options: TrainOptions) -> None:
@@ -118,9 +182,7 @@ def _weights_and_biases(options: TrainOptions) -> Iterator[Observer]:
         config=_shown_options(options),
     )
     try:
-        # The epoch is a number among others there, because its own steps may never go back.
-        run.define_metric("*", step_metric="epoch")
-        yield ScalarTracker(lambda numbers, epoch: run.log({**numbers, "epoch": epoch}))
+        yield ScalarTracker(WeightsAndBiases(wandb, run))
     finally:
         run.finish()
 
@@ -131,12 +193,8 @@ def _tensorboard(options: TrainOptions) -> Iterator[Observer]:
         str(options.work_dir / "tensorboard" / options.tag)
     )
 
-    def log(numbers: Mapping[str, float], epoch: int) -> None:
-        for name, value in numbers.items():
-            writer.add_scalar(name, value, epoch)
-
     try:
-        yield ScalarTracker(log)
+        yield ScalarTracker(TensorBoard(writer))
     finally:
         writer.close()
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.training.option_groups import OptionGroup
-from mace_scf_jax.training.option_values import FilePath, Literally, NoneInText
+from mace_scf_jax.training.option_values import (
+    FilePath,
+    Literally,
+    NoneInText,
+    PositiveWholeNumber,
+)
+
+
+def _off_in_yaml(value: Any) -> Any:
+    """YAML reads the word off as false."""
+    return "off" if value is False else value
 
 
 class TrackingOptions(OptionGroup):
@@ -30,6 +40,20 @@ class TrackingOptions(OptionGroup):
     )
     wandb_log_hypers: Annotated[tuple[str, ...] | None, Literally, NoneInText] = Field(
         default=None, description="options shown there, as a list (default: all)"
+    )
+    wandb_watch: Annotated[
+        Literal["off", "gradients", "parameters", "all"], BeforeValidator(_off_in_yaml)
+    ] = Field(
+        default="off", description="histograms there, one for each parameter group (with wandb)"
+    )
+    wandb_watch_log_freq: PositiveWholeNumber = Field(
+        default=50,
+        description="steps from one histogram or summary of gradients to the next",
+    )
+    debug_log_grad_summary: bool = Field(
+        default=False,
+        description="add norms of gradient and parameters, altogether and by parameter group, to "
+        "the records of the steps",
     )
     tensorboard: bool = Field(
         default=False,

@@ -4,6 +4,7 @@ import os
 
 import jax
 import numpy as np
+import optax
 import pytest
 from tiny_system import tiny_batches, tiny_data, tiny_graph, tiny_model
 from tiny_training import LOSS, STAGES, TAG, Recorder, trainer
@@ -15,7 +16,9 @@ from mace_scf_jax.training.checkpoints import (
 )
 from mace_scf_jax.training.loop import DivergedTrainingError, LoopSettings
 from mace_scf_jax.training.losses import LossError
+from mace_scf_jax.training.parameter_groups import group_sizes
 from mace_scf_jax.training.schedule import Stage
+from mace_scf_jax.training.watching import WatchSettings
 
 BATCHES = tiny_batches()
 FINGERPRINT = {"model": {"r_max": 4.0}, "data": "tiny"}
@@ -298,9 +301,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     bad = [*BATCHES, with_label_error(BATCHES[0], np.nan)]
     data = tiny_data(bad)
     position = next(index for index, graph in enumerate(data.training(0)) if graph is bad[-1])
+    run = trainer(tmp_path, data=data, watched=WatchSettings(summary=True, interval=100))
     with pytest.raises(DivergedTrainingError) as caught:
-        trainer(tmp_path, data=data).run(STAGES, fingerprint=FINGERPRINT)
+        run.run(STAGES, fingerprint=FINGERPRINT)
     assert f"stage 'first', epoch 0, batch {position}: the loss is not finite" in str(caught.value)
+    assert "not finite in the groups embedding, interactions_" in str(caught.value)
     saved = CheckpointStore(tmp_path, TAG).newest()
     assert saved.progress.batch == position
     assert all(np.all(np.isfinite(array)) for array in saved.arrays.values())
@@ -319,6 +324,29 @@ def test_losses_are_checked_before_training(tmp_path):
     with pytest.raises(LossError, match=r"'second': loss term 'stress' .* 'stress', but this"):
         trainer(tmp_path, observer=recorder).run(stages, fingerprint=FINGERPRINT)
     assert not recorder.steps
+
+
+def test_a_closer_look_changes_nothing(tmp_path, complete):
+    recorder = Recorder()
+    watched = WatchSettings(summary=True, histograms="gradients", interval=5)
+    run = trainer(tmp_path, observer=recorder, watched=watched)
+    run.run(STAGES, fingerprint=FINGERPRINT)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14),
+        run.state.parameters,
+        complete[0].state.parameters,
+    )
+    looked = [index for index, record in enumerate(recorder.steps) if record.watched is not None]
+    assert looked == list(range(0, 32, 5))
+    for index in looked:
+        record = recorder.steps[index]
+        assert record.watched.step == index
+        norm = record.watched.numbers["grad/global_norm"]
+        assert norm == pytest.approx(record.grad_norm_before_clip, rel=1e-12)
+        sizes = {name: sum(counts) for name, (counts, _) in record.watched.histograms.items()}
+        assert sizes == {f"gradients/{group}": n for group, n in group_sizes(tiny_model()).items()}
+    first = recorder.steps[0].watched.numbers["param/global_norm"]
+    assert first == pytest.approx(float(optax.tree.norm(tiny_model())), rel=1e-12)
 
 
 def test_breakdown_lines(tmp_path, caplog):

@@ -124,10 +124,8 @@ def test_options_cannot_be_changed():
         ({"batchsize": 3}, "unknown option 'batchsize'; did you mean 'batch_size'?"),
         ({"Model": "MACE"}, "unknown option 'Model'; did you mean 'model'?"),
         ({"energy_key": "E"}, "given in 'heads'"),
-        (
-            {"wandb_watch": "all"},
-            "(histograms of weights and gradients) is not available in this version",
-        ),
+        ({"wandb_watch": "weights"}, "'parameters' or 'all', found 'weights'"),
+        ({"wandb_watch_log_freq": 0}, "option 'wandb_watch_log_freq': expected greater than or"),
         ({"model": "MAEC"}, "or 'FixedPoint', found 'MAEC'"),
         ({"device": "mps"}, "'mps' is not available in this version"),
         ({"name": ...}, "option 'name' is required"),

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import resource
@@ -6,6 +7,7 @@ import pytest
 
 from mace_scf_jax.training.observer import StepRecord
 from mace_scf_jax.training.reporting import ResultLines
+from mace_scf_jax.training.watching import Watched
 
 
 def step(number):
@@ -23,6 +25,17 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path):
     first, cut, *rest = path.read_text().splitlines()
     assert cut == '{"mode": "op'
     assert [json.loads(line)["opt_step"] for line in (first, *rest)] == [0, 1, 2]
+
+
+def test_what_a_closer_look_has_shown_is_a_part_of_the_line(tmp_path):
+    path = tmp_path / "results.txt"
+    watched = Watched(1, {"grad/global_norm": 2.0}, {"gradients/embedding": ([1], [0.0, 1.0])})
+    with ResultLines(path) as lines:
+        lines.step_done(step(0))
+        lines.step_done(dataclasses.replace(step(1), watched=watched))
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert second.keys() - first.keys() == {"grad/global_norm"}
+    assert second["grad/global_norm"] == 2.0
 
 
 def test_a_full_disk_is_named(tmp_path):

@@ -15,6 +15,7 @@ from mace_scf_jax.training.preparation import (
     scheduler_settings,
 )
 from mace_scf_jax.training.run_files import RunFiles
+from mace_scf_jax.training.watching import WatchSettings
 
 OPTIMISER = {
     "optimizer": "adamw",
@@ -74,6 +75,16 @@ def test_every_setting_of_the_loop_comes_from_its_option():
     given = loop_settings(options(**LOOP))
     assert {name: getattr(given, name) for name in LOOP} == LOOP
     assert loop_settings(options()) == LoopSettings()
+
+
+def test_what_is_looked_at_more_closely():
+    given = {"wandb_watch": "all", "wandb_watch_log_freq": 7, "debug_log_grad_summary": True}
+    everything = WatchSettings(summary=True, histograms="all", interval=7)
+    assert loop_settings(options(wandb=True, **given)).watched == everything
+    # histograms go to Weights & Biases alone
+    assert loop_settings(options(**given)).watched == WatchSettings(summary=True, interval=7)
+    # in YAML the word off is false
+    assert options(wandb_watch=False).wandb_watch == "off"
 
 
 def test_files_go_below_the_work_folder_unless_their_folder_is_given():

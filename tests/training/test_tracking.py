@@ -14,6 +14,7 @@ from mace_scf_jax.training.option_reference import EXAMPLES
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress
+from mace_scf_jax.training.watching import Watched
 
 STAGE = Stage("a", 0, 1, {"forces": 1.0}, lr=0.02)
 METRICS = {"rmse_f": 0.1, "rmse_e_per_atom": 0.01, "rel_rmse_f": 3.0, "mae_f": 0.05}
@@ -31,6 +32,11 @@ class FakeRun:
 
     def finish(self):
         self.finished = True
+
+
+class FakeHistogram:
+    def __init__(self, np_histogram):
+        self.counts, self.edges = np_histogram
 
 
 class FakeWriter:
@@ -58,7 +64,7 @@ def services(monkeypatch):
         return opened.writer
 
     fakes = {
-        "wandb": types.SimpleNamespace(init=start),
+        "wandb": types.SimpleNamespace(init=start, Histogram=FakeHistogram),
         "tensorboardX": types.SimpleNamespace(SummaryWriter=write),
     }
     monkeypatch.setattr(
@@ -85,7 +91,8 @@ def tell(observer) -> None:
 
 def test_the_numbers_of_an_evaluation_and_of_the_end():
     logged = []
-    tell(tracking.ScalarTracker(lambda numbers, epoch: logged.append((epoch, dict(numbers)))))
+    log = types.SimpleNamespace(log=lambda numbers, epoch: logged.append((epoch, dict(numbers))))
+    tell(tracking.ScalarTracker(log))
     assert logged == [
         (
             4,
@@ -141,6 +148,32 @@ def test_weights_and_biases(services):
     assert run.metrics == [("*", "epoch")]
     assert [numbers["epoch"] for numbers in run.logged] == [4, 4, 4]
     assert run.logged[0]["valid_rmse_f"] == 0.1
+
+
+def watched_step(step) -> StepRecord:
+    histograms = {"gradients/embedding": ([2.0, 1.0], [0.0, 0.5, 1.0])}
+    watched = Watched(step, {"grad/global_norm": 2.0}, histograms)
+    return StepRecord("a", 4, 0, 0, 1.0, {}, 0.1, 1.0, False, watched=watched)
+
+
+def test_a_closer_look_is_logged_at_its_step(services):
+    with tracking.trackers(options(wandb=True, tensorboard=True)) as observers:
+        for observer in observers:
+            observer.step_done(watched_step(50))
+            observer.step_done(watched_step(100))
+    run = services.run
+    assert sorted(run.metrics[1:]) == [
+        ("grad/global_norm", "step"),
+        ("gradients/embedding", "step"),
+    ]
+    assert [numbers["step"] for numbers in run.logged] == [50, 100]
+    logged = run.logged[1]
+    assert (logged["grad/global_norm"], logged["epoch"]) == (2.0, 4)
+    assert logged["gradients/embedding"].counts == [2.0, 1.0]
+    assert logged["gradients/embedding"].edges == [0.0, 0.5, 1.0]
+    # TensorBoard gets the numbers alone
+    steps = (50, 100)
+    assert services.writer.scalars == [("grad/global_norm", 2.0, step) for step in steps]
 
 
 def test_all_options_are_shown_unless_some_are_chosen(services):
