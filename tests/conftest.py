@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import jax
+import jaxlib
 import pytest
 from jaxtyping import install_import_hook
 
@@ -15,6 +16,12 @@ SETTINGS = {
     "jax_disable_most_optimizations": True,
 }
 
+# Without optimisation the older of two ways to make CPU kernels compiles in half the time of the
+# other. A later XLA has no choice, and stops at flags that it does not know.
+if jaxlib.version.__version_info__ < (0, 11):
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+
 for name, value in SETTINGS.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
@@ -22,6 +29,37 @@ for name, value in SETTINGS.items():
 # Check the annotations of every function, array shapes included. Has to come before the package is
 # imported for the first time.
 install_import_hook("mace_scf_jax", "typechecking.typechecked")
+
+
+LONGEST_FILES = (
+    "training/test_fixed_point_modes.py",
+    "training/test_fixed_point_run.py",
+    "verification/test_reference_files.py",
+    "models/test_self_consistency.py",
+    "cli/test_training_run.py",
+    "simulate/test_self_consistent_models.py",
+    "training/test_devices.py",
+    "simulate/test_self_consistent_calculator.py",
+    "scf/test_differentiation.py",
+    "models/test_energy_functional.py",
+    "electrostatics/test_mesh.py",
+    "cli/test_committee.py",
+    "models/test_invariances.py",
+    "training/test_kill_and_resume.py",
+    "simulate/test_self_consistent_simulation.py",
+)
+"""Files of tests that take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, so that no process waits for another at the end."""
+    rank = {name: number for number, name in enumerate(LONGEST_FILES)}
+    tests = Path(__file__).parent
+
+    def place(item):
+        return rank.get(item.path.relative_to(tests).as_posix(), len(rank))
+
+    items.sort(key=place)
 
 
 MOST_MAPPINGS = 20_000
