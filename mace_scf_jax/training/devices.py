@@ -103,6 +103,14 @@ class Devices:
         """
         return values if self._mesh is None else jax.lax.psum(values, AXIS)
 
+    def max(self, values: Any) -> Any:
+        """Largest of the values on each device, within a function compiled by :meth:`jit`.
+
+        Args:
+            values: any tree of arrays.
+        """
+        return values if self._mesh is None else jax.lax.pmax(values, AXIS)
+
     def put(self, parts: Any) -> Any:
         """Arrays on the devices, one part on each.
 

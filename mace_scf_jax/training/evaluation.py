@@ -14,6 +14,7 @@ from mace_scf_jax.training.devices import rows_of_all_processes
 from mace_scf_jax.training.metrics import ErrorAccumulator
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.scf_counts import NO_COUNTS, SCFCounts
+from mace_scf_jax.training.scf_steps import log_steps
 from mace_scf_jax.training.steps import NO_OPTIONS, LossOptions, Mode, Scalars, Steps, one_behind
 
 logger = logging.getLogger(__name__)
@@ -61,14 +62,16 @@ def evaluate(
     losses: list[float] = []
     counts = NO_COUNTS
     for graph, prediction, loss in one_behind(results()):
-        total, terms, ends = jax.device_get(loss)
+        total, terms, ends, scf_steps = jax.device_get(loss)
         losses.append(float(total))
         logger.debug(
             "loss breakdown: %s, ", breakdown({name: float(terms[name]) for name in weights})
         )
         for predicted, part in steps.devices.parts((prediction, graph)):
             errors.update(predicted, part)
-        counts += SCFCounts.of(ends)
+        ended = SCFCounts.of(ends)
+        log_steps(scf_steps, ended)
+        counts += ended
     if not losses:
         raise ValueError("cannot evaluate an empty set of configurations")
     metrics = errors.metrics(gathered=rows_of_all_processes)

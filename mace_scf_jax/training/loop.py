@@ -39,6 +39,7 @@ from mace_scf_jax.training.observer import Observer, StepRecord
 from mace_scf_jax.training.optimiser import OptimiserSettings, evaluation_parameters
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.scf_counts import SCFCounts
+from mace_scf_jax.training.scf_steps import log_steps
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress, TrainingState, initial_state
 from mace_scf_jax.training.steps import Compilation, Mode, Steps, scalars
@@ -288,6 +289,8 @@ class Trainer:
                 "or clip_grad may help, or look for wrong labels"
             )
         logger.debug("loss breakdown: %s, ", breakdown(terms))
+        counts = SCFCounts.of(record["scf"])
+        log_steps(record["scf_steps"], counts)
         limit = self._optimiser.clip_grad
         self._observer.step_done(
             StepRecord(
@@ -300,7 +303,7 @@ class Trainer:
                 time=seconds,
                 grad_norm_before_clip=norm,
                 grad_clip_applied=limit is not None and norm > limit,
-                scf=SCFCounts.of(record["scf"]),
+                scf=counts,
                 watched=watched,
             )
         )

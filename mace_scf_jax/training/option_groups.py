@@ -88,6 +88,11 @@ class RunOptions(OptionGroup):
         description="least severe messages on the terminal and in the main log; the debug log "
         "holds all",
     )
+    log_all_ranks: bool = Field(
+        default=False,
+        description="with distributed: a log and a debug log of every other process too, named "
+        "<name>_run-<seed>_rank<number>",
+    )
     restart_latest: bool = Field(
         default=True, description="continue from the newest checkpoint of this run, if any"
     )

@@ -38,7 +38,6 @@ NO_EFFECT = NO_EFFECT_FLAGS | _words("""
 machinery (data loader processes, launchers, downloads) that does not exist here."""
 
 NOT_AVAILABLE: dict[str, str] = {
-    "log_all_ranks": "logs of all processes of a run",
     "statistics_file": "training from a statistics file",
     "test_dir": "testing on a folder of files",
 }

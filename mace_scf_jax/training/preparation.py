@@ -13,6 +13,7 @@ from mace_scf_jax.data import summary
 from mace_scf_jax.data.batching import BatchLoader, share_buckets
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.prefetch import prefetched
+from mace_scf_jax.data.set_record import set_record
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     interaction_energies,
@@ -96,6 +97,8 @@ class Preparation:
     """Positions in the training file of a random validation set."""
     fingerprint: Mapping[str, Any]
     """What must be the same when the run is resumed."""
+    data_record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Statistics of every set by name, for the model files."""
     force_supervision: ForceSupervision | None = None
     """Which forces are trained on, if not all are."""
     sampling: Sampling | None = None
@@ -207,6 +210,15 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         label_weights=label_weights,
         valid_indices=data.valid_indices,
         fingerprint=_fingerprint(options, settings, data),
+        data_record={
+            name: set_record(
+                members.catalogue,
+                structures[name].sizes,
+                elements=data.elements,
+                atomic_energies=data.atomic_energies,
+            )
+            for name, members in sets.items()
+        },
         force_supervision=supervision,
         sampling=_sampling(options, data),
     )

@@ -92,14 +92,13 @@ def train(options: TrainOptions) -> TrainingResult:
         join_processes()
     files = RunFiles.of(options)
     console = Console(stderr=True)
-    log, debug_log = DelayedFileHandler(files.log), DelayedFileHandler(files.debug_log)
+    log, debug_log = map(DelayedFileHandler, files.logs(jax.process_index()))
     handlers = {
-        ConsoleHandler(console): options.log_level,
-        log: options.log_level,
-        debug_log: logging.DEBUG,
+        ConsoleHandler(console): options.log_level if is_first_process() else logging.ERROR,
     }
-    if not is_first_process():
-        handlers = {ConsoleHandler(console): logging.ERROR}
+    has_log = is_first_process() or options.log_all_ranks
+    if has_log:
+        handlers |= {log: options.log_level, debug_log: logging.DEBUG}
     with contextlib.ExitStack() as held:
         held.enter_context(logging_to(handlers))
         devices, device = find_devices(
@@ -112,6 +111,8 @@ def train(options: TrainOptions) -> TrainingResult:
             files.make_folders()
             held.enter_context(_only_run(files.checkpoints / f"{options.tag}.lock"))
             save_split(prepared.valid_indices, seed=options.split_seed, work_dir=options.work_dir)
+        if has_log:
+            files.make_folders()
             log.begin()
             debug_log.begin()
         wait_for_all_processes("start of training")
@@ -227,6 +228,7 @@ def _save_model(
             "epoch": record["epoch"],
             "validation_loss": record["loss"],
             "heads": options.heads,
+            "data": dict(prepared.data_record),
             "training_options": json.loads(options.model_dump_json()),
             "version": __version__,
         },

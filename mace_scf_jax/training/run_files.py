@@ -46,6 +46,17 @@ class RunFiles:
             name=options.name,
         )
 
+    def logs(self, process: int) -> tuple[Path, Path]:
+        """Log and debug log of one of the processes of a run; the first has those of the run.
+
+        Args:
+            process: its number, from 0.
+        """
+        if process == 0:
+            return self.log, self.debug_log
+        named = f"{self.log.stem}_rank{process}"
+        return self.log.with_name(f"{named}.log"), self.log.with_name(f"{named}_debug.log")
+
     def model(self, stage: str) -> Path:
         """Final model file of a stage."""
         return self.models / f"{self.name}_{stage}.model.safetensors"

@@ -12,8 +12,8 @@ from jaxtyping import Array
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.scf import FixedPointStatus
 
-SCF_INPUTS = frozenset({"scf_status", "scf_fallback", "scf_evaluations"})
-"""Model outputs that are counted."""
+SCF_INPUTS = frozenset({"scf_status", "scf_fallback", "scf_evaluations", "scf_history"})
+"""Model outputs that tell what became of the self-consistency."""
 
 
 @dataclasses.dataclass(frozen=True)

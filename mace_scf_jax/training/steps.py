@@ -29,6 +29,7 @@ from mace_scf_jax.training.metrics import METRIC_INPUTS
 from mace_scf_jax.training.optimiser import OptimiserSettings, build_optimiser, moving_average
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.scf_counts import SCF_INPUTS, scf_counts
+from mace_scf_jax.training.scf_steps import scf_steps
 from mace_scf_jax.training.state import TrainingState
 from mace_scf_jax.training.watching import NOTHING_WATCHED, WatchSettings, watch
 
@@ -197,8 +198,9 @@ class Steps:
         graph: Graph,
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
-    ) -> tuple[Float[Array, ""], Scalars, dict[str, Array]]:
-        """The loss of a prediction, its weighted terms, and what became of the self-consistency."""
+    ) -> tuple[Float[Array, ""], Scalars, dict[str, Array], dict[str, Array]]:
+        """The loss of a prediction and its weighted terms; how the self-consistent solutions ended,
+        and their steps."""
         read = _named_in(LOSS_INPUTS | SCF_INPUTS, prediction)
         key = _compiled_for(weights, options), frozenset(read)
         if key not in self._loss:
@@ -244,10 +246,13 @@ class Steps:
                 parameters, graph, forces=needs_forces(weights), stress=needs_stress(weights)
             )
             loss, terms = self._weighted_loss(weights, prediction, graph, options)
-            return loss, (terms, scf_counts(prediction, graph))
+            return loss, (terms, _named_in(SCF_INPUTS, prediction))
 
-        (loss, (terms, counts)), gradient = self.devices.sum(
-            jax.value_and_grad(loss_function, has_aux=True)(state.parameters)
+        (loss, (terms, solved)), gradient = jax.value_and_grad(loss_function, has_aux=True)(
+            state.parameters
+        )
+        loss, terms, counts, gradient = self.devices.sum(
+            (loss, terms, scf_counts(solved, graph), gradient)
         )
         updates, optimiser = build_optimiser(self._settings, state.parameters).update(
             gradient, state.optimiser, state.parameters, learning_rates=learning_rates
@@ -261,6 +266,7 @@ class Steps:
             "terms": terms,
             "gradient_norm": optax.tree.norm(gradient),
             "scf": counts,
+            "scf_steps": scf_steps(solved, graph, self.devices),
             "watched": watch(self._watched, gradient, state.parameters, state.steps),
         }
         state = dataclasses.replace(
@@ -287,7 +293,8 @@ class Steps:
 
     def _loss_of_prediction(self, prediction, graph, weights, *, options):
         loss, terms = self._weighted_loss(weights, prediction, graph, options)
-        return self.devices.sum((loss, terms, scf_counts(prediction, graph)))
+        sums = self.devices.sum((loss, terms, scf_counts(prediction, graph)))
+        return *sums, scf_steps(prediction, graph, self.devices)
 
     def _losses_of_structures(self, prediction, graph, weights, *, options):
         """The loss without the weights of all other structures, less that without any weight."""

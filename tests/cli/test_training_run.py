@@ -18,6 +18,7 @@ from mace_scf_jax.training import run as training_run
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.preparation import prepare_run
 from mace_scf_jax.training.reporting import ResultLines
+from mace_scf_jax_cli.main import main
 
 FILES = {
     "logs/water_run-123.log",
@@ -173,6 +174,23 @@ def test_the_model_of_a_stage_is_the_one_of_its_best_epoch(finished):
         for prediction, atoms in zip(predictions, references, strict=True)
     ]
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(tested["rmse_f"], rel=1e-10)
+
+
+def test_the_model_file_tells_what_data_it_was_made_from(finished, capsys):
+    file = finished / "water_b.model.safetensors"
+    record = load_model(file).record
+    assert list(record["data"]) == ["train", "valid", "water_Default"]
+    train, valid, test = record["data"].values()
+    assert train["structures"] + valid["structures"] == 6
+    assert test["structures"] == test["labels"]["forces"] == 2
+    assert train["elements"] == {"H": 2 * train["structures"], "O": train["structures"]}
+    assert train["config_types"] == {"water": train["structures"]}
+    assert test["energy_per_atom"]["mean"] == pytest.approx(-2008.5 / 3)
+    assert test["forces_rms"] == pytest.approx(np.sqrt((0.8**2 + 0.9**2) / 2))
+    assert main(["info", str(file)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["structures", "2"] in lines
+    assert ["forces_rms", f"{test['forces_rms']:.10g}"] in lines
 
 
 def test_a_run_that_is_over_is_not_repeated(again, finished):

@@ -114,7 +114,7 @@ def compare(folder: Path) -> None:
 
 
 def join(folder: Path) -> None:
-    train(options(folder, "forces", distributed=True))
+    train(options(folder, "forces", distributed=True, log_all_ranks=True))
 
 
 if __name__ == "__main__":

@@ -118,6 +118,9 @@ def test_two_processes_train_like_one(compared, tmp_path):
     for process in processes:
         output(process)
     assert_same_run(tmp_path, compared[0] / "forces/one")
+    for name in ("water_run-123", "water_run-123_rank1"):
+        assert "INFO: Training complete" in (tmp_path / f"logs/{name}.log").read_text()
+        assert "loss breakdown" in (tmp_path / f"logs/{name}_debug.log").read_text()
 
 
 @pytest.mark.parametrize(

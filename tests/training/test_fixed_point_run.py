@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,25 @@ def test_a_run_of_two_stages(finished):
     assert load_model(result.models["solved"]).settings.fixed_point.fermi_level_offset == (
         pytest.approx(-5.8)
     )
+
+
+def test_the_debug_log_has_the_steps_of_every_solution(finished):
+    """As a script for logs of the reference reads them."""
+    folder, _ = finished
+    log = (folder / "logs/water_run-123_debug.log").read_text()
+    step = re.compile(r"DEBUG: step (\d+), .*abs_change\(s\)=([-+0-9.eE]+)")
+    end = re.compile(r"DEBUG: SCF converged at step (\d+), .*abs_change\(s\)=([-+0-9.eE]+)")
+    solutions, numbers = 0, []
+    for line in log.splitlines():
+        if found := step.search(line):
+            numbers.append(int(found[1]))
+            last = float(found[2])
+        elif found := end.search(line):
+            assert numbers == list(range(int(found[1]) + 1))
+            assert float(found[2]) == last < 1e-6
+            solutions, numbers = solutions + 1, []
+    # two epochs of two training batches and one of validation, then three and one of final errors
+    assert solutions == 2 * (2 + 1) + 3 + 1
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(finished, tmp_path, monkeypatch):
