@@ -34,8 +34,11 @@ LARGEST_GROWTH = 10.0
 """Of the residual over the best one so far, above which the iteration starts anew."""
 SHORTEST_STEP = 2.0**-6
 """Fraction of the plain step below which a new start is not tried."""
-SAFETY = 5.0
+SAFETY = 3.0
 """Factor between the residual that is expected of a step and one to rely on."""
+LEAST_REST = 0.1
+"""Fraction of the residual that former steps are relied on to leave at least: to remove more, R
+would have to be more linear between them than was seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +60,9 @@ class Anderson(Solver):
     `MAX_STEPS`; None for any number."""
     check_last_step: bool = True
     """Evaluate F at the solution. Otherwise the last step is taken without an evaluation, once the
-    residual is certain to be below the tolerance there: if it shrinks as in the two steps before,
-    it is below a fifth of that. The residual reported is the expected one."""
+    residual is certain to be below the tolerance there: what former steps leave of it is known
+    before, and if the rest shrinks as in the two steps before, it is below a third of the
+    tolerance. The residual reported is the expected one."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -87,8 +91,10 @@ class _Iterate:
     residual: Float[Array, "systems unknowns"]
     proposal: Float[Array, "systems unknowns"]
     """Where F is evaluated next."""
+    rest: Float[Array, "systems unknowns"]
+    """What former steps leave of the residual, and the plain iteration is to handle."""
     ratios: Float[Array, "2 systems"]
-    """Factors by which the residual changed in the last two steps; infinite before."""
+    """Residual after each of the last two steps over the rest before it; infinite if none."""
     steps_kept: Float[Array, "systems memory unknowns"]
     changes_kept: Float[Array, "systems memory unknowns"]
     next_slot: Int[Array, "systems"]
@@ -117,8 +123,8 @@ class _Search:
     def run(self, start: Float[Array, "systems unknowns"]) -> FixedPointSolution:
         """Iterate until every system has ended."""
         unknowns, settings = self.unknowns, self.settings
-        residual, slope = jax.linearize(self.equations, start)
-        precondition, _ = unknowns.elimination(slope, start.dtype)
+        residual, response = unknowns.residual_with_response(start, self.level)
+        precondition, _ = unknowns.elimination(response)
         first = self.propose(self.first(start, residual), precondition)
 
         def unfinished(current: _Iterate) -> Array:
@@ -167,6 +173,7 @@ class _Search:
             vectors=start,
             residual=jnp.where(lost[:, None], 0.0, residual),
             proposal=start,
+            rest=residual,
             ratios=jnp.full((2, count), jnp.inf, start.dtype),
             steps_kept=memory,
             changes_kept=memory,
@@ -179,34 +186,41 @@ class _Search:
             running=~(solved | lost),
             status=jnp.where(solved, FixedPointStatus.CONVERGED, status).astype(jnp.int32),
             steps=none,
-            evaluations=none + (2 if unknowns.has_level else 1),
+            evaluations=none + 1,
             history=jnp.full((settings.max_steps, count), jnp.nan, start.dtype),
             step=jnp.zeros((), jnp.int32),
         )
 
     def propose(self, current: _Iterate, precondition: LinearOperator) -> _Iterate:
-        """Where to evaluate F next; the end of systems that are certain of what it would be."""
-        unknowns, running = self.unknowns, current.running
+        """Where to evaluate F next; the end of systems that are certain of the residual there."""
+        running = current.running
         kept, changes = current.steps_kept, current.changes_kept
         overlap = jnp.einsum("smu,su->sm", changes, current.residual)
         rest = current.residual - jnp.einsum("sm,smu->su", overlap, changes)
         step = -jnp.einsum("sm,smu->su", overlap, kept)
         step = step - current.fraction[:, None] * precondition(rest)
         proposal = current.vectors + jnp.where(running[:, None], step, 0.0)
-        proposed = dataclasses.replace(current, proposal=proposal)
-        if self.settings.check_last_step:
-            return proposed
+        proposed = dataclasses.replace(current, proposal=proposal, rest=rest)
+        return proposed if self.settings.check_last_step else self.ended(proposed)
+
+    def ended(self, current: _Iterate) -> _Iterate:
+        """The end, at their proposals, of systems that are certain of the residual there."""
         ratio = jnp.max(current.ratios, axis=0)
         known = jnp.isfinite(ratio)
-        expected = jnp.where(known, ratio, 0.0)[:, None] * current.residual
-        certain = running & known & (current.step < self.settings.max_steps)
-        certain &= unknowns.is_solved(proposal, SAFETY * expected, self.settings.tolerance)
+        least = LEAST_REST * current.residual
+        is_less = jnp.linalg.norm(current.rest, axis=-1) < jnp.linalg.norm(least, axis=-1)
+        rest = _chosen(is_less, least, current.rest)
+        expected = jnp.where(known, ratio, 0.0)[:, None] * rest
+        certain = current.running & known & (current.step < self.settings.max_steps)
+        certain &= self.unknowns.is_solved(
+            current.proposal, SAFETY * expected, self.settings.tolerance
+        )
         status = jnp.where(certain, FixedPointStatus.CONVERGED, current.status)
         return dataclasses.replace(
-            proposed,
-            best=_chosen(certain, proposal, current.best),
+            current,
+            best=_chosen(certain, current.proposal, current.best),
             best_residual=_chosen(certain, expected, current.best_residual),
-            running=running & ~certain,
+            running=current.running & ~certain,
             status=status.astype(jnp.int32),
             steps=current.steps + certain.astype(jnp.int32),
             history=self.recorded(current, expected, certain),
@@ -245,8 +259,9 @@ class _Search:
         lost = failed & (fraction < SHORTEST_STEP)
         status = jnp.where(lost, FixedPointStatus.DIVERGED, current.status)
         status = jnp.where(solved, FixedPointStatus.CONVERGED, status)
-        ratio = norm / jnp.linalg.norm(current.residual, axis=-1)
-        ratios = jnp.stack([jnp.where(good, ratio, jnp.inf), current.ratios[0]])
+        rest = jnp.linalg.norm(current.rest, axis=-1)
+        ratio = norm / jnp.where(rest > 0.0, rest, 1.0)
+        ratios = jnp.stack([jnp.where(good & (rest > 0.0), ratio, jnp.inf), current.ratios[0]])
         return dataclasses.replace(
             current,
             vectors=_chosen(failed, best, _chosen(good, vectors, current.vectors)),

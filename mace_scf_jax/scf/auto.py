@@ -13,8 +13,10 @@ from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution, 
 from mace_scf_jax.scf.newton_krylov import NewtonKrylov
 from mace_scf_jax.scf.solver import Solver, check_settings
 
-PATIENCE = 8
+PATIENCE = 12
 """Steps that may pass without the residual being halved."""
+MEMORY = 40
+"""Number of former steps that are remembered."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Auto(Solver):
         cheap = Anderson(
             max_steps=self.max_steps,
             tolerance=self.tolerance,
+            memory=MEMORY,
             patience=PATIENCE,
             check_last_step=False,
         )

@@ -131,7 +131,8 @@ def _solve_linear(
     def operator(vectors: Array) -> Array:
         return jnp.where(at, slope(jnp.where(at, vectors, 0.0)), vectors)
 
-    apply, apply_transposed = unknowns.elimination(slope, right.dtype)
+    response = unknowns.response(slope, right.dtype)
+    apply, apply_transposed = unknowns.elimination(response)
 
     def inverse(precondition: LinearOperator) -> LinearOperator:
         return lambda vectors: jnp.where(at, precondition(vectors), vectors)

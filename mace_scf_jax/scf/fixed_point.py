@@ -130,7 +130,8 @@ class FixedPointSolution:
     steps: Int[Array, "systems"]
     """Number of steps that changed the state of the system."""
     evaluations: Int[Array, "systems"]
-    """Number of evaluations of F and of its linearisation until the system ended."""
+    """Number of evaluations of F and of its linearisation until the system ended. An evaluation
+    that also gives ∂F/∂μ at fixed p counts once."""
     history: Float[Array, "steps systems"]
     """Residual of every step; that of the last one for systems that had ended."""
     states: Float[Array, "steps+1 sites components"] | None

@@ -158,7 +158,7 @@ def linear_mixing(
         residual=end.residual,
         charge_error=charge_error,
         steps=end.steps,
-        evaluations=end.steps if problem.charge is None else 1 + 2 * end.steps,
+        evaluations=end.steps + (0 if problem.charge is None else 1),
         history=history,
         states=states,
     )

@@ -47,7 +47,7 @@ class NewtonKrylov(Solver):
         unknowns = Unknowns.of(problem, state.shape[-1])
 
         def direction(slope: LinearOperator, right: Array, tolerance: Array) -> tuple[Array, Array]:
-            precondition, _ = unknowns.elimination(slope, right.dtype)
+            precondition, _ = unknowns.elimination(unknowns.response(slope, right.dtype))
             change, applications, _ = gmres(
                 slope,
                 right,

@@ -130,13 +130,40 @@ class Unknowns:
         count = jnp.maximum(jnp.sum(self.slot_mask, axis=-1), 1) * self.num_components
         return tolerance * jnp.sqrt(count.astype(dtype))
 
-    def level_direction(self, dtype: jnp.dtype) -> Float[Array, "systems unknowns"]:
-        """The vector that raises the unknown level by one."""
+    def residual_with_response(
+        self, vectors: Float[Array, "systems unknowns"], level: Float[Array, "systems"]
+    ) -> tuple[Float[Array, "systems unknowns"], Float[Array, "systems state"] | None]:
+        """R(z), and w = ∂F/∂μ of every system there; no w if the level is known.
+
+        As p stays as it is, w costs no more than the part of F that the level goes through: what F
+        does to the state before, as a sum over pairs of sites, is not repeated.
+        """
+        if not self.has_level:
+            return self.residual(vectors, level), None
+        residual, change = jax.jvp(
+            lambda levels: self.residual(vectors.at[:, -1].set(levels), level),
+            (vectors[:, -1],),
+            (jnp.ones_like(vectors[:, -1]),),
+        )
+        return residual, -change[:, :-1]
+
+    def response(
+        self, slope: LinearOperator, dtype: jnp.dtype
+    ) -> Float[Array, "systems state"] | None:
+        """w = ∂F/∂μ of every system; none if the level is known.
+
+        Args:
+            slope: Jacobian of the residual; applied once.
+            dtype: of the vectors.
+        """
+        if not self.has_level:
+            return None
         size = self.num_state_unknowns + 1
-        return jnp.zeros((len(self.slots), size), dtype).at[:, -1].set(1.0)
+        direction = jnp.zeros((len(self.slots), size), dtype).at[:, -1].set(1.0)
+        return -slope(direction)[:, :-1]
 
     def elimination(
-        self, slope: LinearOperator, dtype: jnp.dtype
+        self, response: Float[Array, "systems state"] | None
     ) -> tuple[LinearOperator, LinearOperator]:
         """Preconditioner that eliminates the charge, and its transpose.
 
@@ -150,17 +177,16 @@ class Unknowns:
         level, both are the identity.
 
         Args:
-            slope: Jacobian of the residual; applied once, at constant charge.
-            dtype: of the vectors.
+            response: w.
         """
-        if not self.has_level:
+        if response is None:
             return identity, identity
-        response = jax.lax.stop_gradient(-slope(self.level_direction(dtype))[:, :-1])
+        response = jax.lax.stop_gradient(response)
         finite = jnp.all(jnp.isfinite(response), axis=-1, keepdims=True)
         response = jnp.where(finite, response, 0.0)
         component = jnp.arange(self.num_components) == 0
         counted = (self.slot_mask[:, :, None] & component).reshape(len(self.slots), -1)
-        charges = counted.astype(dtype)
+        charges = counted.astype(response.dtype)
         total = jnp.sum(response * charges, axis=-1)
         size = jnp.sum(jnp.abs(response) * charges, axis=-1)
         answers = (jnp.abs(total) > SMALLEST_RESPONSE * size)[:, None]

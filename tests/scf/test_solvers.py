@@ -18,6 +18,7 @@ from mace_scf_jax.scf import (
     LinearMixing,
     NewtonKrylov,
 )
+from mace_scf_jax.scf.auto import MEMORY, PATIENCE
 
 CONVERGED = FixedPointStatus.CONVERGED
 SYSTEMS = [affine_system(0, 2, radius=0.5), affine_system(1, 3, radius=3.0)]
@@ -139,7 +140,7 @@ def test_hopeless_systems_end_alone_at_constant_charge(solver):
 def test_auto_hands_over_to_newton():
     """More strong couplings than Anderson acceleration remembers steps."""
     problem = problem_of([affine_system(3, 20, radius=6.0), SYSTEMS[0]], None)
-    cheap = find(Anderson(patience=8), problem)
+    cheap = find(Anderson(memory=MEMORY, patience=PATIENCE), problem)
     solution = find(Auto(), problem)
     np.testing.assert_array_equal(cheap.status == CONVERGED, [False, True, True])
     np.testing.assert_array_equal(solution.status, CONVERGED)
