@@ -27,10 +27,10 @@ from mace_scf_jax.scf import (
     Auto,
     Dense,
     FixedPointProblem,
-    FixedPointStatus,
     LinearMixing,
     NewtonKrylov,
     Solver,
+    SolverStatus,
     spectral_radius,
 )
 from mace_scf_jax.verification.fixed_point import reference_graph, reference_settings
@@ -91,7 +91,7 @@ class Case:
             found = find(jnp.asarray(factor))
             status = np.asarray(found.status)[: self.num_systems]
             counts = np.asarray(found.evaluations)[: self.num_systems]
-            good = status == FixedPointStatus.CONVERGED
+            good = status == SolverStatus.CONVERGED
             cell = f"{np.median(counts[good]):.0f} / {counts[good].max()}" if good.any() else "–"
             cells.append(cell if good.all() else f"{cell} ({np.sum(~good)} fail)")
         return cells

@@ -1,6 +1,8 @@
 """Benchmark of self-consistency: what solving costs, and what its derivatives cost.
 
     python benchmarks/self_consistency.py [--output results.json]
+    python benchmarks/self_consistency.py --sizes 2000 --training  # energies and forces alone
+    python benchmarks/self_consistency.py --sizes --training 1x192 --steps 5 40  # memory of steps
 
 Energy and forces of a fixed-point model against a LocalCharges model with the same backbone, and
 the gradient of a force loss with implicit derivatives against a loop of linear mixing that is
@@ -21,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 SIZES = (24, 81, 192, 648, 2000)
-TRAINING = ((4, 24), (1, 192))
-"""Structures in a batch, atoms in a structure."""
+TRAINING = ("4x24", "1x192")
+"""Structures in a batch x atoms in a structure."""
 UNROLLED_STEPS = (5, 10, 20, 40)
 
 
@@ -30,8 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="benchmark_self_consistency.json", help="JSON file")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
-    parser.add_argument("--steps", type=int, nargs="*", default=list(UNROLLED_STEPS))
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="atoms; none: skip")
+    parser.add_argument(
+        "--training", type=batch_size, nargs="*", default=[batch_size(text) for text in TRAINING],
+        metavar="COUNTxATOMS", help="batches of force losses; none: skip",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steps", type=int, nargs="*", default=UNROLLED_STEPS, help="that are unrolled; none: skip"
+    )
     given = parser.parse_args()
 
     tasks = [
@@ -39,7 +47,7 @@ def main() -> None:
         for atoms in given.sizes
         for family in ("LocalCharges", "FixedPoint")
     ]
-    for count, atoms in TRAINING:
+    for count, atoms in given.training:
         where = f"gradient of a force loss, {count} x {atoms} atoms"
         tasks.append((f"{where}, implicit", ("training", *size(count, atoms))))
         tasks += [
@@ -49,6 +57,8 @@ def main() -> None:
             )
             for steps in given.steps
         ]
+    if not tasks:
+        parser.error("nothing to measure: no --sizes and no --training")
     rounds: dict[str, list[dict]] = {}
     rows = []
     for number in range(given.rounds):
@@ -59,6 +69,12 @@ def main() -> None:
         rows = [{"task": label, **combined(entries)} for label, entries in rounds.items()]
         Path(given.output).write_text(json.dumps({"rows": rows}, indent=1))
     show(rows)
+
+
+def batch_size(text: str) -> tuple[int, int]:
+    """Structures and atoms of "4x24"."""
+    count, atoms = text.split("x")
+    return int(count), int(atoms)
 
 
 def size(count: int, atoms: int) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def main() -> None:
     started = time.perf_counter()
     compiled = jax.jit(function).lower(params, graph).compile()
     compile_s = time.perf_counter() - started
-    found = jax.jit(evaluation)(params, graph)
+    found = (compiled if given.task == "evaluation" else jax.jit(evaluation))(params, graph)
     real = graph.graph_mask
     result = {
         **time_calls(lambda: jax.block_until_ready(compiled(params, graph))),

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mace_scf_jax.models.torch_constants import UPDATE
+
 _FACTOR_DIGITS = 12
 """Decimals kept of a cutoff factor, which is the quotient of two rounded numbers."""
 
@@ -47,9 +49,9 @@ def options_from_state(family: str, state: Mapping[str, np.ndarray]) -> dict[str
             for index in range(count)
         ]
         linear = "lr_source_maps.0.linear.weight" in state
-        scaling = state.get(
-            "lr_source_maps.0.atom_density_scale", np.ones(len(state["atomic_numbers"]))
-        )
+        scaling = np.ones(len(state["atomic_numbers"]))
+        for part in ("lr_source_maps.0", UPDATE):  # the same, if both have one
+            scaling = state.get(f"{part}.atom_density_scale", scaling)
         options |= {
             "field_feature_max_l": feature_l,
             "field_feature_widths": widths,

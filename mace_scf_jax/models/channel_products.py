@@ -51,3 +51,34 @@ class ChannelScaling(nn.Module):
             weight = self.param(f"degree_{degree}", unit_normal, (value.shape[-1], count))
             scaled[degree] = value * (scalars @ (weight.T / math.sqrt(count)))[:, None, :]
         return scaled
+
+
+class ChannelProducts(nn.Module):
+    """Scalars and vectors from pairs of scalars and vectors, in the manner of `ChannelDots`.
+
+    With one matrix w of weights for each pair of degrees,
+
+        scalars: h_0u Σ_v w^00_uv m_0v + h_1u · Σ_v w^11_uv m_1v,
+        vectors: h_0u Σ_v w^01_uv m_1v + h_1u Σ_v w^10_uv m_0v.
+    """
+
+    @nn.compact
+    def __call__(self, left: Features, right: Features) -> Features:
+        """Products, with the channels of the features ``left``; higher degrees take no part.
+
+        Args:
+            left: h, with the same channels in every degree, of degrees 0 and 1 at least.
+            right: m, of the same degrees and channels as h.
+        """
+        channels = left[0].shape[-1]
+
+        def product(first: int, second: int) -> Array:
+            weight = self.param(f"degrees_{first}{second}", unit_normal, (channels, channels))
+            return left[first] * (right[second] @ weight.T)
+
+        dots = jnp.sum(product(1, 1), axis=1, keepdims=True) / math.sqrt(3.0)
+        scale = math.sqrt(2.0 * channels)
+        return {
+            0: (product(0, 0) + dots) / scale,
+            1: (product(0, 1) + product(1, 0)) / scale,
+        }

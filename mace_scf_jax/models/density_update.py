@@ -4,6 +4,8 @@ The potential is embedded as node features m, these give one invariant for each 
 atom's own features h, and the invariants scale h into multipoles:
 
     s = nonlinearity(h · m),    Δp = Linear_z(h ∘ s).
+
+Scaled updates add products of h and m to h ∘ s, and scale Δp by element.
 """
 
 from __future__ import annotations
@@ -17,17 +19,16 @@ from mace_scf_jax.backbone.features import Features, Multiplicities
 from mace_scf_jax.backbone.interaction import Interaction
 from mace_scf_jax.backbone.linear import ElementLinear, EquivariantLinear
 from mace_scf_jax.backbone.mace import ProductBasis
-from mace_scf_jax.backbone.radial import RadialNetwork
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.channel_products import ChannelDots, ChannelScaling
+from mace_scf_jax.models.channel_products import ChannelDots, ChannelProducts, ChannelScaling
+from mace_scf_jax.models.fixed_point_settings import SCALED_UPDATES
+from mace_scf_jax.models.invariant_nonlinearities import nonlinear
 from mace_scf_jax.models.potential_embedding import EMBEDDINGS
 
 MAX_EDGE_DEGREE = 2
 """Highest degree of the edge harmonics that many-body blocks see."""
 RADIAL_WIDTHS = (64, 64, 64)
 """Hidden widths of the radial network of many-body blocks."""
-INVARIANT_WIDTHS = (64, 64)
-"""Hidden widths of `MLPNonLinearity`."""
 
 
 class InvariantResponse(nn.Module):
@@ -36,7 +37,7 @@ class InvariantResponse(nn.Module):
     Attributes:
         multiplicities: channels per degree of the output.
         num_elements: number of elements.
-        nonlinearity: ``NoNonLinearity`` or ``MLPNonLinearity``.
+        nonlinearity: see `nonlinear`.
     """
 
     multiplicities: Multiplicities
@@ -48,12 +49,43 @@ class InvariantResponse(nn.Module):
         self, features: Features, embedded: Features, species: Int[Array, "atoms"]
     ) -> Features:
         """Respond to embedded features of the degrees and channels of the node features."""
-        invariants = ChannelDots(name="dots")(features, embedded)
-        if self.nonlinearity == "MLPNonLinearity":
-            widths = (*INVARIANT_WIDTHS, invariants.shape[-1])
-            invariants = RadialNetwork(widths, name="nonlinearity")(invariants)
+        invariants = nonlinear(self.nonlinearity, ChannelDots(name="dots")(features, embedded))
         scaled = ChannelScaling(name="scaling")(features, invariants)
         return ElementLinear(self.multiplicities, self.num_elements, name="output")(scaled, species)
+
+
+class ScaledResponse(nn.Module):
+    """The same with products of the features added, and a scale for each element.
+
+    Attributes:
+        multiplicities: channels per degree of the output.
+        num_elements: number of elements.
+        nonlinearity: see `nonlinear`.
+        dots: whether its invariants are those of `InvariantResponse`; else the embedded scalars.
+        scale: of each element.
+    """
+
+    multiplicities: Multiplicities
+    num_elements: int
+    nonlinearity: str
+    dots: bool
+    scale: tuple[float, ...]
+
+    @nn.compact
+    def __call__(
+        self, features: Features, embedded: Features, species: Int[Array, "atoms"]
+    ) -> Features:
+        """Respond to embedded features of the degrees and channels of the node features."""
+        invariants = embedded[0][:, 0]
+        if self.dots:
+            invariants = ChannelDots(name="dots")(features, embedded)
+        scaled = ChannelScaling(name="scaling")(features, nonlinear(self.nonlinearity, invariants))
+        products = ChannelProducts(name="products")(features, embedded)
+        added = {degree: value + products.get(degree, 0.0) for degree, value in scaled.items()}
+        output = ElementLinear(self.multiplicities, self.num_elements, name="output")
+        change = output(added, species)
+        scale = jnp.asarray(self.scale, features[0].dtype)[species][:, None, None]
+        return {degree: scale * value for degree, value in change.items()}
 
 
 class ManyBodyEmbedding(nn.Module):
@@ -103,14 +135,16 @@ class DensityUpdate(nn.Module):
     """Change of the multipoles in a potential.
 
     Attributes:
-        update: ``OneBodyVariableUpdate``, where an atom answers the potential at its own site, or
-            ``ManyBodyUpdate``, where it also sees the potentials of its neighbours.
+        update: ``OneBodyVariableUpdate``, where an atom answers the potential at its own site;
+            one of `SCALED_UPDATES`, likewise, with a `ScaledResponse`; or ``ManyBodyUpdate``, where
+            it also sees the potentials of its neighbours.
         potential_embedding: name in `EMBEDDINGS`.
-        nonlinearity: ``NoNonLinearity`` or ``MLPNonLinearity``.
+        nonlinearity: see `nonlinear`.
         max_l: highest degree of the multipoles.
         num_elements: number of elements.
         correlation: highest order of the products of ``ManyBodyUpdate``.
         skip_connection: whether these have a skip connection.
+        scale: of each element, for scaled updates.
     """
 
     update: str
@@ -120,6 +154,7 @@ class DensityUpdate(nn.Module):
     num_elements: int
     correlation: int
     skip_connection: bool
+    scale: tuple[float, ...] | None = None
 
     @nn.compact
     def __call__(
@@ -142,7 +177,11 @@ class DensityUpdate(nn.Module):
                 self.correlation, self.num_elements, self.skip_connection, name="many_body"
             )(embedded, edges, graph)
         one_of_each = dict.fromkeys(range(self.max_l + 1), 1)
-        change = InvariantResponse(
-            one_of_each, self.num_elements, self.nonlinearity, name="response"
-        )(features, embedded, graph.species)
+        arguments = (one_of_each, self.num_elements, self.nonlinearity)
+        if self.update in SCALED_UPDATES:
+            dots = self.update == "OneBodyScaledDPNonLinearUpdate"
+            response = ScaledResponse(*arguments, dots, self.scale, name="response")
+        else:
+            response = InvariantResponse(*arguments, name="response")
+        change = response(features, embedded, graph.species)
         return jnp.concatenate([change[degree][..., 0] for degree in one_of_each], axis=-1)

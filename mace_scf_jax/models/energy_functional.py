@@ -150,7 +150,7 @@ class EnergyFunctional(nn.Module):
         """Energies (eV), multipoles (e, e Å; order Q, d_y, d_z, d_x) and dipoles (e Å; x, y, z).
 
         ``chemical_potential`` is dE/dQ of each structure in eV/e. How well the minimum is
-        converged: ``solver_status`` (0: converged; see `mace_scf_jax.scf.Status`),
+        converged: ``solver_status`` (0: converged; see `mace_scf_jax.scf.SolverStatus`),
         ``solver_steps`` and ``charge_residual``, the largest component of the gradient by the
         multipoles in eV/(e Å^l).
         """

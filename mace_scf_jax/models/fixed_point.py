@@ -39,6 +39,7 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.density_outputs import density_outputs
 from mace_scf_jax.models.density_update import MAX_EDGE_DEGREE, DensityUpdate
 from mace_scf_jax.models.field_readouts import SolvedDensity, field_readout
+from mace_scf_jax.models.fixed_point_settings import SCALED_UPDATES
 from mace_scf_jax.models.settings import ModelSettings
 
 LOCAL_READOUT_GATE = "silu"
@@ -100,6 +101,7 @@ class FixedPoint(nn.Module):
             num_elements=num_elements,
             correlation=choices.correlation,
             skip_connection=choices.skip_connection,
+            scale=choices.atom_density_scaling,
         )
         self.field_readout = field_readout(choices.field_readout, num_elements)
 
@@ -321,6 +323,8 @@ def check_fixed_point(settings: ModelSettings) -> None:
             f"atom_density_scaling: expected one number for each of the elements "
             f"{settings.elements}, found {len(scaling)}"
         )
+    if choices.update in SCALED_UPDATES and settings.backbone.max_hidden_degree < 1:
+        raise ValueError(f"hidden_irreps: {choices.update} needs vectors (1o), found scalars only")
     many_body = choices.update == "ManyBodyUpdate" or choices.field_readout.startswith("ManyBody")
     if many_body and settings.backbone.max_ell < MAX_EDGE_DEGREE:
         raise ValueError(

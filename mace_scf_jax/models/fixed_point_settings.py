@@ -8,7 +8,9 @@ from collections.abc import Collection
 
 from mace_scf_jax.hints import unknown_name
 
-UPDATES = ("OneBodyVariableUpdate", "ManyBodyUpdate")
+SCALED_UPDATES = ("OneBodyScaledNonLinearUpdate", "OneBodyScaledDPNonLinearUpdate")
+"""Names of density updates with a scale for each element."""
+UPDATES = ("OneBodyVariableUpdate", *SCALED_UPDATES, "ManyBodyUpdate")
 """Names of density updates."""
 POTENTIAL_EMBEDDINGS = (
     "LinearPotentialEmbedding",
@@ -16,7 +18,9 @@ POTENTIAL_EMBEDDINGS = (
     "TanhPotentialEmbedding",
 )
 """Names of potential embeddings."""
-NONLINEARITIES = ("NoNonLinearity", "MLPNonLinearity")
+LINEAR_NONLINEARITIES = ("NoNonLinearity", "ShallowNonLinearity")
+"""Those that are linear."""
+NONLINEARITIES = (*LINEAR_NONLINEARITIES, "MLPNonLinearity", "SkipMLPLinearity")
 """Names of nonlinearities of the invariant descriptors."""
 FIELD_READOUTS = (
     "NullFieldReadout",
@@ -64,7 +68,8 @@ class FixedPointSettings:
     linear_local_multipoles: bool = False
     """Read local multipoles linearly, scaled by element, instead of with two hidden layers."""
     atom_density_scaling: tuple[float, ...] | None = None
-    """Scale of the local multipoles of each element; for linear local multipoles only."""
+    """Scale of the multipoles of each element: of linear local ones, and of their change in scaled
+    updates; without effect otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("field_feature_norms", "atom_density_scaling"):
@@ -84,17 +89,22 @@ class FixedPointSettings:
         _require_choice("field_readout", self.field_readout, FIELD_READOUTS)
         if not 1 <= self.correlation <= 4:
             raise ValueError(f"correlation: expected 1, 2, 3 or 4, found {self.correlation!r}")
-        if self.linear_local_multipoles and self.atom_density_scaling is None:
+        if self.needs_scaling and self.atom_density_scaling is None:
             raise ValueError(
-                "atom_density_scaling: linear local multipoles need a scale for every element, "
-                "found none"
+                "atom_density_scaling: linear local multipoles and scaled updates need a scale for "
+                "every element, found none"
             )
+
+    @property
+    def needs_scaling(self) -> bool:
+        """Whether multipoles are scaled by element."""
+        return self.linear_local_multipoles or self.update in SCALED_UPDATES
 
     @property
     def is_affine(self) -> bool:
         """Whether the update is an affine function of the potential, one linear solve away."""
         return (
-            self.update == "OneBodyVariableUpdate"
-            and self.nonlinearity == "NoNonLinearity"
+            self.update != "ManyBodyUpdate"
+            and self.nonlinearity in LINEAR_NONLINEARITIES
             and self.potential_embedding != "TanhPotentialEmbedding"
         )

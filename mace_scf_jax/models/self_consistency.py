@@ -120,7 +120,7 @@ def solved_observables(
 
     Returns:
         What `FixedPoint.observables` gives, and per graph ``fermi_level`` in eV; ``scf_status``, a
-        `FixedPointStatus`; ``scf_steps``; ``scf_evaluations`` of the step; ``scf_residual``, a mean
+        `SolverStatus`; ``scf_steps``; ``scf_evaluations`` of the step; ``scf_residual``, a mean
         change of the multipoles; ``scf_charge_error``, wanted charge minus charge in e;
         ``scf_history`` [graphs, steps], the residual of every step, then that of the last one.
     """

@@ -17,7 +17,7 @@ from mace_scf_jax.scf import (
     Differentiation,
     FixedPointProblem,
     FixedPointSolution,
-    FixedPointStatus,
+    SolverStatus,
     solve,
 )
 
@@ -45,7 +45,7 @@ def solve_state(
         return _last_step_only(problem, solution, how.solver.mixing), fell_back
     if how.fallback is None:
         return solution, fell_back
-    fell_back = solution.status != FixedPointStatus.CONVERGED
+    fell_back = solution.status != SolverStatus.CONVERGED
     return _with_fallback(problem, state, level, solution, fell_back, how), fell_back
 
 

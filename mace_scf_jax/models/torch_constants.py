@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from mace_scf_jax.models.fixed_point_settings import SCALED_UPDATES
 from mace_scf_jax.models.settings import ModelSettings
 
+UPDATE = "field_dependent_charges_map"
+"""Name of the density update of FixedPoint."""
 FAMILIES_WITH_HEADS = ("MACE", "ScaleShiftMACE", "MACEQEq")
 """Families whose atomic energies have one row per head."""
 
@@ -44,6 +47,8 @@ def _fixed_point_constants(settings: ModelSettings) -> dict[str, np.ndarray]:
             [np.repeat(norms[degree], 2 * degree + 1) for degree in range(receivers.max_l + 1)]
         ),
     }
+    if choices.update in SCALED_UPDATES:
+        constants[f"{UPDATE}.atom_density_scale"] = np.array(choices.atom_density_scaling)
     if choices.linear_local_multipoles:
         for layer in range(settings.backbone.num_interactions):
             name = f"lr_source_maps.{layer}.atom_density_scale"

@@ -168,6 +168,26 @@ def radial_network(state: StateDict, prefix: str, widths: Sequence[int]) -> Para
     }
 
 
+def normalised_network(state: StateDict, prefix: str, widths: Sequence[int]) -> Parameters:
+    """Parameters of a `NormalisedNetwork` from a sequence of PyTorch layers.
+
+    Args:
+        state: the state dict.
+        prefix: name of the sequence, with a trailing dot.
+        widths: widths of the input and of every layer.
+    """
+    params: Parameters = {}
+    shapes = list(itertools.pairwise(widths))
+    for index, (inputs, outputs) in enumerate(shapes):
+        linear_map, norm = f"{prefix}{3 * index}", f"{prefix}{3 * index + 1}"
+        params[f"layer_{index}"] = take(state, f"{linear_map}.weight", (outputs, inputs)).T
+        params[f"bias_{index}"] = take(state, f"{linear_map}.bias", (outputs,))
+        if index + 1 < len(shapes):
+            params[f"scale_{index}"] = take(state, f"{norm}.weight", (outputs,))
+            params[f"shift_{index}"] = take(state, f"{norm}.bias", (outputs,))
+    return params
+
+
 def product_basis(
     state: StateDict,
     prefix: str,

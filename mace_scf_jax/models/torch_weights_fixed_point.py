@@ -7,15 +7,18 @@ from collections.abc import Callable
 import numpy as np
 
 from mace_scf_jax.backbone.features import Multiplicities, parse_multiplicities
-from mace_scf_jax.models.density_update import INVARIANT_WIDTHS, MAX_EDGE_DEGREE, RADIAL_WIDTHS
+from mace_scf_jax.models.density_update import MAX_EDGE_DEGREE, RADIAL_WIDTHS
 from mace_scf_jax.models.field_readouts import (
     ENERGY_WIDTHS,
     MANY_BODY_CORRELATION,
     PRODUCT_CHANNELS,
     SCALAR,
 )
+from mace_scf_jax.models.fixed_point_settings import SCALED_UPDATES
+from mace_scf_jax.models.invariant_nonlinearities import INVARIANT_WIDTHS
 from mace_scf_jax.models.potential_embedding import TANH_WIDTHS
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.models.torch_constants import UPDATE
 from mace_scf_jax.models.torch_layers import (
     Parameters,
     StateDict,
@@ -24,13 +27,13 @@ from mace_scf_jax.models.torch_layers import (
     interaction,
     linear,
     nonlinear_readout,
+    normalised_network,
     product_basis,
     radial_network,
     take,
     take_blocks,
 )
 
-_UPDATE = "field_dependent_charges_map"
 _READOUT = "local_electron_energy"
 
 
@@ -128,8 +131,16 @@ class _Importer:
         self, name: str, outputs: Multiplicities, nonlinearity: str, layer: str
     ) -> Parameters:
         """Weights of an `InvariantResponse`; ``layer`` is the name of its nonlinearity."""
-        params: Parameters = {
+        return {
             "dots": self.channel_products(f"{name}.dot_products"),
+            **self.scaled(name, outputs, nonlinearity, layer),
+        }
+
+    def scaled(
+        self, name: str, outputs: Multiplicities, nonlinearity: str, layer: str
+    ) -> Parameters:
+        """Weights that every response to embedded features has."""
+        params: Parameters = {
             "scaling": self.channel_products(f"{name}.tp_out"),
             "output": element_linear(
                 self.state,
@@ -139,9 +150,24 @@ class _Importer:
                 self.num_elements,
             ),
         }
+        network = f"{name}.{layer}.mlp."
+        widths = (self.channels, *INVARIANT_WIDTHS, self.channels)
         if nonlinearity == "MLPNonLinearity":
-            widths = (self.channels, *INVARIANT_WIDTHS, self.channels)
-            params["nonlinearity"] = radial_network(self.state, f"{name}.{layer}.mlp.", widths)
+            params["nonlinearity"] = radial_network(self.state, network, widths)
+        elif nonlinearity == "ShallowNonLinearity":
+            shallow = (self.channels, self.channels)
+            params["nonlinearity"] = radial_network(self.state, network, shallow)
+        elif nonlinearity == "SkipMLPLinearity":
+            params["nonlinearity"] = normalised_network(self.state, f"{network}net.", widths)
+        return params
+
+    def scaled_response(self) -> Parameters:
+        """Weights of a `ScaledResponse`."""
+        pairs = {f"degrees_{pair}": (self.channels,) * 2 for pair in ("00", "11", "01", "10")}
+        params = self.scaled(UPDATE, self.multipoles, self.choices.nonlinearity, "nonlinearity")
+        params["products"] = take_blocks(self.state, f"{UPDATE}.tp_skip.weight", pairs)
+        if self.choices.update == "OneBodyScaledDPNonLinearUpdate":
+            params["dots"] = self.channel_products(f"{UPDATE}.dot_products")
         return params
 
     def density_update(self) -> Parameters:
@@ -150,17 +176,16 @@ class _Importer:
         many_body = choices.update == "ManyBodyUpdate"
         params: Parameters = {
             "potential_embedding": self.embedding(
-                f"{_UPDATE}.potential_embedding", self.potential, choices.potential_embedding
-            ),
-            "response": self.response(
-                _UPDATE,
-                self.multipoles,
-                choices.nonlinearity,
-                "activation" if many_body else "nonlinearity",
+                f"{UPDATE}.potential_embedding", self.potential, choices.potential_embedding
             ),
         }
+        if choices.update in SCALED_UPDATES:
+            params["response"] = self.scaled_response()
+        else:
+            layer = "activation" if many_body else "nonlinearity"
+            params["response"] = self.response(UPDATE, self.multipoles, choices.nonlinearity, layer)
         if many_body:
-            params["many_body"] = self.many_body(_UPDATE, choices.correlation)
+            params["many_body"] = self.many_body(UPDATE, choices.correlation)
         return params
 
     def quadratic_in_multipoles_and_potential(self) -> Parameters:

@@ -8,14 +8,13 @@ mapped over systems with `jax.vmap`.
 from mace_scf_jax.scf.anderson import Anderson
 from mace_scf_jax.scf.auto import Auto
 from mace_scf_jax.scf.constrained_minimum import ConstrainedMinimum, constrained_minimum
-from mace_scf_jax.scf.convex_minimum import ConvexMinimum, Status, convex_minimum
+from mace_scf_jax.scf.convex_minimum import ConvexMinimum, convex_minimum
 from mace_scf_jax.scf.dense import Dense
 from mace_scf_jax.scf.diagnostics import charge_response, spectral_radius
 from mace_scf_jax.scf.differentiation import Differentiation, solve
 from mace_scf_jax.scf.fixed_point import (
     FixedPointProblem,
     FixedPointSolution,
-    FixedPointStatus,
 )
 from mace_scf_jax.scf.implicit_root import implicit_root
 from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
@@ -23,6 +22,7 @@ from mace_scf_jax.scf.linear_solvers import LinearSolver, solve_positive_definit
 from mace_scf_jax.scf.newton_krylov import NewtonKrylov
 from mace_scf_jax.scf.solver import Solver
 from mace_scf_jax.scf.stationary import stationary_value
+from mace_scf_jax.scf.status import SolverStatus
 
 __all__ = [
     "Anderson",
@@ -33,12 +33,11 @@ __all__ = [
     "Differentiation",
     "FixedPointProblem",
     "FixedPointSolution",
-    "FixedPointStatus",
     "LinearMixing",
     "LinearSolver",
     "NewtonKrylov",
     "Solver",
-    "Status",
+    "SolverStatus",
     "charge_response",
     "constrained_minimum",
     "convex_minimum",

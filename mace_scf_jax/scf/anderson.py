@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution, FixedPointStatus
+from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
 from mace_scf_jax.scf.krylov import LinearOperator
 from mace_scf_jax.scf.solver import Solver, check_settings
+from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.scf.unknowns import Unknowns
 
 INDEPENDENT = 1e-6
@@ -166,7 +167,7 @@ class _Search:
         norm = jnp.linalg.norm(residual, axis=-1)
         solved = unknowns.is_solved(start, residual, settings.tolerance)
         lost = ~jnp.isfinite(norm)
-        status = jnp.where(lost, FixedPointStatus.DIVERGED, FixedPointStatus.MAX_STEPS)
+        status = jnp.where(lost, SolverStatus.DIVERGED, SolverStatus.MAX_STEPS)
         memory = jnp.zeros((count, settings.memory, size), start.dtype)
         none = jnp.zeros(count, jnp.int32)
         return _Iterate(
@@ -184,7 +185,7 @@ class _Search:
             halved_norm=norm,
             since_halved=none,
             running=~(solved | lost),
-            status=jnp.where(solved, FixedPointStatus.CONVERGED, status).astype(jnp.int32),
+            status=jnp.where(solved, SolverStatus.CONVERGED, status).astype(jnp.int32),
             steps=none,
             evaluations=none + 1,
             history=jnp.full((settings.max_steps, count), jnp.nan, start.dtype),
@@ -215,7 +216,7 @@ class _Search:
         certain &= self.unknowns.is_solved(
             current.proposal, SAFETY * expected, self.settings.tolerance
         )
-        status = jnp.where(certain, FixedPointStatus.CONVERGED, current.status)
+        status = jnp.where(certain, SolverStatus.CONVERGED, current.status)
         return dataclasses.replace(
             current,
             best=_chosen(certain, current.proposal, current.best),
@@ -257,8 +258,8 @@ class _Search:
         )
         fraction = jnp.where(failed, 0.25 * current.fraction, current.fraction)
         lost = failed & (fraction < SHORTEST_STEP)
-        status = jnp.where(lost, FixedPointStatus.DIVERGED, current.status)
-        status = jnp.where(solved, FixedPointStatus.CONVERGED, status)
+        status = jnp.where(lost, SolverStatus.DIVERGED, current.status)
+        status = jnp.where(solved, SolverStatus.CONVERGED, status)
         rest = jnp.linalg.norm(current.rest, axis=-1)
         ratio = norm / jnp.where(rest > 0.0, rest, 1.0)
         ratios = jnp.stack([jnp.where(good & (rest > 0.0), ratio, jnp.inf), current.ratios[0]])

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.scf.anderson import Anderson
-from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution, FixedPointStatus
+from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
 from mace_scf_jax.scf.newton_krylov import NewtonKrylov
 from mace_scf_jax.scf.solver import Solver, check_settings
+from mace_scf_jax.scf.status import SolverStatus
 
 PATIENCE = 12
 """Steps that may pass without the residual being halved."""
@@ -54,7 +55,7 @@ class Auto(Solver):
         )
         safe = NewtonKrylov(max_steps=self.max_steps, tolerance=self.tolerance)
         found = cheap.find(problem, state, level)
-        is_solved = found.status == FixedPointStatus.CONVERGED
+        is_solved = found.status == SolverStatus.CONVERGED
 
         def nothing_left() -> FixedPointSolution:
             rest = jnp.broadcast_to(found.residual, (self.max_steps, len(found.residual)))

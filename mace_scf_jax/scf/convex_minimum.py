@@ -13,7 +13,6 @@ steps shortened until the gradient decreases, which converges from anywhere.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
 from collections.abc import Callable
 
@@ -28,21 +27,13 @@ from mace_scf_jax.scf.linear_solvers import (
     as_matrix,
     solve_positive_definite,
 )
+from mace_scf_jax.scf.status import SolverStatus
 
 MAX_STEPS = 50
 """Newton steps after which a minimisation ends; a handful is usual."""
 
 SHORTEST_STEP = 2.0**-20
 """Fraction of a Newton step below which no progress can be made."""
-
-
-class Status(enum.IntEnum):
-    """How a minimisation ended."""
-
-    CONVERGED = 0
-    STALLED = 1
-    """No step decreases the gradient any more: the function is not convex, or not a number."""
-    STEP_LIMIT = 2
 
 
 @jax.tree_util.register_dataclass
@@ -59,7 +50,7 @@ class ConvexMinimum:
     steps: Int[Array, ""]
     """Newton steps taken."""
     status: Int[Array, ""]
-    """A `Status`."""
+    """A `SolverStatus`."""
 
 
 @jax.tree_util.register_dataclass
@@ -144,8 +135,8 @@ def convex_minimum(
 
 def _status(found: _Iterate, tolerance: Float[Array, ""], max_steps: int) -> Int[Array, ""]:
     converged = jnp.max(jnp.abs(found.gradient), initial=0.0) <= tolerance
-    failed = jnp.where(found.steps < max_steps, Status.STALLED, Status.STEP_LIMIT)
-    return jnp.where(converged, Status.CONVERGED, failed)
+    failed = jnp.where(found.steps < max_steps, SolverStatus.SINGULAR, SolverStatus.MAX_STEPS)
+    return jnp.where(converged, SolverStatus.CONVERGED, failed)
 
 
 def _damped_newton(

@@ -26,9 +26,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.scf.auto import Auto
-from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution, FixedPointStatus
+from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
 from mace_scf_jax.scf.krylov import LinearOperator
 from mace_scf_jax.scf.solver import Solver
+from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.scf.unknowns import Unknowns
 
 NEWTON_STEPS = 2
@@ -156,7 +157,7 @@ def _implicit(
     solver: Solver,
 ) -> Float[Array, "systems unknowns"]:
     """The root as a function of the parameters of the equations."""
-    solved = found.status == FixedPointStatus.CONVERGED
+    solved = found.status == SolverStatus.CONVERGED
     finite = jnp.isfinite(found.residual)[:, None]
 
     @jax.custom_jvp
@@ -206,7 +207,7 @@ def _linearised(
     error, missing = unknowns.errors(residual)
     found = dataclasses.replace(
         found,
-        status=jnp.where(is_solved, FixedPointStatus.CONVERGED, found.status).astype(jnp.int32),
+        status=jnp.where(is_solved, SolverStatus.CONVERGED, found.status).astype(jnp.int32),
         residual=error,
         charge_error=missing,
     )

@@ -13,7 +13,6 @@ F never couples systems to each other, which is why each of them converges by it
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Callable
 
 import jax
@@ -22,19 +21,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 Map = Callable[[Array, Array], Array]
 """F: a state [sites, components] and the level at every site [sites] -> a state."""
-
-
-class FixedPointStatus(enum.IntEnum):
-    """How the search for a system's fixed point ended."""
-
-    CONVERGED = 0
-    """The state changes by less than the tolerance, and the charge is right."""
-    MAX_STEPS = 1
-    """Still on the way when the steps were used up."""
-    DIVERGED = 2
-    """The state grew beyond all bounds."""
-    SINGULAR = 3
-    """No step makes the residual smaller, as when the charge does not answer to the level."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +107,7 @@ class FixedPointSolution:
     argument_level: Float[Array, "systems"]
     """Level at which F was evaluated last."""
     status: Int[Array, "systems"]
-    """A `FixedPointStatus` for every system."""
+    """A `SolverStatus` for every system."""
     residual: Float[Array, "systems"]
     """Mean change of the state in the last step (infinite if there was none), or mean of
     |F(p, μ) - p|, whichever the solver judges by."""

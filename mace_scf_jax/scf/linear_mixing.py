@@ -18,12 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mace_scf_jax.scf.fixed_point import (
-    FixedPointProblem,
-    FixedPointSolution,
-    FixedPointStatus,
-)
+from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
 from mace_scf_jax.scf.solver import Solver, check_settings
+from mace_scf_jax.scf.status import SolverStatus
 
 CHARGE_TOLERANCE = 1e-3
 """Largest error of the charge of a converged system."""
@@ -115,7 +112,7 @@ def linear_mixing(
     Returns:
         The last states, and how far every system has come.
     """
-    status = jnp.full(problem.num_systems, FixedPointStatus.MAX_STEPS, jnp.int32)
+    status = jnp.full(problem.num_systems, SolverStatus.MAX_STEPS, jnp.int32)
     argument = state
     if problem.charge is not None:
         _, response = problem.evaluate_with_response(state, level)
@@ -196,8 +193,8 @@ def _step(
         change = jnp.where(is_last | diverged, change, clipped)
         level = jnp.where(converged, level, level + change)
 
-    status = jnp.where(diverged, FixedPointStatus.DIVERGED, FixedPointStatus.MAX_STEPS)
-    status = jnp.where(converged, FixedPointStatus.CONVERGED, status).astype(jnp.int32)
+    status = jnp.where(diverged, SolverStatus.DIVERGED, SolverStatus.MAX_STEPS)
+    status = jnp.where(converged, SolverStatus.CONVERGED, status).astype(jnp.int32)
     taken = iterate.running & jnp.isfinite(residual)
     at_sites = taken[problem.system_of_site][:, None]
     return _Iterate(

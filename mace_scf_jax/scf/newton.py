@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mace_scf_jax.scf.fixed_point import FixedPointSolution, FixedPointStatus
+from mace_scf_jax.scf.fixed_point import FixedPointSolution
 from mace_scf_jax.scf.krylov import LinearOperator
+from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.scf.unknowns import Unknowns
 
 SHORTEST_STEP = 2.0**-8
@@ -106,9 +107,9 @@ def newton(
         lost = current.running & is_first & ~taken
         status = current.status
         for ended, why in (
-            (solved, FixedPointStatus.CONVERGED),
-            (stuck, FixedPointStatus.SINGULAR),
-            (lost, FixedPointStatus.DIVERGED),
+            (solved, SolverStatus.CONVERGED),
+            (stuck, SolverStatus.SINGULAR),
+            (lost, SolverStatus.DIVERGED),
         ):
             status = jnp.where(ended, int(why), status)
         running = current.running & ~(solved | used_up | stuck | lost)
@@ -155,7 +156,7 @@ def newton(
         fraction=ones,
         forcing=zeros,
         running=jnp.ones(count, bool),
-        status=jnp.full(count, FixedPointStatus.MAX_STEPS, jnp.int32),
+        status=jnp.full(count, SolverStatus.MAX_STEPS, jnp.int32),
         steps=jnp.zeros(count, jnp.int32),
         evaluations=jnp.zeros(count, jnp.int32),
         history=jnp.full((max_steps, count), jnp.nan, start.dtype),

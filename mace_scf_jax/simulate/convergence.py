@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from mace_scf_jax.data.errors import Location
-from mace_scf_jax.scf.fixed_point import FixedPointStatus
+from mace_scf_jax.scf.status import SolverStatus
 
 NotConverged = Literal["raise", "warn", "ignore"]
 """What to do about structures without a self-consistent solution."""
@@ -16,9 +16,9 @@ LONGEST_LIST = 5
 """Structures that a message describes one by one."""
 
 _ADVICE = {
-    FixedPointStatus.MAX_STEPS: "allow more steps",
-    FixedPointStatus.DIVERGED: "choose the solver 'auto', which does not follow diverging cycles",
-    FixedPointStatus.SINGULAR: "look at the charge response: the charge may not answer to the "
+    SolverStatus.MAX_STEPS: "allow more steps",
+    SolverStatus.DIVERGED: "choose the solver 'auto', which does not follow diverging cycles",
+    SolverStatus.SINGULAR: "look at the charge response: the charge may not answer to the "
     "Fermi level",
 }
 
@@ -44,7 +44,7 @@ def check_policy(policy: str) -> None:
 
 def has_converged(prediction: Mapping[str, Any]) -> bool:
     """Whether the multipoles are self-consistent; always for models without such a cycle."""
-    return prediction.get("scf_status", FixedPointStatus.CONVERGED) == FixedPointStatus.CONVERGED
+    return prediction.get("scf_status", SolverStatus.CONVERGED) == SolverStatus.CONVERGED
 
 
 def report_convergence(
@@ -83,13 +83,13 @@ def _message(failed: list[tuple[Location, Mapping[str, Any]]]) -> str:
     lines = [f"{location}: {_describe(prediction)}" for location, prediction in failed]
     if len(lines) > LONGEST_LIST:
         lines = [*lines[:LONGEST_LIST], f"and {len(lines) - LONGEST_LIST} further structures"]
-    statuses = dict.fromkeys(FixedPointStatus(int(entry["scf_status"])) for _, entry in failed)
+    statuses = dict.fromkeys(SolverStatus(int(entry["scf_status"])) for _, entry in failed)
     advice = "; ".join(_ADVICE[status] for status in statuses)
     return f"{'; '.join(lines)}. To do: {advice}; `mace-scf-jax scf` shows how each solver fares"
 
 
 def _describe(prediction: Mapping[str, Any]) -> str:
-    status = FixedPointStatus(int(prediction["scf_status"])).name.lower().replace("_", " ")
+    status = SolverStatus(int(prediction["scf_status"])).name.lower().replace("_", " ")
     return (
         f"multipoles not self-consistent ({status}) after {int(prediction['scf_steps'])} steps, "
         f"residual {float(prediction['scf_residual']):.1e} e, "

@@ -16,7 +16,7 @@ from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.scf.fixed_point import FixedPointStatus
+from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.simulate.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.simulate.model import Model, Prediction, split_outputs
 from mace_scf_jax.training.metrics import ErrorAccumulator
@@ -178,7 +178,7 @@ def only_graphs(graph: Graph, chosen: np.ndarray) -> Graph:
 
 def _written(value: Any) -> Any:
     """How a file holds an output of a structure: the status of a cycle by its name."""
-    return value.name.lower() if isinstance(value, FixedPointStatus) else np.asarray(value)[()]
+    return value.name.lower() if isinstance(value, SolverStatus) else np.asarray(value)[()]
 
 
 def info_outputs(contributions: bool) -> Mapping[str, str]:

@@ -31,7 +31,7 @@ from mace_scf_jax.models import (
     evaluate,
     evaluate_self_consistent,
 )
-from mace_scf_jax.scf.fixed_point import FixedPointStatus
+from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.simulate.convergence import NotConverged, report_convergence
 from mace_scf_jax.simulate.warm_start import state_of_batch
 
@@ -44,7 +44,7 @@ Models without charges have no multipoles, dipole, total_charge and electrostati
 
 Self-consistent models also have fermi_level (eV), field_energy (eV), electrostatic_potentials
 [atoms] (V), field_features [atoms, features], local_multipoles [atoms, (L+1)²], and how well the
-multipoles are solved for: scf_status (a `FixedPointStatus`), scf_steps, scf_evaluations,
+multipoles are solved for: scf_status (a `SolverStatus`), scf_steps, scf_evaluations,
 scf_residual (e), scf_charge_error (e) and scf_history (e), the residual of every step."""
 
 PER_ATOM_OUTPUTS = frozenset(
@@ -306,7 +306,7 @@ def split_outputs(outputs: dict[str, np.ndarray], graph: Graph) -> list[Predicti
             for name, values in outputs.items()
         }
         if "scf_status" in prediction:
-            prediction["scf_status"] = FixedPointStatus(prediction["scf_status"])
+            prediction["scf_status"] = SolverStatus(prediction["scf_status"])
         predictions.append(prediction)
     return predictions
 

@@ -25,9 +25,9 @@ from mace_scf_jax.models.self_consistency import fixed_point_problem, initial_st
 from mace_scf_jax.scf import (
     FixedPointProblem,
     FixedPointSolution,
-    FixedPointStatus,
     NewtonKrylov,
     Solver,
+    SolverStatus,
     charge_response,
     spectral_radius,
 )
@@ -49,7 +49,7 @@ class NotSelfConsistentError(ValueError):
 class SolverRun:
     """How one solver fares with one structure."""
 
-    status: FixedPointStatus
+    status: SolverStatus
     steps: int
     evaluations: int
     """Of the map F, and of its linearisation."""
@@ -65,7 +65,7 @@ class SolverRun:
     @property
     def has_converged(self) -> bool:
         """Whether the solution was found."""
-        return self.status is FixedPointStatus.CONVERGED
+        return self.status is SolverStatus.CONVERGED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _run(solution: FixedPointSolution, before: np.ndarray, system: int) -> Solve
     history = np.concatenate([before[system : system + 1], solution.history[:, system]])
     moved = np.append(True, history[1:] != history[:-1])  # a system that has ended repeats itself
     return SolverRun(
-        status=FixedPointStatus(solution.status[system]),
+        status=SolverStatus(solution.status[system]),
         steps=int(solution.steps[system]),
         evaluations=int(solution.evaluations[system]),
         residual=float(solution.residual[system]),

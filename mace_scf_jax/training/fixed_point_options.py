@@ -164,8 +164,8 @@ class FixedPointOptions(OptionGroup):
         NoneInText,
     ] = Field(
         default=None,
-        description="scale of linear local multipoles: {element: number}; average: root mean "
-        "square of the reference multipoles; None: 1",
+        description="scale of linear local multipoles and of scaled updates: {element: number}; "
+        "average: root mean square of the reference multipoles; None: 1",
     )
     fixedpoint_initial_charge_head_scale: PositiveNumber = Field(
         default=0.01,

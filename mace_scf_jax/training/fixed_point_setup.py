@@ -20,6 +20,7 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import FixedPointSettings
+from mace_scf_jax.models.fixed_point_settings import SCALED_UPDATES
 from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.fixed_point_options import AVERAGE
 from mace_scf_jax.training.options import TrainOptions
@@ -186,7 +187,7 @@ def measured_feature_norms(
 def _atom_density_scaling(
     options: TrainOptions, elements: tuple[int, ...], batches: Callable[[], Iterable[Graph]]
 ) -> tuple[float, ...] | None:
-    """Scale of the local multipoles of each element; None where the model does not use any."""
+    """Scale of the multipoles of each element; None where the model does not use any."""
     scaling = options.atom_density_scaling
     if isinstance(scaling, dict) and set(scaling) != set(elements):
         symbols = (", ".join(chemical_symbols[z] for z in sorted(s)) for s in (elements, scaling))
@@ -194,7 +195,8 @@ def _atom_density_scaling(
             "option 'atom_density_scaling': expected a number for each of the elements "
             f"{next(symbols)}, found {next(symbols)}"
         )
-    if not options.use_linear_local_charges:
+    is_scaled = options.fixedpoint_update_config["type"] in SCALED_UPDATES
+    if not (options.use_linear_local_charges or is_scaled):
         return None
     if scaling is None:
         return (1.0,) * len(elements)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.scf import FixedPointStatus
+from mace_scf_jax.scf import SolverStatus
 
 SCF_INPUTS = frozenset({"scf_status", "scf_fallback", "scf_evaluations", "scf_history"})
 """Model outputs that tell what became of the self-consistency."""
@@ -75,9 +75,9 @@ def scf_counts(prediction: Mapping[str, Array], graph: Graph) -> dict[str, Array
 
     return {
         "structures": count(jnp.ones_like(real)),
-        "max_steps": count(status == FixedPointStatus.MAX_STEPS),
-        "diverged": count(status == FixedPointStatus.DIVERGED),
-        "singular": count(status == FixedPointStatus.SINGULAR),
+        "max_steps": count(status == SolverStatus.MAX_STEPS),
+        "diverged": count(status == SolverStatus.DIVERGED),
+        "singular": count(status == SolverStatus.SINGULAR),
         "fallback": count(jnp.asarray(prediction["scf_fallback"])),
         "evaluations": jnp.sum(jnp.where(real, prediction["scf_evaluations"], 0)),
     }

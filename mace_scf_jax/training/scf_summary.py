@@ -22,7 +22,7 @@ from rich.table import Table
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import FixedPoint, SelfConsistency
 from mace_scf_jax.models.self_consistency import fixed_point_problem, initial_state
-from mace_scf_jax.scf import FixedPointStatus, LinearMixing, linear_mixing
+from mace_scf_jax.scf import LinearMixing, SolverStatus, linear_mixing
 from mace_scf_jax.training.fixed_point_training import FixedPointTraining
 from mace_scf_jax.training.parameter_groups import Parameters
 
@@ -44,13 +44,13 @@ class Convergence:
     set_name: str
     mixing: float
     status: Int[np.ndarray, "structures"]
-    """A `FixedPointStatus` each."""
+    """A `SolverStatus` each."""
     steps: Int[np.ndarray, "structures"]
 
     def row(self) -> tuple[str, ...]:
         """Cells of the table: set, number, mixing, shares in percent, quantiles of the steps."""
-        converged = np.mean(self.status == FixedPointStatus.CONVERGED)
-        diverged = np.mean(self.status == FixedPointStatus.DIVERGED)
+        converged = np.mean(self.status == SolverStatus.CONVERGED)
+        diverged = np.mean(self.status == SolverStatus.DIVERGED)
         shares = (converged, max(1.0 - converged - diverged, 0.0), diverged)
         quantiles = np.percentile(self.steps, (50, 95))
         return (

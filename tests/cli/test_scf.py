@@ -12,7 +12,7 @@ from tiny_models import molecule, random_parameters, structure, tiny_settings
 
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency, build
-from mace_scf_jax.scf import Auto, FixedPointStatus, LinearMixing
+from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
 from mace_scf_jax.simulate import Model
 from mace_scf_jax.simulate.scf_diagnosis import SolverRun, findings_of
 from mace_scf_jax_cli.main import main
@@ -73,7 +73,7 @@ def test_a_structure_without_solution_sets_the_exit_status(files, capsys):
     assert shown.count("no solver found a solution") == 3
 
 
-def run(status=FixedPointStatus.CONVERGED):
+def run(status=SolverStatus.CONVERGED):
     return SolverRun(status, 3, 5, 1e-9, 0.0, -1.0, (1.0, 1e-9))
 
 

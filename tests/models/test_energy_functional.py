@@ -26,7 +26,7 @@ from mace_scf_jax.models import EnergyFunctionalSettings, ModelSettings, build, 
 from mace_scf_jax.models.atomic_functional import AtomicFunctionalReadout, unit_softplus
 from mace_scf_jax.models.energy_functional import EnergyFunctional, functional_energy
 from mace_scf_jax.models.mace import MACEBackbone
-from mace_scf_jax.scf import Status
+from mace_scf_jax.scf import SolverStatus
 
 DENSE_AND_MATRIX_FREE = [512, 0]
 
@@ -92,7 +92,7 @@ def test_multipoles_minimise_the_functional(batch, params, predicted):
     kept = np.flatnonzero(np.repeat(mask[0], 4))
     matrix = np.asarray(curvature).reshape(curvature.shape[0] * 4, -1)[np.ix_(kept, kept)]
     assert np.linalg.eigvalsh(matrix)[0] > 0.1
-    np.testing.assert_array_equal(predicted["solver_status"], Status.CONVERGED)
+    np.testing.assert_array_equal(predicted["solver_status"], SolverStatus.CONVERGED)
     assert np.all(np.asarray(predicted["solver_steps"])[:3] > 1)
     assert float(jnp.max(predicted["charge_residual"])) < 1e-9
 
@@ -208,4 +208,4 @@ def test_charges_alone_are_enough(batch):
     params = random_parameters(module, batch)
     result = jax.jit(lambda graph: module.apply({"params": params}, graph))(batch)
     assert result["multipoles"].shape == (batch.num_atoms, 1)
-    np.testing.assert_array_equal(result["solver_status"], Status.CONVERGED)
+    np.testing.assert_array_equal(result["solver_status"], SolverStatus.CONVERGED)

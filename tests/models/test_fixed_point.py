@@ -15,8 +15,8 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.models import FixedPointSettings, ModelSettings, build
 from mace_scf_jax.models.self_consistency import fixed_point_problem, solved_observables
-from mace_scf_jax.scf.fixed_point import FixedPointStatus
 from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
+from mace_scf_jax.scf.status import SolverStatus
 
 NORMS = (30.0, 25.0, 4.0, 3.0)
 
@@ -46,6 +46,11 @@ def batch(*atoms):
 
 BATCH = batch(molecule(), periodic())
 NUM_ATOMS = 10
+SCALED = {
+    "update": "OneBodyScaledDPNonLinearUpdate",
+    "nonlinearity": "SkipMLPLinearity",
+    "atom_density_scaling": (1.0, 0.5),
+}
 LEVELS = jnp.where(BATCH.graph_mask, -1.0, 0.0)
 
 
@@ -113,7 +118,7 @@ def test_padding_atoms_and_graphs_get_nothing():
 
 @pytest.mark.parametrize(
     ("changes", "affine"),
-    [({}, True), ({"nonlinearity": "MLPNonLinearity"}, False)],
+    [({}, True), (SCALED, False)],
     ids=["affine", "nonlinear"],
 )
 def test_the_default_update_is_affine(changes, affine):
@@ -199,7 +204,7 @@ def test_forces_are_derivatives_of_the_solved_energy(constant_charge):
         return jnp.sum(outputs["energy"]), outputs
 
     gradient, outputs = jax.jit(jax.grad(energy, has_aux=True))(BATCH.positions)
-    np.testing.assert_array_equal(outputs["scf_status"], FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(outputs["scf_status"], SolverStatus.CONVERGED)
     if constant_charge:
         np.testing.assert_allclose(outputs["total_charge"], charges, atol=1e-12)
     else:
@@ -224,6 +229,7 @@ def test_forces_are_derivatives_of_the_solved_energy(constant_charge):
         ({"fermi_level_offset": np.nan}, r"fermi_level_offset: expected a number \(eV\)"),
         ({"correlation": 5}, "correlation: expected 1, 2, 3 or 4, found 5"),
         ({"linear_local_multipoles": True}, "need a scale for every element"),
+        ({"update": "OneBodyScaledNonLinearUpdate"}, "need a scale for every element"),
     ],
 )
 def test_choices_that_make_no_sense(changes, message):
@@ -248,6 +254,10 @@ def without_features(chosen):
                 settings(update="ManyBodyUpdate"), backbone=tiny_backbone(max_ell=1)
             ),
             "max_ell: many-body updates and readouts need edge harmonics up to degree 2, found 1",
+        ),
+        (
+            dataclasses.replace(settings(**SCALED), backbone=tiny_backbone(hidden_irreps="4x0e")),
+            r"OneBodyScaledDPNonLinearUpdate needs vectors \(1o\), found scalars only",
         ),
         (dataclasses.replace(settings(), family="LocalCharges"), "has no fixed-point settings"),
     ],

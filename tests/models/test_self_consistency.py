@@ -16,7 +16,7 @@ from mace_scf_jax.models import (
     evaluate_direct,
     evaluate_self_consistent,
 )
-from mace_scf_jax.scf import Anderson, Auto, Dense, FixedPointStatus, LinearMixing, NewtonKrylov
+from mace_scf_jax.scf import Anderson, Auto, Dense, LinearMixing, NewtonKrylov, SolverStatus
 
 MODULE, PARAMS = model()
 REFERENCE = random_multipoles(BATCH, seed=4)
@@ -52,7 +52,7 @@ def random_direction(shape, seed=5):
 def test_forces_and_stress_are_total_derivatives(constant_charge):
     how = SelfConsistency(constant_charge=constant_charge)
     outputs = evaluation(how, stress=True)(graph())
-    np.testing.assert_array_equal(outputs["scf_status"], FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(outputs["scf_status"], SolverStatus.CONVERGED)
     if constant_charge:
         np.testing.assert_allclose(outputs["total_charge"], charges(), atol=1e-10)
     else:
@@ -161,7 +161,7 @@ def test_starts_that_need_labels():
 def test_forces_and_stress_do_not_depend_on_the_solver(solver):
     expected = evaluation(SelfConsistency(Auto(tolerance=1e-11)), stress=True)(graph())
     outputs = evaluation(SelfConsistency(solver), stress=True)(graph())
-    np.testing.assert_array_equal(outputs["scf_status"], FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(outputs["scf_status"], SolverStatus.CONVERGED)
     for name in ("energy", "forces", "stress", "multipoles"):
         scale = np.max(np.abs(expected[name]))
         np.testing.assert_allclose(outputs[name], expected[name], atol=1e-8 * scale, rtol=0)

@@ -59,9 +59,21 @@ def test_weights_come_back_bit_by_bit(path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"update": "ManyBodyUpdate", "correlation": 2, "field_readout": "ManyBodyChargesReadout"},
-        {"nonlinearity": "MLPNonLinearity", "field_readout": "QuadraticChargesEnergyReadout"},
         {
+            "update": "ManyBodyUpdate",
+            "correlation": 2,
+            "nonlinearity": "SkipMLPLinearity",
+            "field_readout": "ManyBodyChargesReadout",
+        },
+        {
+            "update": "OneBodyScaledNonLinearUpdate",
+            "nonlinearity": "MLPNonLinearity",
+            "field_readout": "QuadraticChargesEnergyReadout",
+            "atom_density_scaling": (0.5, 1.0, 0.8),
+        },
+        {
+            "update": "OneBodyScaledDPNonLinearUpdate",
+            "nonlinearity": "ShallowNonLinearity",
             "potential_embedding": "TanhPotentialEmbedding",
             "field_readout": "LinearChargesEnergyReadout",
             "linear_local_multipoles": True,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from mace_scf_jax.scf import LinearSolver, Status, constrained_minimum, convex_minimum
+from mace_scf_jax.scf import LinearSolver, SolverStatus, constrained_minimum, convex_minimum
 
 SIZE = 6
 MASK = jnp.asarray([True, True, False, True, True, True])
@@ -46,7 +46,7 @@ def minimum(matrix, slope, strength, total, solver=LinearSolver.DENSE, **options
 def test_minimum_is_that_of_another_minimiser(solver, strength):
     matrix, slope = matrix_and_slope()
     result = jax.jit(lambda a, b: minimum(a, b, strength, 0.7, solver))(matrix, slope)
-    assert result.status == Status.CONVERGED
+    assert result.status == SolverStatus.CONVERGED
     assert 2 <= result.steps <= 20
     kept = np.flatnonzero(MASK)
     curved, falling, normal = np.asarray(matrix)[np.ix_(kept, kept)], slope[kept], NORMAL[kept]
@@ -104,17 +104,17 @@ def test_nothing_to_minimise():
         solver=LinearSolver.DENSE,
     )
     np.testing.assert_array_equal(result.unknowns, 0.0)
-    assert result.status == Status.CONVERGED
+    assert result.status == SolverStatus.CONVERGED
     assert result.steps == 0
 
 
 def test_failures_are_told():
     matrix, slope = matrix_and_slope()
     stopped = minimum(matrix, slope, 100.0, 0.7, max_steps=2)
-    assert stopped.status == Status.STEP_LIMIT
+    assert stopped.status == SolverStatus.MAX_STEPS
     assert stopped.steps == 2
     assert stopped.residual > 1e-3
-    assert minimum(-matrix, slope, 0.0, 0.7).status == Status.STALLED
+    assert minimum(-matrix, slope, 0.0, 0.7).status == SolverStatus.SINGULAR
 
 
 @pytest.mark.parametrize("solver", LinearSolver)

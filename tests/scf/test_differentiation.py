@@ -14,10 +14,10 @@ from mace_scf_jax.scf import (
     Auto,
     Dense,
     Differentiation,
-    FixedPointStatus,
     LinearMixing,
     NewtonKrylov,
     Solver,
+    SolverStatus,
     solve,
 )
 
@@ -108,7 +108,7 @@ def test_what_the_search_left_over_is_removed_by_linearising():
     )(zeros(problem))
     expected = [s.solution_with_charge(q)[0] for s, q in zip(systems, CHARGES, strict=True)]
     np.testing.assert_allclose(solution.state, np.concatenate(expected), atol=1e-12)
-    np.testing.assert_array_equal(solution.status, FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(solution.status, SolverStatus.CONVERGED)
     assert np.all(np.asarray(solution.residual) < 1e-13)
     np.testing.assert_allclose(solution.charge_error, 0.0, atol=1e-13)
 
@@ -147,8 +147,8 @@ def test_failed_systems_have_finite_derivatives_and_disturb_no_other(differentia
 
     first, second, solution = derivatives(bad, [9.0, 0.1, 0.4], jnp.zeros(4))
     alone_first, alone_second, alone = derivatives(good, [0.4], jnp.zeros(2))
-    assert np.all(np.asarray(solution.status)[[0, 1]] != FixedPointStatus.CONVERGED)
-    assert solution.status[2] == alone.status[0] == FixedPointStatus.CONVERGED
+    assert np.all(np.asarray(solution.status)[[0, 1]] != SolverStatus.CONVERGED)
+    assert solution.status[2] == alone.status[0] == SolverStatus.CONVERGED
     np.testing.assert_allclose(solution.state[5:], alone.state, atol=1e-12)
     np.testing.assert_allclose(first[5:], alone_first, atol=1e-9)
     np.testing.assert_allclose(second[5:], alone_second, atol=1e-9)

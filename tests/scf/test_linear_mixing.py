@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from fixed_point_problems import affine_system, problem_of, zeros
 
-from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointStatus
+from mace_scf_jax.scf.fixed_point import FixedPointProblem
 from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
+from mace_scf_jax.scf.status import SolverStatus
 
 SETTINGS = LinearMixing(max_steps=200, mixing=0.5, tolerance=1e-12)
 SYSTEMS = [affine_system(0, 2, radius=0.5), affine_system(1, 3, radius=0.2)]
@@ -32,7 +33,7 @@ def test_constant_level():
     np.testing.assert_allclose(solution.state[:5], np.concatenate(expected), atol=1e-11)
     np.testing.assert_array_equal(solution.state[5:], 0.0)
     np.testing.assert_array_equal(solution.level, LEVELS)
-    np.testing.assert_array_equal(solution.status, FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(solution.status, SolverStatus.CONVERGED)
     assert np.all(np.asarray(solution.residual) < 1e-12)
     # the eigenvalues of the mixed map, 1 - α (1 - λ), tell how many steps it takes
     assert 30 < solution.steps[0] < 120
@@ -46,7 +47,7 @@ def test_constant_charge():
     np.testing.assert_allclose(solution.state[:5], np.concatenate(expected), atol=1e-10)
     np.testing.assert_allclose(solution.level[:2], levels, atol=1e-9)
     np.testing.assert_allclose(solution.charge_error, 0.0, atol=1e-10)
-    np.testing.assert_array_equal(solution.status, FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(solution.status, SolverStatus.CONVERGED)
 
 
 @pytest.mark.parametrize("charges", [None, CHARGES], ids=["constant level", "constant charge"])
@@ -76,12 +77,12 @@ def test_one_bad_system_ends_alone():
     systems = [SYSTEMS[0], affine_system(2, 3, radius=3.0)]
     problem = problem_of(systems, None, padding=1)
     solution = solve(problem)
-    expected = [FixedPointStatus.CONVERGED, FixedPointStatus.DIVERGED, FixedPointStatus.CONVERGED]
+    expected = [SolverStatus.CONVERGED, SolverStatus.DIVERGED, SolverStatus.CONVERGED]
     np.testing.assert_array_equal(solution.status, expected)
     np.testing.assert_allclose(solution.state[:2], SYSTEMS[0].solution(0.3), atol=1e-11)
     assert np.all(np.isfinite(solution.state))
     reference = solve(problem, dataclasses.replace(SETTINGS, as_reference=True))
-    np.testing.assert_array_equal(reference.status, FixedPointStatus.DIVERGED)
+    np.testing.assert_array_equal(reference.status, SolverStatus.DIVERGED)
     np.testing.assert_array_equal(reference.steps, solution.steps[1])
 
 
@@ -99,9 +100,9 @@ def test_large_charges_of_large_systems_are_no_divergence():
         charge=None,
     )
     level = jnp.zeros(1)
-    assert solve(problem, levels=level).status[0] == FixedPointStatus.CONVERGED
+    assert solve(problem, levels=level).status[0] == SolverStatus.CONVERGED
     literal = dataclasses.replace(SETTINGS, as_reference=True)
-    assert solve(problem, literal, levels=level).status[0] == FixedPointStatus.DIVERGED
+    assert solve(problem, literal, levels=level).status[0] == SolverStatus.DIVERGED
 
 
 def test_not_a_number_ends_a_system_with_its_last_state():
@@ -117,7 +118,7 @@ def test_not_a_number_ends_a_system_with_its_last_state():
     )
     settings = LinearMixing(max_steps=10, mixing=1.0)
     solution = solve(problem, settings, levels=jnp.zeros(1))
-    assert solution.status[0] == FixedPointStatus.DIVERGED
+    assert solution.status[0] == SolverStatus.DIVERGED
     np.testing.assert_allclose(solution.state, [[0.8, 0.8]])
     assert solution.steps[0] == 2
 
@@ -127,7 +128,7 @@ def test_charge_that_does_not_answer_to_the_level():
     system = dataclasses.replace(SYSTEMS[0], response=0.0 * SYSTEMS[0].response)
     settings = LinearMixing(max_steps=5, mixing=0.5)
     solution = solve(problem_of([system], [3.0]), settings, levels=jnp.zeros(2))
-    assert solution.status[0] == FixedPointStatus.MAX_STEPS
+    assert solution.status[0] == SolverStatus.MAX_STEPS
     np.testing.assert_allclose(solution.level, [-5.0, 0.0])
     assert np.all(np.isfinite(solution.state))
 
@@ -136,7 +137,7 @@ def test_no_steps():
     problem = problem_of(SYSTEMS, CHARGES)
     solution = solve(problem, LinearMixing(max_steps=0, mixing=0.5), keep_states=True)
     np.testing.assert_array_equal(solution.state, 0.0)
-    np.testing.assert_array_equal(solution.status, FixedPointStatus.MAX_STEPS)
+    np.testing.assert_array_equal(solution.status, SolverStatus.MAX_STEPS)
     assert solution.states.shape == (1, 5, 2)
     # the argument of the step that was not taken has the wanted charges
     np.testing.assert_allclose(problem.charges(solution.argument)[:2], CHARGES, atol=1e-14)

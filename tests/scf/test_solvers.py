@@ -14,13 +14,13 @@ from mace_scf_jax.scf import (
     Anderson,
     Auto,
     Dense,
-    FixedPointStatus,
     LinearMixing,
     NewtonKrylov,
+    SolverStatus,
 )
 from mace_scf_jax.scf.auto import MEMORY, PATIENCE
 
-CONVERGED = FixedPointStatus.CONVERGED
+CONVERGED = SolverStatus.CONVERGED
 SYSTEMS = [affine_system(0, 2, radius=0.5), affine_system(1, 3, radius=3.0)]
 """Linear mixing diverges for the second."""
 CHARGES = [0.4, -0.2]
@@ -117,7 +117,7 @@ def test_hopeless_systems_end_alone_at_constant_level(solver):
     solution = find(solver, problem, jnp.asarray([0.3, 0.1, 0.1, 0.1, 0.0, 0.0, 0.0]))
     assert np.all(np.asarray(solution.status)[[0, 1, 2, 6]] == CONVERGED)
     assert np.all(np.asarray(solution.status)[[3, 4, 5]] != CONVERGED)
-    assert solution.status[3] == FixedPointStatus.DIVERGED
+    assert solution.status[3] == SolverStatus.DIVERGED
     np.testing.assert_allclose(solution.state[:2], SYSTEMS[0].solution(0.3), atol=1e-7)
     np.testing.assert_allclose(solution.state[2], [(0.1 - 0.02) / 4.0, 0.0], atol=1e-7)
     assert np.all(np.isfinite(solution.state))
@@ -165,7 +165,7 @@ def test_no_steps(solver):
     problem = problem_of(SYSTEMS, CHARGES)
     solution = find(dataclasses.replace(solver, max_steps=0), problem)
     np.testing.assert_array_equal(solution.state, 0.0)
-    expected = [FixedPointStatus.MAX_STEPS, FixedPointStatus.MAX_STEPS, CONVERGED]
+    expected = [SolverStatus.MAX_STEPS, SolverStatus.MAX_STEPS, CONVERGED]
     np.testing.assert_array_equal(solution.status, expected)
     assert solution.history.shape[1] == 3
 
@@ -173,7 +173,7 @@ def test_no_steps(solver):
 def test_a_system_without_room_diverges():
     problem = dataclasses.replace(problem_of(SYSTEMS, None), max_sites=2)
     solution = find(SOLVERS[1], problem)
-    expected = [CONVERGED, FixedPointStatus.DIVERGED, CONVERGED]
+    expected = [CONVERGED, SolverStatus.DIVERGED, CONVERGED]
     np.testing.assert_array_equal(solution.status, expected)
 
 

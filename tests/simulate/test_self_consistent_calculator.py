@@ -13,7 +13,7 @@ from tiny_models import assert_close, molecule, random_parameters, structure, ti
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.models import SelfConsistency, build
-from mace_scf_jax.scf import Auto, FixedPointStatus, LinearMixing
+from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
 from mace_scf_jax.simulate import (
     MACESCFCalculator,
     Model,
@@ -67,7 +67,7 @@ def test_results_equal_a_prediction_and_say_how_well_it_is_solved():
     results = atoms.calc.results
     for name in ("fermi_level", "multipoles", "electrostatic_potentials", "field_energy"):
         assert_close(results[name], expected[name], 1e-9, name)
-    assert results["scf_status"] is FixedPointStatus.CONVERGED
+    assert results["scf_status"] is SolverStatus.CONVERGED
     assert results["scf_residual"] < 1e-8
     history = results["convergence_history"]
     assert len(history) == results["scf_steps"] > 1
@@ -129,7 +129,7 @@ def test_a_calculator_stays_usable_after_a_failure(mixing):
     atoms.calc.not_converged = "warn"
     with pytest.warns(NotConvergedWarning, match=IMPOSSIBLE):
         bad.get_potential_energy()
-    assert atoms.calc.results["scf_status"] is FixedPointStatus.DIVERGED
+    assert atoms.calc.results["scf_status"] is SolverStatus.DIVERGED
     atoms.calc.not_converged = "ignore"
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotConvergedWarning)

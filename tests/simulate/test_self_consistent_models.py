@@ -15,7 +15,7 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.models import SCFState, SelfConsistency
-from mace_scf_jax.scf import Auto, FixedPointStatus, LinearMixing
+from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
 from mace_scf_jax.simulate import Model
 
 TIGHT = Auto(tolerance=1e-12)
@@ -68,7 +68,7 @@ def slope(energies, h):
 )
 def test_forces_and_stress_are_derivatives_of_the_converged_energy(scf):
     graph, outputs = batch(reference_atoms(STRONG)), solved(scf)
-    np.testing.assert_array_equal(outputs["scf_status"], FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(outputs["scf_status"], SolverStatus.CONVERGED)
     motion = random_direction(graph.positions.shape, 0)
     expected = slope(
         lambda h: solve(graph.replace(positions=graph.positions + h * motion), scf)["energy"], 1e-3
@@ -86,7 +86,7 @@ def test_forces_and_stress_are_derivatives_of_the_converged_energy(scf):
 
 def test_forces_do_not_depend_on_how_the_solution_is_found():
     mixed, outputs = solved(MIXING), solved()
-    np.testing.assert_array_equal(mixed["scf_status"], FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(mixed["scf_status"], SolverStatus.CONVERGED)
     assert np.all(mixed["scf_steps"][:3] > 3 * outputs["scf_steps"][:3])
     for name in ("forces", "stress", "multipoles", "fermi_level"):
         np.testing.assert_allclose(mixed[name], outputs[name], rtol=1e-6, atol=1e-8, err_msg=name)
@@ -112,7 +112,7 @@ def test_a_single_atom_and_its_ion():
     hydrogen = Atoms("H", cell=[20.0] * 3, info={"total_charge": 0.0})
     ion = Atoms("H", cell=[20.0] * 3, info={"total_charge": 1.0})
     outputs = solve(batch([hydrogen, ion]))
-    np.testing.assert_array_equal(outputs["scf_status"], FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(outputs["scf_status"], SolverStatus.CONVERGED)
     np.testing.assert_allclose(outputs["total_charge"][:2], [0.0, 1.0], atol=1e-8)
     np.testing.assert_allclose(outputs["forces"], 0.0, atol=1e-9)
     assert outputs["fermi_level"][0] != outputs["fermi_level"][1]
@@ -137,7 +137,7 @@ def test_single_precision_ends_with_a_status():
     crystal = reference_atoms(STRONG)[1]
     prediction = single.predict(crystal)
     assert prediction["energy"].dtype == np.float32
-    assert prediction["scf_status"] is FixedPointStatus.CONVERGED
+    assert prediction["scf_status"] is SolverStatus.CONVERGED
     assert prediction["scf_residual"] < 1e-5
     expected = solved()
     own = np.asarray(expected["forces"])[10:22]

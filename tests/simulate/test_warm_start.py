@@ -9,7 +9,7 @@ import pytest
 from tiny_models import assert_close, molecule, periodic
 
 from mace_scf_jax.data.configuration import from_atoms
-from mace_scf_jax.scf.fixed_point import FixedPointStatus
+from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.simulate import StateNotUniqueWarning, WarmStart
 from mace_scf_jax.simulate.warm_start import WarmStarter
 
@@ -17,7 +17,7 @@ RESPONSE = np.random.default_rng(1).normal(size=(4, 3))
 STARTS = []
 
 
-def solve_at(atoms, branch=0.0, status=FixedPointStatus.CONVERGED):
+def solve_at(atoms, branch=0.0, status=SolverStatus.CONVERGED):
     """A solver whose solution is a linear function of the positions; it records its starts."""
 
     def solve(start):
@@ -27,7 +27,7 @@ def solve_at(atoms, branch=0.0, status=FixedPointStatus.CONVERGED):
             "multipoles": (atoms.positions - 1.0) @ RESPONSE.T,
             "fermi_level": np.sum(atoms.positions),
             "energy": 5.0 * branch if is_warm else 0.0,
-            "scf_status": status if is_warm else FixedPointStatus.CONVERGED,
+            "scf_status": status if is_warm else SolverStatus.CONVERGED,
         }
 
     return solve
@@ -109,10 +109,10 @@ def test_other_atoms_and_far_places_start_cold():
 def test_a_guess_that_fails_is_not_the_last_word():
     starter = WarmStarter(WarmStart())
     visit(starter, molecule())
-    outputs, starts = visit(starter, displaced(molecule(), 0.01), status=FixedPointStatus.MAX_STEPS)
+    outputs, starts = visit(starter, displaced(molecule(), 0.01), status=SolverStatus.MAX_STEPS)
     assert len(starts) == 2
     assert starts[1] is None
-    assert outputs["scf_status"] is FixedPointStatus.CONVERGED
+    assert outputs["scf_status"] is SolverStatus.CONVERGED
 
 
 def test_a_second_solution_is_noticed_and_left():

@@ -14,7 +14,7 @@ from tiny_models import molecule, periodic, random_parameters, structure, tiny_s
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.models import build
-from mace_scf_jax.scf import FixedPointStatus
+from mace_scf_jax.scf import SolverStatus
 from mace_scf_jax.training.fixed_point_modes import FURTHER_OUTPUTS, FixedPointPredict
 from mace_scf_jax.training.fixed_point_training import (
     FixedPointTraining,
@@ -273,7 +273,7 @@ def test_counts_add_up_and_speak():
     status = jnp.asarray([0, 1, 2] + [3] * (graph.num_graphs - 3))
     prediction = {
         "scf_status": status,
-        "scf_fallback": status == FixedPointStatus.DIVERGED,
+        "scf_fallback": status == SolverStatus.DIVERGED,
         "scf_evaluations": jnp.full_like(status, 4),
     }
     counts = SCFCounts.of(jax.device_get(scf_counts(prediction, graph)))

@@ -123,6 +123,11 @@ def test_density_scaling(caplog):
         fixed_point(labelled(0), atom_density_scaling={"H": 0.5}, **linear)
     nonlinear = fixed_point(labelled(0), atom_density_scaling="average")
     assert nonlinear.atom_density_scaling is None
+    update = {"type": "OneBodyScaledNonLinearUpdate"}
+    scaled = fixed_point(
+        labelled(0), fixedpoint_update_config=update, atom_density_scaling={"O": 2.0, "H": 0.5}
+    )
+    assert scaled.atom_density_scaling == (0.5, 2.0)
 
 
 def test_every_choice_comes_from_its_option():

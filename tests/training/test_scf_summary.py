@@ -8,7 +8,7 @@ from tiny_models import molecule, periodic, random_parameters, structure, tiny_s
 
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.models import build
-from mace_scf_jax.scf import FixedPointStatus
+from mace_scf_jax.scf import SolverStatus
 from mace_scf_jax.training.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,
@@ -33,7 +33,7 @@ def test_mixing_values():
 
 
 def test_the_table():
-    c, m, d = FixedPointStatus.CONVERGED, FixedPointStatus.MAX_STEPS, FixedPointStatus.DIVERGED
+    c, m, d = SolverStatus.CONVERGED, SolverStatus.MAX_STEPS, SolverStatus.DIVERGED
     first = Convergence("train", 0.1, np.array([c, c, m, d]), np.array([20, 30, 99, 4]))
     second = Convergence("train", 0.2, np.array([c, c, c, c]), np.array([10, 10, 10, 10]))
     assert first.row() == ("train", "4", "0.1", "50.0", "25.0", "25.0", "25", "89")
@@ -62,6 +62,6 @@ def test_convergence_of_a_model():
     sets = {"valid": lambda: [graph], "train": lambda: [graph, graph]}
     train, valid = measure_convergence(module, params, sets, mixings=(0.2,), constant_charge=False)
     assert (train.set_name, len(train.status), len(valid.status)) == ("train", 4, 2)
-    np.testing.assert_array_equal(train.status, FixedPointStatus.CONVERGED)
+    np.testing.assert_array_equal(train.status, SolverStatus.CONVERGED)
     assert 1 <= np.max(train.steps) < np.log(1e-7) / np.log(0.8) + 1
     np.testing.assert_array_equal(train.steps[:2], valid.steps)
