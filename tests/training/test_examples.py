@@ -1,18 +1,35 @@
-"""Configurations of the examples and of the pages on families are valid."""
+"""Configurations of the examples and of the pages on families are valid and ready to train."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import ase.io
 import pytest
 import yaml
 
 from mace_scf_jax.models import CHARGED_FAMILIES
 from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.preparation import prepare_run
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
+UNTRAINED = [path for path in EXAMPLES if path.stem != "fixed_point"]
+"""The other one is trained in `test_fixed_point_run.py`."""
+SMALLER = {
+    "hidden_irreps": "2x0e + 2x1o",
+    "num_interactions": 1,
+    "max_ell": 1,
+    "correlation": 1,
+    "num_radial_basis": 3,
+    "radial_MLP": [4],
+    "MLP_irreps": "2x0e",
+    "batch_size": 2,
+    "valid_batch_size": 2,
+    "valid_fraction": 0.5,
+}
+"""What makes a model small, and batches of a few structures."""
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
@@ -20,6 +37,26 @@ def test_examples_are_valid(path):
     options = TrainOptions(**yaml.safe_load(path.read_text()))
     assert options.without_effect == ()
     assert (path.parent / options.train_file).is_file()
+
+
+@pytest.fixture(scope="module")
+def few_structures(tmp_path_factory) -> Path:
+    """A file with four small structures of the examples, which have all elements."""
+    structures = ase.io.read(ROOT / "examples/water_ions/train.xyz", ":")
+    chosen = [atoms for atoms in structures if str(atoms.symbols) == "NaClOH2"]
+    file = tmp_path_factory.mktemp("few") / "train.xyz"
+    ase.io.write(file, chosen[:4], format="extxyz")
+    return file
+
+
+@pytest.mark.parametrize("path", UNTRAINED, ids=[path.stem for path in UNTRAINED])
+def test_examples_are_ready_to_train(path, few_structures, tmp_path):
+    """Data, model and losses fit together: all that is done before the first step is compiled."""
+    files = {"train_file": few_structures, "work_dir": tmp_path}
+    options = TrainOptions(**yaml.safe_load(path.read_text()) | SMALLER | files)
+    prepared = prepare_run(options)
+    assert prepared.settings.family == options.model
+    assert prepared.data_record["train"]["elements"] == {"H": 4, "O": 2, "Na": 2, "Cl": 2}
 
 
 def test_every_charged_family_has_an_example():

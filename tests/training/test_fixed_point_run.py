@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 from ase.io import write
 
@@ -16,7 +17,7 @@ from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.reporting import ResultLines
 from mace_scf_jax.training.run import train
 
-LOSS = {"forces": 1.0, "atomic_multipoles": 10.0, "fermi_level": 0.1}
+EXAMPLE = Path(__file__).parents[2] / "examples/water_ions/fixed_point.yaml"
 
 
 def water(index: int) -> Atoms:
@@ -25,6 +26,8 @@ def water(index: int) -> Atoms:
     atoms = Atoms("OH2", positions=positions + rng.normal(scale=0.05, size=(3, 3)))
     atoms.set_cell([30.0, 30.0, 30.0])
     atoms.info.update(REF_energy=-2000.0 - index, total_charge=0.0, fermi_level=-6.0 + 0.1 * index)
+    atoms.info.update(REF_dipole=rng.normal(size=3), config_dipole_weight=np.ones(3))
+    atoms.info.update(external_field=np.zeros(3))
     atoms.arrays["REF_forces"] = rng.normal(size=(3, 3))
     charges = [[-0.6, 0.0, 0.1, 0.0], [0.3, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0]]
     atoms.arrays["REF_atomic_multipoles"] = np.array(charges)
@@ -32,17 +35,17 @@ def water(index: int) -> Atoms:
 
 
 def run_in(folder: Path, **changes):
+    """The example, with a smaller model and few epochs."""
     write(folder / "train.xyz", [water(index) for index in range(5)], format="extxyz")
     write(folder / "valid.xyz", [water(5)], format="extxyz")
-    scf = {"num_scf_steps": 20, "mixing_parameter": 0.3}
-    values = {
+    values = yaml.safe_load(EXAMPLE.read_text())
+    direct, solved = values["train_schedule"].values()
+    smaller = {
         "name": "water",
+        "seed": 123,
         "work_dir": folder,
         "train_file": folder / "train.xyz",
         "valid_file": folder / "valid.xyz",
-        "error_table": "DensityEnergyRMSE",
-        "model": "FixedPoint",
-        "E0s": "average",
         "hidden_irreps": "2x0e + 2x1o",
         "num_interactions": 1,
         "max_ell": 1,
@@ -56,39 +59,12 @@ def run_in(folder: Path, **changes):
         "field_readout_config": {"type": "LinearChargesEnergyReadout"},
         "batch_size": 2,
         "valid_batch_size": 2,
-        "optimizer": "adam",
-        "heads": {
-            "DFT": {
-                "info_keys": {
-                    "energy": "REF_energy",
-                    "total_charge": "total_charge",
-                    "fermi_level": "fermi_level",
-                },
-                "arrays_keys": {
-                    "forces": "REF_forces",
-                    "atomic_multipoles": "REF_atomic_multipoles",
-                },
-            }
-        },
         "train_schedule": {
-            0: {
-                "name": "direct",
-                "start": 0,
-                "end": 0,
-                "loss": LOSS,
-                "fixed_point_training_options": {"mode": "direct"},
-            },
-            1: {
-                "name": "solved",
-                "start": 1,
-                "end": 2,
-                "lr": 0.001,
-                "loss": LOSS,
-                "fixed_point_training_options": {"mode": "implicit", "scf": scf},
-            },
+            0: direct | {"start": 0, "end": 0},
+            1: solved | {"start": 1, "end": 2},
         },
     }
-    return train(TrainOptions(**(values | changes)))
+    return train(TrainOptions(**(values | smaller | changes)))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +84,7 @@ def test_a_run_of_two_stages(finished):
         "Compiled training step (direct) for bucket 1",
         "Compiled training step (implicit) for bucket 1",
         "Fixed-point training: {'mode': 'implicit'",
-        "Final error table for stage solved",
+        "Final error table for stage self_consistent",
         "SCF convergence summary\nstage: direct",
         "Constant-charge convergence",
     ):
@@ -120,13 +96,13 @@ def test_a_run_of_two_stages(finished):
     ]
     steps = [record for record in records if record["mode"] == "opt"]
     assert all("scf" not in step for step in steps if step["stage"] == "direct")
-    solved = [step["scf"] for step in steps if step["stage"] == "solved"]
+    solved = [step["scf"] for step in steps if step["stage"] == "self_consistent"]
     assert len(solved) == 4
     assert all(counts["structures"] == 2 and counts["fallback"] == 0 for counts in solved)
     # charges are exact in the second stage only
-    assert result.metrics["solved"]["train"]["rmse_total_charge"] < 1e-5
+    assert result.metrics["self_consistent"]["train"]["rmse_total_charge"] < 1e-5
     assert result.metrics["direct"]["train"]["rmse_total_charge"] > 1e-4
-    assert load_model(result.models["solved"]).settings.fixed_point.fermi_level_offset == (
+    assert load_model(result.models["self_consistent"]).settings.fixed_point.fermi_level_offset == (
         pytest.approx(-5.8)
     )
 
