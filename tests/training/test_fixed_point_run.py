@@ -120,7 +120,8 @@ def test_the_debug_log_has_the_steps_of_every_solution(finished):
             last = float(found[2])
         elif found := end.search(line):
             assert numbers == list(range(int(found[1]) + 1))
-            assert float(found[2]) == last < 1e-6
+            # of all structures, also of those that ended before the last step
+            assert last <= float(found[2]) < 1e-6
             solutions, numbers = solutions + 1, []
     # two epochs of two training batches and one of validation, then three and one of final errors
     assert solutions == 2 * (2 + 1) + 3 + 1
