@@ -63,11 +63,12 @@ class BatchSizes:
             neighbours_per_atom=self.neighbours_per_atom,
         )
 
-    def with_room(self, extra: float) -> BatchSizes:
+    def with_room(self, extra: float, *, kvectors: float = 0.0) -> BatchSizes:
         """Rounded sizes, with room for more neighbours of each atom than there are.
 
         Args:
             extra: the room as a part of the largest number of neighbours.
+            kvectors: likewise, room for more reciprocal vectors.
         """
         most = self.neighbours_per_atom
         if most is None:
@@ -77,7 +78,8 @@ class BatchSizes:
             roomy = dataclasses.replace(
                 self, neighbours_per_atom=neighbours, edges=self.atoms * neighbours
             )
-        return roomy.rounded()
+        waves = math.ceil((1.0 + kvectors) * self.kvectors)
+        return dataclasses.replace(roomy, kvectors=waves).rounded()
 
     def work(self) -> float:
         """Rough relative cost of evaluating a batch, in units of one edge.

@@ -42,10 +42,10 @@ SELF_CONSISTENT_RESULTS = (
     "scf_charge_error",
 )
 
-
-EXTRA_NEIGHBOURS = 0.2
+EXTRA_ROOM = 0.2
 """Room for more neighbours than an atom of the first geometry has, as a part of them, so that
-moving atoms do not outgrow their arrays, which would compile anew."""
+moving atoms do not outgrow their arrays, which would compile anew. The same for reciprocal
+vectors, once there are more of them than at first because the cell changes."""
 
 
 class MACESCFCalculator(Calculator):
@@ -53,7 +53,8 @@ class MACESCFCalculator(Calculator):
 
     ``atoms.info`` holds the inputs ``total_charge`` (e), ``external_field`` (V/Å) and
     ``fermi_level`` (eV); a change of them is noticed. The padded sizes of the compiled function
-    only grow, so moving atoms rarely recompile.
+    only grow, so moving atoms and changing cells rarely recompile. Once the stress has been asked
+    for, every calculation has it: a step at constant pressure is one calculation.
 
     Results: energy, free_energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), and for models with
     charges: charges (e), multipoles (e Å^l; order Q, d_y, d_z, d_x), dipole (e Å; x, y, z),
@@ -113,6 +114,7 @@ class MACESCFCalculator(Calculator):
         self._start: Mapping[str, Any] | None = None
         self._sizes: BatchSizes | None = None
         self._inputs: dict[str, np.ndarray] = {}
+        self._with_stress = False
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, inputs in ``info`` and ``arrays`` included."""
@@ -138,7 +140,8 @@ class MACESCFCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         structure = self.model.prepare(from_atoms(self.atoms))
-        prediction = self._predict(structure, stress="stress" in (properties or ()))
+        self._with_stress |= "stress" in (properties or ())
+        prediction = self._predict(structure, stress=self._with_stress)
         location = structure.configuration.location
         report_convergence([prediction], [location], not_converged=self.not_converged)
         self.results = _results(prediction)
@@ -169,8 +172,11 @@ class MACESCFCalculator(Calculator):
         """Outputs of a structure, solved for from a given start."""
         needed = required_sizes([structure], "per_atom")
         if self._sizes is None or not self._sizes.holds(needed):
-            grown = needed.with_room(EXTRA_NEIGHBOURS)
-            self._sizes = grown if self._sizes is None else merge((self._sizes, grown))
+            if self._sizes is None:
+                self._sizes = needed.with_room(EXTRA_ROOM)
+            else:
+                grown = needed.with_room(EXTRA_ROOM, kvectors=EXTRA_ROOM)
+                self._sizes = merge((self._sizes, grown))
         graph = collate([structure], self._sizes, dtype=self.model.dtype, labels=False)
         state = None if start is None else state_of_batch([start], graph)
         outputs = self.model.evaluate(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -71,6 +72,9 @@ def test_room_for_more_neighbours(most) -> None:
         exact.rounded().slots,
         exact.rounded().kvectors,
     )
+    waves = exact.with_room(0.2, kvectors=0.3)
+    assert waves.kvectors >= 1.3 * exact.kvectors
+    assert dataclasses.replace(waves, kvectors=roomy.kvectors) == roomy
 
 
 def test_merge_holds_all() -> None:

@@ -141,6 +141,35 @@ def test_a_thousand_steps_of_a_liquid_compile_nothing_new():
     assert model.evaluate._cache_size() == compiled
 
 
+def test_a_cell_that_breathes_compiles_a_handful_of_times(model, monkeypatch):
+    """As ASE does at constant pressure: forces and stress in every step, of a cell that is new.
+
+    The volume grows and shrinks by a quarter: other reciprocal vectors, other neighbours.
+    """
+    crystal = periodic()
+    crystal.calc = MACESCFCalculator(model)
+    crystal.get_stress()
+    compiled = model.evaluate._cache_size()
+    cell, rng = crystal.cell.array.copy(), np.random.default_rng(0)
+    calculations, calculate = [], crystal.calc.calculate
+    monkeypatch.setattr(
+        crystal.calc, "calculate", lambda *wanted: (calculations.append(wanted), calculate(*wanted))
+    )
+    kvectors, neighbours = set(), set()
+    for phase in np.linspace(0.0, 2.0 * np.pi, 61)[1:]:
+        crystal.set_cell((1.0 + 0.08 * np.sin(phase)) * cell, scale_atoms=True)
+        crystal.positions += rng.normal(scale=0.01, size=(5, 3))
+        crystal.get_forces()
+        crystal.get_stress()
+        prepared = model.prepare(from_atoms(crystal))
+        kvectors.add(prepared.num_kvectors)
+        neighbours.add(prepared.neighbour_counts().max())
+    assert len(calculations) == 60, "forces come with the stress"
+    assert max(kvectors) >= 1.5 * min(kvectors)
+    assert max(neighbours) >= 1.2 * min(neighbours)
+    assert model.evaluate._cache_size() - compiled <= 1
+
+
 def test_sizes_only_grow(model, atoms):
     atoms.get_forces()
     spread = atoms.copy()
