@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,7 @@ from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms
 from mace_scf_jax.simulate.atomic_multipoles import AtomicMultipoles
 from mace_scf_jax.simulate.convergence import NotConverged
+from mace_scf_jax.simulate.density_map import density_at
 from mace_scf_jax.simulate.evaluation import training_keys
 from mace_scf_jax.simulate.model import Model, load_model
 from mace_scf_jax.simulate.potential_map import (
@@ -28,7 +30,7 @@ from mace_scf_jax.simulate.potential_map import (
     predicted_multipoles,
     require_multipoles,
     volume_grid,
-    write_potential_cube,
+    write_cube_file,
 )
 from mace_scf_jax.training.option_values import parse_literal
 from mace_scf_jax_cli.argument_types import picture
@@ -52,15 +54,26 @@ def run(words: Sequence[str]) -> int:
     keys = None if given.heads is None else KeySpecification.from_heads(given.heads)
     keys = keys or training_keys(model.record) or PREDICTION_KEYS
     atoms = _read_one(given.structures, given.index)
-    sources = _sources(model, atoms, keys, given)
+    if given.quantity == "density" and (given.external_field or given.fermi_level):
+        parser.error("--external-field and --fermi-level add to a potential, not to a density")
+    if given.fermi_level and not model.is_self_consistent:
+        raise ValueError(
+            f"--fermi-level: expected a self-consistent model, found one of the family "
+            f"{model.settings.family}"
+        )
+    sources, level = _sources(model, atoms, keys, given)
+    content, unit, values_on = _quantity(given.quantity, sources, level)
     lengths = {"spacing": given.spacing, "margin": given.margin}
     if given.cube is not None:
         grid = volume_grid(atoms, **lengths)
-        write_potential_cube(given.cube, atoms, grid, _map(sources, grid))
+        values = _map(given.quantity, unit, values_on, grid)
+        write_cube_file(given.cube, atoms, grid, values, content=content)
         print(f"Wrote {given.cube}")
     if given.plot is not None:
         grid = plane_grid(atoms, given.plane, height=given.height, **lengths)
-        print(f"Wrote {_plot(atoms, grid, _map(sources, grid), given.plane, given.plot)}")
+        values = _map(given.quantity, unit, values_on, grid)
+        label = f"{given.quantity} / {unit}"
+        print(f"Wrote {_plot(atoms, grid, values, given.plane, given.plot, label)}")
     return 0
 
 
@@ -76,43 +89,58 @@ def _read_one(path: str, index: int) -> ase.Atoms:
 
 def _sources(
     model: Model, atoms: ase.Atoms, keys: KeySpecification, given: argparse.Namespace
-) -> AtomicMultipoles:
-    """Predict the multipoles of a structure."""
+) -> tuple[AtomicMultipoles, float]:
+    """Predict the multipoles of a structure, and the level to be added to their potential."""
     location = Location(str(given.structures), given.index)
     configuration = from_atoms(atoms, keys=keys, location=location)
     (prediction,) = model.predict_structures(
         [model.prepare(configuration)], forces=False, not_converged=given.not_converged
     )
     field = configuration.values["external_field"]
-    return predicted_multipoles(
+    sources = predicted_multipoles(
         model,
         atoms,
         prediction,
         external_field=field if given.external_field else None,
         boundary=given.boundary,
     )
+    return sources, float(prediction["fermi_level"]) if given.fermi_level else 0.0
 
 
-def _map(sources: AtomicMultipoles, grid: Grid) -> np.ndarray:
-    """Potential on a grid, with a line about it."""
-    values = potential_at(sources, grid.points).potential
+def _quantity(
+    name: str, sources: AtomicMultipoles, level: float
+) -> tuple[str, str, Callable[[np.ndarray], np.ndarray]]:
+    """What is mapped: a description in ASCII, its unit, and its values at points."""
+    if name == "density":
+        return "charge density in e/Angstrom^3", "e/Å³", partial(density_at, sources)
+    content = "electrostatic potential in V"
+    return content, "V", lambda points: potential_at(sources, points).potential + level
+
+
+def _map(
+    name: str, unit: str, values_on: Callable[[np.ndarray], np.ndarray], grid: Grid
+) -> np.ndarray:
+    """Values on a grid, with a line about them."""
+    values = values_on(grid.points)
     size = " x ".join(map(str, grid.shape))
-    print(f"{size} points: potential from {values.min():.3f} to {values.max():.3f} V")
+    print(f"{size} points: {name} from {values.min():.3f} to {values.max():.3f} {unit}")
     return values
 
 
-def _plot(atoms: ase.Atoms, grid: Grid, potential: np.ndarray, plane: str, path: Path) -> Path:
+def _plot(
+    atoms: ase.Atoms, grid: Grid, values: np.ndarray, plane: str, path: Path, label: str
+) -> Path:
     from mace_scf_jax.reports.potential_plane import potential_plane  # slow to import
     from mace_scf_jax.reports.style import save
 
-    return save(potential_plane(atoms, grid, potential, plane), path)
+    return save(potential_plane(atoms, grid, values, plane, label=label), path)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mace-scf-jax potential",
         description="Predict the multipoles of a structure and write their electrostatic "
-        "potential as a cube file, draw it on a plane, or both.",
+        "potential or their density as a cube file, draw it on a plane, or both.",
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="model file written by training")
@@ -120,8 +148,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--index", type=int, default=0, metavar="I", help="which structure, from 0 (default: 0)"
     )
-    parser.add_argument("--cube", type=Path, metavar="OUT.cube", help="cube file; values in V")
+    parser.add_argument("--cube", type=Path, metavar="OUT.cube", help="cube file, V or e/Å³")
     parser.add_argument("--plot", type=picture, metavar="OUT.png", help="picture (.png or .pdf)")
+    parser.add_argument(
+        "--quantity",
+        choices=("potential", "density"),
+        default="potential",
+        help="what is written or drawn (default: potential)",
+    )
     parser.add_argument(
         "--plane", choices=PLANES, default="xy", help="plane of the picture (default: xy)"
     )
@@ -150,6 +184,12 @@ def _parser() -> argparse.ArgumentParser:
         "--external-field",
         action="store_true",
         help="add the potential of the external field of the structure",
+    )
+    parser.add_argument(
+        "--fermi_level",
+        "--fermi-level",
+        action="store_true",
+        help="add the Fermi level of a self-consistent model, eV, to the potential",
     )
     parser.add_argument(
         "--boundary",

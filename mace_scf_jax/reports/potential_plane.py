@@ -24,15 +24,21 @@ SATURATED = 99.0
 
 
 def potential_plane(
-    atoms: ase.Atoms, grid: Grid, potential: Float[np.ndarray, "first second"], axes: str
+    atoms: ase.Atoms,
+    grid: Grid,
+    potential: Float[np.ndarray, "first second"],
+    axes: str,
+    *,
+    label: str = "potential / V",
 ) -> Figure:
-    """Draw a potential on a plane: red where it is positive, blue where it is negative.
+    """Draw a potential, or a density, on a plane: red where it is positive, blue where negative.
 
     Args:
         atoms: the structure; its atoms and their images within 0.8 Å of the plane are drawn.
         grid: on the plane, as `plane_grid` makes it.
         potential: on the grid, in V.
         axes: the axes along the plane, such as ``xz``.
+        label: of the scale of colours.
     """
     along = plane_axes(axes)
     (normal,) = {0, 1, 2} - set(along)
@@ -83,7 +89,7 @@ def potential_plane(
         )
         panel.set_xlim(starts[0], starts[0] + lengths[0])
         panel.set_ylim(starts[1], starts[1] + lengths[1])
-        bar = figure.colorbar(image, ax=panel, label="potential / V", extend="both", shrink=0.9)
+        bar = figure.colorbar(image, ax=panel, label=label, extend="both", shrink=0.9)
         bar.outline.set_linewidth(0.5)
     return figure
 

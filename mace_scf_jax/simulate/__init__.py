@@ -7,6 +7,7 @@ from mace_scf_jax.simulate.committee_calculator import CommitteeCalculator
 from mace_scf_jax.simulate.committee_evaluation import evaluate_committee_file
 from mace_scf_jax.simulate.convergence import NotConvergedError, NotConvergedWarning
 from mace_scf_jax.simulate.coulomb_calculator import CoulombCalculator
+from mace_scf_jax.simulate.density_map import density_at
 from mace_scf_jax.simulate.evaluation import evaluate_file
 from mace_scf_jax.simulate.functional import EnergyFunction, energy_function
 from mace_scf_jax.simulate.model import Model, load_model
@@ -17,7 +18,7 @@ from mace_scf_jax.simulate.potential_map import (
     potential_at,
     predicted_multipoles,
     volume_grid,
-    write_potential_cube,
+    write_cube_file,
 )
 from mace_scf_jax.simulate.response import predict_response
 from mace_scf_jax.simulate.results import Results
@@ -41,6 +42,7 @@ __all__ = [
     "Results",
     "StateNotUniqueWarning",
     "WarmStart",
+    "density_at",
     "energy_function",
     "evaluate_committee_file",
     "evaluate_file",
@@ -54,5 +56,5 @@ __all__ = [
     "rank",
     "uncertainty",
     "volume_grid",
-    "write_potential_cube",
+    "write_cube_file",
 ]

@@ -240,25 +240,31 @@ def plane_axes(axes: str) -> tuple[int, int]:
     return "xyz".index(axes[0]), "xyz".index(axes[1])
 
 
-def write_potential_cube(
-    path: str | Path, atoms: ase.Atoms, grid: Grid, potential: Float[np.ndarray, "nx ny nz"]
+def write_cube_file(
+    path: str | Path,
+    atoms: ase.Atoms,
+    grid: Grid,
+    values: Float[np.ndarray, "nx ny nz"],
+    *,
+    content: str = "electrostatic potential in V",
 ) -> None:
-    """Write a potential as a cube file: lengths in bohr, as the format has it, values in V.
+    """Write a cube file: lengths in bohr, as the format has it, values as they are.
 
     Args:
         path: the file.
         atoms: the structure.
         grid: of three dimensions.
-        potential: on the grid, in V.
+        values: on the grid, such as a potential in V.
+        content: what the values are, for the first line of the file.
     """
     framed = ase.Atoms(atoms.numbers, positions=atoms.positions, cell=grid.vectors)
     with open(path, "w") as file:
         write_cube(
             file,
             framed,
-            data=potential,
+            data=values,
             origin=grid.origin,
-            comment="electrostatic potential in V, by mace-scf-jax",
+            comment=f"{content}, by mace-scf-jax",
         )
 
 

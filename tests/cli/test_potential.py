@@ -48,6 +48,17 @@ def test_a_cube_file_and_a_picture(models, tmp_path, capsys):
     np.testing.assert_allclose(values[0, 0, 0], expected, rtol=1e-5)
 
 
+def test_the_density(models, tmp_path, capsys):
+    cube = tmp_path / "rho.cube"
+    words = [str(models / "LocalCharges"), str(models / "in.xyz"), "--spacing", "0.5"]
+    assert main(["potential", *words, "--quantity", "density", "--cube", str(cube)]) == 0
+    assert "density from" in capsys.readouterr().out
+    assert cube.read_text().startswith("charge density in e/Angstrom^3, by mace-scf-jax")
+    values, _ = read_cube_data(str(cube))
+    charge = load_model(models / "LocalCharges").predict(periodic(), forces=False)["total_charge"]
+    np.testing.assert_allclose(values.mean() * periodic().get_volume(), charge, atol=1e-3)
+
+
 def test_bad_input_is_refused(models, tmp_path, capsys):
     good, source = str(models / "LocalCharges"), str(models / "in.xyz")
     output = ["--cube", str(tmp_path / "v.cube")]
@@ -56,6 +67,7 @@ def test_bad_input_is_refused(models, tmp_path, capsys):
         ([str(models / "MACE"), source, *output], "expected a model with charges"),
         ([good, source, "--cube", str(tmp_path / "no" / "v.cube")], "no such folder"),
         ([good, source, "--spacing", "0", *output], "spacing of the grid"),
+        ([good, source, "--fermi-level", *output], "--fermi-level: expected a self-consistent mo"),
     ):
         assert main(["potential", *words]) == 2
         assert expected in capsys.readouterr().err

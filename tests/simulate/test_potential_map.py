@@ -29,7 +29,7 @@ from mace_scf_jax.simulate import (
     potential_at,
     predicted_multipoles,
     volume_grid,
-    write_potential_cube,
+    write_cube_file,
 )
 from mace_scf_jax.simulate.potential_map import _potential_and_gradient
 from mace_scf_jax.units import COULOMB_CONSTANT
@@ -113,7 +113,7 @@ def test_the_mean_over_a_crystal_is_zero_and_a_cube_file_holds_it(tmp_path):
     assert np.abs(values).max() > 1.0
     np.testing.assert_allclose(values.mean(), 0.0, atol=1e-10)
 
-    write_potential_cube(tmp_path / "v.cube", atoms, grid, values)
+    write_cube_file(tmp_path / "v.cube", atoms, grid, values)
     read, framed = read_cube_data(str(tmp_path / "v.cube"))
     np.testing.assert_allclose(read, values, atol=1e-5)
     np.testing.assert_allclose(framed.positions, atoms.positions, atol=1e-5)
