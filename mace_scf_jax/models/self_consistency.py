@@ -23,7 +23,7 @@ from mace_scf_jax.models.self_consistency_settings import (
     SelfConsistency,
 )
 from mace_scf_jax.models.solved_state import solve_state
-from mace_scf_jax.scf import FixedPointProblem, FixedPointSolution
+from mace_scf_jax.scf import FixedPointProblem, FixedPointSolution, JacobianMemory
 
 Parameters = dict[str, Any]
 
@@ -37,11 +37,27 @@ class SCFState:
     """p in e Å^l."""
     fermi_level: Float[Array, "graphs"]
     """μ in eV."""
+    memory: JacobianMemory | None = None
+    """What the search for it has learned. A search that is given one saves evaluations, and its
+    outputs have the next one as ``scf_memory``."""
 
     @classmethod
-    def of(cls, outputs: dict[str, Array]) -> SCFState:
+    def of(cls, outputs: dict[str, Any]) -> SCFState:
         """The state that outputs of `evaluate_self_consistent` belong to."""
-        return cls(multipoles=outputs["multipoles"], fermi_level=outputs["fermi_level"])
+        return cls(outputs["multipoles"], outputs["fermi_level"], outputs.get("scf_memory"))
+
+    def remembering(self, graph: Graph, how: SelfConsistency) -> SCFState:
+        """The state with a memory, which is empty if it has none.
+
+        Args:
+            graph: the batch.
+            how: charge mode.
+        """
+        if self.memory is not None:
+            return self
+        size = graph.slots.shape[1] * self.multipoles.shape[1] + int(how.constant_charge)
+        memory = JacobianMemory.empty(graph.num_graphs, size, self.multipoles.dtype)
+        return dataclasses.replace(self, memory=memory)
 
 
 def fixed_point_problem(
@@ -122,7 +138,8 @@ def solved_observables(
         What `FixedPoint.observables` gives, and per graph ``fermi_level`` in eV; ``scf_status``, a
         `SolverStatus`; ``scf_steps``; ``scf_evaluations`` of the step; ``scf_residual``, a mean
         change of the multipoles; ``scf_charge_error``, wanted charge minus charge in e;
-        ``scf_history`` [graphs, steps], the residual of every step, then that of the last one.
+        ``scf_history`` [graphs, steps], the residual of every step, then that of the last one. If
+        the solver keeps states, also ``scf_states`` [atoms, steps+1, components] in e Å^l.
     """
     graph, variables = local.graph, {"params": params}
     features: Float[Array, "atoms features"] = module.apply(
@@ -142,6 +159,10 @@ def solved_observables(
         "scf_history": solution.history.T,
     }
 
+    states = {}
+    if solution.states is not None:
+        states["scf_states"] = jnp.swapaxes(solution.states, 0, 1)
+
     def of_real_graphs(values: Array) -> Array:
         mask = graph.graph_mask.reshape(-1, *[1] * (values.ndim - 1))
         return jnp.where(mask, values, jnp.zeros_like(values))
@@ -149,6 +170,7 @@ def solved_observables(
     return {
         **module.apply(variables, local, solution.state, features, method="observables"),
         **{name: of_real_graphs(values) for name, values in per_graph.items()},
+        **states,
     }
 
 
@@ -203,16 +225,21 @@ def solved_outputs(
         start: start from these multipoles and (at constant charge) Fermi levels instead.
 
     Returns:
-        What `solved_observables` gives, and ``scf_fallback``: whether a structure fell back.
+        What `solved_observables` gives, and ``scf_fallback``: whether a structure fell back; with
+        a memory in ``start``, the next one as ``scf_memory``.
     """
     local = module.apply({"params": params}, graph, method="local")
     problem = fixed_point_problem(module, params, local, constant_charge=how.constant_charge)
     initial = initial_state(module, local, how)
     if start is not None:
         levels = start.fermi_level if how.constant_charge else initial.fermi_level
-        initial = jax.lax.stop_gradient(SCFState(start.multipoles, levels))
-    solution, fell_back = solve_state(problem, initial.multipoles, initial.fermi_level, how)
+        initial = jax.lax.stop_gradient(SCFState(start.multipoles, levels, start.memory))
+    solution, fell_back = solve_state(
+        problem, initial.multipoles, initial.fermi_level, how, initial.memory
+    )
     outputs = solved_observables(module, params, local, solution)
+    if solution.memory is not None:
+        outputs["scf_memory"] = solution.memory
     return {**outputs, "scf_fallback": graph.graph_mask & fell_back}
 
 

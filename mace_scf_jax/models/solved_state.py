@@ -17,6 +17,7 @@ from mace_scf_jax.scf import (
     Differentiation,
     FixedPointProblem,
     FixedPointSolution,
+    JacobianMemory,
     SolverStatus,
     solve,
 )
@@ -27,6 +28,7 @@ def solve_state(
     state: Float[Array, "sites components"],
     level: Float[Array, "systems"],
     how: SelfConsistency,
+    memory: JacobianMemory | None = None,
 ) -> tuple[FixedPointSolution, Bool[Array, "systems"]]:
     """Solve the equations of a batch.
 
@@ -35,11 +37,19 @@ def solve_state(
         state: initial p.
         level: initial μ, or the given one.
         how: solver, differentiation and fallback.
+        memory: of earlier searches nearby.
 
     Returns:
         The solution, differentiable as asked for, and which systems fell back.
     """
-    solution = solve(problem, state, level, solver=how.solver, differentiation=how.differentiation)
+    solution = solve(
+        problem,
+        state,
+        level,
+        solver=how.solver,
+        differentiation=how.differentiation,
+        memory=memory,
+    )
     fell_back = jnp.zeros(problem.num_systems, bool)
     if how.differentiate_last_step_only:
         return _last_step_only(problem, solution, how.solver.mixing), fell_back

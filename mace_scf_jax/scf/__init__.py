@@ -17,6 +17,7 @@ from mace_scf_jax.scf.fixed_point import (
     FixedPointSolution,
 )
 from mace_scf_jax.scf.implicit_root import implicit_root
+from mace_scf_jax.scf.jacobian_memory import JacobianMemory
 from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
 from mace_scf_jax.scf.linear_solvers import LinearSolver, solve_positive_definite
 from mace_scf_jax.scf.newton_krylov import NewtonKrylov
@@ -33,6 +34,7 @@ __all__ = [
     "Differentiation",
     "FixedPointProblem",
     "FixedPointSolution",
+    "JacobianMemory",
     "LinearMixing",
     "LinearSolver",
     "NewtonKrylov",

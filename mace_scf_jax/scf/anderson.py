@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
+from mace_scf_jax.scf.jacobian_memory import JacobianMemory, orthonormalised
 from mace_scf_jax.scf.krylov import LinearOperator
 from mace_scf_jax.scf.solver import Solver, check_settings
 from mace_scf_jax.scf.status import SolverStatus
@@ -80,7 +81,18 @@ class Anderson(Solver):
     ) -> FixedPointSolution:
         """Search by Anderson acceleration, each system by itself."""
         unknowns = Unknowns.of(problem, state.shape[-1])
-        return _Search(unknowns, level, self).run(unknowns.pack(state, level))
+        return _Search(unknowns, level, self).run(unknowns.pack(state, level), None)
+
+    def find_with_memory(
+        self,
+        problem: FixedPointProblem,
+        state: Float[Array, "sites components"],
+        level: Float[Array, "systems"],
+        memory: JacobianMemory,
+    ) -> FixedPointSolution:
+        """Likewise, with the steps of earlier searches, of which the first one knows already."""
+        unknowns = Unknowns.of(problem, state.shape[-1])
+        return _Search(unknowns, level, self).run(unknowns.pack(state, level), memory)
 
 
 @jax.tree_util.register_dataclass
@@ -99,6 +111,7 @@ class _Iterate:
     steps_kept: Float[Array, "systems memory unknowns"]
     changes_kept: Float[Array, "systems memory unknowns"]
     next_slot: Int[Array, "systems"]
+    memory: JacobianMemory | None
     fraction: Float[Array, "systems"]
     """Of the plain step."""
     best: Float[Array, "systems unknowns"]
@@ -121,12 +134,14 @@ class _Search:
     level: Float[Array, "systems"]
     settings: Anderson
 
-    def run(self, start: Float[Array, "systems unknowns"]) -> FixedPointSolution:
+    def run(
+        self, start: Float[Array, "systems unknowns"], memory: JacobianMemory | None
+    ) -> FixedPointSolution:
         """Iterate until every system has ended."""
         unknowns, settings = self.unknowns, self.settings
         residual, response = unknowns.residual_with_response(start, self.level)
         precondition, _ = unknowns.elimination(response)
-        first = self.propose(self.first(start, residual), precondition)
+        first = self.propose(self.first(start, residual, memory), precondition)
 
         def unfinished(current: _Iterate) -> Array:
             return (current.step < settings.max_steps) & jnp.any(current.running)
@@ -150,6 +165,7 @@ class _Search:
             evaluations=end.evaluations,
             history=jnp.where(jnp.isnan(end.history), error, end.history),
             states=None,
+            memory=end.memory,
         )
 
     def equations(self, vectors: Float[Array, "systems unknowns"]) -> Array:
@@ -160,6 +176,7 @@ class _Search:
         self,
         start: Float[Array, "systems unknowns"],
         residual: Float[Array, "systems unknowns"],
+        memory: JacobianMemory | None,
     ) -> _Iterate:
         """The iterate before any step."""
         count, size = start.shape
@@ -168,7 +185,9 @@ class _Search:
         solved = unknowns.is_solved(start, residual, settings.tolerance)
         lost = ~jnp.isfinite(norm)
         status = jnp.where(lost, SolverStatus.DIVERGED, SolverStatus.MAX_STEPS)
-        memory = jnp.zeros((count, settings.memory, size), start.dtype)
+        kept = changes = jnp.zeros((count, settings.memory, size), start.dtype)
+        if memory is not None:
+            kept, changes = memory.orthonormal(settings.memory)
         none = jnp.zeros(count, jnp.int32)
         return _Iterate(
             vectors=start,
@@ -176,9 +195,10 @@ class _Search:
             proposal=start,
             rest=residual,
             ratios=jnp.full((2, count), jnp.inf, start.dtype),
-            steps_kept=memory,
-            changes_kept=memory,
+            steps_kept=kept,
+            changes_kept=changes,
             next_slot=none,
+            memory=memory,
             fraction=jnp.ones_like(norm),
             best=start,
             best_residual=residual,
@@ -253,9 +273,11 @@ class _Search:
         if settings.patience is not None:
             impatient = running & ~solved & (since_halved >= settings.patience)
 
-        kept, changes, next_slot = _remembered(
-            current, vectors - current.vectors, residual - current.residual, good & ~solved
-        )
+        step, change = vectors - current.vectors, residual - current.residual
+        kept, changes, next_slot = _remembered(current, step, change, good & ~solved)
+        memory = current.memory
+        if memory is not None:
+            memory = memory.with_pair(step, change, good).forgotten(failed)
         fraction = jnp.where(failed, 0.25 * current.fraction, current.fraction)
         lost = failed & (fraction < SHORTEST_STEP)
         status = jnp.where(lost, SolverStatus.DIVERGED, current.status)
@@ -271,6 +293,7 @@ class _Search:
             steps_kept=_chosen(failed, jnp.zeros_like(kept), kept),
             changes_kept=_chosen(failed, jnp.zeros_like(changes), changes),
             next_slot=jnp.where(failed, 0, next_slot),
+            memory=memory,
             fraction=fraction,
             best=best,
             best_residual=best_residual,
@@ -304,15 +327,8 @@ def _remembered(
     kept = kept.at[systems, slot].set(jnp.where(keep[:, None], 0.0, kept[systems, slot]))
     changes = changes.at[systems, slot].set(jnp.where(keep[:, None], 0.0, changes[systems, slot]))
     step, change = jnp.where(keep[:, None], step, 0.0), jnp.where(keep[:, None], change, 0.0)
-    size = jnp.linalg.norm(change, axis=-1)
-    for _ in range(2):  # twice is enough to be orthogonal to round-off
-        overlap = jnp.einsum("smu,su->sm", changes, change)
-        change = change - jnp.einsum("sm,smu->su", overlap, changes)
-        step = step - jnp.einsum("sm,smu->su", overlap, kept)
-    norm = jnp.linalg.norm(change, axis=-1)
-    keep = keep & (norm > INDEPENDENT * size)
-    inverse = jnp.where(keep, 1.0 / jnp.where(keep, norm, 1.0), 0.0)[:, None]
-    kept = kept.at[systems, slot].add(inverse * step)
-    changes = changes.at[systems, slot].add(inverse * change)
+    step, change, is_new = orthonormalised(kept, changes, step, change, INDEPENDENT)
+    kept = kept.at[systems, slot].add(step)
+    changes = changes.at[systems, slot].add(change)
     size = changes.shape[1]
-    return kept, changes, jnp.where(keep, (slot + 1) % size, slot)
+    return kept, changes, jnp.where(is_new, (slot + 1) % size, slot)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.scf.anderson import Anderson
 from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
+from mace_scf_jax.scf.jacobian_memory import JacobianMemory
 from mace_scf_jax.scf.newton_krylov import NewtonKrylov
 from mace_scf_jax.scf.solver import Solver, check_settings
 from mace_scf_jax.scf.status import SolverStatus
@@ -46,6 +47,21 @@ class Auto(Solver):
         level: Float[Array, "systems"],
     ) -> FixedPointSolution:
         """Search by the cheap method, then by the safe one, each system by itself."""
+        return self._find(problem, state, level, None)
+
+    def find_with_memory(
+        self,
+        problem: FixedPointProblem,
+        state: Float[Array, "sites components"],
+        level: Float[Array, "systems"],
+        memory: JacobianMemory,
+    ) -> FixedPointSolution:
+        """Likewise, with what earlier searches have learned."""
+        return self._find(problem, state, level, memory)
+
+    def _find(
+        self, problem: FixedPointProblem, state: Array, level: Array, memory: JacobianMemory | None
+    ) -> FixedPointSolution:
         cheap = Anderson(
             max_steps=self.max_steps,
             tolerance=self.tolerance,
@@ -54,7 +70,10 @@ class Auto(Solver):
             check_last_step=False,
         )
         safe = NewtonKrylov(max_steps=self.max_steps, tolerance=self.tolerance)
-        found = cheap.find(problem, state, level)
+        if memory is None:
+            found = cheap.find(problem, state, level)
+        else:
+            found = cheap.find_with_memory(problem, state, level, memory)
         is_solved = found.status == SolverStatus.CONVERGED
 
         def nothing_left() -> FixedPointSolution:
@@ -70,6 +89,7 @@ class Auto(Solver):
                 more,
                 steps=steps,
                 evaluations=evaluations,
+                memory=found.memory,
                 history=jnp.concatenate([found.history, history]),
             )
 

@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.scf.auto import Auto
 from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
+from mace_scf_jax.scf.jacobian_memory import JacobianMemory
 from mace_scf_jax.scf.krylov import LinearOperator
 from mace_scf_jax.scf.solver import Solver
 from mace_scf_jax.scf.status import SolverStatus
@@ -54,6 +55,7 @@ def solve(
     *,
     solver: Solver = Auto(),  # noqa: B008 - frozen
     differentiation: Differentiation = Differentiation.IMPLICIT,
+    memory: JacobianMemory | None = None,
 ) -> FixedPointSolution:
     """Find fixed points, each by itself, as differentiable functions of all that defines them.
 
@@ -69,6 +71,8 @@ def solve(
         level: initial μ, or the given one.
         solver: how solutions are found.
         differentiation: how they are differentiated.
+        memory: of earlier searches nearby; the solution has the one for the next. Unrolled
+            searches do without.
 
     Returns:
         The solutions, and how well they solve the equations.
@@ -84,7 +88,7 @@ def solve(
                 f"{type(solver).__name__}, whose number of steps depends on the values, found "
                 f"{Differentiation.UNROLL.value!r} (which LinearMixing offers)"
             )
-        return solver.find(problem, state, level)
+        return dataclasses.replace(solver.find(problem, state, level), memory=memory)
 
     function, references = jax.closure_convert(problem.map, state, problem.at_sites(level))
     parameters = (references, problem.charge, level if problem.charge is None else None)
@@ -95,8 +99,14 @@ def solve(
             problem, map=lambda p, m: function(p, m, *references), charge=charge
         )
 
-    fixed, start, start_level = jax.lax.stop_gradient((parameters, state, level))
-    found = jax.lax.stop_gradient(solver.find(with_parameters(fixed), start, start_level))
+    fixed, *start = jax.lax.stop_gradient((parameters, state, level))
+    if memory is None:
+        found = solver.find(with_parameters(fixed), *start)
+    else:
+        found = solver.find_with_memory(
+            with_parameters(fixed), *start, jax.lax.stop_gradient(memory)
+        )
+    found = jax.lax.stop_gradient(found)
     unknowns = Unknowns.of(with_parameters(fixed), state.shape[-1])
 
     def equations(vectors: Array, parameters: Any) -> Array:

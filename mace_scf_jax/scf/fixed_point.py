@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mace_scf_jax.scf.jacobian_memory import JacobianMemory
+
 Map = Callable[[Array, Array], Array]
 """F: a state [sites, components] and the level at every site [sites] -> a state."""
 
@@ -122,3 +124,5 @@ class FixedPointSolution:
     """Residual of every step; that of the last one for systems that had ended."""
     states: Float[Array, "steps+1 sites components"] | None
     """The initial state and the state of every step, if asked for."""
+    memory: JacobianMemory | None = None
+    """What the next search nearby may go on from, if this one was given such a memory."""

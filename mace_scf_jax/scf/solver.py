@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import ClassVar
 
 from jaxtyping import Array, Float
 
 from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
+from mace_scf_jax.scf.jacobian_memory import JacobianMemory
 from mace_scf_jax.scf.krylov import LinearOperator, restarted_gmres
 
 LINEAR_TOLERANCE = 1e-12
@@ -40,6 +42,23 @@ class Solver(abc.ABC):
             state: initial p; zero at masked sites.
             level: initial μ, or the given one.
         """
+
+    def find_with_memory(
+        self,
+        problem: FixedPointProblem,
+        state: Float[Array, "sites components"],
+        level: Float[Array, "systems"],
+        memory: JacobianMemory,
+    ) -> FixedPointSolution:
+        """`find`, with what earlier searches have learned; solvers that learn nothing hand it on.
+
+        Args:
+            problem: the equations.
+            state: initial p; zero at masked sites.
+            level: initial μ, or the given one.
+            memory: of earlier searches.
+        """
+        return dataclasses.replace(self.find(problem, state, level), memory=memory)
 
     def solve_linear(
         self,

@@ -179,11 +179,15 @@ class MACESCFCalculator(Calculator):
                 self._sizes = merge((self._sizes, grown))
         graph = collate([structure], self._sizes, dtype=self.model.dtype, labels=False)
         state = None if start is None else state_of_batch([start], graph)
+        if state is not None and "scf_memory" in start:
+            state = dataclasses.replace(state, memory=start["scf_memory"])
+            state = state.remembering(graph, self.model.scf)
         outputs = self.model.evaluate(
             self.model.parameters, graph, state, forces=True, stress=stress
         )
+        memory = outputs.pop("scf_memory", None)
         (prediction,) = split_outputs(jax.device_get(outputs), graph)
-        return prediction
+        return prediction | {"scf_memory": memory}
 
     def _read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
         """What the model reads besides elements, positions and cell."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.models import SCFState
+from mace_scf_jax.scf import JacobianMemory
 from mace_scf_jax.simulate.model import PER_ATOM_OUTPUTS
 
 _NAMED = (
@@ -57,6 +58,8 @@ class Results:
     """Fermi level of self-consistent models, eV."""
     further: dict[str, Array]
     """Outputs of single families by name, such as ``scf_steps``, ``chemical_potential``."""
+    scf_memory: JacobianMemory | None
+    """What the search for the multipoles has learned, if it started with such a memory."""
     valid: Bool[Array, ""]
     """Whether the neighbours were complete and the reciprocal vectors serve the cell. Where false,
     numbers are wrong: update the neighbours, or prepare the structure again."""
@@ -72,7 +75,7 @@ class Results:
         """What a self-consistent model can start from at the next geometry; None for others."""
         if self.fermi_level is None:
             return None
-        return SCFState(self.multipoles, self.fermi_level[None])
+        return SCFState(self.multipoles, self.fermi_level[None], self.scf_memory)
 
 
 def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
@@ -82,9 +85,12 @@ def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
         outputs: arrays by name.
         valid: whether the neighbours served.
     """
+    memory = outputs.get("scf_memory")
     single = {
-        name: values if name in PER_ATOM_OUTPUTS else values[0] for name, values in outputs.items()
+        name: values if name in PER_ATOM_OUTPUTS else values[0]
+        for name, values in outputs.items()
+        if name != "scf_memory"
     }
     named = {name: single.pop(name, None) for name in _NAMED}
     single.pop("virials", None)
-    return Results(**named, further=single, valid=valid)
+    return Results(**named, further=single, scf_memory=memory, valid=valid)

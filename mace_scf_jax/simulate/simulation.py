@@ -284,8 +284,14 @@ class Simulation:
             forces=results.forces.astype(precision),
             stress=None if results.stress is None else results.stress.astype(precision),
             status=status,
-            context=ModelContext(neighbours, results.scf_state),
+            context=ModelContext(neighbours, self._remembering(results.scf_state, neighbours)),
         )
+
+    def _remembering(self, state: SCFState | None, neighbours: Neighbours) -> SCFState | None:
+        """A solved state with room for what searches for the next ones learn."""
+        if state is None:
+            return None
+        return state.remembering(neighbours.graph, self.energy_fn.model.scf)
 
     @functools.cached_property
     def _evaluate_first(self) -> Callable[..., Evaluation]:

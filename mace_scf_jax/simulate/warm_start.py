@@ -1,4 +1,7 @@
-"""Where the search for self-consistent multipoles starts: solutions of previous geometries."""
+"""Where the search for self-consistent multipoles starts: solutions of previous geometries.
+
+Beside a guess, a search gets what the searches before have learned of the Jacobian.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import SCFState
+from mace_scf_jax.scf import JacobianMemory
 from mace_scf_jax.simulate.convergence import has_converged
 
 Solve = Callable[[Mapping[str, Any] | None], dict[str, Any]]
@@ -73,6 +77,7 @@ class WarmStarter:
     def __init__(self, settings: WarmStart) -> None:
         self.settings = settings
         self._latest: collections.deque[_Solved] = collections.deque(maxlen=settings.num_geometries)
+        self._memory: JacobianMemory | None = None
         self._calculations = 0
 
     def solve(self, configuration: Configuration, solve: Solve) -> dict[str, Any]:
@@ -82,8 +87,8 @@ class WarmStarter:
 
         Args:
             configuration: the geometry.
-            solve: gives its outputs, from a start (multipoles and Fermi level by name) or, for
-                None, from the model's own initial state.
+            solve: gives its outputs, from a start (multipoles, Fermi level and the memory of former
+                searches by name) or, for None, from the model's own initial state.
         """
         start = self._guess(configuration)
         outputs = solve(start)
@@ -95,7 +100,7 @@ class WarmStarter:
         if has_converged(outputs):
             self._add(configuration, outputs)
         else:
-            self._latest.clear()
+            self._forget()
         return outputs
 
     def _guess(self, configuration: Configuration) -> dict[str, Any] | None:
@@ -126,6 +131,7 @@ class WarmStarter:
                 weights, np.stack([entry.multipoles for entry in self._latest]), axes=1
             ),
             "fermi_level": weights @ np.array([entry.fermi_level for entry in self._latest]),
+            "scf_memory": self._memory,
         }
 
     def _add(self, configuration: Configuration, outputs: Mapping[str, Any]) -> None:
@@ -133,12 +139,18 @@ class WarmStarter:
         if self._latest:
             latest = self._latest[-1].configuration
             if not _same_conditions(latest, configuration):
-                self._latest.clear()
+                self._forget()
             elif np.array_equal(latest.positions, configuration.positions):
                 self._latest.pop()
         self._latest.append(
             _Solved(configuration, outputs["multipoles"], float(outputs["fermi_level"]))
         )
+        if outputs.get("scf_memory") is not None:
+            self._memory = outputs["scf_memory"]
+
+    def _forget(self) -> None:
+        self._latest.clear()
+        self._memory = None
 
     def _checked(
         self, warm: dict[str, Any], cold: dict[str, Any], configuration: Configuration
@@ -155,7 +167,7 @@ class WarmStarter:
             StateNotUniqueWarning,
             stacklevel=2,
         )
-        self._latest.clear()
+        self._forget()
         return cold
 
 

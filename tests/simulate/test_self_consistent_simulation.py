@@ -40,6 +40,7 @@ def test_steps_are_those_of_ase_and_start_from_the_one_before(model):
     context = simulation.state.evaluation.context
     charge = np.asarray(context.scf_state.multipoles)[:, 0].sum()
     assert charge == pytest.approx(float(cluster.info.get("total_charge", 0.0)), abs=1e-9)
+    assert np.any(context.scf_state.memory.changes), "searches learned of the Jacobian"
     warm = simulation.observe()
     cold = energy_fn.results(simulation.state.positions, context.neighbours)
     assert bool(warm.converged)
