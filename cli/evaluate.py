@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.models import DirectStep
 from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax.simulate.committee import is_committee, load_committee
 from mace_scf_jax.simulate.committee_evaluation import evaluate_committee_file
 from mace_scf_jax.simulate.convergence import NotConverged
-from mace_scf_jax.simulate.evaluation import FileEvaluation, evaluate_file
+from mace_scf_jax.simulate.evaluation import FileEvaluation, SCFHistory, evaluate_file
 from mace_scf_jax.simulate.model import Model, load_model
 from mace_scf_jax.training.error_tables import ERROR_TABLES, final_table
 from mace_scf_jax.training.option_values import parse_literal
@@ -30,11 +31,19 @@ def run(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     prepare_command()
     scf = self_consistency_of(given)
+    if given.mode == "direct":
+        if scf is not None:
+            raise ValueError("--mode direct: expected no options of a solver, found some")
+        scf = DirectStep()
     committee = load_committee(given.model, scf=scf) if is_committee(given.model) else None
     model = load_model(given.model, scf=scf) if committee is None else committee.first
     evaluate = partial(evaluate_file, model)
     if committee is not None:
+        if given.scf_history != "none":
+            raise ValueError("--scf_history: expected a single model, found a committee")
         evaluate = partial(evaluate_committee_file, committee)
+    elif given.scf_history != "none":
+        evaluate = partial(evaluate, scf_history=given.scf_history)
     evaluation = evaluate(
         given.structures,
         output=given.output,
@@ -120,6 +129,21 @@ def _parser() -> argparse.ArgumentParser:
         help="parity plots (.png or .pdf); errors by config type go to PICTURE_by_type.png",
     )
     add_scf_arguments(parser)
+    parser.add_argument(
+        "--mode",
+        choices=("scf", "direct"),
+        default="scf",
+        help="of self-consistent models: scf (default), or direct, one step from the reference "
+        "multipoles and Fermi levels of the file",
+    )
+    parser.add_argument(
+        "--scf_history",
+        "--scf-history",
+        choices=get_args(SCFHistory),
+        default="none",
+        help="write the residual of every step, and with linear_mixing the multipoles of every "
+        "step (default: none)",
+    )
     parser.add_argument(
         "--not_converged",
         "--not-converged",

@@ -12,6 +12,7 @@ from mace_scf_jax.data.reading import read_atoms
 from mace_scf_jax.exchange import export_stablehlo, export_torch_model
 from mace_scf_jax.io.torch_model import read_torch_model, write_torch_model
 from mace_scf_jax.simulate import Model, load_model
+from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 
 WHEN_INTERRUPTED = "interrupted; the output may be incomplete"
 STATE_DICT = "state-dict"
@@ -22,8 +23,11 @@ def run(words: Sequence[str]) -> int:
     """Export as the words after ``mace-scf-jax export`` say; returns the exit status."""
     parser = _parser()
     given = parser.parse_args(words)
-    model, output = load_model(given.model), Path(given.output)
+    scf = self_consistency_of(given)
+    model, output = load_model(given.model, scf=scf), Path(given.output)
     if given.format == STATE_DICT:
+        if scf is not None:
+            parser.error("options of self-consistent models need --format stablehlo")
         _export_state_dict(model, output, given.template)
         return 0
     if given.structure is None:
@@ -94,4 +98,5 @@ def _parser() -> argparse.ArgumentParser:
         default=("cpu", "cuda"),
         help="kinds of devices (default: cpu cuda)",
     )
+    add_scf_arguments(parser)
     return parser

@@ -22,9 +22,16 @@ from mace_scf_jax._version import __version__
 from mace_scf_jax.data.sizes import BatchSizes, required_sizes
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import SELF_CONSISTENT_FAMILIES, build, evaluate, required_inputs
+from mace_scf_jax.models import (
+    DirectStep,
+    InitialDensity,
+    InitialFermiLevel,
+    build,
+    evaluate,
+    required_inputs,
+)
 from mace_scf_jax.models.self_consistency import SelfConsistency, evaluate_self_consistent
-from mace_scf_jax.scf.newton_krylov import NewtonKrylov
+from mace_scf_jax.scf import SolverStatus
 from mace_scf_jax.simulate import Model
 
 FORMAT = "mace-scf-jax stablehlo"
@@ -93,7 +100,8 @@ def export_stablehlo(
     """A function of plain arrays that predicts as the model does.
 
     Reciprocal vectors belong to the function: they are those of the given structure, so other
-    structures have to have (nearly) its cell.
+    structures have to have (nearly) its cell. Self-consistent models are solved for as
+    ``model.scf`` says; outputs tell how well, as those of the model do.
 
     Args:
         model: the model.
@@ -105,8 +113,11 @@ def export_stablehlo(
         platforms: kinds of devices that the function can run on.
 
     Raises:
-        ValueError: a capacity is smaller than what the structure needs.
+        ValueError: a capacity is smaller than what the structure needs, or the search for the
+            multipoles starts from reference data.
     """
+    if model.scf is not None:
+        _check_start(model.scf)
     sizes = _capacities(structure, atoms, edges)
     inputs = _example(model, structure, sizes)
     predict = _prediction(model, forces=forces, stress=stress)
@@ -169,7 +180,7 @@ def _example(model: Model, structure: Structure, sizes: BatchSizes) -> Inputs:
     }
     if model.settings.electrostatics is not None:
         inputs |= {name: real(values[name]) for name in ("total_charge", "external_field")}
-    if model.settings.fixed_point is not None:
+    if isinstance(model.scf, SelfConsistency) and _reads_fermi_level(model.scf):
         inputs["fermi_level"] = real(values["fermi_level"])
     for name in required_inputs(model.settings):
         inputs[name] = padded(real(values[name]), sizes.atoms)
@@ -231,12 +242,35 @@ def _prediction(model: Model, *, forces: bool, stress: bool) -> Callable[[Graph]
     """The outputs of a batch, with the parameters as constants."""
     module = build(model.settings)
     parameters = jax.tree.map(jnp.asarray, model.parameters)
-    if model.settings.family in SELF_CONSISTENT_FAMILIES:
-        how = SelfConsistency(solver=NewtonKrylov())
+    if model.scf is not None:
         return lambda graph: evaluate_self_consistent(
-            module, parameters, graph, how=how, forces=forces, stress=stress
+            module, parameters, graph, how=model.scf, forces=forces, stress=stress
         )
     return lambda graph: evaluate(module, parameters, graph, forces=forces, stress=stress)
+
+
+def _check_start(scf: SelfConsistency | DirectStep) -> None:
+    if isinstance(scf, DirectStep) or scf.initial_density is InitialDensity.FROM_DATA:
+        raise ValueError(
+            "exported functions read no reference multipoles: expected a search that starts from "
+            "the local guess or from zero"
+        )
+
+
+def _reads_fermi_level(scf: SelfConsistency) -> bool:
+    return scf.initial_fermi_level is InitialFermiLevel.FROM_DATA
+
+
+def _self_consistency(scf: SelfConsistency) -> dict[str, Any]:
+    """How multipoles are solved for, as plain data."""
+    return {
+        "solver": type(scf.solver).__name__,
+        "max_steps": scf.solver.max_steps,
+        "tolerance": scf.solver.tolerance,
+        "constant": "total_charge" if scf.constant_charge else "fermi_level",
+        "initial_density": scf.initial_density.value,
+        "status": {status.name.lower(): int(status) for status in SolverStatus},
+    }
 
 
 def _description(
@@ -254,4 +288,5 @@ def _description(
         "platforms": list(platforms),
         "inputs": {name: DESCRIPTIONS[name] for name in sorted(names)},
         "outputs": {name: list(aval.shape) for name, aval in outputs.items()},
+        **({} if model.scf is None else {"self_consistency": _self_consistency(model.scf)}),
     }

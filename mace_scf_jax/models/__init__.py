@@ -30,6 +30,7 @@ from mace_scf_jax.models.self_consistency import (
     evaluate_self_consistent,
 )
 from mace_scf_jax.models.self_consistency_settings import (
+    DirectStep,
     InitialDensity,
     InitialFermiLevel,
     SelfConsistency,
@@ -49,6 +50,7 @@ __all__ = [
     "VARIATIONAL_FAMILIES",
     "ChargeEquilibrationSettings",
     "DipoleResponse",
+    "DirectStep",
     "EnergyFunctionalSettings",
     "FixedPoint",
     "FixedPointSettings",

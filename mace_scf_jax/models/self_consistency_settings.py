@@ -28,6 +28,11 @@ class InitialFermiLevel(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True)
+class DirectStep:
+    """No self-consistency: one step from the reference multipoles and Fermi levels of the data."""
+
+
+@dataclasses.dataclass(frozen=True)
 class SelfConsistency:
     """How the multipoles of a fixed-point model are solved for, and differentiated.
 

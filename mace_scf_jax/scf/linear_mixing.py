@@ -55,6 +55,8 @@ class LinearMixing(Solver):
     rematerialise: bool = False
     """Compute every step again when derivatives go through the loop, instead of keeping what its
     derivative needs: less memory, more time."""
+    keep_states: bool = False
+    """Whether solutions have the states of all steps."""
 
     can_be_unrolled: ClassVar[bool] = True
 
@@ -95,7 +97,6 @@ def linear_mixing(
     level: Float[Array, "systems"],
     *,
     settings: LinearMixing,
-    keep_states: bool = False,
 ) -> FixedPointSolution:
     """Find fixed points by linear mixing.
 
@@ -107,7 +108,6 @@ def linear_mixing(
         state: initial p; zero at masked sites.
         level: initial μ.
         settings: mixing, tolerance and rules.
-        keep_states: return the state of every step.
 
     Returns:
         The last states, and how far every system has come.
@@ -135,13 +135,13 @@ def linear_mixing(
             lambda: _step(problem, settings, iterate, is_last),
             lambda: iterate,
         )
-        return iterate, (iterate.residual, iterate.state if keep_states else None)
+        return iterate, (iterate.residual, iterate.state if settings.keep_states else None)
 
     if settings.rematerialise:
         body = jax.checkpoint(body, prevent_cse=False)
     is_last = jnp.arange(settings.max_steps) == settings.max_steps - 1
     end, (history, states) = jax.lax.scan(body, start, is_last)
-    if keep_states:
+    if settings.keep_states:
         states = jnp.concatenate([state[None], states])
     charge_error = jnp.zeros_like(level)
     if problem.charge is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import ase.io
 import jax
@@ -16,6 +16,8 @@ from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models import SelfConsistency
+from mace_scf_jax.scf import LinearMixing
 from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.simulate.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.simulate.model import Model, Prediction, split_outputs
@@ -53,6 +55,9 @@ _ARRAY_OUTPUTS = {
 }
 """Per-atom outputs and their names in files."""
 
+SCFHistory = Literal["none", "absolute_change", "full_history"]
+"""What is written of the way to self-consistent multipoles."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FileEvaluation:
@@ -76,6 +81,7 @@ def evaluate_file(
     contributions: bool = False,
     batch_size: int = 64,
     prefix: str = "MACE_",
+    scf_history: SCFHistory = "none",
     not_converged: NotConverged = "warn",
 ) -> FileEvaluation:
     """Predict the structures of an extended XYZ file and compare with its labels.
@@ -95,6 +101,10 @@ def evaluate_file(
             ``<prefix>electrostatic_energy`` and ``<prefix>field_energy``.
         batch_size: most structures evaluated together.
         prefix: of the names of predictions.
+        scf_history: what to write of the way to self-consistent multipoles, without prefix.
+            "absolute_change": ``scf_convergence``, the residual of every step; "full_history": also
+            ``scf_charge_history`` in arrays, the multipoles from the start to the last step side by
+            side, and ``scf_convergence_relative``, the mean of their |p - p of the last step|.
         not_converged: what to do about structures whose multipoles are not self-consistent; they
             count among the errors like all others, and the file says how far each came.
 
@@ -102,8 +112,10 @@ def evaluate_file(
         DataError: the file or a structure in it cannot be used.
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
         NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
+        ValueError: the model has no such history.
     """
     check_policy(not_converged)
+    model = _keeping(model, scf_history)
     atoms, structures = read_structures(model, path, keys=keys)
     configurations = [entry.configuration for entry in structures]
     types = np.array([configuration.config_type for configuration in configurations])
@@ -124,6 +136,9 @@ def evaluate_file(
         predictions, [entry.location for entry in configurations], not_converged=not_converged
     )
     if output is not None:
+        if scf_history != "none":
+            for entry, prediction in zip(atoms, predictions, strict=True):
+                _add_history(entry, prediction)
         write_predictions(output, atoms, predictions, prefix, info_outputs(contributions))
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
     return FileEvaluation(predictions, metrics, configurations)
@@ -154,6 +169,45 @@ def read_structures(
     )
     warn_about(configurations, keys, str(path))
     return atoms, [model.prepare(configuration) for configuration in configurations]
+
+
+def _keeping(model: Model, history: SCFHistory) -> Model:
+    """The model, whose predictions have the history asked for.
+
+    Raises:
+        ValueError: there is no such history.
+    """
+    if history not in get_args(SCFHistory):
+        known = ", ".join(get_args(SCFHistory))
+        raise ValueError(f"scf_history: expected one of {known}, found {history!r}")
+    if history == "none":
+        return model
+    if not isinstance(model.scf, SelfConsistency):
+        found = "the mode direct" if model.is_self_consistent else model.settings.family
+        raise ValueError(
+            f"scf_history {history}: expected a model that is solved for its multipoles, "
+            f"found {found}"
+        )
+    if history == "absolute_change":
+        return model
+    if not isinstance(model.scf.solver, LinearMixing):
+        raise ValueError(
+            "scf_history full_history: expected the solver linear_mixing, whose steps are states "
+            f"of their own, found {type(model.scf.solver).__name__}"
+        )
+    solver = dataclasses.replace(model.scf.solver, keep_states=True)
+    return dataclasses.replace(model, scf=dataclasses.replace(model.scf, solver=solver))
+
+
+def _add_history(atoms: ase.Atoms, prediction: Prediction) -> None:
+    """Write the way to the multipoles of a structure into its info and arrays."""
+    steps = int(prediction["scf_steps"])
+    atoms.info["scf_convergence"] = np.asarray(prediction["scf_history"][:steps])
+    if "scf_states" in prediction:
+        states = np.asarray(prediction["scf_states"])[:, : steps + 1]
+        distance = np.mean(np.abs(states - states[:, -1:]), axis=(0, 2))
+        atoms.info["scf_convergence_relative"] = distance
+        atoms.arrays["scf_charge_history"] = states.reshape(len(atoms), -1)
 
 
 def training_keys(record: Mapping[str, Any]) -> KeySpecification | None:

@@ -22,6 +22,7 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.io.model_file import load_model_file, save_model
 from mace_scf_jax.models import (
     SELF_CONSISTENT_FAMILIES,
+    DirectStep,
     InitialDensity,
     InitialFermiLevel,
     ModelSettings,
@@ -29,6 +30,7 @@ from mace_scf_jax.models import (
     build,
     check_inputs,
     evaluate,
+    evaluate_direct,
     evaluate_self_consistent,
 )
 from mace_scf_jax.scf.status import SolverStatus
@@ -45,7 +47,8 @@ Models without charges have no multipoles, dipole, total_charge and electrostati
 Self-consistent models also have fermi_level (eV), field_energy (eV), electrostatic_potentials
 [atoms] (V), field_features [atoms, features], local_multipoles [atoms, (L+1)²], and how well the
 multipoles are solved for: scf_status (a `SolverStatus`), scf_steps, scf_evaluations,
-scf_residual (e), scf_charge_error (e) and scf_history (e), the residual of every step."""
+scf_residual (e), scf_charge_error (e) and scf_history (e), the residual of every step; scf_states
+[atoms, steps+1, (L+1)²] where the solver keeps them."""
 
 PER_ATOM_OUTPUTS = frozenset(
     {
@@ -57,6 +60,7 @@ PER_ATOM_OUTPUTS = frozenset(
         "local_multipoles",
         "field_features",
         "electrostatic_potentials",
+        "scf_states",
     }
 )
 """Outputs with one row per atom; all others have one per structure."""
@@ -77,10 +81,11 @@ class Model:
     parameters: dict[str, Any]
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
     """How the model was made."""
-    scf: SelfConsistency | None = None
+    scf: SelfConsistency | DirectStep | None = None
     """How the multipoles of a self-consistent model are solved for; None for the default, which is
     the given total charge, the automatic choice of a solver, and a search that starts from the
-    local multipoles and the Fermi level offset of the model. Other models have none."""
+    local multipoles and the Fermi level offset of the model. `DirectStep` for predictions that
+    start and end at the reference multipoles of the data. Other models have none."""
 
     def __post_init__(self) -> None:
         if not self.is_self_consistent and self.scf is not None:
@@ -251,24 +256,27 @@ class Model:
 
     @property
     def _starts_from_reference(self) -> bool:
-        return self.scf is not None and self.scf.initial_density is InitialDensity.FROM_DATA
+        if self.scf is None or isinstance(self.scf, DirectStep):
+            return self.scf is not None
+        return self.scf.initial_density is InitialDensity.FROM_DATA
 
     def _check_initial_state(self, configuration: Configuration) -> None:
         """Refuse a structure without what the self-consistent cycle is to start from or keep."""
         if self.scf is None:
             return
-        wanted = {
-            REFERENCE_MULTIPOLES: self._starts_from_reference,
-            "fermi_level": not self.scf.constant_charge
-            and self.scf.initial_fermi_level is InitialFermiLevel.FROM_DATA,
-        }
-        for name, is_wanted in wanted.items():
-            if is_wanted and name not in configuration.present:
-                reason = (
-                    "initial_density: from_data"
-                    if name == REFERENCE_MULTIPOLES
-                    else "constant_charge: false, which keeps the Fermi level of the data"
+        reasons = {}
+        if isinstance(self.scf, DirectStep):
+            reasons = dict.fromkeys((REFERENCE_MULTIPOLES, "fermi_level"), "the mode direct")
+        else:
+            if self._starts_from_reference:
+                reasons[REFERENCE_MULTIPOLES] = "initial_density: from_data"
+            keeps_level = not self.scf.constant_charge
+            if keeps_level and self.scf.initial_fermi_level is InitialFermiLevel.FROM_DATA:
+                reasons["fermi_level"] = (
+                    "constant_charge: false, which keeps the Fermi level of the data"
                 )
+        for name, reason in reasons.items():
+            if name not in configuration.present:
                 raise DataError(
                     f"{configuration.location}: expected {name} for {reason}, found none"
                 )
@@ -276,7 +284,7 @@ class Model:
 
 @functools.lru_cache(maxsize=16)
 def _compiled(
-    settings: ModelSettings, scf: SelfConsistency | None
+    settings: ModelSettings, scf: SelfConsistency | DirectStep | None
 ) -> Callable[..., dict[str, jax.Array]]:
     """The compiled function of all models with the same settings, whatever their parameters."""
     module = build(settings)
@@ -286,6 +294,8 @@ def _compiled(
         wanted = {"forces": forces, "stress": stress}
         if scf is None:
             return evaluate(module, parameters, graph, **wanted)
+        if isinstance(scf, DirectStep):
+            return evaluate_direct(module, parameters, graph, **wanted)
         return evaluate_self_consistent(module, parameters, graph, how=scf, start=start, **wanted)
 
     return compiled
@@ -311,7 +321,7 @@ def split_outputs(outputs: dict[str, np.ndarray], graph: Graph) -> list[Predicti
     return predictions
 
 
-def load_model(path: str | Path, *, scf: SelfConsistency | None = None) -> Model:
+def load_model(path: str | Path, *, scf: SelfConsistency | DirectStep | None = None) -> Model:
     """Read a model from its file.
 
     Args:

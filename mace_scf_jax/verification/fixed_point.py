@@ -92,8 +92,7 @@ def linear_mixing_cycle(
             problem,
             local.multipoles,
             jnp.asarray(graph.fermi_level),
-            settings=settings,
-            keep_states=True,
+            settings=dataclasses.replace(settings, keep_states=True),
         )
         outputs = solved_observables(module, params, local, solution)
         defect = coulomb_defect(moved, solution.state, module.settings.electrostatics)

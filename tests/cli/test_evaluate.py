@@ -114,6 +114,9 @@ def test_bad_input_is_refused_without_writing(model, tmp_path, capsys):
         ([altered, good], "do not match their checksum"),
         ([model, str(content / "no.xyz")], "no.xyz: no such file"),
         ([model, str(content / "sulphur.xyz")], "configuration 1: found element S, unknown to"),
+        ([model, good, "--mode", "direct"], "scf: expected no settings of a self-consistent cycle"),
+        ([model, good, "--mode", "direct", "--solver", "auto"], "--mode direct: expected no optio"),
+        ([model, good, "--scf-history", "absolute_change"], "found LocalCharges"),
         ([model, good, "--heads", "{a: 1}"], "expected exactly 'info_keys' and 'arrays_keys'"),
     ):
         output = content / "out.xyz"

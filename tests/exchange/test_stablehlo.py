@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_models import TRAINED, reference_atoms, reference_model
 from tiny_models import assert_close, periodic
 
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.exchange import export_stablehlo, import_model
+from mace_scf_jax.models import DirectStep, SelfConsistency
+from mace_scf_jax.scf import Anderson
+from mace_scf_jax.simulate import Model
 
 MODELS = Path(__file__).parents[1] / "data" / "reference" / "models"
 STEP = 1e-4
@@ -25,10 +30,16 @@ import jax
 import numpy as np
 
 jax.config.update("jax_enable_x64", True)
-file = np.load(sys.argv[1])
-predict = jax.export.deserialize(bytearray(file["function"])).call
-inputs = {name[6:]: file[name] for name in file.files if name.startswith("input/")}
+
+def load(path):
+    file = np.load(path)
+    inputs = {name[6:]: file[name] for name in file.files if name.startswith("input/")}
+    return jax.export.deserialize(bytearray(file["function"])).call, inputs
+
+predict, inputs = load(sys.argv[1])
 outputs = predict(**inputs)
+solve, given = load(sys.argv[3])
+lowered = solve(**given | {"fermi_level": given["fermi_level"] - 0.1})
 energies = []
 for sign in (1, -1):
     moved = {**inputs, "positions": inputs["positions"].copy()}
@@ -40,11 +51,20 @@ edge_arrays = ("senders", "receivers", "cell_shifts")
 shuffled = predict(**inputs | {name: inputs[name][order] for name in edge_arrays})
 print(json.dumps({
     "outputs": {name: np.asarray(values).tolist() for name, values in outputs.items()},
+    "solved": {name: np.asarray(values).tolist() for name, values in solve(**given).items()},
+    "lowered": float(lowered["total_charge"]),
     "energies": energies,
     "shuffled": np.asarray(shuffled["forces"]).tolist(),
     "package": [name for name in sys.modules if name.startswith(("mace_scf", "flax", "e3nn"))],
 }))
 """
+
+
+@functools.cache
+def at_constant_level():
+    trained = reference_model(TRAINED)
+    how = SelfConsistency(Anderson(tolerance=1e-10), constant_charge=False)
+    return Model(trained.settings, trained.parameters, scf=how)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +76,21 @@ def exported(tmp_path_factory):
     function = export_stablehlo(model, structure, atoms=7, platforms=("cpu",))
     path = tmp_path_factory.mktemp("exported") / "model.npz"
     function.save(path)
+    electrode = reference_atoms(TRAINED)[-1]
+    solved_for = at_constant_level()
+    prepared = solved_for.prepare(from_atoms(electrode))
+    electrode_path = path.with_stem("electrode")
+    export_stablehlo(solved_for, prepared, forces=False, platforms=("cpu",)).save(electrode_path)
     done = subprocess.run(
-        [sys.executable, "-I", "-c", WITHOUT_THE_PACKAGE, str(path), str(STEP)],
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            WITHOUT_THE_PACKAGE,
+            str(path),
+            str(STEP),
+            str(electrode_path),
+        ],
         capture_output=True,
         text=True,
         timeout=600,
@@ -76,6 +109,19 @@ def test_the_numbers_of_the_model_without_the_package(exported):
         values = values[: len(expected)] if np.ndim(expected) else values
         assert_close(values, expected, 1e-12, name)
     assert not np.any(np.asarray(found["outputs"]["forces"])[5:])
+
+
+def test_a_self_consistent_model_keeps_its_fermi_level(exported):
+    found, electrode = exported[2], reference_atoms(TRAINED)[-1]
+    expected = at_constant_level().predict(electrode, forces=False)
+    assert found["solved"].keys() == expected.keys()
+    for name in ("energy", "fermi_level", "total_charge"):
+        assert_close(found["solved"][name], expected[name], 1e-9, name)
+    multipoles = np.asarray(found["solved"]["multipoles"])[: len(electrode)]
+    assert_close(multipoles, expected["multipoles"], 1e-9)
+    assert found["solved"]["scf_status"] == 0
+    assert found["solved"]["fermi_level"] == electrode.info["fermi_level"]
+    assert found["lowered"] > found["solved"]["total_charge"]
 
 
 def test_exported_forces_are_differences_of_exported_energies(exported):
@@ -107,3 +153,12 @@ def test_capacities_that_do_not_hold_the_structure():
         export_stablehlo(model, structure, atoms=3)
     with pytest.raises(ValueError, match="capacity for edges"):
         export_stablehlo(model, structure, edges=1)
+
+
+@pytest.mark.parametrize("how", [DirectStep(), SelfConsistency(initial_density="from_data")])
+def test_searches_that_start_from_reference_data(how):
+    trained = reference_model(TRAINED)
+    atoms = reference_atoms(TRAINED)[-1]
+    structure = trained.prepare(from_atoms(atoms))
+    with pytest.raises(ValueError, match="exported functions read no reference multipoles"):
+        export_stablehlo(Model(trained.settings, trained.parameters, scf=how), structure)

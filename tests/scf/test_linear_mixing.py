@@ -21,10 +21,10 @@ CHARGES = [0.4, -0.2]
 LEVELS = jnp.asarray([0.3, -0.2, 0.0])
 
 
-def solve(problem, settings=SETTINGS, levels=LEVELS, **options):
-    return jax.jit(
-        lambda start: linear_mixing(problem, start, levels, settings=settings, **options)
-    )(zeros(problem))
+def solve(problem, settings=SETTINGS, levels=LEVELS):
+    return jax.jit(lambda start: linear_mixing(problem, start, levels, settings=settings))(
+        zeros(problem)
+    )
 
 
 def test_constant_level():
@@ -135,7 +135,7 @@ def test_charge_that_does_not_answer_to_the_level():
 
 def test_no_steps():
     problem = problem_of(SYSTEMS, CHARGES)
-    solution = solve(problem, LinearMixing(max_steps=0, mixing=0.5), keep_states=True)
+    solution = solve(problem, LinearMixing(max_steps=0, mixing=0.5, keep_states=True))
     np.testing.assert_array_equal(solution.state, 0.0)
     np.testing.assert_array_equal(solution.status, SolverStatus.MAX_STEPS)
     assert solution.states.shape == (1, 5, 2)
@@ -145,7 +145,7 @@ def test_no_steps():
 
 def test_history_and_states_are_those_of_the_steps():
     problem = problem_of(SYSTEMS, None)
-    solution = solve(problem, LinearMixing(max_steps=4, mixing=0.5), keep_states=True)
+    solution = solve(problem, LinearMixing(max_steps=4, mixing=0.5, keep_states=True))
     by_hand = [zeros(problem)]
     for _ in range(4):
         image = problem.evaluate(by_hand[-1], LEVELS)
