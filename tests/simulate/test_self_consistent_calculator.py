@@ -177,7 +177,6 @@ def test_the_way_to_the_solution_is_written(tmp_path, mixing):
 
     for model, history, message in (
         (MODEL, "full_history", "expected the solver linear_mixing, .* found Auto"),
-        (MODEL, "all", "scf_history: expected one of none, absolute_change, full_h.* found 'all'"),
         (trained(DirectStep()), "absolute_change", "is solved for .* found the mode direct"),
     ):
         with pytest.raises(ValueError, match=message):
