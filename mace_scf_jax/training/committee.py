@@ -27,6 +27,7 @@ from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.preparation import data_settings
 from mace_scf_jax.training.run import train
 from mace_scf_jax.training.run_files import RunFiles
+from mace_scf_jax.training.steps import Programs
 
 FOLDERS = ("log_dir", "checkpoints_dir", "results_dir", "model_dir")
 """Options that name folders of a run, besides ``work_dir``."""
@@ -122,9 +123,10 @@ def member_options(options: TrainOptions, number: int) -> TrainOptions:
 
 def _in_sequence(waiting: dict[int, TrainOptions]) -> Iterator[tuple[int, str | None]]:
     """Train one member after the other; yields the number of each, and why it failed."""
+    programs = Programs()
     for number, options in waiting.items():
         try:
-            train(options)
+            train(options, programs=programs)
         except (ValueError, OSError) as error:
             yield number, str(error)
         else:

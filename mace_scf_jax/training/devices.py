@@ -53,6 +53,7 @@ class Devices:
 
     def __init__(self, devices: Sequence[jax.Device] = ()):
         several = len(devices) > 1
+        self._devices = tuple(devices) if several else ()
         self._mesh = (
             Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,)) if several else None
         )
@@ -65,6 +66,13 @@ class Devices:
         ]
         self.own_parts = range(mine[0], mine[-1] + 1) if mine else range(1)
         """Numbers of the parts that are on devices of this process."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether functions compiled for the ones are functions for the others."""
+        return isinstance(other, Devices) and self._devices == other._devices
+
+    def __hash__(self) -> int:
+        return hash(self._devices)
 
     def jit(
         self,

@@ -42,7 +42,7 @@ from mace_scf_jax.training.scf_counts import SCFCounts
 from mace_scf_jax.training.scf_steps import log_steps
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress, TrainingState, initial_state
-from mace_scf_jax.training.steps import Compilation, Mode, Steps, scalars
+from mace_scf_jax.training.steps import Compilation, Mode, Programs, Steps, scalars
 from mace_scf_jax.training.validation import Validator
 from mace_scf_jax.training.watching import Watched
 
@@ -63,6 +63,7 @@ class Trainer:
         observer: told what happens.
         compute_stress: also predict stresses in evaluations.
         devices: that share the work on each batch; the default device of JAX if none are given.
+        programs: compiled steps to share with runs that train alike; none if none are given.
 
     Raises:
         ParameterGroupError: a parameter belongs to no optimiser group.
@@ -81,6 +82,7 @@ class Trainer:
         observer: Observer | None = None,
         compute_stress: bool = False,
         devices: Devices | None = None,
+        programs: Programs | None = None,
     ):
         self.compilations: list[Compilation] = []
         self._modes = modes
@@ -95,6 +97,7 @@ class Trainer:
             compute_stress=compute_stress,
             on_compilation=self._note_compilation,
             devices=devices,
+            programs=programs,
             watched=settings.watched,
         )
         self._state = initial_state(

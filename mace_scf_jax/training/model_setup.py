@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ase.data import chemical_symbols
+from jaxtyping import Array
 
 from mace_scf_jax.backbone import BackboneSettings
 from mace_scf_jax.electrostatics import (
@@ -216,6 +217,19 @@ def _in_double_precision(graph: Graph) -> Graph:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class ModelPredict:
+    """A model with one way to be evaluated; a `Predict`."""
+
+    module: nn.Module
+
+    def __call__(
+        self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
+    ) -> dict[str, Array]:
+        """Model outputs by name."""
+        return evaluate(self.module, params, graph, forces=forces, stress=stress)
+
+
 def modes_of(module: nn.Module) -> Callable[[Stage], Mode]:
     """How each stage uses the model.
 
@@ -225,7 +239,7 @@ def modes_of(module: nn.Module) -> Callable[[Stage], Mode]:
     Returns:
         The mode of a stage: one and the same for all stages, except for fixed-point models.
     """
-    plain = Mode(functools.partial(evaluate, module))
+    plain = Mode(ModelPredict(module))
 
     def mode(stage: Stage) -> Mode:
         if stage.fixed_point is None:

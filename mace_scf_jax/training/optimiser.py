@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.training.parameter_groups import (
@@ -67,6 +68,7 @@ class OptimiserSettings:
     ema_decay: float | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "group_weight_decays", FrozenDict(self.group_weight_decays))
         if self.optimizer not in OPTIMISERS:
             raise ValueError(
                 f"optimizer: found {self.optimizer!r}, expected one of {', '.join(OPTIMISERS)}"

@@ -51,6 +51,7 @@ from mace_scf_jax.training.run_files import RunFiles
 from mace_scf_jax.training.scf_summary import scf_convergence_summary
 from mace_scf_jax.training.schedule import Stage
 from mace_scf_jax.training.state import Progress
+from mace_scf_jax.training.steps import Programs
 from mace_scf_jax.training.tracking import check_installed, trackers
 
 logger = logging.getLogger(__name__)
@@ -69,13 +70,15 @@ class TrainingResult:
     """One row per evaluated epoch."""
 
 
-def train(options: TrainOptions) -> TrainingResult:
+def train(options: TrainOptions, *, programs: Programs | None = None) -> TrainingResult:
     """Train a model as the options say, and resume where an earlier run with them was stopped.
 
     No file is written before options, data and model have been checked.
 
     Args:
         options: of the run.
+        programs: compiled steps to share with earlier and later runs of this process; runs that
+            differ in nothing but seeds, labels and files compile nothing twice then.
 
     Returns:
         Model files and errors.
@@ -116,7 +119,7 @@ def train(options: TrainOptions) -> TrainingResult:
             log.begin()
             debug_log.begin()
         wait_for_all_processes("start of training")
-        return _run(options, prepared, files, console, devices)
+        return _run(options, prepared, files, console, devices, programs)
 
 
 def _run(
@@ -125,6 +128,7 @@ def _run(
     files: RunFiles,
     console: Console,
     devices: Devices,
+    programs: Programs | None,
 ) -> TrainingResult:
     """Train all stages, evaluate and save their best parameters."""
     stages = options.train_schedule
@@ -146,6 +150,7 @@ def _run(
             observer=records if bar is None else Observers(records, bar),
             compute_stress=options.compute_stress,
             devices=devices,
+            programs=programs,
         )
         with bar or contextlib.nullcontext():
             progress = trainer.run(
@@ -275,6 +280,9 @@ def _log_start(options: TrainOptions, devices: Devices, device: jax.Device) -> N
 
 
 def _log_compilations(trainer: Trainer) -> None:
+    if not trainer.compilations:
+        logger.info("Compiled nothing: the compiled steps of an earlier run served")
+        return
     counts = Counter(compilation.step for compilation in trainer.compilations)
     seconds = sum(compilation.seconds for compilation in trainer.compilations)
     logger.info(
