@@ -41,11 +41,11 @@ TOLERANCE = 1e-7
 LEFT_OVER = 1e-4
 """Absolute deviation that passes for parameters of the density update, unless it is known what was
 in their gradients before. The reference files of one set of weights have up to 6.5e-5 too much
-there, next to gradients of up to 120: the same numbers in every mode (to 1e-11 of the gradient), so
-they do not come from the loss. They are no derivatives at these weights either: the sums of
-weight × derivative of layers that follow each other differ, which are equal for any function of
-what the layers give. PyTorch adds to gradients that nobody has set to zero, and so these are what
-an earlier step with slightly other weights has left."""
+there, next to gradients of up to 120: the same numbers to 1e-10 in the modes `direct`, `unroll_scf`
+and `linearize_solve`, so they do not come from the loss. They are no derivatives at these weights
+either: the sums of weight × derivative of layers that follow each other differ, which are equal for
+any function of what the layers give. PyTorch adds to gradients that nobody has set to zero: most
+likely an earlier backward pass with slightly other weights has left them."""
 
 
 _LABELS = {

@@ -16,6 +16,7 @@ from mace_scf_jax.simulate.model import load_model
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.reporting import ResultLines
 from mace_scf_jax.training.run import train
+from mace_scf_jax.training.steps import Programs
 
 EXAMPLE = Path(__file__).parents[2] / "examples/water_ions/fixed_point.yaml"
 
@@ -34,7 +35,7 @@ def water(index: int) -> Atoms:
     return atoms
 
 
-def run_in(folder: Path, **changes):
+def run_in(folder: Path, programs: Programs):
     """The example, with a smaller model and few epochs."""
     write(folder / "train.xyz", [water(index) for index in range(5)], format="extxyz")
     write(folder / "valid.xyz", [water(5)], format="extxyz")
@@ -64,18 +65,18 @@ def run_in(folder: Path, **changes):
             1: solved | {"start": 1, "end": 2},
         },
     }
-    return train(TrainOptions(**(values | smaller | changes)))
+    return train(TrainOptions(**(values | smaller)), programs=programs)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run that went through: its folder and result."""
-    folder = tmp_path_factory.mktemp("finished")
-    return folder, run_in(folder)
+    """A run that went through: its folder, result and compiled steps."""
+    folder, programs = tmp_path_factory.mktemp("finished"), Programs()
+    return folder, run_in(folder, programs), programs
 
 
 def test_a_run_of_two_stages(finished):
-    folder, result = finished
+    folder, result, _ = finished
     log = (folder / "logs/water_run-123.log").read_text()
     for expected in (
         "Computed Fermi level offset -5.8 eV from 5 structures",
@@ -109,7 +110,7 @@ def test_a_run_of_two_stages(finished):
 
 def test_the_debug_log_has_the_steps_of_every_solution(finished):
     """As a script for logs of the reference reads them."""
-    folder, _ = finished
+    folder, _, _ = finished
     log = (folder / "logs/water_run-123_debug.log").read_text()
     step = re.compile(r"DEBUG: step (\d+), .*abs_change\(s\)=([-+0-9.eE]+)")
     end = re.compile(r"DEBUG: SCF converged at step (\d+), .*abs_change\(s\)=([-+0-9.eE]+)")
@@ -128,7 +129,7 @@ def test_the_debug_log_has_the_steps_of_every_solution(finished):
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(finished, tmp_path, monkeypatch):
-    _, expected = finished
+    _, expected, programs = finished
     step_done = ResultLines.step_done
 
     def interrupt(self, record):
@@ -138,10 +139,12 @@ def test_an_interrupted_run_ends_with_the_same_weights(finished, tmp_path, monke
 
     monkeypatch.setattr(ResultLines, "step_done", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_in(tmp_path)
+        run_in(tmp_path, programs)
     monkeypatch.undo()
-    found = run_in(tmp_path)
-    assert "Resuming from" in (tmp_path / "logs/water_run-123.log").read_text()
+    found = run_in(tmp_path, programs)
+    log = (tmp_path / "logs/water_run-123.log").read_text()
+    assert "Resuming from" in log
+    assert "Compiled training step" not in log  # the steps of the first run serve
     for stage, path in expected.models.items():
         old, new = load_model(path), load_model(found.models[stage])
         np.testing.assert_equal(new.parameters, old.parameters)
