@@ -34,7 +34,7 @@ def trained(monkeypatch) -> list[str]:
     """Folders of the members trained from now on, in order; their models are not those of a run."""
     folders = []
 
-    def train(options):
+    def train(options, programs):
         folders.append(options.work_dir.name)
         files = RunFiles.of(options)
         files.make_folders()
@@ -62,6 +62,15 @@ def test_the_first_member_is_the_run_without_committee(sequential, finished):
         first = jax.tree.leaves(parameters(sequential, 1, stage))
         second = jax.tree.leaves(parameters(sequential, 2, stage))
         assert any(np.any(a != b) for a, b in zip(first, second, strict=True))
+
+
+def test_members_in_sequence_compile_once(sequential):
+    logs = [
+        next((sequential / f"member-{member}/logs").glob("*[0-9].log")).read_text()
+        for member in (1, 2)
+    ]
+    assert "Compiled training step" in logs[0]
+    assert "Compiled nothing" in logs[1]
 
 
 def test_members_at_the_same_time_equal_members_in_sequence(sequential, tmp_path):
@@ -136,7 +145,7 @@ def test_folders_of_their_own(tmp_path, trained):
 def test_a_member_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     make_input(tmp_path)
 
-    def failing(options):
+    def failing(options, programs):
         if options.seed == 123:
             raise DivergedTrainingError("the loss is not finite")
 
