@@ -64,8 +64,11 @@ def batch_of(structures, settings: ModelSettings, dtype: str, layout: str):
         )
         for atoms in structures
     ]
-    graph = collate(prepared, required_sizes(prepared, layout).rounded(), dtype=dtype)
-    return jax.device_put(graph)
+    alone = len(prepared) == 1  # without padding, as in a simulation
+    sizes = required_sizes(prepared, layout, padding=not alone)
+    if not alone:
+        sizes = sizes.rounded()
+    return jax.device_put(collate(prepared, sizes, dtype=dtype, padding=not alone))
 
 
 def main() -> None:

@@ -9,11 +9,13 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
 from jax_worker import LOSS, batch_of, model_settings
 from timing import peak_memory_mb, time_calls
 from water import water_box
 
-from mace_scf_jax.electrostatics import FieldFeatureSettings
+from mace_scf_jax.electrostatics import FieldFeatureSettings, resolve_method
 from mace_scf_jax.models import ModelSettings, build, evaluate
 from mace_scf_jax.models.fixed_point_settings import FixedPointSettings
 from mace_scf_jax.models.self_consistency import SelfConsistency, evaluate_self_consistent
@@ -40,6 +42,15 @@ def settings_of(family: str) -> ModelSettings:
     )
 
 
+def with_usual_method(settings: ModelSettings, structures: list[Atoms]) -> ModelSettings:
+    """The direct sum for small systems and a mesh for large ones, as everywhere by default."""
+    electrostatics = dataclasses.replace(settings.electrostatics, method="auto")
+    cells = np.stack([atoms.cell.array for atoms in structures])
+    return dataclasses.replace(
+        settings, electrostatics=resolve_method(electrostatics, cells, len(structures[0]))
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("task", choices=("evaluation", "training"))
@@ -50,9 +61,9 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=24)
     given = parser.parse_args()
 
-    settings = settings_of(given.family)
-    module = build(settings)
     structures = [water_box(given.atoms, seed=seed) for seed in range(given.count)]
+    settings = with_usual_method(settings_of(given.family), structures)
+    module = build(settings)
     graph = batch_of(structures, settings, "float64", "per_atom")
     params = jax.jit(module.init)(jax.random.key(0), graph)["params"]
     unrolled = LinearMixing(max_steps=given.steps, mixing=MIXING, tolerance=1e-12)
