@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.scf.auto import Auto
+from mace_scf_jax.scf.closures import without_closure
 from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
 from mace_scf_jax.scf.jacobian_memory import JacobianMemory
 from mace_scf_jax.scf.krylov import LinearOperator
@@ -170,21 +171,26 @@ def _implicit(
     solved = found.status == SolverStatus.CONVERGED
     finite = jnp.isfinite(found.residual)[:, None]
 
+    def change_of_root(solution: Array, parameters: Any, changes: Any) -> Array:
+        _, change = jax.jvp(lambda given: equations(solution, given), (parameters,), (changes,))
+        _, slope = jax.linearize(lambda z: equations(z, parameters), solution)
+        right = jnp.where(finite, -change, 0.0)
+        return _solve_linear(slope, right, solved, unknowns, solver)
+
+    derivative, references = without_closure(change_of_root, vectors, parameters, parameters)
+
     @jax.custom_jvp
-    def root(vectors: Array, parameters: Any) -> Array:
+    def root(vectors: Array, parameters: Any, references: list[Any]) -> Array:
         return vectors
 
     @root.defjvp
     def _of_parameters(primals, tangents):
-        vectors, parameters = primals
-        _, changes = tangents
-        solution = root(vectors, parameters)
-        _, change = jax.jvp(lambda given: equations(solution, given), (parameters,), (changes,))
-        _, slope = jax.linearize(lambda z: equations(z, parameters), solution)
-        right = jnp.where(finite, -change, 0.0)
-        return solution, _solve_linear(slope, right, solved, unknowns, solver)
+        vectors, parameters, references = primals
+        _, changes, _ = tangents
+        solution = root(vectors, parameters, references)
+        return solution, derivative(references, solution, parameters, changes)
 
-    return root(vectors, parameters)
+    return root(vectors, parameters, references)
 
 
 def _linearised(

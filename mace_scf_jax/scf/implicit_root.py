@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
+from mace_scf_jax.scf.closures import without_closure
 from mace_scf_jax.scf.linear_solvers import LinearSolver, solve_positive_definite
 
 Equations = Callable[[Array], Array]
@@ -39,15 +40,7 @@ def implicit_root(
     fixed = [jax.lax.stop_gradient(value) for value in references]
     found, further = find(lambda unknowns: residual(unknowns, *fixed))
 
-    @jax.custom_jvp
-    def root(found: Array, references: list[Array]) -> Array:
-        return found
-
-    @root.defjvp
-    def _implicit(primals, tangents):
-        found, references = primals
-        _, changes = tangents
-        solution = root(found, references)
+    def change_of_root(solution: Array, references: list[Array], changes: list[Array]) -> Array:
         _, change = jax.jvp(lambda given: residual(solution, *given), (references,), (changes,))
 
         def linear(direction: Array) -> Array:
@@ -56,6 +49,19 @@ def implicit_root(
 
             return jax.jvp(at, (solution,), (direction,))[1]
 
-        return solution, solve_positive_definite(linear, -change, solver=solver)
+        return solve_positive_definite(linear, -change, solver=solver)
 
-    return root(found, references), further
+    derivative, constants = without_closure(change_of_root, found, references, references)
+
+    @jax.custom_jvp
+    def root(found: Array, references: list[Array], constants: list[Any]) -> Array:
+        return found
+
+    @root.defjvp
+    def _implicit(primals, tangents):
+        found, references, constants = primals
+        _, changes, _ = tangents
+        solution = root(found, references, constants)
+        return solution, derivative(constants, solution, references, changes)
+
+    return root(found, references, constants), further

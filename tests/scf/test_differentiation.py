@@ -96,6 +96,20 @@ def test_first_and_second_derivatives(solver, differentiation, charges):
     )
 
 
+def test_the_gradient_of_a_compiled_function_is_the_compiled_gradient():
+    """What the equations refer to may be arguments of a function compiled before."""
+    base = problem_of(SYSTEMS, CHARGES, padding=1)
+
+    def loss(x, system_of_site):
+        problem = curved(dataclasses.replace(base, system_of_site=system_of_site), 1.0 + x)
+        return jnp.sum(jnp.sin(solve(problem, zeros(base), LEVELS).state))
+
+    given = jnp.asarray(0.05), jnp.asarray(base.system_of_site)
+    expected = jax.jit(jax.value_and_grad(jax.grad(loss)))(*given)
+    found = jax.value_and_grad(jax.grad(jax.jit(loss)))(*given)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 def test_what_the_search_left_over_is_removed_by_linearising():
     """Also where mixing diverged: the equations are affine."""
     systems = [SYSTEMS[0], affine_system(1, 3, radius=3.0)]

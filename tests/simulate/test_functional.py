@@ -140,6 +140,15 @@ def test_derivatives_are_forces_stress_and_dipole(functions, neighbours):
     assert_close(by_field, results.dipole, 1e-12)
 
 
+@pytest.mark.parametrize("family", ["FixedPoint", "MACEQEq"])
+def test_forces_are_the_gradient_of_a_compiled_energy_that_is_solved_for(family):
+    energy_fn, prepare = mace_scf_jax.energy_function(make_model(family))
+    atoms = molecule()
+    neighbours = prepare(atoms)
+    gradient = jax.grad(jax.jit(energy_fn))(jnp.asarray(atoms.positions), neighbours)
+    assert_close(-gradient, energy_fn.results(atoms.positions, neighbours).forces, 1e-9)
+
+
 def test_finite_differences_of_strain_and_cell(functions, neighbours):
     energy_fn, _ = functions
     atoms = periodic()
