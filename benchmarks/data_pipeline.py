@@ -1,9 +1,10 @@
 """Memory and speed of training data read from preprocessed files.
 
     python benchmarks/data_pipeline.py [--structures 100000] [--steps 200] [--workers 4]
+    python benchmarks/data_pipeline.py --config examples/water_ions/config.yaml --steps 54
 
-Writes small random structures (1 to 3 water-like molecules with labels) to an extended XYZ file,
-preprocesses it, and measures
+Preprocesses the data of a configuration, or small random structures (1 to 3 water-like molecules
+with labels) that it writes to an extended XYZ file, and measures
 
 * the memory of the process after each epoch of reading all batches, in shuffled order;
 * the time of a training step fed by the pipeline (files, collation in the background), and of the
@@ -26,6 +27,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import yaml
 
 from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.preprocessing import preprocess
@@ -83,6 +85,12 @@ def options_of_run(train_file: Path, arguments: argparse.Namespace) -> dict:
     }
 
 
+def options_of_config(path: Path) -> dict:
+    """Options of a configuration file, with the path of its data as seen from here."""
+    options = yaml.safe_load(path.read_text())
+    return {**options, "train_file": str(path.parent / options["train_file"])}
+
+
 def resident_megabytes() -> float:
     """Memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -127,7 +135,8 @@ def first(batches: Iterable[Graph], count: int) -> Iterable[Graph]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--structures", type=int, default=100_000)
+    parser.add_argument("--config", type=Path, help="of a training run; random data without")
+    parser.add_argument("--structures", type=int, default=100_000, help="random ones")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of reading")
     parser.add_argument("--steps", type=int, default=200, help="training steps of each round")
     parser.add_argument("--rounds", type=int, default=5, help="of either kind, in turns")
@@ -141,17 +150,21 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_structures(folder / "train.xyz", arguments.structures)
+        if arguments.config is None:
+            write_structures(folder / "train.xyz", arguments.structures)
+            options = options_of_run(folder / "train.xyz", arguments)
+        else:
+            options = options_of_config(arguments.config)
+        options = PreprocessOptions(**options)
         started = time.perf_counter()
-        options = PreprocessOptions(**options_of_run(folder / "train.xyz", arguments))
         settings = preprocess_settings(options, workers=arguments.workers, shard_megabytes=32.0)
         preprocess(settings, folder / "data")
         results["preprocessing_s"] = time.perf_counter() - started
-        results["xyz_mb"] = (folder / "train.xyz").stat().st_size / 1e6
+        results["xyz_mb"] = Path(options.train_file).stat().st_size / 1e6
         results["data_mb"] = sum(p.stat().st_size for p in folder.glob("data/*/*")) / 1e6
         print(results)
 
-        prepared = prepare_run(PreprocessOptions(**options_of_run(folder / "data", arguments)))
+        prepared = prepare_run(options.model_copy(update={"train_file": str(folder / "data")}))
         results["opened_mb"] = resident_megabytes()
         results["epochs"] = []
         for epoch in range(arguments.epochs):

@@ -2,10 +2,11 @@
 
     python benchmarks/scf.py FILE.npz ... [--tolerance 1e-8] [--response 1 3 8] [--constant-level]
 
-Every search starts from the local multipoles and ends when the mean of |F(p, μ) - p| of every
-structure is below the tolerance. Evaluations of F and of its linearisation count alike, that of the
-response to the Fermi level included. A scaled response multiplies all multipoles that answer the
-potential, F - p_local.
+Small graphs of one-body updates have a preconditioner, (1 - ∂F/∂p)⁻¹ at the start; the last column
+is `auto` without it, as for large graphs. Every search starts from the local multipoles and ends
+when the mean of |F(p, μ) - p| of every structure is below the tolerance. Evaluations of F and of
+its linearisation count alike, that of the response to the Fermi level included. A scaled response
+multiplies all multipoles that answer the potential, F - p_local.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.models import build
+from mace_scf_jax.models.response_slopes import response_slopes
 from mace_scf_jax.models.self_consistency import fixed_point_problem
 from mace_scf_jax.models.torch_weights import import_parameters
 from mace_scf_jax.scf import (
@@ -29,12 +31,15 @@ from mace_scf_jax.scf import (
     FixedPointProblem,
     LinearMixing,
     NewtonKrylov,
+    SlopePreconditioner,
     Solver,
     SolverStatus,
     spectral_radius,
 )
 from mace_scf_jax.verification.fixed_point import reference_graph, reference_settings
 from mace_scf_jax.verification.reference_file import read_reference_file
+
+WITHOUT_PRECONDITIONER = "auto, no matrix"
 
 
 def solvers(tolerance: float) -> dict[str, Solver]:
@@ -46,6 +51,7 @@ def solvers(tolerance: float) -> dict[str, Solver]:
         "newton_krylov": NewtonKrylov(tolerance=tolerance),
         "dense": Dense(tolerance=tolerance),
         "auto": Auto(tolerance=tolerance),
+        WITHOUT_PRECONDITIONER: Auto(tolerance=tolerance),
     }
 
 
@@ -73,18 +79,28 @@ class Case:
         problem = fixed_point_problem(
             self.module, self.params, self.local, constant_charge=self.constant_charge
         )
-        start = self.local.multipoles
+        start, levels = self.local.multipoles, jnp.asarray(self.graph.fermi_level)
+        slopes = response_slopes(self.module, self.params, self.local, start, levels)
         return dataclasses.replace(
-            problem, map=lambda p, m: start + factor * (problem.map(p, m) - start)
+            problem,
+            map=lambda p, m: start + factor * (problem.map(p, m) - start),
+            preconditioner=None
+            if slopes is None
+            else SlopePreconditioner.of_slopes(factor * slopes),
         )
 
-    def evaluations(self, solver: Solver, factors: list[float]) -> list[str]:
+    def evaluations(
+        self, solver: Solver, factors: list[float], *, preconditioned: bool
+    ) -> list[str]:
         """Median and largest number of evaluations for every factor, and how many failed."""
         levels = jnp.asarray(self.graph.fermi_level)
 
         @jax.jit
         def find(factor):
-            return solver.find(self.problem(factor), self.local.multipoles, levels)
+            problem = self.problem(factor)
+            if not preconditioned:
+                problem = dataclasses.replace(problem, preconditioner=None)
+            return solver.find(problem, self.local.multipoles, levels)
 
         cells = []
         for factor in factors:
@@ -119,7 +135,10 @@ def main() -> None:
     for path in given.files:
         case = Case(path, constant_charge=not given.constant_level)
         cells = [case.radius(given.response)]
-        cells += [case.evaluations(solver, given.response) for solver in columns.values()]
+        cells += [
+            case.evaluations(solver, given.response, preconditioned=name != WITHOUT_PRECONDITIONER)
+            for name, solver in columns.items()
+        ]
         for index, factor in enumerate(given.response):
             table.add_row(path, f"×{factor:g}", *(column[index] for column in cells))
     Console(width=200).print(table)

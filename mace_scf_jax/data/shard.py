@@ -178,14 +178,18 @@ class OpenShard:
     def __init__(self, index: ShardIndex):
         self._index = index
         self._file = _opened(index.path)
-        self._tables = {name: self._file[name] for name in _TABLES}
-        self._columns = {
-            name: json.loads(self._tables[name].attrs["columns"])
-            for name in shard_tables.TABLES_WITH_COLUMNS
-        }
+        self._descriptor = os.open(index.path, os.O_RDONLY)
+        self._tables = {name: _Table(self._file[name], self._descriptor) for name in _TABLES}
+        self._columns = shard_tables.with_shapes(
+            {
+                name: json.loads(self._file[name].attrs["columns"])
+                for name in shard_tables.TABLES_WITH_COLUMNS
+            }
+        )
 
     def close(self) -> None:
         """Close the file."""
+        os.close(self._descriptor)
         self._file.close()
 
     def read(self, row: int) -> tuple[Rows, dict[str, np.ndarray]]:
@@ -205,11 +209,11 @@ class OpenShard:
         tables = self._tables
         try:
             rows = Rows(
-                structures=tables["structures"][row : row + 1],
-                atoms=tables["atoms"][atoms],
-                atom_integers=tables["atom_integers"][atoms],
-                edges=tables["edges"][edges],
-                k_indices=tables["k_indices"][k_indices],
+                structures=tables["structures"].rows(slice(row, row + 1)),
+                atoms=tables["atoms"].rows(atoms),
+                atom_integers=tables["atom_integers"].rows(atoms),
+                edges=tables["edges"].rows(edges),
+                k_indices=tables["k_indices"].rows(k_indices),
             )
         except OSError as error:
             raise DataError(
@@ -221,6 +225,33 @@ class OpenShard:
                 f"should); {AGAIN}"
             )
         return rows, rows.arrays(self._columns)
+
+
+class _Table:
+    """Rows of a dataset. Where they are contiguous in the file, as `write_shard` leaves them, they
+    are read without going through HDF5, which takes ten times as long for so few."""
+
+    def __init__(self, dataset: h5py.Dataset, descriptor: int):
+        self._dataset, self._descriptor = dataset, descriptor
+        self._start = dataset.id.get_offset() if dataset.dtype.isnative else None
+        self._dtype, self._width = dataset.dtype, dataset.shape[1]
+        self._row_bytes = self._width * dataset.dtype.itemsize
+
+    def rows(self, part: slice) -> np.ndarray:
+        """Consecutive rows.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        if part.start == part.stop:
+            return np.empty((0, self._width), dtype=self._dtype)
+        if self._start is None:
+            return self._dataset[part]
+        size = (part.stop - part.start) * self._row_bytes
+        content = os.pread(self._descriptor, size, self._start + part.start * self._row_bytes)
+        if len(content) != size:
+            raise OSError(f"found {len(content)} of {size} bytes")
+        return np.frombuffer(content, dtype=self._dtype).reshape(-1, self._width)
 
 
 def _refuse_grids(catalogue: Catalogue) -> None:

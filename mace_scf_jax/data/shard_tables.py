@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Int32
@@ -32,6 +32,15 @@ _SHAPES: dict[Shape, tuple[int, ...]] = {
 """Shape of arrays that are not a table themselves."""
 
 
+class ShapedColumns(NamedTuple):
+    """Columns of a table that hold an array, and its shape; None for that of the columns."""
+
+    table: str
+    name: str
+    columns: slice
+    shape: tuple[int, ...] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """The rows of one structure in each table."""
@@ -49,19 +58,16 @@ class Rows:
             value = zlib.crc32(np.ascontiguousarray(getattr(self, field.name)), value)
         return value
 
-    def arrays(self, columns: Columns) -> dict[str, np.ndarray]:
+    def arrays(self, columns: Sequence[ShapedColumns]) -> dict[str, np.ndarray]:
         """Positions, atomic numbers and properties, each in the shape that configurations have.
 
         Args:
-            columns: of the tables.
+            columns: of the tables; see `with_shapes`.
         """
         arrays = {}
-        for table in TABLES_WITH_COLUMNS:
-            start = 0
-            for name, width in columns[table].items():
-                values = np.ascontiguousarray(getattr(self, table)[:, start : start + width])
-                arrays[name] = _in_shape(name, values)
-                start += width
+        for entry in columns:
+            values = np.ascontiguousarray(getattr(self, entry.table)[:, entry.columns])
+            arrays[entry.name] = values if entry.shape is None else values.reshape(entry.shape)
         return arrays
 
 
@@ -83,6 +89,21 @@ def columns_of(catalogue: Catalogue, multipoles_max_l: int) -> Columns:
             zero = zero_value(entry, num_atoms=1, multipoles_max_l=multipoles_max_l)
             columns[_table_of(entry)][name] = zero.size
     return columns
+
+
+def with_shapes(columns: Columns) -> list[ShapedColumns]:
+    """Where every array is in the tables, and its shape.
+
+    Args:
+        columns: of the tables.
+    """
+    found = []
+    for table in TABLES_WITH_COLUMNS:
+        start = 0
+        for name, width in columns[table].items():
+            found.append(ShapedColumns(table, name, slice(start, start + width), _shape_of(name)))
+            start += width
+    return found
 
 
 def to_rows(structure: Structure, columns: Columns) -> Rows:
@@ -143,9 +164,8 @@ def _table_of(entry: Property) -> str:
     return "atom_integers" if entry.shape is Shape.ATOM_INTEGER else "atoms"
 
 
-def _in_shape(name: str, values: np.ndarray) -> np.ndarray:
-    """Columns of a table as the array that a configuration holds."""
+def _shape_of(name: str) -> tuple[int, ...] | None:
+    """Shape in which configurations hold the columns of an array; None for that of the columns."""
     if name == "atomic_numbers":
-        return values.reshape(-1)
-    shape = None if name == "positions" else _SHAPES.get(PROPERTIES[name].shape)
-    return values if shape is None else values.reshape(shape)
+        return (-1,)
+    return None if name == "positions" else _SHAPES.get(PROPERTIES[name].shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,8 @@ class StoredConfigurations(ConfigurationSet):
         """The stored structures, if they fit; see `ConfigurationSet.prepare`."""
         self.description.check_cutoffs(cutoff, kspace_cutoff, file=self._file)
         self._check_elements(elements)
+        species = np.zeros(max(elements) + 1, dtype=np.int32)
+        species[list(elements)] = np.arange(len(elements))
         sizes = self.sizes if kspace_cutoff is not None else self.sizes.without_kvectors()
 
         def structure(index: int) -> Structure:
@@ -116,7 +119,7 @@ class StoredConfigurations(ConfigurationSet):
             k_indices = rows.k_indices if kspace_cutoff is not None else rows.k_indices[:0]
             return Structure(
                 configuration=configuration,
-                species=species_of(configuration.atomic_numbers, elements),
+                species=species[configuration.atomic_numbers],
                 senders=rows.edges[:, 0],
                 receivers=rows.edges[:, 1],
                 cell_shifts=rows.edges[:, 2:],
@@ -140,19 +143,13 @@ class StoredConfigurations(ConfigurationSet):
         """A configuration and the rows that its structure was stored in."""
         rows, arrays = self._shards.read(int(self._rows[index]))
         catalogue = self.catalogue
-        sizes = {
-            "num_atoms": int(catalogue.num_atoms[index]),
-            "multipoles_max_l": self.description.multipoles_max_l,
-        }
+        missing = _zero_values(int(catalogue.num_atoms[index]), self.description.multipoles_max_l)
         configuration = Configuration(
             atomic_numbers=arrays["atomic_numbers"],
             positions=arrays["positions"],
             cell=catalogue.cell[index],
             pbc=catalogue.pbc[index],
-            values={
-                name: arrays[name] if name in arrays else zero_value(PROPERTIES[name], **sizes)
-                for name in NUMERIC_PROPERTIES
-            },
+            values={name: arrays.get(name, missing[name]) for name in NUMERIC_PROPERTIES},
             weights={name: np.asarray(rows[index]) for name, rows in catalogue.weights.items()},
             present=frozenset(name for name, rows in catalogue.present.items() if rows[index]),
             config_weight=float(catalogue.config_weight[index]),
@@ -161,6 +158,18 @@ class StoredConfigurations(ConfigurationSet):
             cell_rule=CellRule(catalogue.cell_rule[index]),
         )
         return configuration, rows
+
+
+@functools.lru_cache(maxsize=1024)
+def _zero_values(num_atoms: int, multipoles_max_l: int) -> dict[str, np.ndarray]:
+    """What stands for missing properties of structures of one size; not to be written to."""
+    values = {
+        name: zero_value(PROPERTIES[name], num_atoms=num_atoms, multipoles_max_l=multipoles_max_l)
+        for name in NUMERIC_PROPERTIES
+    }
+    for array in values.values():
+        array.flags.writeable = False
+    return values
 
 
 class _Shards:

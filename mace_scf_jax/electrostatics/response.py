@@ -162,6 +162,8 @@ def prepare_response(
             "with all phases in memory for dense matrices; leave `dense` out"
         )
     matrices = jax.vmap(system_response_matrix)(prepared) if dense else None
+    # kept in memory by XLA, which otherwise makes them once for every use
+    matrices = jax.lax.optimization_barrier(matrices)
     return Response(graph, prepared, matrices)
 
 

@@ -185,7 +185,7 @@ class FixedPoint(nn.Module):
             + local.external_features
             + self.fermi_level_features(local, levels)
         )
-        return features / jnp.asarray(self._component_norms(), features.dtype)
+        return features / jnp.asarray(self.feature_norms(), features.dtype)
 
     def answer(
         self, local: LocalState, features: Float[Array, "atoms features"]
@@ -269,8 +269,8 @@ class FixedPoint(nn.Module):
             ),
         }
 
-    def _component_norms(self) -> np.ndarray:
-        """The norm of every component of the field features."""
+    def feature_norms(self) -> np.ndarray:
+        """What every component of the field features is divided by, [features]."""
         receivers = self.settings.electrostatics.features
         norms = np.reshape(self.settings.fixed_point.field_feature_norms, (receivers.max_l + 1, -1))
         return np.concatenate(

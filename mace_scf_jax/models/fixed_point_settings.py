@@ -101,10 +101,15 @@ class FixedPointSettings:
         return self.linear_local_multipoles or self.update in SCALED_UPDATES
 
     @property
+    def is_one_body(self) -> bool:
+        """Whether an atom answers the potential at its own site alone."""
+        return self.update != "ManyBodyUpdate"
+
+    @property
     def is_affine(self) -> bool:
         """Whether the update is an affine function of the potential, one linear solve away."""
         return (
-            self.update != "ManyBodyUpdate"
+            self.is_one_body
             and self.nonlinearity in LINEAR_NONLINEARITIES
             and self.potential_embedding != "TanhPotentialEmbedding"
         )

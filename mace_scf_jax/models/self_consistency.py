@@ -17,13 +17,19 @@ from jaxtyping import Array, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.fixed_point import FixedPoint, LocalState
 from mace_scf_jax.models.observables import with_derivatives
+from mace_scf_jax.models.response_slopes import response_slopes
 from mace_scf_jax.models.self_consistency_settings import (
     InitialDensity,
     InitialFermiLevel,
     SelfConsistency,
 )
 from mace_scf_jax.models.solved_state import solve_state
-from mace_scf_jax.scf import FixedPointProblem, FixedPointSolution, JacobianMemory
+from mace_scf_jax.scf import (
+    FixedPointProblem,
+    FixedPointSolution,
+    JacobianMemory,
+    SlopePreconditioner,
+)
 
 Parameters = dict[str, Any]
 
@@ -61,7 +67,12 @@ class SCFState:
 
 
 def fixed_point_problem(
-    module: FixedPoint, params: Parameters, local: LocalState, *, constant_charge: bool
+    module: FixedPoint,
+    params: Parameters,
+    local: LocalState,
+    *,
+    constant_charge: bool,
+    near: SCFState | None = None,
 ) -> FixedPointProblem:
     """The equations that the multipoles of a batch solve.
 
@@ -71,12 +82,17 @@ def fixed_point_problem(
         local: what its method `local` gave.
         constant_charge: solve for the Fermi levels that give the total charges of the batch;
             otherwise Fermi levels are given.
+        near: where the search starts, for the preconditioner of small graphs; None for the local
+            multipoles.
     """
+    graph = local.graph
+    multipoles = local.multipoles if near is None else near.multipoles
+    levels = jnp.asarray(graph.fermi_level) if near is None else near.fermi_level
+    slopes = response_slopes(module, params, local, multipoles, levels)
 
     def step(multipoles: Array, levels: Array) -> Array:
         return module.apply({"params": params}, local, multipoles, levels, method="step")
 
-    graph = local.graph
     return FixedPointProblem(
         map=step,
         system_of_site=jnp.asarray(graph.atom_graph),
@@ -84,6 +100,7 @@ def fixed_point_problem(
         num_systems=graph.num_graphs,
         charge=jnp.asarray(graph.total_charge) if constant_charge else None,
         max_sites=graph.slots.shape[1],
+        preconditioner=None if slopes is None else SlopePreconditioner.of_slopes(slopes),
     )
 
 
@@ -229,11 +246,13 @@ def solved_outputs(
         a memory in ``start``, the next one as ``scf_memory``.
     """
     local = module.apply({"params": params}, graph, method="local")
-    problem = fixed_point_problem(module, params, local, constant_charge=how.constant_charge)
     initial = initial_state(module, local, how)
     if start is not None:
         levels = start.fermi_level if how.constant_charge else initial.fermi_level
         initial = jax.lax.stop_gradient(SCFState(start.multipoles, levels, start.memory))
+    problem = fixed_point_problem(
+        module, params, local, constant_charge=how.constant_charge, near=initial
+    )
     solution, fell_back = solve_state(
         problem, initial.multipoles, initial.fermi_level, how, initial.memory
     )

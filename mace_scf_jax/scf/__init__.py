@@ -21,6 +21,7 @@ from mace_scf_jax.scf.jacobian_memory import JacobianMemory
 from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
 from mace_scf_jax.scf.linear_solvers import LinearSolver, solve_positive_definite
 from mace_scf_jax.scf.newton_krylov import NewtonKrylov
+from mace_scf_jax.scf.preconditioner import SlopePreconditioner
 from mace_scf_jax.scf.solver import Solver
 from mace_scf_jax.scf.stationary import stationary_value
 from mace_scf_jax.scf.status import SolverStatus
@@ -38,6 +39,7 @@ __all__ = [
     "LinearMixing",
     "LinearSolver",
     "NewtonKrylov",
+    "SlopePreconditioner",
     "Solver",
     "SolverStatus",
     "charge_response",

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.scf.jacobian_memory import JacobianMemory
+from mace_scf_jax.scf.preconditioner import SlopePreconditioner
 
 Map = Callable[[Array, Array], Array]
 """F: a state [sites, components] and the level at every site [sites] -> a state."""
@@ -41,6 +42,9 @@ class FixedPointProblem:
     max_sites: int | None = None
     """Room for the sites of one system that solvers make; a system with more diverges. None for the
     number of all sites, which wastes memory where there are many systems."""
+    preconditioner: SlopePreconditioner | None = None
+    """∂F/∂p of every system where that is at hand, for `max_sites` sites each. What is found does
+    not depend on it, only how soon."""
 
     def sums(self, values: Float[Array, "sites"]) -> Float[Array, "systems"]:
         """Sum of a value over the sites of each system."""

@@ -11,6 +11,7 @@ entries without a site are zero in every vector.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -167,21 +168,23 @@ class Unknowns:
     ) -> tuple[LinearOperator, LinearOperator]:
         """Preconditioner that eliminates the charge, and its transpose.
 
-        With A = ∂F/∂p left out, the Jacobian of R is M = [[1, -w], [1ᵀ, 0]], w = ∂F/∂μ. Its inverse
-        adds the response w of the state to the level, such that the charge comes out right:
+        With A the ∂F/∂p that the problem comes with, zero if it has none, the Jacobian of R is
+        about M = [[1 - A, -w], [1ᵀ, 0]], w = ∂F/∂μ. Its inverse adds the response u = (1 - A)⁻¹ w
+        of the state to the level, such that the charge comes out right: with s = (1 - A)⁻¹ r,
 
-            M⁻¹ (r, q) = (r + w m, m),    m = (q - Σ r₀) / Σ w₀.
+            M⁻¹ (r, q) = (s + u m, m),    m = (q - Σ s₀) / Σ u₀.
 
-        A fixed-point iteration preconditioned so is the iteration of the state alone under
-        f ← f + w (Q - Σ f₀) / Σ w₀. At constant level, and where charge does not answer to the
-        level, both are the identity.
+        With A = 0 a fixed-point iteration preconditioned so is the iteration of the state alone
+        under f ← f + w (Q - Σ f₀) / Σ w₀. At constant level, and where charge does not answer to
+        the level, both are (1 - A)⁻¹ alone.
 
         Args:
             response: w.
         """
+        undo, undo_transposed = self._preconditioner()
         if response is None:
-            return identity, identity
-        response = jax.lax.stop_gradient(response)
+            return undo, undo_transposed
+        response = undo(jax.lax.stop_gradient(response))
         finite = jnp.all(jnp.isfinite(response), axis=-1, keepdims=True)
         response = jnp.where(finite, response, 0.0)
         component = jnp.arange(self.num_components) == 0
@@ -193,15 +196,32 @@ class Unknowns:
         inverse = 1.0 / jnp.where(answers[:, 0], total, 1.0)
 
         def apply(vectors: Array) -> Array:
-            state, missing = vectors[:, :-1], vectors[:, -1]
+            state, missing = undo(vectors[:, :-1]), vectors[:, -1]
             level = inverse * (missing - jnp.sum(charges * state, axis=-1))
-            moved = jnp.concatenate([state + response * level[:, None], level[:, None]], axis=1)
-            return jnp.where(answers, moved, vectors)
+            level = jnp.where(answers[:, 0], level, 0.0)
+            moved = state + response * level[:, None]
+            level = jnp.where(answers[:, 0], level, missing)
+            return jnp.concatenate([moved, level[:, None]], axis=1)
 
         def apply_transposed(vectors: Array) -> Array:
             state, level = vectors[:, :-1], vectors[:, -1]
             missing = inverse * (level + jnp.sum(response * state, axis=-1))
-            moved = jnp.concatenate([state - charges * missing[:, None], missing[:, None]], axis=1)
-            return jnp.where(answers, moved, vectors)
+            missing = jnp.where(answers[:, 0], missing, 0.0)
+            moved = undo_transposed(state - charges * missing[:, None])
+            level = jnp.where(answers[:, 0], missing, level)
+            return jnp.concatenate([moved, level[:, None]], axis=1)
 
         return apply, apply_transposed
+
+    def _preconditioner(self) -> tuple[LinearOperator, LinearOperator]:
+        """(1 - A)⁻¹ of the problem, and its transpose."""
+        given = self.problem.preconditioner
+        if given is None:
+            return identity, identity
+        expected = (len(self.slots), self.num_state_unknowns, self.num_state_unknowns)
+        if given.factors.shape != expected:
+            raise ValueError(
+                f"preconditioner: expected matrices of shape {expected} (systems, unknowns, "
+                f"unknowns), found {given.factors.shape}"
+            )
+        return given.solve, functools.partial(given.solve, transposed=True)
