@@ -6,7 +6,7 @@
 
 Energy and forces of a fixed-point model against a LocalCharges model with the same backbone, and
 the gradient of a force loss with implicit derivatives against a loop of linear mixing that is
-differentiated. Every measurement runs in a process of its own, several rounds; times are medians,
+differentiated. What is compared runs in one process, in turns; several rounds; times are medians,
 compilation is apart. Temporary memory is what the compiled function allocates besides its
 arguments and results.
 """
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 
-from models import combined, measure
+from models import measure
 from rich.console import Console
 from rich.table import Table
 
@@ -43,30 +44,43 @@ def main() -> None:
     given = parser.parse_args()
 
     tasks = [
-        (f"E + F, {family}, {atoms} atoms", ("evaluation", "--family", family, *size(1, atoms)))
+        (f"E + F, {atoms} atoms", ("evaluation", *size(1, atoms)), ["LocalCharges", "implicit"])
         for atoms in given.sizes
-        for family in ("LocalCharges", "FixedPoint")
     ]
-    for count, atoms in given.training:
-        where = f"gradient of a force loss, {count} x {atoms} atoms"
-        tasks.append((f"{where}, implicit", ("training", *size(count, atoms))))
-        tasks += [
-            (
-                f"{where}, {steps} steps unrolled",
-                ("training", "--mode", "unroll", "--steps", str(steps), *size(count, atoms)),
-            )
-            for steps in given.steps
-        ]
+    tasks += [
+        (
+            f"gradient of a force loss, {count} x {atoms} atoms",
+            ("training", *size(count, atoms)),
+            ["implicit", *map(str, given.steps)],
+        )
+        for count, atoms in given.training
+    ]
     if not tasks:
         parser.error("nothing to measure: no --sizes and no --training")
-    rounds: dict[str, list[dict]] = {}
+    rounds: dict[tuple[str, str], list[dict]] = {}
     rows = []
     for number in range(given.rounds):
-        for label, arguments in tasks:
-            found = measure(sys.executable, "self_consistency_worker.py", *arguments)
-            rounds.setdefault(label, []).append(found)
-            print(f"{number + 1}: {label}: {1e3 * found['median_s']:.1f} ms", file=sys.stderr)
-        rows = [{"task": label, **combined(entries)} for label, entries in rounds.items()]
+        for label, arguments, variants in tasks:
+            found = measure(
+                sys.executable, "self_consistency_worker.py", *arguments, "--variants", *variants
+            )
+            for variant, result in found["variants"].items():
+                rounds.setdefault((label, variant), []).append(result)
+                print(f"{number + 1}: {label}, {variant}: {1e3 * result['median_s']:.1f} ms")
+        first_of = {label: variants[0] for label, _, variants in tasks}
+        rows = [
+            {
+                "task": label,
+                "variant": variant,
+                **entries[-1],
+                "median_s": statistics.median(entry["median_s"] for entry in entries),
+                "over_first": statistics.median(
+                    entry["median_s"] / first["median_s"]
+                    for entry, first in zip(entries, rounds[label, first_of[label]], strict=True)
+                ),
+            }
+            for (label, variant), entries in rounds.items()
+        ]
         Path(given.output).write_text(json.dumps({"rows": rows}, indent=1))
     show(rows)
 
@@ -83,17 +97,17 @@ def size(count: int, atoms: int) -> tuple[str, ...]:
 
 def show(rows: list[dict]) -> None:
     """Print the results as a table."""
-    table = Table()
-    table.add_column("task")
-    for heading in ("time / ms", "compile / s", "temporary / MB", "peak / MB", "evaluations of F"):
+    table = Table("task", "variant (number: unrolled steps)")
+    for heading in ("time / ms", "over first", "compile / s", "temporary / MB", "evaluations of F"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             row["task"],
+            row["variant"],
             f"{1e3 * row['median_s']:.1f}",
+            f"{row['over_first']:.2f}",
             f"{row['compile_s']:.1f}",
             f"{row['temporary_memory_mb']:.0f}",
-            f"{row['peak_memory_mb']:.0f}",
             str(row.get("scf_evaluations", "")),
         )
     Console(width=120).print(table)

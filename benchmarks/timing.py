@@ -21,6 +21,29 @@ def time_calls(function: Callable[[], Any], *, seconds: float = 6.0, least: int 
     return {"median_s": statistics.median(times), "min_s": min(times), "calls": len(times)}
 
 
+def time_in_turns(
+    functions: dict[str, Callable[[], Any]], *, seconds: float = 8.0, least: int = 7
+) -> dict[str, dict]:
+    """`time_calls` of several functions, in turns: what slows the machine down meets all of them.
+
+    Every turn calls each function twice and times the second call, so that none profits from what
+    the one before left in the caches.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    begun = time.perf_counter()
+    enough = seconds * len(functions)
+    while min(map(len, times.values())) < least or time.perf_counter() - begun < enough:
+        for name, function in functions.items():
+            function()
+            started = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - started)
+    return {
+        name: {"median_s": statistics.median(found), "min_s": min(found), "calls": len(found)}
+        for name, found in times.items()
+    }
+
+
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
