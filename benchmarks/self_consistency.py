@@ -66,7 +66,8 @@ def main() -> None:
             )
             for variant, result in found["variants"].items():
                 rounds.setdefault((label, variant), []).append(result)
-                print(f"{number + 1}: {label}, {variant}: {1e3 * result['median_s']:.1f} ms")
+                took = f"{1e3 * result['median_s']:.1f} ms"
+                print(f"{number + 1}: {label}, {variant}: {took}", file=sys.stderr)
         first_of = {label: variants[0] for label, _, variants in tasks}
         rows = [
             {

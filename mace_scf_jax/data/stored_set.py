@@ -90,7 +90,7 @@ class StoredConfigurations(ConfigurationSet):
         return self._shards.description
 
     def __getitem__(self, index: int) -> Configuration:
-        """The configuration at a position, read from its shard."""
+        """The configuration at a position, read from its shard; missing values are read-only."""
         return self._read(index)[0]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> StoredConfigurations:
@@ -110,8 +110,9 @@ class StoredConfigurations(ConfigurationSet):
         """The stored structures, if they fit; see `ConfigurationSet.prepare`."""
         self.description.check_cutoffs(cutoff, kspace_cutoff, file=self._file)
         self._check_elements(elements)
-        species = np.zeros(max(elements) + 1, dtype=np.int32)
-        species[list(elements)] = np.arange(len(elements))
+        numbers = np.asarray(elements)
+        species = np.zeros(numbers.max() + 1, dtype=np.int32)
+        species[numbers] = species_of(numbers, elements)
         sizes = self.sizes if kspace_cutoff is not None else self.sizes.without_kvectors()
 
         def structure(index: int) -> Structure:
@@ -162,14 +163,15 @@ class StoredConfigurations(ConfigurationSet):
 
 @functools.lru_cache(maxsize=1024)
 def _zero_values(num_atoms: int, multipoles_max_l: int) -> dict[str, np.ndarray]:
-    """What stands for missing properties of structures of one size; not to be written to."""
-    values = {
-        name: zero_value(PROPERTIES[name], num_atoms=num_atoms, multipoles_max_l=multipoles_max_l)
+    """What stands for missing properties of structures of one size, as views of a single zero."""
+    zeros = (
+        zero_value(PROPERTIES[name], num_atoms=num_atoms, multipoles_max_l=multipoles_max_l)
         for name in NUMERIC_PROPERTIES
+    )
+    return {
+        name: np.broadcast_to(np.zeros((), like.dtype), like.shape)
+        for name, like in zip(NUMERIC_PROPERTIES, zeros, strict=True)
     }
-    for array in values.values():
-        array.flags.writeable = False
-    return values
 
 
 class _Shards:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from mace_scf_jax.models.fixed_point import FixedPoint, LocalState
 
 MOST_UNKNOWNS = 128
-"""Of a graph whose matrix is made. Factorising a larger one costs more than what it saves."""
+"""Of a graph, padding included, whose matrix is made. Larger ones cost more than they save."""
 
 
 def response_slopes(
@@ -36,8 +36,8 @@ def response_slopes(
         levels: Fermi levels there in eV.
 
     Returns:
-        The matrices; None for many-body updates, and for graphs of which T is not in memory or
-        which have more than `MOST_UNKNOWNS` unknowns.
+        The matrices; None for many-body updates, and for batches whose T is not in memory or whose
+        graphs have room for more than `MOST_UNKNOWNS` unknowns.
     """
     matrices, graph = local.response.matrices, local.graph
     if not module.settings.fixed_point.is_one_body:

@@ -43,8 +43,8 @@ class FixedPointProblem:
     """Room for the sites of one system that solvers make; a system with more diverges. None for the
     number of all sites, which wastes memory where there are many systems."""
     preconditioner: SlopePreconditioner | None = None
-    """∂F/∂p of every system where that is at hand, for `max_sites` sites each. What is found does
-    not depend on it, only how soon."""
+    """∂F/∂p of every system where that is at hand, for `max_sites` sites each. A solution that is
+    unique does not depend on it, only how soon it is found."""
 
     def sums(self, values: Float[Array, "sites"]) -> Float[Array, "systems"]:
         """Sum of a value over the sites of each system."""

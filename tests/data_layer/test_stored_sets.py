@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -158,6 +159,38 @@ def test_batches_are_the_same_as_from_memory(tmp_path, monkeypatch):
     assert loader.buckets == expected.buckets
     for one, other in zip(loader.epoch(3), expected.epoch(3), strict=True):
         jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_compressed_files_are_read_too(tmp_path):
+    members = in_memory()
+    folder = stored(tmp_path / "set", members)
+    for path in folder.rglob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            for name in ("structures", "atoms", "edges", "k_indices"):
+                values, attributes = file[name][()], dict(file[name].attrs)
+                del file[name]
+                file.create_dataset(name, data=values, chunks=True, compression="gzip")
+                file[name].attrs.update(attributes)
+    found = open_stored(folder, split="train")
+    for index in range(13):
+        assert_equal(prepared(found)[index], prepared(members)[index])
+
+
+def test_a_set_that_is_forgotten_leaves_no_file_open(tmp_path):
+    open_files = Path("/proc/self/fd")
+    if not open_files.exists():
+        pytest.skip("open files are counted on Linux only")
+    folder = stored(tmp_path / "set", in_memory())
+
+    def opened() -> int:
+        return sum(str(tmp_path) in str(link.resolve()) for link in list(open_files.iterdir()))
+
+    found = open_stored(folder, split="train")
+    assert found[0].num_atoms > 0
+    assert opened() > 0
+    del found
+    gc.collect()
+    assert opened() == 0
 
 
 def test_a_model_without_reciprocal_vectors_reads_none(tmp_path):
