@@ -186,7 +186,8 @@ class _Search:
         lost = ~jnp.isfinite(norm)
         status = jnp.where(lost, SolverStatus.DIVERGED, SolverStatus.MAX_STEPS)
         kept = changes = jnp.zeros((count, settings.memory, size), start.dtype)
-        if memory is not None:
+        if memory is not None and unknowns.problem.preconditioner is None:
+            # the preconditioner is the slope of this map, the memory that of maps nearby
             kept, changes = memory.orthonormal(settings.memory)
         none = jnp.zeros(count, jnp.int32)
         return _Iterate(
