@@ -179,6 +179,8 @@ class OpenShard:
         self._index = index
         self._file = _opened(index.path)
         self._tables = {name: _Table(self._file[name]) for name in _TABLES}
+        self._is_whole = np.zeros(len(index.sizes), dtype=bool)
+        self._latest_k_indices: tuple[slice, np.ndarray] | None = None
         self._columns = shard_tables.with_shapes(
             {
                 name: json.loads(self._file[name].attrs["columns"])
@@ -191,7 +193,7 @@ class OpenShard:
         self._file.close()
 
     def read(self, row: int) -> tuple[Rows, dict[str, np.ndarray]]:
-        """The rows of a structure in all tables, and its arrays by name.
+        """The rows of a structure in all tables, checked the first time, and its arrays by name.
 
         Args:
             row: position of the structure in the shard.
@@ -211,18 +213,27 @@ class OpenShard:
                 atoms=tables["atoms"].rows(atoms),
                 atom_integers=tables["atom_integers"].rows(atoms),
                 edges=tables["edges"].rows(edges),
-                k_indices=tables["k_indices"].rows(k_indices),
+                k_indices=self._k_indices(k_indices),
             )
         except OSError as error:
             raise DataError(
                 f"{self._index.path}: structure {row} cannot be read ({error}); {AGAIN}"
             ) from None
-        if rows.checksum() != places.checksum[row]:
+        if not self._is_whole[row] and rows.checksum() != places.checksum[row]:
             raise DataError(
                 f"{self._index.path}: damaged (structure {row} does not have the checksum it "
                 f"should); {AGAIN}"
             )
+        self._is_whole[row] = True
         return rows, rows.arrays(self._columns)
+
+    def _k_indices(self, part: slice) -> np.ndarray:
+        """Reciprocal indices, which are often those of the structure that was read before."""
+        if self._latest_k_indices is None or self._latest_k_indices[0] != part:
+            rows = self._tables["k_indices"].rows(part)
+            rows.flags.writeable = False
+            self._latest_k_indices = part, rows
+        return self._latest_k_indices[1]
 
 
 class _Table:
