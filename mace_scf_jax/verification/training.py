@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,9 @@ in their gradients before. The reference files of one set of weights have up to 
 there, next to gradients of up to 120: the same numbers to 1e-10 in the modes `direct`, `unroll_scf`
 and `linearize_solve`, so they do not come from the loss. They are no derivatives at these weights
 either: the sums of weight × derivative of layers that follow each other differ, which are equal for
-any function of what the layers give. PyTorch adds to gradients that nobody has set to zero: most
-likely an earlier backward pass with slightly other weights has left them."""
+any function of what the layers give. Finite differences of the loss are those of our gradients.
+PyTorch adds to gradients that nobody has set to zero: most likely an earlier backward pass with
+slightly other weights has left them."""
 
 
 _LABELS = {
@@ -137,6 +138,39 @@ def reference_prediction(
     }
 
 
+Loss = Callable[[Parameters], tuple[Array, tuple[dict[str, Array], dict[str, Array]]]]
+"""Parameters -> the total loss, its weighted terms and the prediction."""
+
+
+def reference_loss(file: ReferenceFile) -> tuple[Loss, Parameters]:
+    """The loss of a training step of the reference, and the parameters at which it was computed.
+
+    Args:
+        file: a reference file with a loss.
+    """
+    settings = reference_settings(file.meta)
+    graph = labelled_graph(file, reference_graph(file, settings))
+    module, weights = build(settings), file.meta["loss"]
+    block = {"mode": file.meta["mode"], "scf": file.meta["scf"]}
+    training = parse_fixed_point_training({"fixed_point_training_options": block}, loss=weights)
+
+    def loss(params: Parameters) -> tuple[Array, tuple[dict[str, Array], dict[str, Array]]]:
+        prediction = reference_prediction(module, params, graph, training)
+        total, terms = weighted_loss(weights, prediction, graph)
+        return total, (terms, prediction)
+
+    return loss, import_parameters(file.state, settings)
+
+
+def reference_gradient(file: ReferenceFile) -> Parameters:
+    """The gradient of that loss as the reference gives it.
+
+    Args:
+        file: a reference file with gradients.
+    """
+    return import_parameters({**file.state, **file.gradients}, reference_settings(file.meta))
+
+
 def verify_training(
     file: ReferenceFile, *, left_over: Mapping[str, np.ndarray] | None = None
 ) -> list[Deviation]:
@@ -148,20 +182,8 @@ def verify_training(
             parameter; nothing in those that are not named. None if that is not known, see
             `LEFT_OVER`.
     """
-    settings = reference_settings(file.meta)
-    graph = labelled_graph(file, reference_graph(file, settings))
-    module, params = build(settings), import_parameters(file.state, settings)
-    block = {"mode": file.meta["mode"], "scf": file.meta["scf"]}
-    weights = file.meta["loss"]
-    training = parse_fixed_point_training({"fixed_point_training_options": block}, loss=weights)
-
-    def loss(params: Parameters, graph: Graph) -> tuple[Array, tuple]:
-        prediction = reference_prediction(module, params, graph, training)
-        total, terms = weighted_loss(weights, prediction, graph)
-        return total, (terms, prediction)
-
-    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (total, (terms, prediction)), gradient = compiled(params, graph)
+    loss, params = reference_loss(file)
+    (total, (terms, prediction)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     computed = {"loss": total[None]}
     computed |= {f"weighted_loss/{name}": value[None] for name, value in terms.items()}
     for theirs, ours in _OUTPUTS.items():
@@ -170,10 +192,9 @@ def verify_training(
         deviation(name, values, file.outputs[name], tolerance=TOLERANCE)
         for name, values in computed.items()
     ]
-    expected = import_parameters({**file.state, **file.gradients}, settings)
     pairs = zip(
         jax.tree_util.tree_leaves_with_path(gradient),
-        jax.tree_util.tree_leaves(expected),
+        jax.tree_util.tree_leaves(reference_gradient(file)),
         strict=True,
     )
     for (path, ours), theirs in pairs:
