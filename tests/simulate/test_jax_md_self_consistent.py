@@ -97,4 +97,5 @@ def test_heat_and_pressure(hooks):
 
     state, _, invariants = run(step, start, neighbors, 60, invariant)
     assert abs(np.linalg.det(state.box) / np.linalg.det(box) - 1.0) > 1e-4
+    # what the integrator leaves at this time step, as for other models
     np.testing.assert_allclose(invariants, invariants[0], atol=1e-5)
