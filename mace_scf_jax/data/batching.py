@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import DTypeLike, Int
 
-from mace_scf_jax.data.collate import collate, concatenate, without_structures
+from mace_scf_jax.data.collate import collate, concatenate, padded, without_structures
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import BatchSizes, Layout, choose_buckets, merge, required_sizes
 from mace_scf_jax.data.structure import Structure
-from mace_scf_jax.data.structure_set import sizes_of
+from mace_scf_jax.data.structure_set import as_set
 from mace_scf_jax.graph import Graph
 
 __all__ = [
@@ -83,7 +83,7 @@ class BatchLoader:
             raise DataError(f"batch_size: found {batch_size}, expected at least 1")
         if parts < 1:
             raise DataError(f"parts: found {parts}, expected at least 1")
-        self.structures = structures
+        self.structures = as_set(structures)
         self.batch_size = min(batch_size, len(self.structures))
         self.shuffle = shuffle
         self.seed = seed
@@ -94,7 +94,6 @@ class BatchLoader:
         self.repeats = repeats
         self.parts = parts
         self.own_parts = range(parts) if own_parts is None else own_parts
-        self._sizes = sizes_of(structures)
         self.buckets = choose_buckets(
             [*self.observed_sizes(), self.largest_sizes()], max_buckets=max_buckets
         )
@@ -178,7 +177,9 @@ class BatchLoader:
         """Sizes that hold every part of every batch that any epoch can have."""
         if not self.shuffle:
             return merge(self.observed_sizes())
-        return self._sizes.of_any_batch(self._part_size, self.layout, repeats=self.repeats)
+        return self.structures.sizes.of_any_batch(
+            self._part_size, self.layout, repeats=self.repeats
+        )
 
     @property
     def _part_size(self) -> int:
@@ -190,13 +191,12 @@ class BatchLoader:
         return np.array_split(indices, self.parts)
 
     def _part(self, indices: np.ndarray, bucket: BatchSizes) -> Graph:
-        structures = [self.structures[index] for index in indices.tolist()]
-        return collate(structures, bucket, dtype=self.dtype)
+        return padded(self.structures.stack(indices), bucket, dtype=self.dtype)
 
     def _batch_sizes(self, indices: np.ndarray) -> BatchSizes:
         """Exact sizes that hold each part of a batch, with room for the full number of graphs."""
         return merge(
-            self._sizes.of_batch(part, self.layout, graphs=self._part_size)
+            self.structures.sizes.of_batch(part, self.layout, graphs=self._part_size)
             for part in self._divided(indices)
             if len(part)
         )

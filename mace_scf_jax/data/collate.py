@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -9,8 +10,18 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.properties import ATOM_INPUTS, ATOM_LABELS, GRAPH_LABELS
-from mace_scf_jax.data.sizes import BatchSizes, required_sizes
+from mace_scf_jax.data.properties import (
+    ATOM_INPUTS,
+    ATOM_LABELS,
+    BATCH_PROPERTIES,
+    GRAPH_INPUTS,
+    GRAPH_LABELS,
+    PROPERTIES,
+    Shape,
+    row_shape,
+)
+from mace_scf_jax.data.sizes import BatchSizes, Layout
+from mace_scf_jax.data.stack import Stack, stack
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
 
@@ -26,7 +37,35 @@ def collate(
     labels: bool = True,
     padding: bool = True,
 ) -> Graph:
-    """One padded batch of structures, as NumPy arrays.
+    """One padded batch of structures, as NumPy arrays; see `padded`.
+
+    Args:
+        structures: at least one.
+        sizes: padded sizes; by default the smallest of a geometric series, layout "flat".
+        dtype: of all real numbers; indices are int32.
+        labels: whether to include reference values and their weights.
+        padding: as for `padded`.
+
+    Raises:
+        DataError: if there are no structures, or they do not fit.
+    """
+    if not structures:
+        raise DataError("batch: found no structures")
+    stacked = stack(structures, BATCH_PROPERTIES if labels else (*GRAPH_INPUTS, *ATOM_INPUTS))
+    if sizes is None:
+        sizes = stacked.required_sizes("flat", padding=padding).rounded()
+    return padded(stacked, sizes, dtype=dtype, labels=labels, padding=padding)
+
+
+def padded(
+    stacked: Stack,
+    sizes: BatchSizes,
+    *,
+    dtype: DTypeLike = np.float64,
+    labels: bool = True,
+    padding: bool = True,
+) -> Graph:
+    """One padded batch of structures, as NumPy arrays, of which several batches may share some.
 
     There is always at least one padding atom and one padding graph, the last, to which all padding
     atoms belong. In the layout "flat" edges are sorted by receiver and padding edges connect the
@@ -35,8 +74,8 @@ def collate(
     weight zero.
 
     Args:
-        structures: at least one.
-        sizes: padded sizes; by default the smallest of a geometric series, layout "flat".
+        stacked: the structures.
+        sizes: padded sizes.
         dtype: of all real numbers; indices are int32.
         labels: whether to include reference values and their weights.
         padding: whether there has to be a padding atom and a padding graph. Without them, as in
@@ -46,68 +85,57 @@ def collate(
     Raises:
         DataError: if the structures do not fit.
     """
-    if sizes is None:
-        sizes = required_sizes(structures, padding=padding).rounded()
-    layout = "flat" if sizes.neighbours_per_atom is None else "per_atom"
-    needed = required_sizes(structures, layout, padding=padding)
+    layout: Layout = "flat" if sizes.neighbours_per_atom is None else "per_atom"
+    needed = stacked.required_sizes(layout, padding=padding)
     if not sizes.holds(needed):
         raise DataError(f"batch: found structures that need {needed}, expected at most {sizes}")
 
-    configurations = [entry.configuration for entry in structures]
-    counts = np.array([entry.num_atoms for entry in structures])
-    offsets = np.cumsum(counts) - counts
-    num_graphs = len(structures)
-
-    def graph_values(rows: Sequence[np.ndarray]) -> np.ndarray:
-        return _pad(np.stack(rows).astype(dtype), sizes.graphs)
-
-    def atom_values(name: str) -> np.ndarray:
-        values = np.concatenate([entry.values[name] for entry in configurations])
-        if values.dtype.kind == "f":
-            values = values.astype(dtype)
-        return _pad(values, sizes.atoms)
-
-    def per_graph(name: str) -> np.ndarray:
-        return graph_values([entry.values[name] for entry in configurations])
-
-    atom_graph = np.repeat(np.arange(num_graphs), counts).astype(np.int32)
-    slot_of_atom = np.concatenate([np.arange(count) for count in counts]).astype(np.int32)
+    num_graphs, num_atoms = len(stacked), len(stacked.positions)
+    atom_graph = np.repeat(np.arange(num_graphs), stacked.num_atoms)
+    graph_of_any_atom = np.full(sizes.atoms, sizes.graphs - 1, dtype=np.int32)
+    graph_of_any_atom[:num_atoms] = atom_graph
+    slot_of_atom = np.arange(num_atoms) - stacked.first_atom[atom_graph]
     slots = np.zeros((sizes.graphs, sizes.slots), dtype=np.int32)
-    slots[atom_graph, slot_of_atom] = np.arange(len(atom_graph))
+    slots[atom_graph, slot_of_atom] = np.arange(num_atoms)
+    num_kvectors = np.array([len(indices) for indices in stacked.k_indices])
     k_indices = np.zeros((sizes.graphs, sizes.kvectors, 3), dtype=np.int32)
-    for index, entry in enumerate(structures):
-        k_indices[index, : entry.num_kvectors] = entry.k_indices
-    cell = np.tile(PADDING_CELL * np.eye(3, dtype=dtype), (sizes.graphs, 1, 1))
-    cell[:num_graphs] = np.stack([entry.cell for entry in configurations])
-    names = (*GRAPH_LABELS, *ATOM_LABELS) if labels else ()
+    for graph, indices in enumerate(stacked.k_indices):
+        k_indices[graph, : len(indices)] = indices
+    cell = _pad(stacked.cell, sizes.graphs, dtype)
+    cell[num_graphs:] = PADDING_CELL * np.eye(3)
 
+    def values(name: str) -> np.ndarray:
+        rows = sizes.atoms if PROPERTIES[name].per_atom else sizes.graphs
+        if name in stacked.values:
+            kind = np.int32 if PROPERTIES[name].shape is Shape.ATOM_INTEGER else dtype
+            return _pad(stacked.values[name], rows, kind)
+        return _no_values(name, rows, stacked.multipoles_max_l, dtype)
+
+    def weights(name: str) -> np.ndarray:
+        if name in stacked.weights:
+            return _pad(stacked.weights[name], sizes.graphs, dtype)
+        return _zeros((sizes.graphs, 3) if name == "dipole" else (sizes.graphs,), dtype)
+
+    names = (*GRAPH_LABELS, *ATOM_LABELS) if labels else ()
     return Graph(
-        positions=_pad(
-            np.concatenate([entry.positions for entry in configurations]).astype(dtype), sizes.atoms
-        ),
-        species=_pad(np.concatenate([entry.species for entry in structures]), sizes.atoms),
-        atom_graph=_pad(atom_graph, sizes.atoms, fill=sizes.graphs - 1),
-        atom_mask=np.arange(sizes.atoms) < counts.sum(),
-        **_edges(structures, offsets, sizes),
+        positions=_pad(stacked.positions, sizes.atoms, dtype),
+        species=_pad(stacked.species, sizes.atoms, np.int32),
+        atom_graph=graph_of_any_atom,
+        atom_mask=np.arange(sizes.atoms) < num_atoms,
+        **_edges(stacked, sizes),
         cell=cell,
-        pbc=_pad(np.stack([entry.pbc for entry in configurations]), sizes.graphs),
+        pbc=_pad(stacked.pbc, sizes.graphs, bool),
         graph_mask=np.arange(sizes.graphs) < num_graphs,
-        total_charge=per_graph("total_charge"),
-        fermi_level=per_graph("fermi_level"),
-        external_field=per_graph("external_field"),
+        **{name: values(name) for name in GRAPH_INPUTS},
         slots=slots,
-        slot_mask=_counted(counts, sizes.graphs, sizes.slots),
-        slot_of_atom=_pad(slot_of_atom, sizes.atoms),
+        slot_mask=_counted(stacked.num_atoms, sizes.graphs, sizes.slots),
+        slot_of_atom=_pad(slot_of_atom, sizes.atoms, np.int32),
         k_indices=k_indices,
-        k_mask=_counted([entry.num_kvectors for entry in structures], sizes.graphs, sizes.kvectors),
-        atom_data={name: atom_values(name) for name in ATOM_INPUTS},
-        labels={
-            name: per_graph(name) if name in GRAPH_LABELS else atom_values(name) for name in names
-        },
-        weights={
-            name: graph_values([entry.weights[name] for entry in configurations]) for name in names
-        },
-        config_weight=graph_values([np.asarray(entry.config_weight) for entry in configurations]),
+        k_mask=_counted(num_kvectors, sizes.graphs, sizes.kvectors),
+        atom_data={name: values(name) for name in ATOM_INPUTS},
+        labels={name: values(name) for name in names},
+        weights={name: weights(name) for name in names},
+        config_weight=_pad(stacked.config_weight, sizes.graphs, dtype),
         neighbours_per_atom=sizes.neighbours_per_atom,
     )
 
@@ -141,31 +169,24 @@ def without_structures(batch: Graph) -> Graph:
     )
 
 
-def _edges(
-    structures: Sequence[Structure], offsets: np.ndarray, sizes: BatchSizes
-) -> dict[str, np.ndarray]:
+def _edges(stacked: Stack, sizes: BatchSizes) -> dict[str, np.ndarray]:
     """Edge arrays of a batch, in the layout that the sizes ask for."""
-    pairs = list(zip(structures, offsets, strict=True))
-    senders = np.concatenate([entry.senders + offset for entry, offset in pairs])
-    receivers = np.concatenate([entry.receivers + offset for entry, offset in pairs])
-    shifts = np.concatenate([entry.cell_shifts for entry in structures])
-
+    first_atom = np.repeat(stacked.first_atom, stacked.num_edges)
+    senders, receivers = stacked.senders + first_atom, stacked.receivers + first_atom
     last_atom = sizes.atoms - 1
     if sizes.neighbours_per_atom is None:
-        places = np.arange(len(senders))
+        places: slice | np.ndarray = slice(len(senders))
         all_receivers = np.full(sizes.edges, last_atom, dtype=np.int32)
     else:
-        first_edge = np.searchsorted(receivers, np.arange(sizes.atoms))
-        rank = np.arange(len(receivers)) - first_edge[receivers]
+        atoms = np.arange(sizes.atoms, dtype=np.int32)
+        rank = np.arange(len(receivers)) - np.searchsorted(receivers, atoms)[receivers]
         places = receivers * sizes.neighbours_per_atom + rank
-        all_receivers = np.repeat(np.arange(sizes.atoms), sizes.neighbours_per_atom).astype(
-            np.int32
-        )
+        all_receivers = np.repeat(atoms, sizes.neighbours_per_atom)
     all_receivers[places] = receivers
     all_senders = np.full(sizes.edges, last_atom, dtype=np.int32)
     all_senders[places] = senders
     all_shifts = np.zeros((sizes.edges, 3), dtype=np.int32)
-    all_shifts[places] = shifts
+    all_shifts[places] = stacked.cell_shifts
     mask = np.zeros(sizes.edges, dtype=bool)
     mask[places] = True
     return {
@@ -176,13 +197,29 @@ def _edges(
     }
 
 
-def _pad(values: np.ndarray, size: int, fill: int = 0) -> np.ndarray:
-    """Values with the first axis extended to `size`."""
-    padded = np.full((size, *values.shape[1:]), fill, dtype=values.dtype)
-    padded[: len(values)] = values
-    return padded
+def _pad(values: np.ndarray, rows: int, dtype: DTypeLike) -> np.ndarray:
+    """Values with the first axis extended by zeros to so many rows."""
+    extended = np.zeros((rows, *values.shape[1:]), dtype=dtype)
+    extended[: len(values)] = values
+    return extended
 
 
-def _counted(counts: Sequence[int] | np.ndarray, rows: int, columns: int) -> np.ndarray:
+@functools.lru_cache(maxsize=256)
+def _no_values(name: str, rows: int, multipoles_max_l: int, dtype: DTypeLike) -> np.ndarray:
+    """What stands for a property that no structure has."""
+    entry = PROPERTIES[name]
+    row = row_shape(entry, multipoles_max_l=multipoles_max_l)
+    return _zeros((rows, *row), np.int32 if entry.shape is Shape.ATOM_INTEGER else dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _zeros(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Zeros, the same array whenever they are asked for."""
+    zeros = np.zeros(shape, dtype=dtype)
+    zeros.flags.writeable = False
+    return zeros
+
+
+def _counted(counts: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Mask [rows, columns] that is true for the first `counts[i]` columns of row i."""
-    return np.arange(columns) < _pad(np.asarray(counts), rows)[:, None]
+    return np.arange(columns) < _pad(counts, rows, counts.dtype)[:, None]

@@ -10,7 +10,7 @@ import numpy as np
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.structure import prepare_all
-from mace_scf_jax.data.structure_set import StructureSet
+from mace_scf_jax.data.structure_set import StructureSet, StructuresInMemory
 
 
 class ConfigurationSet(Sequence[Configuration]):
@@ -81,4 +81,4 @@ class ConfigurationsInMemory(ConfigurationSet):
         structures = prepare_all(
             self, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff
         )
-        return StructureSet.in_memory(structures)
+        return StructuresInMemory(structures)

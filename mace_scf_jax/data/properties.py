@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +40,7 @@ class Property:
     shape: Shape
     unit: str
 
-    @property
+    @functools.cached_property
     def per_atom(self) -> bool:
         """Whether there is one value per atom."""
         return self.shape in _PER_ATOM
@@ -93,20 +94,28 @@ ATOM_LABELS: tuple[str, ...] = (
 )
 """Reference values with one entry per atom in a batch."""
 
+GRAPH_INPUTS: tuple[str, ...] = ("total_charge", "fermi_level", "external_field")
+"""Inputs with one entry per structure that a model may ask for."""
+
 ATOM_INPUTS: tuple[str, ...] = ("charges", "enegs", "hardness")
 """Per-atom inputs that a model may ask for."""
 
+BATCH_PROPERTIES: tuple[str, ...] = tuple(
+    dict.fromkeys((*GRAPH_INPUTS, *ATOM_INPUTS, *GRAPH_LABELS, *ATOM_LABELS))
+)
+"""All that go into batches."""
 
-_SHAPES: dict[Shape, tuple[int, ...]] = {
+
+_ROW_SHAPES: dict[Shape, tuple[int, ...]] = {
     Shape.SCALAR: (),
     Shape.VECTOR: (3,),
     Shape.MATRIX: (3, 3),
     Shape.STRESS: (3, 3),
     Shape.ATOM_SCALAR: (),
     Shape.ATOM_VECTOR: (3,),
+    Shape.ATOM_INTEGER: (),
     Shape.GRID: (2, 1, 1, 1),
 }
-"""Shapes of values, or of the value of one atom, that are always the same."""
 
 
 def num_multipoles(max_l: int) -> int:
@@ -114,14 +123,18 @@ def num_multipoles(max_l: int) -> int:
     return (max_l + 1) ** 2
 
 
+def row_shape(entry: Property, *, multipoles_max_l: int) -> tuple[int, ...]:
+    """Shape of the value of a structure or, for properties of atoms, of one atom."""
+    if entry.shape is Shape.ATOM_MULTIPOLES:
+        return (num_multipoles(multipoles_max_l),)
+    return _ROW_SHAPES[entry.shape]
+
+
 def zero_value(entry: Property, *, num_atoms: int, multipoles_max_l: int) -> np.ndarray:
     """The value that stands for a missing property: zeros of the right shape."""
-    if entry.shape is Shape.ATOM_INTEGER:
-        return np.zeros(num_atoms, dtype=np.int32)
-    if entry.shape is Shape.ATOM_MULTIPOLES:
-        return np.zeros((num_atoms, num_multipoles(multipoles_max_l)))
-    rest = _SHAPES[entry.shape]
-    return np.zeros((num_atoms, *rest) if entry.per_atom else rest)
+    row = row_shape(entry, multipoles_max_l=multipoles_max_l)
+    dtype = np.int32 if entry.shape is Shape.ATOM_INTEGER else np.float64
+    return np.zeros((num_atoms, *row) if entry.per_atom else row, dtype=dtype)
 
 
 def to_array(

@@ -38,7 +38,7 @@ from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import PROPERTIES, Shape
-from mace_scf_jax.data.shard_tables import Rows
+from mace_scf_jax.data.shard_tables import Columns, Rows
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.structure import Structure
 
@@ -72,6 +72,8 @@ class ShardIndex:
     shards: int
     sizes: StructureSizes
     places: Places
+    columns: Columns
+    """Columns of its tables."""
 
 
 def write_shard(
@@ -153,6 +155,10 @@ def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
             described = json.loads(attributes["description"])
             if any(name not in file for name in _TABLES):
                 raise KeyError("a table is missing")
+            columns = {
+                name: json.loads(file[name].attrs["columns"])
+                for name in shard_tables.TABLES_WITH_COLUMNS
+            }
         except (KeyError, OSError, ValueError) as error:
             raise DataError(f"{path}: damaged ({error}); {AGAIN}") from None
     if _digest(groups) != digest:
@@ -164,6 +170,7 @@ def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
         shards=int(attributes["shards"]),
         sizes=StructureSizes(**groups["sizes"]),
         places=Places(**groups["places"]),
+        columns=columns,
     )
     return index, _catalogue(groups["catalogue"])
 
@@ -173,27 +180,23 @@ class OpenShard:
 
     Args:
         index: of the shard.
+        columns: of the rows to give; those that the shard lacks are zero.
     """
 
-    def __init__(self, index: ShardIndex):
+    def __init__(self, index: ShardIndex, columns: Columns):
         self._index = index
         self._file = _opened(index.path)
         self._tables = {name: _Table(self._file[name]) for name in _TABLES}
         self._is_whole = np.zeros(len(index.sizes), dtype=bool)
         self._latest_k_indices: tuple[slice, np.ndarray] | None = None
-        self._columns = shard_tables.with_shapes(
-            {
-                name: json.loads(self._file[name].attrs["columns"])
-                for name in shard_tables.TABLES_WITH_COLUMNS
-            }
-        )
+        self._spreads = shard_tables.spreads_between(index.columns, columns)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def read(self, row: int) -> tuple[Rows, dict[str, np.ndarray]]:
-        """The rows of a structure in all tables, checked the first time, and its arrays by name.
+    def read(self, row: int) -> Rows:
+        """The rows of a structure in all tables, checked the first time.
 
         Args:
             row: position of the structure in the shard.
@@ -225,14 +228,12 @@ class OpenShard:
                 f"should); {AGAIN}"
             )
         self._is_whole[row] = True
-        return rows, rows.arrays(self._columns)
+        return rows.spread(self._spreads)
 
     def _k_indices(self, part: slice) -> np.ndarray:
         """Reciprocal indices, which are often those of the structure that was read before."""
         if self._latest_k_indices is None or self._latest_k_indices[0] != part:
-            rows = self._tables["k_indices"].rows(part)
-            rows.flags.writeable = False
-            self._latest_k_indices = part, rows
+            self._latest_k_indices = part, self._tables["k_indices"].rows(part)
         return self._latest_k_indices[1]
 
 
@@ -253,21 +254,19 @@ class _Table:
         self._row_bytes = self._width * dataset.dtype.itemsize
 
     def rows(self, part: slice) -> np.ndarray:
-        """Consecutive rows.
+        """Consecutive rows, read-only.
 
         Raises:
             OSError: they cannot be read.
         """
-        if part.start == part.stop:
-            return np.empty((0, self._width), dtype=self._dtype)
         if self._start is None:
             return self._dataset[part]
-        rows = np.empty((part.stop - part.start, self._width), dtype=self._dtype)
+        wanted = (part.stop - part.start) * self._row_bytes
         offset = self._start + part.start * self._row_bytes
-        count = os.preadv(self._descriptor, [memoryview(rows).cast("B")], offset)
-        if count != rows.nbytes:
-            raise OSError(f"found {count} of {rows.nbytes} bytes")
-        return rows
+        found = os.pread(self._descriptor, wanted, offset)
+        if len(found) != wanted:
+            raise OSError(f"found {len(found)} of {wanted} bytes")
+        return np.frombuffer(found, dtype=self._dtype).reshape(-1, self._width)
 
 
 def _refuse_grids(catalogue: Catalogue) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
+import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
 from mace_scf_jax.data.catalogue import NUMERIC_PROPERTIES, Catalogue
-from mace_scf_jax.data.properties import PROPERTIES, Property, Shape, zero_value
+from mace_scf_jax.data.properties import PROPERTIES, Property, Shape, row_shape
 from mace_scf_jax.data.structure import Structure
 
 Columns = Mapping[str, Mapping[str, int]]
@@ -21,24 +23,24 @@ Columns = Mapping[str, Mapping[str, int]]
 TABLES_WITH_COLUMNS = ("structures", "atoms", "atom_integers")
 """Tables that hold several arrays."""
 
-_SHAPES: dict[Shape, tuple[int, ...]] = {
-    Shape.SCALAR: (),
-    Shape.VECTOR: (3,),
-    Shape.MATRIX: (3, 3),
-    Shape.STRESS: (3, 3),
-    Shape.ATOM_SCALAR: (-1,),
-    Shape.ATOM_INTEGER: (-1,),
-}
-"""Shape of arrays that are not a table themselves."""
+_ATOM_ARRAYS: dict[str, tuple[int, ...]] = {"positions": (3,), "atomic_numbers": ()}
+"""Arrays that are no properties, and the shape of their rows."""
 
 
-class ShapedColumns(NamedTuple):
-    """Columns of a table that hold an array, and its shape; None for that of the columns."""
+class ColumnsOf(NamedTuple):
+    """Where an array is in the tables, and the shape of its rows."""
 
-    table: str
     name: str
+    table: str
     columns: slice
-    shape: tuple[int, ...] | None
+    row_shape: tuple[int, ...]
+
+
+class Spread(NamedTuple):
+    """Where the columns of a table belong in a wider one."""
+
+    places: Int[np.ndarray, "columns"]
+    width: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +60,18 @@ class Rows:
             value = zlib.crc32(np.ascontiguousarray(getattr(self, field.name)), value)
         return value
 
-    def arrays(self, columns: Sequence[ShapedColumns]) -> dict[str, np.ndarray]:
-        """Positions, atomic numbers and properties, each in the shape that configurations have.
+    def spread(self, spreads: Mapping[str, Spread]) -> Rows:
+        """The same rows in wider tables, zero in the columns that they lack.
 
         Args:
-            columns: of the tables; see `with_shapes`.
+            spreads: of the tables that are wider; see `spreads_between`.
         """
-        arrays = {}
-        for entry in columns:
-            values = np.ascontiguousarray(getattr(self, entry.table)[:, entry.columns])
-            arrays[entry.name] = values if entry.shape is None else values.reshape(entry.shape)
-        return arrays
+        wider = {}
+        for table, spread in spreads.items():
+            rows = getattr(self, table)
+            wider[table] = np.zeros((len(rows), spread.width), dtype=rows.dtype)
+            wider[table][:, spread.places] = rows
+        return dataclasses.replace(self, **wider) if wider else self
 
 
 def columns_of(catalogue: Catalogue, multipoles_max_l: int) -> Columns:
@@ -86,24 +89,74 @@ def columns_of(catalogue: Catalogue, multipoles_max_l: int) -> Columns:
     for name in NUMERIC_PROPERTIES:
         if catalogue.present[name].any():
             entry = PROPERTIES[name]
-            zero = zero_value(entry, num_atoms=1, multipoles_max_l=multipoles_max_l)
-            columns[_table_of(entry)][name] = zero.size
+            row = row_shape(entry, multipoles_max_l=multipoles_max_l)
+            columns[_table_of(entry)][name] = math.prod(row)
     return columns
 
 
-def with_shapes(columns: Columns) -> list[ShapedColumns]:
-    """Where every array is in the tables, and its shape.
+def all_columns(parts: Iterable[Columns]) -> Columns:
+    """Columns of tables that hold every array of several.
+
+    Args:
+        parts: columns of each.
+    """
+    columns: dict[str, dict[str, int]] = {table: {} for table in TABLES_WITH_COLUMNS}
+    for part in parts:
+        for table in TABLES_WITH_COLUMNS:
+            columns[table].update(part[table])
+    return columns
+
+
+def spreads_between(narrow: Columns, wide: Columns) -> dict[str, Spread]:
+    """Where the columns of tables belong in wider ones, for those that are wider.
+
+    Args:
+        narrow: columns of the tables.
+        wide: columns that hold all of them.
+    """
+    spreads = {}
+    for table in TABLES_WITH_COLUMNS:
+        if list(narrow[table].items()) != list(wide[table].items()):
+            slices = _slices(wide[table])
+            places = [np.arange(slices[name].start, slices[name].stop) for name in narrow[table]]
+            spreads[table] = Spread(
+                np.concatenate([np.empty(0, dtype=np.int64), *places]), sum(wide[table].values())
+            )
+    return spreads
+
+
+def columns_by_name(columns: Columns, multipoles_max_l: int) -> list[ColumnsOf]:
+    """Where every array is in the tables, and the shape of its rows.
 
     Args:
         columns: of the tables.
+        multipoles_max_l: highest order of the multipoles.
     """
-    found = []
-    for table in TABLES_WITH_COLUMNS:
-        start = 0
-        for name, width in columns[table].items():
-            found.append(ShapedColumns(table, name, slice(start, start + width), _shape_of(name)))
-            start += width
-    return found
+    return [
+        ColumnsOf(name, table, part, _row_shape(name, multipoles_max_l))
+        for table in TABLES_WITH_COLUMNS
+        for name, part in _slices(columns[table]).items()
+    ]
+
+
+def arrays_of(parts: Sequence[Rows], columns: Sequence[ColumnsOf]) -> dict[str, np.ndarray]:
+    """Positions, atomic numbers and properties of structures one after the other.
+
+    Args:
+        parts: rows of each structure, at least one.
+        columns: of the tables; see `columns_by_name`.
+
+    Returns:
+        Arrays [structures, ...] or [atoms, ...] by name, which share memory.
+    """
+    tables = {
+        table: np.concatenate([getattr(part, table) for part in parts])
+        for table in TABLES_WITH_COLUMNS
+    }
+    return {
+        entry.name: tables[entry.table][:, entry.columns].reshape(-1, *entry.row_shape)
+        for entry in columns
+    }
 
 
 def to_rows(structure: Structure, columns: Columns) -> Rows:
@@ -164,8 +217,17 @@ def _table_of(entry: Property) -> str:
     return "atom_integers" if entry.shape is Shape.ATOM_INTEGER else "atoms"
 
 
-def _shape_of(name: str) -> tuple[int, ...] | None:
-    """Shape in which configurations hold the columns of an array; None for that of the columns."""
-    if name == "atomic_numbers":
-        return (-1,)
-    return None if name == "positions" else _SHAPES.get(PROPERTIES[name].shape)
+def _row_shape(name: str, multipoles_max_l: int) -> tuple[int, ...]:
+    """Shape of the rows of an array."""
+    if name in _ATOM_ARRAYS:
+        return _ATOM_ARRAYS[name]
+    return row_shape(PROPERTIES[name], multipoles_max_l=multipoles_max_l)
+
+
+def _slices(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Columns of each array of a table."""
+    ends = itertools.accumulate(widths.values())
+    return {
+        name: slice(end - width, end)
+        for (name, width), end in zip(widths.items(), ends, strict=True)
+    }

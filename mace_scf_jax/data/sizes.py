@@ -54,7 +54,7 @@ class BatchSizes:
 
     def rounded(self) -> BatchSizes:
         """Sizes rounded up to a geometric series, so that few different sizes occur."""
-        return _with_layout(
+        return batch_sizes(
             atoms=round_up(self.atoms),
             edges=round_up(self.edges),
             graphs=self.graphs,
@@ -152,7 +152,7 @@ class StructureSizes:
             graphs: leave room for so many structures; None for as many as there are.
             padding: whether to have a padding atom and a padding graph.
         """
-        return _with_layout(
+        return batch_sizes(
             atoms=int(self.atoms[rows].sum()) + padding,
             edges=max(1, int(self.edges[rows].sum())),
             graphs=(len(rows) if graphs is None else graphs) + padding,
@@ -177,7 +177,7 @@ class StructureSizes:
             np.repeat(np.max(sizes), count) if repeats else np.sort(sizes)[-count:]
             for sizes in (self.atoms, self.edges)
         )
-        return _with_layout(
+        return batch_sizes(
             atoms=int(atoms.sum()) + 1,
             edges=max(1, int(edges.sum())),
             graphs=largest.graphs,
@@ -271,7 +271,7 @@ def choose_buckets(
 def _merge_two(first: BatchSizes, second: BatchSizes) -> BatchSizes:
     if (first.neighbours_per_atom is None) != (second.neighbours_per_atom is None):
         raise DataError("batch sizes: found both layouts, expected one")
-    return _with_layout(
+    return batch_sizes(
         **{
             field.name: None
             if getattr(first, field.name) is None
@@ -281,8 +281,12 @@ def _merge_two(first: BatchSizes, second: BatchSizes) -> BatchSizes:
     )
 
 
-def _with_layout(**sizes: int | None) -> BatchSizes:
-    """Sizes whose number of edges follows from atoms and neighbours where those are given."""
+def batch_sizes(**sizes: int | None) -> BatchSizes:
+    """`BatchSizes` whose number of edges follows from atoms and neighbours where those are given.
+
+    Args:
+        sizes: those of `BatchSizes`.
+    """
     if sizes["neighbours_per_atom"] is not None:
         sizes["edges"] = sizes["atoms"] * sizes["neighbours_per_atom"]
     return BatchSizes(**sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,25 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.configuration_set import ConfigurationSet
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.properties import PROPERTIES, zero_value
-from mace_scf_jax.data.shard import AGAIN, SUFFIX, OpenShard, Rows, ShardIndex, read_index
+from mace_scf_jax.data.properties import BATCH_PROPERTIES, PROPERTIES, zero_value
+from mace_scf_jax.data.shard import AGAIN, SUFFIX, OpenShard, ShardIndex, read_index
+from mace_scf_jax.data.shard_tables import (
+    ColumnsOf,
+    Rows,
+    all_columns,
+    arrays_of,
+    columns_by_name,
+)
 from mace_scf_jax.data.sizes import StructureSizes
+from mace_scf_jax.data.stack import Stack
 from mace_scf_jax.data.structure import Structure, species_of
 from mace_scf_jax.data.structure_set import StructureSet
 
 _OPEN_FILES = 128
+KEPT_BYTES = 64_000_000
+"""A set that takes less memory than this is read once and kept, whatever its batches are."""
+
+_NO_KVECTORS = np.empty((0, 3), dtype=np.int32)
 
 
 def is_stored(path: str | Path) -> bool:
@@ -91,7 +104,8 @@ class StoredConfigurations(ConfigurationSet):
 
     def __getitem__(self, index: int) -> Configuration:
         """The configuration at a position, read from its shard; missing values are read-only."""
-        return self._read(index)[0]
+        (stored,) = self.read([index])
+        return self.configuration(index, stored)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> StoredConfigurations:
         """The set of some of the configurations; see `ConfigurationSet.take`."""
@@ -110,24 +124,51 @@ class StoredConfigurations(ConfigurationSet):
         """The stored structures, if they fit; see `ConfigurationSet.prepare`."""
         self.description.check_cutoffs(cutoff, kspace_cutoff, file=self._file)
         self._check_elements(elements)
-        numbers = np.asarray(elements)
-        species = np.zeros(numbers.max() + 1, dtype=np.int32)
-        species[numbers] = species_of(numbers, elements)
-        sizes = self.sizes if kspace_cutoff is not None else self.sizes.without_kvectors()
+        return StoredStructures(self, elements, with_kvectors=kspace_cutoff is not None)
 
-        def structure(index: int) -> Structure:
-            configuration, rows = self._read(index)
-            k_indices = rows.k_indices if kspace_cutoff is not None else rows.k_indices[:0]
-            return Structure(
-                configuration=configuration,
-                species=species[configuration.atomic_numbers],
-                senders=rows.edges[:, 0],
-                receivers=rows.edges[:, 1],
-                cell_shifts=rows.edges[:, 2:],
-                k_indices=k_indices,
-            )
+    def read(self, rows: Sequence[int] | np.ndarray) -> list[Rows]:
+        """What is stored of some of the configurations.
 
-        return StructureSet(structure, sizes)
+        Args:
+            rows: their positions.
+        """
+        return self._shards.read(self._rows[rows])
+
+    @property
+    def columns(self) -> list[ColumnsOf]:
+        """Columns of what `read` gives."""
+        return self._shards.columns
+
+    def configuration(self, index: int, stored: Rows) -> Configuration:
+        """The configuration at a position.
+
+        Args:
+            index: the position.
+            stored: what is stored of it.
+        """
+        arrays, catalogue = arrays_of([stored], self.columns), self.catalogue
+        missing = _zero_values(len(stored.atoms), self.description.multipoles_max_l)
+        values = {
+            name: missing[name]
+            if name not in arrays
+            else arrays[name]
+            if PROPERTIES[name].per_atom
+            else arrays[name][0, ...]
+            for name in NUMERIC_PROPERTIES
+        }
+        return Configuration(
+            atomic_numbers=arrays["atomic_numbers"],
+            positions=arrays["positions"],
+            cell=catalogue.cell[index],
+            pbc=catalogue.pbc[index],
+            values=values,
+            weights={name: np.asarray(rows[index]) for name, rows in catalogue.weights.items()},
+            present=frozenset(name for name, rows in catalogue.present.items() if rows[index]),
+            config_weight=float(catalogue.config_weight[index]),
+            config_type=catalogue.config_type[index],
+            location=catalogue.location(index),
+            cell_rule=CellRule(catalogue.cell_rule[index]),
+        )
 
     def _check_elements(self, elements: Sequence[int]) -> None:
         """Refuse configurations with elements that the model does not know."""
@@ -140,25 +181,81 @@ class StoredConfigurations(ConfigurationSet):
             except DataError as error:
                 raise DataError(f"{self.catalogue.location(row)}: {error}") from None
 
-    def _read(self, index: int) -> tuple[Configuration, Rows]:
-        """A configuration and the rows that its structure was stored in."""
-        rows, arrays = self._shards.read(int(self._rows[index]))
-        catalogue = self.catalogue
-        missing = _zero_values(int(catalogue.num_atoms[index]), self.description.multipoles_max_l)
-        configuration = Configuration(
-            atomic_numbers=arrays["atomic_numbers"],
+
+class StoredStructures(StructureSet):
+    """Structures in shards, read when they are asked for; those of small sets are kept.
+
+    Args:
+        configurations: the set that they are stored with.
+        elements: atomic numbers that the model knows, ascending.
+        with_kvectors: whether the model needs reciprocal vectors.
+    """
+
+    def __init__(
+        self, configurations: StoredConfigurations, elements: Sequence[int], *, with_kvectors: bool
+    ):
+        self._stored = configurations
+        sizes = configurations.sizes
+        self.sizes = sizes if with_kvectors else sizes.without_kvectors()
+        self._with_kvectors = with_kvectors
+        numbers = np.asarray(elements)
+        self._species = np.zeros(numbers.max() + 1, dtype=np.int32)
+        self._species[numbers] = species_of(numbers, elements)
+        weights = configurations.catalogue.weights
+        self._weights = {name: weights[name] for name in BATCH_PROPERTIES if weights[name].any()}
+
+    def stack(self, rows: np.ndarray) -> Stack:
+        """Some of the structures; see `StructureSet.stack`."""
+        return self._read(rows) if self._kept is None else self._kept.take(rows)
+
+    @functools.cached_property
+    def _kept(self) -> Stack | None:
+        """All structures, if they are few."""
+        return self._read(np.arange(len(self))) if self._bytes() < KEPT_BYTES else None
+
+    def _bytes(self) -> int:
+        """Memory that all structures take at most, without what is known of sets of any size."""
+        numbers = sum(math.prod(entry.row_shape) for entry in self._stored.columns)
+        sizes = self.sizes
+        per_structure = 8 * numbers * sizes.atoms + 20 * sizes.edges + 12 * sizes.kvectors
+        return int(per_structure.sum())
+
+    def _read(self, rows: np.ndarray) -> Stack:
+        catalogue = self._stored.catalogue
+        parts = self._stored.read(rows)
+        arrays = arrays_of(parts, self._stored.columns)
+        edges = np.concatenate([part.edges for part in parts])
+        return Stack(
+            num_atoms=self.sizes.atoms[rows],
+            num_edges=self.sizes.edges[rows],
+            cell=catalogue.cell[rows],
+            pbc=catalogue.pbc[rows],
+            config_weight=catalogue.config_weight[rows],
             positions=arrays["positions"],
-            cell=catalogue.cell[index],
-            pbc=catalogue.pbc[index],
-            values={name: arrays.get(name, missing[name]) for name in NUMERIC_PROPERTIES},
-            weights={name: np.asarray(rows[index]) for name, rows in catalogue.weights.items()},
-            present=frozenset(name for name, rows in catalogue.present.items() if rows[index]),
-            config_weight=float(catalogue.config_weight[index]),
-            config_type=catalogue.config_type[index],
-            location=catalogue.location(index),
-            cell_rule=CellRule(catalogue.cell_rule[index]),
+            species=self._species[arrays["atomic_numbers"]],
+            senders=edges[:, 0],
+            receivers=edges[:, 1],
+            cell_shifts=edges[:, 2:],
+            k_indices=[self._k_indices(part) for part in parts],
+            values={name: arrays[name] for name in BATCH_PROPERTIES if name in arrays},
+            weights={name: weights[rows] for name, weights in self._weights.items()},
+            multipoles_max_l=self._stored.description.multipoles_max_l,
         )
-        return configuration, rows
+
+    def _structure(self, index: int) -> Structure:
+        (stored,) = self._stored.read([index])
+        configuration = self._stored.configuration(index, stored)
+        return Structure(
+            configuration=configuration,
+            species=self._species[configuration.atomic_numbers],
+            senders=stored.edges[:, 0],
+            receivers=stored.edges[:, 1],
+            cell_shifts=stored.edges[:, 2:],
+            k_indices=self._k_indices(stored),
+        )
+
+    def _k_indices(self, stored: Rows) -> np.ndarray:
+        return stored.k_indices if self._with_kvectors else _NO_KVECTORS
 
 
 @functools.lru_cache(maxsize=1024)
@@ -183,7 +280,10 @@ class _Shards:
 
     def __init__(self, indices: Sequence[ShardIndex]):
         self._indices = tuple(indices)
-        self._ends = np.cumsum([len(index.sizes) for index in indices])
+        self._columns = all_columns(index.columns for index in indices)
+        counts = np.array([len(index.sizes) for index in indices])
+        self._ends = np.cumsum(counts)
+        self._starts = self._ends - counts
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -192,21 +292,33 @@ class _Shards:
         """What the data were prepared for."""
         return self._indices[0].description
 
-    def read(self, row: int) -> tuple[Rows, dict[str, np.ndarray]]:
-        """What is stored of one structure.
+    @functools.cached_property
+    def columns(self) -> list[ColumnsOf]:
+        """Columns of what `read` gives."""
+        return columns_by_name(self._columns, self.description.multipoles_max_l)
+
+    def read(self, rows: np.ndarray) -> list[Rows]:
+        """What is stored of some structures.
 
         Args:
-            row: position, counted through all shards.
+            rows: their positions, counted through all shards.
         """
-        number = int(np.searchsorted(self._ends, row, side="right"))
-        first = self._ends[number] - len(self._indices[number].sizes)
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        places = rows - self._starts[numbers]
         with self._lock:
-            if number not in self._open:
-                if len(self._open) >= _OPEN_FILES:
-                    self._open.popitem(last=False)[1].close()
-                self._open[number] = OpenShard(self._indices[number])
-            self._open.move_to_end(number)
-            return self._open[number].read(int(row - first))
+            return [
+                self._opened(number).read(place)
+                for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
+            ]
+
+    def _opened(self, number: int) -> OpenShard:
+        """A shard; the one that was not needed for longest is closed where there are too many."""
+        if number not in self._open:
+            if len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[number] = OpenShard(self._indices[number], self._columns)
+        self._open.move_to_end(number)
+        return self._open[number]
 
 
 def _shard_files(path: Path, split: str) -> list[Path]:

@@ -2,41 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import abc
+from collections.abc import Sequence
+
+import numpy as np
 
 from mace_scf_jax.data.sizes import StructureSizes
+from mace_scf_jax.data.stack import Stack, stack
 from mace_scf_jax.data.structure import Structure
 
 
 class StructureSet(Sequence[Structure]):
-    """Structures by position, each made or read when it is asked for.
+    """Structures by position, one by one or stacked for a batch."""
 
-    Args:
-        read: gives the structure at a position.
-        sizes: of all structures.
-    """
-
-    def __init__(self, read: Callable[[int], Structure], sizes: StructureSizes):
-        self._read = read
-        self.sizes = sizes
-
-    @classmethod
-    def in_memory(cls, structures: Sequence[Structure]) -> StructureSet:
-        """The set of given structures."""
-        return cls(structures.__getitem__, StructureSizes.of(structures))
+    sizes: StructureSizes
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def __getitem__(self, index: int) -> Structure:
-        """The structure at a position."""
+        """The structure at a position, made or read when it is asked for."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"structure {index} of {len(self)}")
-        return self._read(index % len(self))
+        return self._structure(index % len(self))
+
+    @abc.abstractmethod
+    def stack(self, rows: np.ndarray) -> Stack:
+        """Some of the structures one after the other, in the order given.
+
+        Args:
+            rows: their positions.
+        """
+
+    @abc.abstractmethod
+    def _structure(self, index: int) -> Structure:
+        """The structure at a position from 0 on."""
 
 
-def sizes_of(structures: Sequence[Structure]) -> StructureSizes:
-    """Sizes of structures, without reading those that are not in memory."""
-    if isinstance(structures, StructureSet):
-        return structures.sizes
-    return StructureSizes.of(structures)
+class StructuresInMemory(StructureSet):
+    """A set of given structures, which it holds in common arrays.
+
+    Args:
+        structures: at least one.
+    """
+
+    def __init__(self, structures: Sequence[Structure]):
+        self.sizes = StructureSizes.of(structures)
+        self._stack = stack(structures)
+        self._configurations = [entry.configuration for entry in structures]
+
+    def stack(self, rows: np.ndarray) -> Stack:
+        """Some of the structures; see `StructureSet.stack`."""
+        return self._stack.take(rows)
+
+    def _structure(self, index: int) -> Structure:
+        held = self._stack
+        atoms = slice(held.first_atom[index], held.first_atom[index] + held.num_atoms[index])
+        edges = slice(held.first_edge[index], held.first_edge[index] + held.num_edges[index])
+        return Structure(
+            configuration=self._configurations[index],
+            species=held.species[atoms],
+            senders=held.senders[edges],
+            receivers=held.receivers[edges],
+            cell_shifts=held.cell_shifts[edges],
+            k_indices=held.k_indices[index],
+        )
+
+
+def as_set(structures: Sequence[Structure]) -> StructureSet:
+    """Structures as a set, which they may be already."""
+    return structures if isinstance(structures, StructureSet) else StructuresInMemory(structures)

@@ -44,6 +44,29 @@ def test_items_are_made_ahead_but_not_further_than_the_depth():
     assert list(iterator) == list(range(1, 10))
 
 
+def test_items_are_made_in_bursts():
+    """With four places, the thread goes on when two are free."""
+    made, fifth, seventh = [], threading.Event(), threading.Event()
+
+    def items():
+        for number in range(12):
+            made.append(number)
+            if number == 4:
+                fifth.set()
+            if number == 6:
+                seventh.set()
+            yield number
+
+    iterator = prefetched(items(), depth=4)
+    assert next(iterator) == 0
+    assert fifth.wait(10.0)
+    assert not seventh.wait(0.5)
+    assert made == [0, 1, 2, 3, 4]
+    assert next(iterator) == 1
+    assert seventh.wait(10.0)
+    assert list(iterator) == list(range(2, 12))
+
+
 def test_an_error_comes_where_its_item_would_have_come():
     def items():
         yield 1

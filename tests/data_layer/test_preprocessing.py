@@ -8,6 +8,7 @@ import ase
 import numpy as np
 import pytest
 
+from mace_scf_jax.data import stored_set
 from mace_scf_jax.data.batching import BatchLoader
 from mace_scf_jax.data.datasets import DataSettings, load_datasets
 from mace_scf_jax.data.errors import DataError
@@ -213,8 +214,11 @@ def peak_memory(action: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A data set of 7 MB is prepared and read, epoch by epoch, within a fraction of that."""
+    monkeypatch.setattr(stored_set, "KEPT_BYTES", 0)
     rng = np.random.default_rng(0)
     structures = []
     for _ in range(48):

@@ -148,8 +148,10 @@ def test_periodic_images_and_reciprocal_vectors(tmp_path):
         assert len(file["k_indices"]) == sum(entry.num_kvectors for entry in structures[:3])
 
 
-def test_batches_are_the_same_as_from_memory(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept_bytes", [0, stored_set.KEPT_BYTES], ids=["read", "kept"])
+def test_batches_are_the_same_as_from_memory(tmp_path, monkeypatch, kept_bytes):
     monkeypatch.setattr(stored_set, "_OPEN_FILES", 1)
+    monkeypatch.setattr(stored_set, "KEPT_BYTES", kept_bytes)
     members = in_memory()
     found = open_stored(stored(tmp_path / "set", members), split="train")
     rows = [12, 3, 0, 7, 5, 9, 1]
@@ -159,6 +161,40 @@ def test_batches_are_the_same_as_from_memory(tmp_path, monkeypatch):
     assert loader.buckets == expected.buckets
     for one, other in zip(loader.epoch(3), expected.epoch(3), strict=True):
         jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, stored_set.KEPT_BYTES], ids=["read", "kept"])
+def test_only_small_sets_are_kept(tmp_path, monkeypatch, kept_bytes):
+    monkeypatch.setattr(stored_set, "KEPT_BYTES", kept_bytes)
+    folder = stored(tmp_path / "set", in_memory())
+    found = prepared(open_stored(folder, split="train"))
+    before = found.stack(np.arange(13))
+    with h5py.File(folder / "0.h5") as file:
+        place = file["atoms"].id.get_offset()
+    with (folder / "0.h5").open("rb+") as file:
+        file.seek(place)
+        file.write(np.float64(7.0).tobytes())
+    position = found.stack(np.array([0])).positions[0, 0]
+    assert position == (before.positions[0, 0] if kept_bytes else 7.0)
+
+
+def test_shards_with_different_labels(tmp_path, monkeypatch):
+    """Labels that only the one or only the other holds are zero elsewhere."""
+    monkeypatch.setattr(stored_set, "KEPT_BYTES", 0)
+    structures = [labelled_atoms(seed) for seed in range(4)]
+    for atoms in structures[:2]:
+        del atoms.info["REF_dipole"]
+    for atoms in structures[2:]:
+        del atoms.arrays["REF_forces"]
+    members = ConfigurationsInMemory([configuration(atoms) for atoms in structures])
+    found = open_stored(stored(tmp_path / "set", members, shard_size=2), split="train")
+    for index in range(4):
+        assert_equal(found[index], members[index])
+    (one,) = BatchLoader(prepared(members), batch_size=4).epoch(0)
+    (other,) = BatchLoader(prepared(found), batch_size=4).epoch(0)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert one.labels["dipole"][2:4].any()
+    assert one.labels["forces"][:6].any()
 
 
 def test_compressed_files_are_read_too(tmp_path):

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mace_scf_jax.data.sizes import required_sizes
+from mace_scf_jax.data.stack import Stack, stack
+from mace_scf_jax.data.structure import prepare
+from mace_scf_jax.data.structure_set import StructuresInMemory
+
+from .builders import configuration, labelled_atoms, periodic_structure, structure
+
+MEMBERS = [
+    structure(0),
+    periodic_structure(1),
+    structure(2, num_molecules=3),
+    structure(3, num_molecules=2),
+]
+
+
+def assert_same(one: Stack, other: Stack) -> None:
+    """The same structures, of which one may hold more columns of zeros."""
+    for name in ("num_atoms", "num_edges", "cell", "pbc", "config_weight", "positions", "species"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name in ("senders", "receivers", "cell_shifts"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for first, second in zip(one.k_indices, other.k_indices, strict=True):
+        np.testing.assert_array_equal(first, second)
+    for first, second in ((one.values, other.values), (one.weights, other.weights)):
+        for name in first.keys() | second.keys():
+            np.testing.assert_array_equal(first.get(name, 0.0), second.get(name, 0.0))
+
+
+@pytest.mark.parametrize("rows", [[0], [3, 1], [2, 2, 0, 1]], ids=str)
+def test_structures_taken_from_a_stack_are_those_stacked_alone(rows: list[int]) -> None:
+    assert_same(stack(MEMBERS).take(rows), stack([MEMBERS[row] for row in rows]))
+
+
+def test_atoms_and_edges_count_within_their_structure() -> None:
+    stacked = stack(MEMBERS)
+    for index, entry in enumerate(MEMBERS):
+        edges = slice(stacked.first_edge[index], stacked.first_edge[index] + entry.num_edges)
+        np.testing.assert_array_equal(stacked.senders[edges], entry.senders)
+        np.testing.assert_array_equal(stacked.receivers[edges], entry.receivers)
+        atoms = slice(stacked.first_atom[index], stacked.first_atom[index] + entry.num_atoms)
+        np.testing.assert_array_equal(stacked.positions[atoms], entry.configuration.positions)
+
+
+def test_only_what_differs_from_zero_is_held() -> None:
+    stacked = stack([structure(0), structure(1)])
+    assert {"energy", "forces", "dipole", "atomic_multipoles"} <= stacked.values.keys()
+    assert not {"stress", "charges", "total_charge", "external_field"} & stacked.values.keys()
+    assert "stress" not in stacked.weights
+    # A label that is zero counts, and so does its weight.
+    assert "total_charge" in stacked.weights
+
+
+def test_multipoles_that_are_missing_have_an_order() -> None:
+    atoms = labelled_atoms(0)
+    del atoms.arrays["REF_atomic_multipoles"]
+    stacked = stack([prepare(configuration(atoms), elements=(1, 8), cutoff=3.0)])
+    assert "atomic_multipoles" not in stacked.values
+    assert stacked.multipoles_max_l == 1
+
+
+@pytest.mark.parametrize("padding", [False, True])
+@pytest.mark.parametrize("layout", ["flat", "per_atom"])
+def test_sizes_are_those_of_the_structures(layout: str, padding: bool) -> None:
+    expected = required_sizes(MEMBERS, layout, padding=padding)
+    assert stack(MEMBERS).required_sizes(layout, padding=padding) == expected
+
+
+def test_a_set_in_memory_gives_its_structures_back() -> None:
+    held = StructuresInMemory(MEMBERS)
+    assert len(held) == 4
+    for index in (0, 2, -1):
+        expected, found = MEMBERS[index], held[index]
+        assert found.configuration is expected.configuration
+        for name in ("species", "senders", "receivers", "cell_shifts", "k_indices"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    with pytest.raises(IndexError, match="structure 4 of 4"):
+        held[4]
