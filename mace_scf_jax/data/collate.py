@@ -39,6 +39,8 @@ def collate(
 ) -> Graph:
     """One padded batch of structures, as NumPy arrays; see `padded`.
 
+    Arrays of what no structure has are read-only.
+
     Args:
         structures: at least one.
         sizes: padded sizes; by default the smallest of a geometric series, layout "flat".
@@ -65,7 +67,9 @@ def padded(
     labels: bool = True,
     padding: bool = True,
 ) -> Graph:
-    """One padded batch of structures, as NumPy arrays, of which several batches may share some.
+    """One padded batch of structures, as NumPy arrays.
+
+    Batches share the arrays of what none of their structures has; these are read-only.
 
     There is always at least one padding atom and one padding graph, the last, to which all padding
     atoms belong. In the layout "flat" edges are sorted by receiver and padding edges connect the
@@ -91,13 +95,12 @@ def padded(
         raise DataError(f"batch: found structures that need {needed}, expected at most {sizes}")
 
     num_graphs, num_atoms = len(stacked), len(stacked.positions)
-    atom_graph = np.repeat(np.arange(num_graphs), stacked.num_atoms)
-    graph_of_any_atom = np.full(sizes.atoms, sizes.graphs - 1, dtype=np.int32)
-    graph_of_any_atom[:num_atoms] = atom_graph
-    slot_of_atom = np.arange(num_atoms) - stacked.first_atom[atom_graph]
+    graph_of_atom = np.repeat(np.arange(num_graphs), stacked.num_atoms)
+    atom_graph = np.full(sizes.atoms, sizes.graphs - 1, dtype=np.int32)
+    atom_graph[:num_atoms] = graph_of_atom
+    slot_of_atom = np.arange(num_atoms) - stacked.first_atom[graph_of_atom]
     slots = np.zeros((sizes.graphs, sizes.slots), dtype=np.int32)
-    slots[atom_graph, slot_of_atom] = np.arange(num_atoms)
-    num_kvectors = np.array([len(indices) for indices in stacked.k_indices])
+    slots[graph_of_atom, slot_of_atom] = np.arange(num_atoms)
     k_indices = np.zeros((sizes.graphs, sizes.kvectors, 3), dtype=np.int32)
     for graph, indices in enumerate(stacked.k_indices):
         k_indices[graph, : len(indices)] = indices
@@ -120,7 +123,7 @@ def padded(
     return Graph(
         positions=_pad(stacked.positions, sizes.atoms, dtype),
         species=_pad(stacked.species, sizes.atoms, np.int32),
-        atom_graph=graph_of_any_atom,
+        atom_graph=atom_graph,
         atom_mask=np.arange(sizes.atoms) < num_atoms,
         **_edges(stacked, sizes),
         cell=cell,
@@ -131,7 +134,7 @@ def padded(
         slot_mask=_counted(stacked.num_atoms, sizes.graphs, sizes.slots),
         slot_of_atom=_pad(slot_of_atom, sizes.atoms, np.int32),
         k_indices=k_indices,
-        k_mask=_counted(num_kvectors, sizes.graphs, sizes.kvectors),
+        k_mask=_counted(stacked.num_kvectors, sizes.graphs, sizes.kvectors),
         atom_data={name: values(name) for name in ATOM_INPUTS},
         labels={name: values(name) for name in names},
         weights={name: weights(name) for name in names},

@@ -9,7 +9,7 @@ import numpy as np
 
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.data.structure import prepare_all
+from mace_scf_jax.data.structure import prepare
 from mace_scf_jax.data.structure_set import StructureSet, StructuresInMemory
 
 
@@ -78,7 +78,7 @@ class ConfigurationsInMemory(ConfigurationSet):
         self, *, elements: Sequence[int], cutoff: float, kspace_cutoff: float | None
     ) -> StructureSet:
         """Find edges and reciprocal vectors of all; see `ConfigurationSet.prepare`."""
-        structures = prepare_all(
-            self, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff
+        return StructuresInMemory(
+            prepare(entry, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff)
+            for entry in self
         )
-        return StructuresInMemory(structures)

@@ -15,10 +15,10 @@ _END = object()
 def prefetched(items: Iterable[Item], *, depth: int = 8) -> Iterator[Item]:
     """The same items in the same order, made ahead of time by a thread.
 
-    They are made in bursts: when half of the places for waiting items are free, the thread fills
-    them one after the other. Beside a step that keeps all processors busy, an item of a
-    fraction of a millisecond takes several times as long when it is made alone, with caches that
-    hold none of its code and data.
+    They are made in bursts: when half of the places for waiting items (rounded down, but at least
+    one) are free, the thread fills them one after the other. Beside a step that keeps all
+    processors busy, an item of a fraction of a millisecond takes several times as long when it is
+    made alone, with caches that hold none of its code and data.
 
     What making an item raises is raised where that item would have come. When the iterator is
     closed or forgotten, the thread ends.

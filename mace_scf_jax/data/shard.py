@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import sys
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,8 @@ class OpenShard:
         self._file = _opened(index.path)
         self._tables = {name: _Table(self._file[name]) for name in _TABLES}
         self._is_whole = np.zeros(len(index.sizes), dtype=bool)
-        self._latest_k_indices: tuple[slice, np.ndarray] | None = None
+        self._held_k_indices = weakref.WeakValueDictionary[int, np.ndarray]()
+        self._latest_k_indices: np.ndarray | None = None
         self._spreads = shard_tables.spreads_between(index.columns, columns)
 
     def close(self) -> None:
@@ -231,10 +233,13 @@ class OpenShard:
         return rows.spread(self._spreads)
 
     def _k_indices(self, part: slice) -> np.ndarray:
-        """Reciprocal indices, which are often those of the structure that was read before."""
-        if self._latest_k_indices is None or self._latest_k_indices[0] != part:
-            self._latest_k_indices = part, self._tables["k_indices"].rows(part)
-        return self._latest_k_indices[1]
+        """Reciprocal indices, which structures in equal cells share for as long as one is held."""
+        indices = self._held_k_indices.get(part.start)
+        if indices is None or len(indices) != part.stop - part.start:
+            indices = self._tables["k_indices"].rows(part)
+            self._held_k_indices[part.start] = indices
+        self._latest_k_indices = indices  # held until others are wanted
+        return indices
 
 
 class _Table:
@@ -260,7 +265,9 @@ class _Table:
             OSError: they cannot be read.
         """
         if self._start is None:
-            return self._dataset[part]
+            rows = self._dataset[part]
+            rows.flags.writeable = False
+            return rows
         wanted = (part.stop - part.start) * self._row_bytes
         offset = self._start + part.start * self._row_bytes
         found = os.pread(self._descriptor, wanted, offset)

@@ -54,7 +54,7 @@ class BatchSizes:
 
     def rounded(self) -> BatchSizes:
         """Sizes rounded up to a geometric series, so that few different sizes occur."""
-        return batch_sizes(
+        return _batch_sizes(
             atoms=round_up(self.atoms),
             edges=round_up(self.edges),
             graphs=self.graphs,
@@ -152,15 +152,14 @@ class StructureSizes:
             graphs: leave room for so many structures; None for as many as there are.
             padding: whether to have a padding atom and a padding graph.
         """
-        return batch_sizes(
-            atoms=int(self.atoms[rows].sum()) + padding,
-            edges=max(1, int(self.edges[rows].sum())),
-            graphs=(len(rows) if graphs is None else graphs) + padding,
-            slots=int(self.atoms[rows].max()),
-            kvectors=int(self.kvectors[rows].max()),
-            neighbours_per_atom=(
-                None if check_layout(layout) == "flat" else max(1, int(self.neighbours[rows].max()))
-            ),
+        is_flat = check_layout(layout) == "flat"
+        return sizes_that_hold(
+            self.atoms[rows],
+            self.edges[rows],
+            self.kvectors[rows],
+            most_neighbours=None if is_flat else int(self.neighbours[rows].max()),
+            graphs=graphs,
+            padding=padding,
         )
 
     def of_any_batch(self, count: int, layout: Layout, *, repeats: bool = False) -> BatchSizes:
@@ -177,7 +176,7 @@ class StructureSizes:
             np.repeat(np.max(sizes), count) if repeats else np.sort(sizes)[-count:]
             for sizes in (self.atoms, self.edges)
         )
-        return batch_sizes(
+        return _batch_sizes(
             atoms=int(atoms.sum()) + 1,
             edges=max(1, int(edges.sum())),
             graphs=largest.graphs,
@@ -185,6 +184,35 @@ class StructureSizes:
             kvectors=largest.kvectors,
             neighbours_per_atom=largest.neighbours_per_atom,
         )
+
+
+def sizes_that_hold(
+    atoms: Int[np.ndarray, "structures"],
+    edges: Int[np.ndarray, "structures"],
+    kvectors: Int[np.ndarray, "structures"],
+    *,
+    most_neighbours: int | None,
+    graphs: int | None = None,
+    padding: bool = True,
+) -> BatchSizes:
+    """Smallest sizes of a batch that hold structures and, with padding, one more atom and graph.
+
+    Args:
+        atoms: of each structure; there is at least one.
+        edges: of each structure.
+        kvectors: of each structure.
+        most_neighbours: largest number of neighbours of an atom; None for the layout "flat".
+        graphs: leave room for so many structures; None for as many as there are.
+        padding: whether to have a padding atom and a padding graph.
+    """
+    return _batch_sizes(
+        atoms=int(atoms.sum()) + padding,
+        edges=max(1, int(edges.sum())),
+        graphs=(len(atoms) if graphs is None else graphs) + padding,
+        slots=int(atoms.max()),
+        kvectors=int(kvectors.max()),
+        neighbours_per_atom=None if most_neighbours is None else max(1, most_neighbours),
+    )
 
 
 def check_layout(layout: Layout) -> Layout:
@@ -271,7 +299,7 @@ def choose_buckets(
 def _merge_two(first: BatchSizes, second: BatchSizes) -> BatchSizes:
     if (first.neighbours_per_atom is None) != (second.neighbours_per_atom is None):
         raise DataError("batch sizes: found both layouts, expected one")
-    return batch_sizes(
+    return _batch_sizes(
         **{
             field.name: None
             if getattr(first, field.name) is None
@@ -281,12 +309,8 @@ def _merge_two(first: BatchSizes, second: BatchSizes) -> BatchSizes:
     )
 
 
-def batch_sizes(**sizes: int | None) -> BatchSizes:
-    """`BatchSizes` whose number of edges follows from atoms and neighbours where those are given.
-
-    Args:
-        sizes: those of `BatchSizes`.
-    """
+def _batch_sizes(**sizes: int | None) -> BatchSizes:
+    """`BatchSizes`, with the edges that follow from atoms and neighbours where those are given."""
     if sizes["neighbours_per_atom"] is not None:
         sizes["edges"] = sizes["atoms"] * sizes["neighbours_per_atom"]
     return BatchSizes(**sizes)

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import BATCH_PROPERTIES, PROPERTIES
-from mace_scf_jax.data.sizes import BatchSizes, Layout, batch_sizes, check_layout
+from mace_scf_jax.data.sizes import BatchSizes, Layout, check_layout, sizes_that_hold
 from mace_scf_jax.data.structure import Structure
+
+STACKED_AT_ONCE = 256
+"""Structures that are stacked at once where a whole set becomes one stack, part by part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Stack:
         """First edge of each structure."""
         return np.cumsum(self.num_edges) - self.num_edges
 
+    @functools.cached_property
+    def num_kvectors(self) -> Int[np.ndarray, "structures"]:
+        """Number of reciprocal vectors of each structure."""
+        return np.array([len(indices) for indices in self.k_indices])
+
     def take(self, rows: Sequence[int] | np.ndarray) -> Stack:
         """Some of the structures, in the order given.
 
@@ -95,17 +105,16 @@ class Stack:
             layout: order of the edges.
             padding: whether to have a padding atom and a padding graph.
         """
-        neighbours = None
+        most_neighbours = None
         if check_layout(layout) == "per_atom":
             receivers = self.receivers + np.repeat(self.first_atom, self.num_edges)
-            neighbours = max(1, int(np.bincount(receivers, minlength=1).max()))
-        return batch_sizes(
-            atoms=len(self.positions) + padding,
-            edges=max(1, len(self.senders)),
-            graphs=len(self) + padding,
-            slots=int(self.num_atoms.max()),
-            kvectors=max(len(indices) for indices in self.k_indices),
-            neighbours_per_atom=neighbours,
+            most_neighbours = int(np.bincount(receivers, minlength=1).max())
+        return sizes_that_hold(
+            self.num_atoms,
+            self.num_edges,
+            self.num_kvectors,
+            most_neighbours=most_neighbours,
+            padding=padding,
         )
 
 
@@ -115,7 +124,12 @@ def stack(structures: Sequence[Structure], properties: Sequence[str] = BATCH_PRO
     Args:
         structures: at least one.
         properties: canonical names of those that are wanted; all that go into batches by default.
+
+    Raises:
+        DataError: if there are no structures.
     """
+    if not structures:
+        raise DataError("data set: found no structures")
     configurations = [entry.configuration for entry in structures]
     values = {name: [entry.values[name] for entry in configurations] for name in properties}
     weights = {name: [entry.weights[name] for entry in configurations] for name in properties}
@@ -141,6 +155,60 @@ def stack(structures: Sequence[Structure], properties: Sequence[str] = BATCH_PRO
         weights=_without_zeros({name: np.stack(rows) for name, rows in weights.items()}),
         multipoles_max_l=math.isqrt(components) - 1,
     )
+
+
+def joined(stacks: Iterable[Stack]) -> Stack:
+    """Several stacks, one after the other.
+
+    Those that an iterator makes are let go array by array, so that hardly more is in memory than
+    what they hold.
+
+    Args:
+        stacks: at least one.
+
+    Raises:
+        DataError: if there are none.
+    """
+    parts: dict[str, list] = {field.name: [] for field in dataclasses.fields(Stack)}
+    for one in stacks:
+        for name, held in parts.items():
+            held.append(getattr(one, name))
+    lengths = parts["num_atoms"]
+    if not lengths:
+        raise DataError("data set: found no structures")
+    num_structures = [len(part) for part in lengths]
+    num_atoms = [int(part.sum()) for part in lengths]
+    rows = {
+        name: num_atoms if entry.per_atom else num_structures for name, entry in PROPERTIES.items()
+    }
+    multipoles_max_l = parts.pop("multipoles_max_l")[0]
+    k_indices = list(itertools.chain.from_iterable(parts.pop("k_indices")))
+    values = _joined_columns(parts.pop("values"), rows)
+    weights = _joined_columns(parts.pop("weights"), dict.fromkeys(PROPERTIES, num_structures))
+    arrays = {name: np.concatenate(parts.pop(name)) for name in tuple(parts)}
+    return Stack(
+        **arrays,
+        k_indices=k_indices,
+        values=values,
+        weights=weights,
+        multipoles_max_l=multipoles_max_l,
+    )
+
+
+def _joined_columns(
+    parts: Sequence[Mapping[str, np.ndarray]], rows: Mapping[str, Sequence[int]]
+) -> dict[str, np.ndarray]:
+    """Columns one after the other, zero where a part has none, in so many rows of each part."""
+    likes = {name: column for part in parts for name, column in part.items()}
+    return {
+        name: np.concatenate(
+            [
+                part[name] if name in part else np.zeros((count, *like.shape[1:]), like.dtype)
+                for part, count in zip(parts, rows[name], strict=True)
+            ]
+        )
+        for name, like in likes.items()
+    }
 
 
 def _without_zeros(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from mace_scf_jax.data.shard_tables import (
     columns_by_name,
 )
 from mace_scf_jax.data.sizes import StructureSizes
-from mace_scf_jax.data.stack import Stack
+from mace_scf_jax.data.stack import STACKED_AT_ONCE, Stack, joined
 from mace_scf_jax.data.structure import Structure, species_of
 from mace_scf_jax.data.structure_set import StructureSet
 
@@ -135,9 +135,9 @@ class StoredConfigurations(ConfigurationSet):
         return self._shards.read(self._rows[rows])
 
     @property
-    def columns(self) -> list[ColumnsOf]:
-        """Columns of what `read` gives."""
-        return self._shards.columns
+    def arrays(self) -> list[ColumnsOf]:
+        """Where each array is in what `read` gives."""
+        return self._shards.arrays
 
     def configuration(self, index: int, stored: Rows) -> Configuration:
         """The configuration at a position.
@@ -146,7 +146,7 @@ class StoredConfigurations(ConfigurationSet):
             index: the position.
             stored: what is stored of it.
         """
-        arrays, catalogue = arrays_of([stored], self.columns), self.catalogue
+        arrays, catalogue = arrays_of([stored], self.arrays), self.catalogue
         missing = _zero_values(len(stored.atoms), self.description.multipoles_max_l)
         values = {
             name: missing[name]
@@ -211,11 +211,14 @@ class StoredStructures(StructureSet):
     @functools.cached_property
     def _kept(self) -> Stack | None:
         """All structures, if they are few."""
-        return self._read(np.arange(len(self))) if self._bytes() < KEPT_BYTES else None
+        if self._bytes() >= KEPT_BYTES:
+            return None
+        starts = range(STACKED_AT_ONCE, len(self), STACKED_AT_ONCE)
+        return joined(self._read(rows) for rows in np.split(np.arange(len(self)), starts))
 
     def _bytes(self) -> int:
         """Memory that all structures take at most, without what is known of sets of any size."""
-        numbers = sum(math.prod(entry.row_shape) for entry in self._stored.columns)
+        numbers = sum(math.prod(entry.row_shape) for entry in self._stored.arrays)
         sizes = self.sizes
         per_structure = 8 * numbers * sizes.atoms + 20 * sizes.edges + 12 * sizes.kvectors
         return int(per_structure.sum())
@@ -223,7 +226,7 @@ class StoredStructures(StructureSet):
     def _read(self, rows: np.ndarray) -> Stack:
         catalogue = self._stored.catalogue
         parts = self._stored.read(rows)
-        arrays = arrays_of(parts, self._stored.columns)
+        arrays = arrays_of(parts, self._stored.arrays)
         edges = np.concatenate([part.edges for part in parts])
         return Stack(
             num_atoms=self.sizes.atoms[rows],
@@ -293,8 +296,8 @@ class _Shards:
         return self._indices[0].description
 
     @functools.cached_property
-    def columns(self) -> list[ColumnsOf]:
-        """Columns of what `read` gives."""
+    def arrays(self) -> list[ColumnsOf]:
+        """Where each array is in what `read` gives."""
         return columns_by_name(self._columns, self.description.multipoles_max_l)
 
     def read(self, rows: np.ndarray) -> list[Rows]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.sizes import StructureSizes
-from mace_scf_jax.data.stack import Stack, stack
+from mace_scf_jax.data.stack import STACKED_AT_ONCE, Stack, joined, stack
 from mace_scf_jax.data.structure import Structure
 
 
@@ -43,13 +45,26 @@ class StructuresInMemory(StructureSet):
     """A set of given structures, which it holds in common arrays.
 
     Args:
-        structures: at least one.
+        structures: at least one; an iterator may make them one by one, so that they need not all
+            be in memory besides the common arrays.
+
+    Raises:
+        DataError: if there are none.
     """
 
-    def __init__(self, structures: Sequence[Structure]):
-        self.sizes = StructureSizes.of(structures)
-        self._stack = stack(structures)
-        self._configurations = [entry.configuration for entry in structures]
+    def __init__(self, structures: Iterable[Structure]):
+        self._configurations: list[Configuration] = []
+        sizes = []
+
+        def stacks() -> Iterator[Stack]:
+            remaining = iter(structures)
+            while some := list(itertools.islice(remaining, STACKED_AT_ONCE)):
+                sizes.append(StructureSizes.of(some))
+                self._configurations += [entry.configuration for entry in some]
+                yield stack(some)
+
+        self._stack = joined(stacks())
+        self.sizes = StructureSizes.concatenate(sizes)
 
     def stack(self, rows: np.ndarray) -> Stack:
         """Some of the structures; see `StructureSet.stack`."""

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 
+from mace_scf_jax.data import structure_set
+from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import required_sizes
-from mace_scf_jax.data.stack import Stack, stack
+from mace_scf_jax.data.stack import Stack, joined, stack
 from mace_scf_jax.data.structure import prepare
 from mace_scf_jax.data.structure_set import StructuresInMemory
 
@@ -15,6 +18,7 @@ MEMBERS = [
     periodic_structure(1),
     structure(2, num_molecules=3),
     structure(3, num_molecules=2),
+    prepare(configuration(Atoms("O", [[0.0, 0.0, 0.0]])), elements=(1, 8), cutoff=3.0),
 ]
 
 
@@ -31,9 +35,25 @@ def assert_same(one: Stack, other: Stack) -> None:
             np.testing.assert_array_equal(first.get(name, 0.0), second.get(name, 0.0))
 
 
-@pytest.mark.parametrize("rows", [[0], [3, 1], [2, 2, 0, 1]], ids=str)
+@pytest.mark.parametrize("rows", [[0], [3, 1], [4], [2, 2, 4, 0, 1]], ids=str)
 def test_structures_taken_from_a_stack_are_those_stacked_alone(rows: list[int]) -> None:
     assert_same(stack(MEMBERS).take(rows), stack([MEMBERS[row] for row in rows]))
+
+
+@pytest.mark.parametrize("cuts", [[], [2], [1, 4]], ids=str)
+def test_stacks_joined_are_one_stack(cuts: list[int]) -> None:
+    parts = np.split(np.arange(len(MEMBERS)), cuts)
+    joint = joined(stack([MEMBERS[row] for row in rows]) for rows in parts)
+    assert_same(joint, stack(MEMBERS))
+    assert joint.values.keys() == stack(MEMBERS).values.keys()
+    for name, column in stack(MEMBERS).values.items():
+        assert joint.values[name].dtype == column.dtype
+
+
+def test_nothing_to_stack_is_refused() -> None:
+    for attempt in (stack, joined, StructuresInMemory):
+        with pytest.raises(DataError, match="data set: found no structures"):
+            attempt([])
 
 
 def test_atoms_and_edges_count_within_their_structure() -> None:
@@ -70,13 +90,16 @@ def test_sizes_are_those_of_the_structures(layout: str, padding: bool) -> None:
     assert stack(MEMBERS).required_sizes(layout, padding=padding) == expected
 
 
-def test_a_set_in_memory_gives_its_structures_back() -> None:
-    held = StructuresInMemory(MEMBERS)
-    assert len(held) == 4
+@pytest.mark.parametrize("at_once", [2, structure_set.STACKED_AT_ONCE])
+def test_a_set_in_memory_gives_its_structures_back(monkeypatch, at_once: int) -> None:
+    monkeypatch.setattr(structure_set, "STACKED_AT_ONCE", at_once)
+    held = StructuresInMemory(entry for entry in MEMBERS)
+    assert len(held) == 5
+    np.testing.assert_array_equal(held.sizes.edges, [entry.num_edges for entry in MEMBERS])
     for index in (0, 2, -1):
         expected, found = MEMBERS[index], held[index]
         assert found.configuration is expected.configuration
         for name in ("species", "senders", "receivers", "cell_shifts", "k_indices"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    with pytest.raises(IndexError, match="structure 4 of 4"):
-        held[4]
+    with pytest.raises(IndexError, match="structure 5 of 5"):
+        held[5]

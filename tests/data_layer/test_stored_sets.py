@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -178,9 +179,10 @@ def test_only_small_sets_are_kept(tmp_path, monkeypatch, kept_bytes):
     assert position == (before.positions[0, 0] if kept_bytes else 7.0)
 
 
-def test_shards_with_different_labels(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept_bytes", [0, stored_set.KEPT_BYTES], ids=["read", "kept"])
+def test_shards_with_different_labels(tmp_path, monkeypatch, kept_bytes):
     """Labels that only the one or only the other holds are zero elsewhere."""
-    monkeypatch.setattr(stored_set, "KEPT_BYTES", 0)
+    monkeypatch.setattr(stored_set, "KEPT_BYTES", kept_bytes)
     structures = [labelled_atoms(seed) for seed in range(4)]
     for atoms in structures[:2]:
         del atoms.info["REF_dipole"]
@@ -210,6 +212,36 @@ def test_compressed_files_are_read_too(tmp_path):
     found = open_stored(folder, split="train")
     for index in range(13):
         assert_equal(prepared(found)[index], prepared(members)[index])
+    with pytest.raises(ValueError, match="read-only"):
+        prepared(found)[3].k_indices[0] = 99
+
+
+def test_structures_in_equal_cells_share_their_reciprocal_vectors(tmp_path):
+    # In turn of two cells, as after a shuffle.
+    structures = [periodic_structure(seed, num_atoms=4) for seed in range(2)] * 3
+    description = dataclasses.replace(DESCRIPTION, cutoff=3.5, kspace_cutoff=2.0)
+    write_shard(tmp_path / "set.h5", structures, description)
+    found = open_stored(tmp_path / "set.h5", split="train")
+    read = found.prepare(elements=ELEMENTS, cutoff=3.5, kspace_cutoff=2.0).stack(np.arange(6))
+    first, second, *others = read.k_indices
+    assert first.shape != second.shape or np.any(first != second)
+    assert all(indices is (first, second)[number % 2] for number, indices in enumerate(others))
+
+
+def test_keeping_a_set_takes_little_more_than_its_size(tmp_path, monkeypatch):
+    """Reciprocal vectors that the model does not need are not all held while the set is read."""
+    monkeypatch.setattr(stored_set, "STACKED_AT_ONCE", 4)
+    members = in_memory(60)
+    for number, entry in enumerate(members):
+        entry.cell[:] = np.eye(3) * (120.0 + number)
+    found = prepared(open_stored(stored(tmp_path / "set", members), split="train"), None)
+    tracemalloc.start()
+    kept = found.stack(np.arange(60))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(kept) == 60
+    # The vectors alone are 3.8 MB; of the file read last, those of one structure are held.
+    assert peak < 2.5e6
 
 
 def test_a_set_that_is_forgotten_leaves_no_file_open(tmp_path):
