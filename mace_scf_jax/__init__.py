@@ -17,13 +17,14 @@ _MODULES = {
     "Model": "mace_scf_jax.simulate.model",
     "energy_function": "mace_scf_jax.simulate.functional",
     "load_model": "mace_scf_jax.simulate.model",
+    "train": "mace_scf_jax.training.run",
 }
 
-__all__ = ["Model", "__version__", "energy_function", "load_model"]
+__all__ = ["Model", "__version__", "energy_function", "load_model", "train"]
 
 
 def __getattr__(name: str):
-    """What simulates, imported when first used: what it needs takes seconds."""
+    """What simulates and trains, imported when first used: what it needs takes seconds."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

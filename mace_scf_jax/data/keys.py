@@ -29,6 +29,13 @@ class KeySpecification:
     completed: frozenset[str] = frozenset()
     """Names that the user did not write and that were added."""
 
+    def describe(self) -> str:
+        """`<property> from <key>` for all properties that the user mapped to a key."""
+        keys = {**self.info_keys, **self.arrays_keys}
+        return ", ".join(
+            f"{name} from {key}" for name, key in keys.items() if name not in self.completed
+        )
+
     def __post_init__(self) -> None:
         for place, mapping in (("info", self.info_keys), ("arrays", self.arrays_keys)):
             for name, key in mapping.items():

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import StructureSizes
+from mace_scf_jax.data.stack import STACKED_AT_ONCE
+from mace_scf_jax.data.structure_set import StructureSet
 
 
 def average_number_of_neighbours(sizes: StructureSizes) -> float:
@@ -47,6 +49,31 @@ def interaction_energies(
     """
     free_atoms = catalogue.counts_of(elements) @ np.asarray(atomic_energies, dtype=np.float64)
     return (catalogue.energy - free_atoms) / catalogue.num_atoms
+
+
+def surplus_charges(
+    structures: StructureSet, formal_charges: Sequence[float] | None
+) -> Float[np.ndarray, "labelled"]:
+    """Sum of the formal charges less `total_charge`, in e, of the structures that have the latter.
+
+    Args:
+        structures: of a set.
+        formal_charges: of the elements that the model knows, in e; None for the `charges` of the
+            data.
+    """
+    surplus = []
+    for start in range(0, len(structures), STACKED_AT_ONCE):
+        rows = np.arange(start, min(start + STACKED_AT_ONCE, len(structures)))
+        stacked = structures.stack(rows)
+        if formal_charges is None:
+            charges = stacked.values.get("charges", np.zeros(len(stacked.positions)))
+        else:
+            charges = np.asarray(formal_charges)[stacked.species]
+        nothing = np.zeros(len(rows))
+        labelled = stacked.weights.get("total_charge", nothing) > 0.0
+        total = stacked.values.get("total_charge", nothing)
+        surplus.append((np.add.reduceat(charges, stacked.first_atom) - total)[labelled])
+    return np.concatenate(surplus)
 
 
 def scale_and_shift(

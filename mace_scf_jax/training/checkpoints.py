@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from mace_scf_jax.training.parameter_groups import Parameters, parameter_name
 from mace_scf_jax.training.state import Progress, TrainingState
@@ -261,7 +261,8 @@ def _write_partial(path: Path, tree: Any, record: Mapping[str, Any]) -> Path:
     }
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(arrays, partial, metadata=header)
+        # Through memory: `save_file` gives files that only their owner may read.
+        partial.write_bytes(save(arrays, metadata=header))
         _flush(partial)
     except (OSError, safetensors.SafetensorError) as error:
         partial.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from mace_scf_jax.training.logs import ConsoleHandler, logging_to
 from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.preparation import data_settings
 from mace_scf_jax.training.run import train
-from mace_scf_jax.training.run_files import RunFiles
+from mace_scf_jax.training.run_files import RunFiles, make_folder
 from mace_scf_jax.training.steps import Programs
 
 FOLDERS = ("log_dir", "checkpoints_dir", "results_dir", "model_dir")
@@ -57,7 +57,7 @@ def train_committee(options: TrainOptions, *, size: int, parallel: int = 1) -> C
 
     Raises:
         ConfigurationError: a number is below 1, several processes are asked for, or the folder
-            holds a committee of other data.
+            cannot be written to or holds a committee of other data.
         DataError: files or their contents cannot be used; nothing has been written then.
         CommitteeFileError: ``committee.json`` of an earlier run is damaged.
         CommitteeTrainingError: members failed; tells which and why.
@@ -79,10 +79,13 @@ def train_committee(options: TrainOptions, *, size: int, parallel: int = 1) -> C
     )
     finished = _finished_earlier(options, committee)
     _tell(options, _plan(finished, size, options))
-    options.work_dir.mkdir(parents=True, exist_ok=True)
+    make_folder("work_dir", options.work_dir)
     committee = _with_members(committee, finished)
     committee.write(options.work_dir)
     waiting = {number: member_options(options, number) for number in committee.missing()}
+    if parallel > 1 and waiting:
+        logs = ", ".join(str(RunFiles.of(member).log) for member in waiting.values())
+        _tell(options, f"At most {parallel} members at the same time; what they say is in {logs}")
     trained = train_in_processes(waiting, parallel) if parallel > 1 else _in_sequence(waiting)
     failures: dict[int, str] = {}
     for number, failure in trained:

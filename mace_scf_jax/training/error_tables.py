@@ -2,8 +2,8 @@
 
 A table is a list of metrics with a heading, a unit and a format. During training they make one line
 per evaluation; at the end, one table with a row per set. Absolute errors are shown in thousandths
-(meV, me, ...), relative ones in percent. A metric that the data or the model do not have is shown
-as ``not found``.
+(meV, me, ...), relative ones in percent. A metric that the data or the model do not have is left
+out of the lines, and ``not found`` in the table.
 
 The PyTorch reference prints some columns under units that the numbers do not have (``e A^l`` for
 1e-3 e A^l, ``mDebye`` for me A) and accepts some tables for the epoch line only; here units are
@@ -39,8 +39,6 @@ class Column:
 
     def in_epoch_line(self, metrics: Mapping[str, float]) -> str:
         """``label=value unit``."""
-        if self.metric not in metrics:
-            return f"{self.label} {NOT_FOUND}"
         return f"{self.label}={self.scale * metrics[self.metric]:.{self.decimals}f} {self.unit}"
 
     def in_table(self, metrics: Mapping[str, float]) -> str:
@@ -157,10 +155,22 @@ def epoch_line(table: str, epoch: int, loss: float, metrics: Mapping[str, float]
         metrics: metrics by name.
 
     Returns:
-        ``Epoch <n>: loss=<x>, <label>=<value> <unit>, …``
+        ``Epoch <n>: loss=<x>, <label>=<value> <unit>, …``, without metrics that there are not
     """
-    errors = [column.in_epoch_line(metrics) for column in ERROR_TABLES[table].epoch_line]
+    columns = ERROR_TABLES[table].epoch_line
+    errors = [column.in_epoch_line(metrics) for column in columns if column.metric in metrics]
     return ", ".join([f"Epoch {epoch}: loss={loss:.4f}", *errors])
+
+
+def labels_without_metric(table: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """What the line of an epoch would show, if the data and the model had it.
+
+    Args:
+        table: name in ``ERROR_TABLES``.
+        metrics: metrics by name.
+    """
+    columns = ERROR_TABLES[table].epoch_line
+    return tuple(column.label for column in columns if column.metric not in metrics)
 
 
 def final_table(table: str, sets: Mapping[str, Mapping[str, float]]) -> str:

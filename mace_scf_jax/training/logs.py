@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 PACKAGE_LOGGER = "mace_scf_jax"
+FILES_ONLY = {"files_only": True}
+"""The `extra` of messages that are too long for a terminal."""
 
 
 class LineFormatter(logging.Formatter):
@@ -55,6 +57,7 @@ class ConsoleHandler(logging.Handler):
     def __init__(self, console: Console):
         super().__init__()
         self.console = console
+        self.addFilter(lambda record: not hasattr(record, "files_only"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""

@@ -87,6 +87,19 @@ class OptimiserSettings:
                 f"clip_grad: found {self.clip_grad}, expected a number above 0 or None"
             )
 
+    def describe(self) -> str:
+        """The settings that differ from none, in one line."""
+        decays = "".join(
+            f", weight decay of {group} {decay:g}"
+            for group, decay in self.group_weight_decays.items()
+        )
+        average = "none" if self.ema_decay is None else f"decay {self.ema_decay:g}"
+        amsgrad = ", amsgrad" if self.amsgrad and self.optimizer != "schedulefree" else ""
+        return (
+            f"{self.optimizer}, beta {self.beta:g}, beta_two {self.beta_two:g}{amsgrad}, weight "
+            f"decay {self.weight_decay:g}{decays}; moving average of the weights: {average}"
+        )
+
 
 class AmsgradState(NamedTuple):
     """Moments of AMSGrad."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from typing import Any
 
 from mace_scf_jax.models import (
     CHARGE_EQUILIBRATION_FAMILIES,
@@ -55,3 +56,34 @@ def matters_to(option: str, family: str | None) -> bool:
     """
     known = families_of(option)
     return family is None or known is None or family in known
+
+
+def ineffective(options: TrainOptions) -> list[str]:
+    """A sentence for each option that was changed and changes nothing, because of another one.
+
+    Args:
+        options: of a run.
+    """
+    found = [
+        f"Option '{name}' has no effect: it is of {', '.join(families_of(name) or ())}, not of "
+        f"{options.model}"
+        for name in TrainOptions.model_fields
+        if not matters_to(name, options.model) and getattr(options, name) != _default(name)
+    ]
+    if options.valid_file is not None and options.valid_fraction != _default("valid_fraction"):
+        found.append("Option 'valid_fraction' has no effect: a valid_file is given")
+    if options.wandb_watch != "off" and not options.wandb:
+        found.append("Option 'wandb_watch' has no effect: it needs wandb: true")
+    if options.num_channels is not None and options.hidden_irreps is not None:
+        found.append("Option 'hidden_irreps' has no effect: num_channels and max_L are given")
+    if options.skip_scf_convergence_summary and (
+        "scf_convergence_summary" in options.model_fields_set and options.scf_convergence_summary
+    ):
+        found.append(
+            "Option 'scf_convergence_summary' has no effect: skip_scf_convergence_summary is true"
+        )
+    return found
+
+
+def _default(option: str) -> Any:
+    return TrainOptions.model_fields[option].default

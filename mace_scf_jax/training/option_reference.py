@@ -16,7 +16,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic.fields import FieldInfo
 
-from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES, SELF_CONSISTENT_FAMILIES
+from mace_scf_jax.models import (
+    CHARGED_FAMILIES,
+    CHARGES_ONLY_FAMILIES,
+    FORMAL_CHARGE_FAMILIES,
+    SELF_CONSISTENT_FAMILIES,
+)
 from mace_scf_jax.training.option_families import families_of, matters_to
 from mace_scf_jax.training.options import TOPICS
 
@@ -25,18 +30,12 @@ EXAMPLES: dict[str, Any] = {
     "name": "my_model",
     "heads": {
         "Default": {
-            "info_keys": {
-                "energy": "REF_energy",
-                "dipole": "REF_dipole",
-                "total_charge": "total_charge",
-            },
-            "arrays_keys": {
-                "forces": "REF_forces",
-                "atomic_multipoles": "REF_atomic_multipoles",
-            },
+            "info_keys": {"energy": "REF_energy", "total_charge": "total_charge"},
+            "arrays_keys": {"forces": "REF_forces"},
         }
     },
     "train_file": "train.xyz",
+    "E0s": "average",
     "hidden_irreps": "64x0e + 64x1o",
     "error_table": "PerAtomRMSE",
     "train_schedule": {
@@ -49,7 +48,18 @@ EXAMPLES: dict[str, Any] = {
         }
     },
 }
-"""Values of options without a default that could be used."""
+"""Values that could be used, of options without a default that works."""
+HEADS_WITH_MULTIPOLES = {
+    "Default": {
+        "info_keys": {
+            "energy": "REF_energy",
+            "dipole": "REF_dipole",
+            "total_charge": "total_charge",
+        },
+        "arrays_keys": {"forces": "REF_forces", "atomic_multipoles": "REF_atomic_multipoles"},
+    }
+}
+LOSS_WITH_MULTIPOLES = {"energy_per_atom": 1.0, "forces": 100.0, "atomic_multipoles": 100.0}
 FORMAL_CHARGES = {"H": 1.0, "O": -2.0}
 FIXED_POINT_TRAINING = {
     "mode": "implicit",
@@ -126,14 +136,18 @@ def reference_page() -> str:
 
 
 def _examples_of(family: str) -> dict[str, Any]:
-    """Values without which this family cannot be trained."""
+    """Values that this family needs, or that make sense for it."""
+    examples: dict[str, Any] = {}
+    stage: dict[str, Any] = {}
     if family in FORMAL_CHARGE_FAMILIES:
-        return {"atomic_formal_charges": FORMAL_CHARGES}
+        examples["atomic_formal_charges"] = FORMAL_CHARGES
+    if family in set(CHARGED_FAMILIES) - set(CHARGES_ONLY_FAMILIES):
+        examples["heads"] = HEADS_WITH_MULTIPOLES
+        stage["loss"] = LOSS_WITH_MULTIPOLES
     if family in SELF_CONSISTENT_FAMILIES:
-        stages = EXAMPLES["train_schedule"]
-        more = {"fixed_point_training_options": FIXED_POINT_TRAINING}
-        return {"train_schedule": {index: stage | more for index, stage in stages.items()}}
-    return {}
+        stage["fixed_point_training_options"] = FIXED_POINT_TRAINING
+    stages = {index: values | stage for index, values in EXAMPLES["train_schedule"].items()}
+    return examples | {"train_schedule": stages}
 
 
 def _heading(topic: type) -> str:

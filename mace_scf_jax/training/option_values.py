@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from ase.data import atomic_numbers
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WrapValidator
 
 
 def parse_literal(text: str) -> Any:
@@ -83,15 +84,16 @@ def _number_of_devices(value: Any) -> Any:
     return int(text)
 
 
-def not_yet(*values: str | bool) -> BeforeValidator:
+def not_yet(*values: str | bool) -> WrapValidator:
     """Refuse values that the method knows and this version does not."""
 
-    def check(value: Any) -> Any:
-        if value in values:
+    def check(value: Any, parsed: Callable[[Any], Any]) -> Any:
+        # Before parsing, which may refuse it with less to say; after it, in every spelling.
+        if value in values or (value := parsed(value)) in values:
             raise ValueError(f"{value!r} is not available in this version")
         return value
 
-    return BeforeValidator(check)
+    return WrapValidator(check)
 
 
 def _path(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import (
@@ -20,6 +21,7 @@ from mace_scf_jax.data.reading import SUFFIXES
 from mace_scf_jax.data.stored_set import is_stored
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES, SELF_CONSISTENT_FAMILIES
+from mace_scf_jax.training.config_file import read_config_file
 from mace_scf_jax.training.configuration_error import ConfigurationError, problems_of
 from mace_scf_jax.training.error_tables import ERROR_TABLES
 from mace_scf_jax.training.fixed_point_options import FixedPointOptions
@@ -203,6 +205,20 @@ class TrainOptions(
             return str(self.hidden_irreps)
         orders = range(self.max_L + 1)
         return " + ".join(f"{self.num_channels}x{order}{'eo'[order % 2]}" for order in orders)
+
+
+def options_from(config: TrainOptions | Mapping[str, Any] | str | Path) -> TrainOptions:
+    """The options that a configuration gives.
+
+    Args:
+        config: the options themselves, values by name, or the path of a YAML file.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or options are unknown, missing or wrong.
+    """
+    if isinstance(config, TrainOptions):
+        return config
+    return TrainOptions(**(config if isinstance(config, Mapping) else read_config_file(config)))
 
 
 TOPICS: tuple[type[OptionGroup], ...] = (

@@ -18,6 +18,7 @@ from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     interaction_energies,
     scale_and_shift,
+    surplus_charges,
 )
 from mace_scf_jax.data.structure_set import StructureSet
 from mace_scf_jax.graph import Graph
@@ -78,6 +79,8 @@ FIXED_POINT_OPTIONS_THAT_DECIDE_WEIGHTS = (
     "local_charges_weight_decay",
 )
 """Those of self-consistent families only."""
+SMALLEST_SURPLUS = 1e-3
+"""Of formal charges over the total charge, in e; less is rounding of the data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +186,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
                 check_inputs(settings, entry)
     if settings.family in FORMAL_CHARGE_FAMILIES:
         logger.info(summary.formal_charges(settings.formal_charges))
+        _warn_of_surplus(surplus_charges(structures["train"], settings.formal_charges))
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
     module = build(settings)
@@ -222,6 +226,19 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         force_supervision=supervision,
         sampling=_sampling(options, data),
     )
+
+
+def _warn_of_surplus(surplus: np.ndarray) -> None:
+    """Formal charges decide the total charge, which no training can change."""
+    wrong = np.abs(surplus) > SMALLEST_SURPLUS
+    if wrong.any():
+        logger.warning(
+            "Formal charges do not add up to total_charge in %d of %d training configurations "
+            "(they differ by up to %.3g e); total charges will be those of the formal charges",
+            wrong.sum(),
+            len(surplus),
+            np.abs(surplus).max(),
+        )
 
 
 def optimiser_settings(options: TrainOptions) -> OptimiserSettings:

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mace_scf_jax.training.error_tables import epoch_line
+import numpy as np
+
+from mace_scf_jax.training.error_tables import epoch_line, labels_without_metric
 from mace_scf_jax.training.learning_rates import named_rates
 from mace_scf_jax.training.observer import EvaluationRecord, FinalErrors, Observer, StepRecord
 from mace_scf_jax.training.results_file import FINAL, MONITORED, STEP, VALIDATED
@@ -87,7 +89,9 @@ class LogLines(Observer):
     def __init__(self, error_table: str, clip_grad: float | None):
         self.error_table = error_table
         self.clip_grad = clip_grad
-        self._trained = NO_COUNTS
+        self._steps: list[StepRecord] = []
+        self._rates: dict[str, float] = {}
+        self._stages_evaluated: set[str] = set()
 
     def stage_started(self, stage: Stage, progress: Progress) -> None:
         """Log loss and learning rates."""
@@ -104,21 +108,44 @@ class LogLines(Observer):
 
     def epoch_started(self, stage: Stage, progress: Progress) -> None:
         """Count from zero."""
-        self._trained = NO_COUNTS
+        self._steps = []
+        self._rates = named_rates(stage, progress.learning_rates)
 
     def step_done(self, record: StepRecord) -> None:
-        """Count how solutions ended."""
-        self._trained += record.scf
+        """Remember losses and times, and how solutions ended."""
+        self._steps.append(record)
 
     def epoch_done(self, stage: Stage, progress: Progress) -> None:
         """Log how the solutions of the training steps ended."""
-        log_counts(f"Epoch {progress.epoch}, training", self._trained)
+        counts = sum((step.scf for step in self._steps), start=NO_COUNTS)
+        log_counts(f"Epoch {progress.epoch}, training", counts)
 
     def evaluated(self, record: EvaluationRecord) -> None:
         """Log the errors on the validation set."""
         if record.set_name == VALIDATION:
-            logger.info(epoch_line(self.error_table, record.epoch, record.loss, record.metrics))
+            self._tell_what_is_missing(record)
+            line = epoch_line(self.error_table, record.epoch, record.loss, record.metrics)
+            logger.info(", ".join([line, *self._about_training(record)]))
         log_counts(f"Epoch {record.epoch}, set {record.set_name}", record.scf)
+
+    def _about_training(self, evaluation: EvaluationRecord) -> list[str]:
+        """Mean loss of the steps of the epoch, learning rate, time, and whether it is the best."""
+        told = []
+        if self._steps:
+            told.append(f"training loss={np.mean([step.loss for step in self._steps]):.4f}")
+        if "lr" in self._rates:
+            told.append(f"lr={self._rates['lr']:.3g}")
+        told.append(f"{sum(step.time for step in self._steps) + evaluation.time:.1f} s")
+        if evaluation.improved:
+            told.append("best so far")
+        return told
+
+    def _tell_what_is_missing(self, evaluation: EvaluationRecord) -> None:
+        """Log once in a stage what the error table would show besides."""
+        missing = labels_without_metric(self.error_table, evaluation.metrics)
+        if missing and evaluation.stage not in self._stages_evaluated:
+            logger.info("Without %s, which the data or the model do not have", ", ".join(missing))
+        self._stages_evaluated.add(evaluation.stage)
 
 
 def log_counts(where: str, counts: SCFCounts) -> None:

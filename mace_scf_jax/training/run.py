@@ -33,10 +33,11 @@ from mace_scf_jax.training.devices import (
 )
 from mace_scf_jax.training.error_tables import final_table
 from mace_scf_jax.training.history import TrainingHistory
-from mace_scf_jax.training.logs import ConsoleHandler, DelayedFileHandler, logging_to
+from mace_scf_jax.training.logs import FILES_ONLY, ConsoleHandler, DelayedFileHandler, logging_to
 from mace_scf_jax.training.loop import Trainer
 from mace_scf_jax.training.observer import FinalErrors, Observer
-from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.option_families import ineffective
+from mace_scf_jax.training.options import TrainOptions, options_from
 from mace_scf_jax.training.parameter_groups import Parameters
 from mace_scf_jax.training.preparation import (
     Preparation,
@@ -70,13 +71,15 @@ class TrainingResult:
     """One row per evaluated epoch."""
 
 
-def train(options: TrainOptions, *, programs: Programs | None = None) -> TrainingResult:
+def train(
+    config: TrainOptions | Mapping[str, Any] | str | Path, *, programs: Programs | None = None
+) -> TrainingResult:
     """Train a model as the options say, and resume where an earlier run with them was stopped.
 
     No file is written before options, data and model have been checked.
 
     Args:
-        options: of the run.
+        config: options of the run; a mapping of values or the path of a YAML file will do.
         programs: compiled steps to share with earlier and later runs of this process; runs that
             differ in nothing but seeds, labels and files compile nothing twice then.
 
@@ -84,12 +87,14 @@ def train(options: TrainOptions, *, programs: Programs | None = None) -> Trainin
         Model files and errors.
 
     Raises:
-        ConfigurationError: devices or processes do not exist, or the run is already going on.
+        ConfigurationError: options are wrong, devices, processes or folders cannot be used, or the
+            run is already going on.
         DataError: files or their contents cannot be used.
         LossError: a stage needs a label or model output that does not exist.
         CheckpointError: saved states belong to another run.
         DivergedTrainingError: a loss or gradient is not finite.
     """
+    options = options_from(config)
     check_installed(options)
     if options.distributed:
         join_processes()
@@ -133,7 +138,7 @@ def _run(
     """Train all stages, evaluate and save their best parameters."""
     stages = options.train_schedule
     optimiser = optimiser_settings(options)
-    logger.info("Optimizer: %s", optimiser)
+    logger.info("Optimizer: %s", optimiser.describe())
     if not options.restart_latest:
         logger.info("Starting from initial weights; saved states of this run are not used")
     shows_bar = console.is_terminal and is_first_process()
@@ -271,10 +276,13 @@ def _log_start(options: TrainOptions, devices: Devices, device: jax.Device) -> N
             devices.count,
             jax.process_count(),
         )
-    logger.info("Configuration: %s", options.model_dump_json())
+    logger.info("Options given: %s", options.model_dump_json(exclude_unset=True))
+    logger.info("Configuration: %s", options.model_dump_json(), extra=FILES_ONLY)
     for name in options.without_effect:
         logger.warning("Option '%s' has no effect", name)
-    logger.info("Key specification: %s", options.keys)
+    for sentence in ineffective(options):
+        logger.warning(sentence)
+    logger.info("Key specification: %s", options.keys.describe())
     if options.optimizer == "schedulefree":
         logger.info("ScheduleFree optimizer selected; LR scheduler options are ignored.")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
+from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.options import TrainOptions
 
 
@@ -62,13 +64,37 @@ class RunFiles:
         return self.models / f"{self.name}_{stage}.model.safetensors"
 
     def make_folders(self) -> None:
-        """Create the folders that the files go to."""
-        for folder in (
-            self.log.parent,
-            self.debug_log.parent,
-            self.results.parent,
-            self.checkpoints,
-            self.models,
-            self.work,
-        ):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Create the folders that the files go to.
+
+        Raises:
+            ConfigurationError: one cannot be created or written to.
+        """
+        for option, folder in {
+            "work_dir": self.work,
+            "log_dir": self.log.parent,
+            "results_dir": self.results.parent,
+            "checkpoints_dir": self.checkpoints,
+            "model_dir": self.models,
+        }.items():
+            make_folder(option, folder)
+
+
+def make_folder(option: str, folder: Path) -> None:
+    """Create a folder that files go to, if need be.
+
+    Args:
+        option: that names it.
+        folder: its path.
+
+    Raises:
+        ConfigurationError: it cannot be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "no permission to write"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ConfigurationError(
+            f"option '{option}': cannot put files into the folder '{folder}': {reason}"
+        )

@@ -63,9 +63,10 @@ def test_the_log_tells_the_run_in_order(finished):
     expected = (
         "mace-scf-jax version: ",
         "Device: cpu",
+        'Options given: {"name":"water",',
         "Configuration: {",
         "Option 'swa' has no effect",
-        "Key specification: ",
+        "Key specification: energy from REF_energy, ",
         "Training set 1/1 [energy: 6, total_charge: 6",
         "Using random 10% of training set for validation with following indices: ",
         "Total number of configurations: train=5, valid=1, tests=[water_Default: 2]",
@@ -75,7 +76,7 @@ def test_the_log_tells_the_run_in_order(finished):
         "Hidden irreps: 2x0e + 2x1o",
         "Number of parameters: ",
         "Parameter groups: embedding: 4, interactions_decay: ",
-        "Optimizer: ",
+        "Optimizer: adam, beta 0.9, ",
         "WeightedLoss(forces_weight=1, )",
         "Setting global learning rate to 0.01",
         "Using gradient clipping with tolerance=10.000",
@@ -96,6 +97,59 @@ def test_the_log_tells_the_run_in_order(finished):
     assert places == sorted(places)
     prefixed = [line for line in log.splitlines() if not line.startswith(("+-", "| ", "|-"))]
     assert all(LINE.fullmatch(line) for line in prefixed)
+
+
+def test_the_line_of_an_epoch_tells_how_training_went(finished):
+    log = (finished / "logs/water_run-123.log").read_text()
+    lines = re.findall(r"Epoch \d: (loss=.*)", log)
+    assert len(lines) == 4
+    rows = list(csv.DictReader((finished / "results/water_run-123_history.csv").open()))
+    best = {"a": np.inf, "b": np.inf}
+    for line, row in zip(lines, rows, strict=True):
+        loss = float(row["valid_loss"])
+        expected = (
+            f", training loss={float(row['train_loss']):.4f}, lr={float(row['lr']):g}, "
+            r"\d+\.\d s"
+        )
+        improved = ", best so far" if loss < best[row["stage"]] else ""
+        assert re.search(f"{expected}{improved}$", line)
+        best[row["stage"]] = min(loss, best[row["stage"]])
+
+
+def test_the_terminal_shows_the_options_that_were_given_only(again, capsys):
+    assert train_in(again) == 0
+    shown = capsys.readouterr().err
+    assert 'Options given: {"name":"water",' in shown
+    assert "Configuration: " not in shown
+
+
+def test_formal_charges_that_miss_the_total_charge_are_told(tmp_path, caplog):
+    make_input(tmp_path)
+    options = config() | {
+        "train_file": tmp_path / "train.xyz",
+        "model": "FixedChargeBaselinedMACE",
+        "atomic_formal_charges": {"H": 0.4, "O": -1.0},
+        "work_dir": tmp_path,
+    }
+    prepare_run(TrainOptions(**options))
+    assert (
+        "Formal charges do not add up to total_charge in 5 of 5 training configurations (they "
+        "differ by up to 0.2 e)"
+    ) in caplog.text
+    caplog.clear()
+    prepare_run(TrainOptions(**options | {"atomic_formal_charges": {"H": 0.5, "O": -1.0}}))
+    assert "Formal charges do not" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "option", ["work_dir", "log_dir", "results_dir", "checkpoints_dir", "model_dir"]
+)
+def test_folders_that_cannot_be_made_are_named(tmp_path, capsys, option):
+    make_input(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert train_in(tmp_path, f"--{option}", str(tmp_path / "file/inside")) == 2
+    expected = f"option '{option}': cannot put files into the folder '{tmp_path}/file/inside': Not"
+    assert expected in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_debug_log_has_the_terms_of_every_batch(finished):

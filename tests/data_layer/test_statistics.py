@@ -3,13 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mace_scf_jax.data import statistics
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     scale_and_shift,
+    surplus_charges,
 )
+from mace_scf_jax.data.structure import prepare
+from mace_scf_jax.data.structure_set import StructuresInMemory
 
 from .builders import configuration, labelled_atoms, structure
 
@@ -40,6 +44,19 @@ def test_average_number_of_neighbours_leaves_out_lonely_atoms() -> None:
     )
     with pytest.raises(DataError, match="no atom with a neighbour"):
         average_number_of_neighbours(StructureSizes.of([lonely]))
+
+
+@pytest.mark.parametrize("at_once", [1, 256])
+def test_formal_charges_are_compared_with_labelled_total_charges(monkeypatch, at_once) -> None:
+    monkeypatch.setattr(statistics, "STACKED_AT_ONCE", at_once)
+    members = [labelled_atoms(0), labelled_atoms(1, num_molecules=2), labelled_atoms(2)]
+    members[1].info["total_charge"] = 1.0
+    members[2].info["config_total_charge_weight"] = 0.0
+    structures = StructuresInMemory(
+        prepare(configuration(atoms), elements=ELEMENTS, cutoff=3.0) for atoms in members
+    )
+    assert surplus_charges(structures, [1.0, -1.5]) == pytest.approx([0.5, 0.0], abs=1e-14)
+    assert surplus_charges(structures, None) == pytest.approx([0.0, -1.0], abs=1e-14)
 
 
 def test_scale_and_shift_use_labelled_configurations_only() -> None:

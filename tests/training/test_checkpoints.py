@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import stat
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,15 @@ def test_states_come_back_exactly(store, state):
     assert saved.fingerprint == {"r_max": 5.0}
     found = saved.state(jax.tree.map(jnp.zeros_like, state))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), found, state)
+
+
+def test_files_have_the_permissions_that_the_user_wants(store, state):
+    before = os.umask(0o027)
+    try:
+        store.save(state, PROGRESS, {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(store.latest.stat().st_mode) == 0o640
 
 
 def test_two_states_are_kept(store, state):

@@ -17,7 +17,9 @@ from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.devices import join_processes, require_agreement
 
 PROGRAM = Path(__file__).with_name("devices_run.py")
-TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+TWO_DEVICES = {
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+}
 ROUND_OFF = 1e-12
 
 

@@ -10,6 +10,7 @@ from mace_scf_jax.training.option_families import (
     FAMILIES_OF_TOPIC,
     families,
     families_of,
+    ineffective,
 )
 from mace_scf_jax.training.option_reference import (
     EXAMPLES,
@@ -40,6 +41,16 @@ def test_the_configuration_of_a_family_is_valid_and_has_what_matters_to_it(famil
     given |= {"atomic_formal_charges": options.atomic_formal_charges, "model": family}
     given |= {"train_schedule": values["train_schedule"]}
     assert options == TrainOptions(**given)
+    assert ineffective(options) == []
+
+
+def test_what_a_family_predicts_decides_which_labels_the_examples_have():
+    plain = yaml.safe_load(default_configuration())
+    assert plain["E0s"] == "average"
+    assert "atomic_multipoles" not in plain["heads"]["Default"]["arrays_keys"]
+    charged = yaml.safe_load(default_configuration("LocalCharges"))
+    assert "atomic_multipoles" in charged["heads"]["Default"]["arrays_keys"]
+    assert "atomic_multipoles" in charged["train_schedule"][0]["loss"]
 
 
 def test_families_leave_out_what_does_not_matter():

@@ -7,8 +7,9 @@ import yaml
 from pydantic import ValidationError
 
 from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.option_families import ineffective
 from mace_scf_jax.training.option_names import NO_EFFECT, NOT_AVAILABLE
-from mace_scf_jax.training.options import TOPICS, TrainOptions
+from mace_scf_jax.training.options import TOPICS, TrainOptions, options_from
 
 STAGE = {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}
 VALID = {
@@ -224,6 +225,54 @@ def test_names_may_be_spelled_with_dashes_but_not_twice():
 @pytest.mark.parametrize("name", ["swa", "max_num_epochs", "huber_delta", "enable_cueq"])
 def test_options_without_effect_are_accepted_and_remembered(name):
     assert options(**{name: 1}).without_effect == (name,)
+
+
+@pytest.mark.parametrize("spelled", [True, 1, "true", "True", "yes"])
+def test_what_is_not_available_is_refused_in_every_spelling(spelled):
+    (problem,) = problems(quadrupole_feature_corrections=spelled)
+    assert "is not available in this version" in problem
+    (problem,) = problems(device="mps")
+    assert "option 'device': 'mps' is not available in this version" in problem
+    assert options(quadrupole_feature_corrections="false").quadrupole_feature_corrections is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"model": "LocalCharges", "field_feature_max_l": 0},
+            "'field_feature_max_l' has no effect: it is of FixedPoint, not of LocalCharges",
+        ),
+        ({"train_hardness": True}, "'train_hardness' has no effect: it is of MACEQEq, not of MACE"),
+        (
+            {"valid_file": "valid.xyz", "valid_fraction": 0.3},
+            "'valid_fraction' has no effect: a valid_file is given",
+        ),
+        ({"wandb_watch": "all"}, "'wandb_watch' has no effect: it needs wandb: true"),
+        (
+            {"num_channels": 8, "max_L": 1},
+            "'hidden_irreps' has no effect: num_channels and max_L are given",
+        ),
+        (
+            {"scf_convergence_summary": True, "skip_scf_convergence_summary": True},
+            "'scf_convergence_summary' has no effect: ",
+        ),
+    ],
+)
+def test_options_that_another_one_leaves_without_effect_are_named(changes, expected):
+    found = ineffective(options(**changes))
+    assert any(expected in sentence for sentence in found)
+    assert ineffective(options()) == []
+
+
+def test_options_come_from_files_and_mappings_too(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(VALID | {"batch_size": 3}))
+    expected = options(batch_size=3)
+    for config in (expected, VALID | {"batch_size": 3}, path, str(path)):
+        assert options_from(config) == expected
+    with pytest.raises(ConfigurationError, match=r"cannot read the configuration '.*none\.yaml'"):
+        options_from(tmp_path / "none.yaml")
 
 
 def test_unknown_head_property_names_the_nearest():
