@@ -42,14 +42,29 @@ MODEL = {
     },
 }
 SETTINGS = {
-    # Parts of 2 and 1 structures; of the last batch of the validation set, a part is empty.
-    "charges": {
-        "model": "LocalCharges",
+    # Parts of 2 and 1 structures, which each device solves for by itself; of the last batch of the
+    # validation set, a part is empty.
+    "self_consistent": {
+        "model": "FixedPoint",
+        "MLP_irreps": "2x0e",
+        "field_feature_widths": [1.5],
+        "field_feature_norms": [3.0, 1.0],
+        "field_readout_config": {"type": "LinearChargesEnergyReadout"},
+        "skip_scf_convergence_summary": True,
         "batch_size": 3,
         "valid_fraction": 0.4,
         "valid_batch_size": 2,
         "optimizer": "schedulefree",
         "loss": {"energy_per_atom": 1.0, "atomic_multipoles": 10.0, "forces": 1.0},
+        "fixed_point_training_options": {
+            "mode": "implicit",
+            "scf": {
+                "num_scf_steps": 30,
+                "mixing_parameter": 0.3,
+                "scf_tolerance": 1e-10,
+                "constant_charge": True,
+            },
+        },
     },
     # What depends on the gradient as a whole, on single structures and on their order.
     "forces": {
@@ -95,7 +110,8 @@ def options(folder: Path, setting: str, **changes) -> TrainOptions:
     if not (folder / "train.xyz").exists():
         write(folder / "train.xyz", structures, format="extxyz")
     values = {"end": 2} | MODEL | SETTINGS[setting] | changes
-    stage = {"name": "a", "start": 0, "end": values.pop("end"), "loss": values.pop("loss")}
+    of_the_stage = {"end", "loss", "fixed_point_training_options"} & values.keys()
+    stage = {"name": "a", "start": 0} | {name: values.pop(name) for name in of_the_stage}
     files = {"work_dir": folder, "train_file": folder / "train.xyz"}
     return TrainOptions(**values | files | {"train_schedule": {0: stage}})
 
