@@ -18,22 +18,22 @@ def run(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     from mace_scf_jax.reports.pictures import draw  # slow to import, not needed for the help
     from mace_scf_jax.reports.style import save
-    from mace_scf_jax.reports.training_run import find_run
+    from mace_scf_jax.reports.training_run import find_runs
 
-    found = find_run(given.run)
-    pictures = draw(
-        found,
-        min_epoch=given.min_epoch,
-        max_epoch=given.max_epoch,
-        stage=given.stage,
-        with_parity=given.parity,
-    )
-    folder = found.files.work / "plots" if given.output is None else given.output
-    folder.mkdir(parents=True, exist_ok=True)
-    for picture in pictures.drawn:
-        print(save(picture.figure, folder / f"{found.tag}_{picture.name}.{given.format}"))
-    for reason in pictures.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+    for found in find_runs(given.run):
+        pictures = draw(
+            found,
+            min_epoch=given.min_epoch,
+            max_epoch=given.max_epoch,
+            stage=given.stage,
+            with_parity=given.parity,
+        )
+        folder = found.files.work / "plots" if given.output is None else given.output
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in pictures.drawn:
+            print(save(picture.figure, folder / f"{found.tag}_{picture.name}.{given.format}"))
+        for reason in pictures.left_out:
+            print(f"{found.tag}: left out: {reason}", file=sys.stderr)
     return 0
 
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mace-scf-jax plot",
         description="Draw learning curves, loss balance, SCF convergence and parity plots of a "
-        "training run that is going on or over.",
+        "training run that is going on or over, or of each member of a committee.",
         allow_abbrev=False,
     )
     add_run_arguments(parser)
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="folder of the pictures (default: plots in the folder of the run)",
+        help="folder of the pictures (default: plots in the folder of the run or member)",
     )
     parser.add_argument(
         "--format", choices=FORMATS, default="png", help="of the pictures (default: png)"

@@ -16,27 +16,34 @@ def run(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     from mace_scf_jax.reports.html_report import html_report  # slow to import
     from mace_scf_jax.reports.pictures import draw
-    from mace_scf_jax.reports.training_run import find_run
+    from mace_scf_jax.reports.training_run import RunError, find_runs
 
-    found = find_run(given.run)
-    pictures = draw(
-        found,
-        min_epoch=given.min_epoch,
-        max_epoch=given.max_epoch,
-        stage=given.stage,
-        with_parity=given.parity,
-    )
-    path = found.files.work / f"{found.tag}_report.html" if given.output is None else given.output
-    path.write_text(html_report(found, pictures), encoding="utf-8")
-    print(path)
+    runs = find_runs(given.run)
+    if given.output is not None and len(runs) > 1:
+        raise RunError(
+            f"{given.output}: one page cannot hold the {len(runs)} members of a committee; leave "
+            f"--output out, or name the folder of a member, such as {runs[0].files.work}"
+        )
+    for found in runs:
+        pictures = draw(
+            found,
+            min_epoch=given.min_epoch,
+            max_epoch=given.max_epoch,
+            stage=given.stage,
+            with_parity=given.parity,
+        )
+        path = given.output or found.files.work / f"{found.tag}_report.html"
+        path.write_text(html_report(found, pictures), encoding="utf-8")
+        print(path)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mace-scf-jax report",
-        description="Write a report of a training run as one HTML page that needs nothing beside "
-        "it: errors, pictures, data, settings, versions, compilations, warnings.",
+        description="Write a report of a training run, or of each member of a committee, as one "
+        "HTML page that needs nothing beside it: errors, pictures, data, settings, versions, "
+        "compilations, warnings.",
         allow_abbrev=False,
     )
     add_run_arguments(parser)
@@ -45,6 +52,6 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FILE.html",
-        help="the page (default: <name>_run-<seed>_report.html in the folder of the run)",
+        help="the page (default: <name>_run-<seed>_report.html in the folder of the run or member)",
     )
     return parser

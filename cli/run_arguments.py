@@ -14,8 +14,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run",
         metavar="RUN",
-        help="folder of the run (its work_dir), its configuration (.yaml), or its results file "
-        "(results/<name>_run-<seed>_train.txt)",
+        help="folder of the run or committee (its work_dir), its configuration (.yaml), or the "
+        "results file of a run (results/<name>_run-<seed>_train.txt)",
     )
     for name, which in (("min", "first"), ("max", "last")):
         parser.add_argument(

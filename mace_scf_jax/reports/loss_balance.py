@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from mace_scf_jax.reports.style import (
     COLOURS,
+    INK,
     drawing,
     logarithmic,
     mark_stages,
@@ -18,8 +19,12 @@ from mace_scf_jax.reports.style import (
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
 
 WINDOWS = 40
-"""The running mean of a stage is over this part of its steps."""
+"""The running mean of a stage is over this part of its steps,"""
+LEAST_STEPS = 5
+"""but over this number at least."""
 MOST_POINTS = 4000
+FEW_POINTS = 200
+"""So many steps of a stage have larger points."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +95,7 @@ def loss_terms(
                 position=positions[own][shown],
                 terms={name: column[shown] for name, column in values.items()},
                 averaged={
-                    name: running_mean(column, max(1, len(own) // WINDOWS))[shown]
+                    name: running_mean(column, max(LEAST_STEPS, len(own) // WINDOWS))[shown]
                     for name, column in values.items()
                 },
             )
@@ -108,7 +113,7 @@ def loss_balance(
 ) -> Figure:
     """The weighted loss terms of the training steps, and their shares of the loss.
 
-    Above, every step (faint) and running means; below, shares of the running means.
+    Above, every step (points) and running means (lines); below, shares of the running means.
 
     Args:
         run: the run.
@@ -127,14 +132,16 @@ def loss_balance(
         for part in series:
             every = slice(None, None, max(1, len(part.position) // MOST_POINTS))
             position = part.position[every]
+            size = 6.0 if len(position) <= FEW_POINTS else 3.0
             for name, values in part.terms.items():
                 above.plot(
                     position,
                     values[every],
                     ".",
                     color=colours[name],
-                    markersize=1.5,
-                    alpha=0.25,
+                    markersize=size,
+                    markeredgewidth=0.0,
+                    alpha=0.5,
                     rasterized=True,
                 )
                 above.plot(position, part.averaged[name][every], color=colours[name])
@@ -155,7 +162,10 @@ def loss_balance(
         above.set_ylabel("weighted loss term")
         logarithmic(above)
         handles = [above.plot([], [], color=colours[name], linewidth=2.5)[0] for name in names]
-        figure.legend(handles, names, loc="outside right upper")
+        handles += above.plot([], [], ".", color=INK, markersize=6.0, markeredgewidth=0.0)
+        handles += above.plot([], [], color=INK)
+        labels = [*names, "one step", "running mean"]
+        figure.legend(handles, labels, loc="outside right upper")
         below.set_ylabel("share / %")
         below.set_ylim(0.0, 100.0)
         below.set_xlabel("epoch")

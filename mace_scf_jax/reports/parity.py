@@ -14,6 +14,9 @@ from mace_scf_jax.reports.style import (
     COLOURS,
     GREY,
     INK,
+    ROUND_OFF,
+    TITLE_PAD,
+    above,
     drawing,
     in_brackets,
     limits,
@@ -56,8 +59,8 @@ def errors_by_type(comparisons: Sequence[Comparison]) -> Figure:
         comparisons: of labels and predictions, at least one.
     """
     types = sorted({str(name) for part in comparisons for name in np.unique(part.config_type)})
-    columns = min(len(comparisons), MOST_COLUMNS)
-    lines = math.ceil(len(comparisons) / columns)
+    lines = math.ceil(len(comparisons) / MOST_COLUMNS)
+    columns = math.ceil(len(comparisons) / lines)
     with drawing():
         figure = new_figure(1.3 + 1.75 * columns, lines * (1.0 + 0.2 * len(types)))
         grid = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
@@ -79,7 +82,8 @@ def _draw_types(panel: Axes, comparison: Comparison, types: Sequence[str]) -> No
     panel.axvline(overall, color=GREY, linewidth=1.0, linestyle=(0, (4, 2)))
     panel.hlines(rows, 0.0, values, color=COLOURS[0], linewidth=1.2, alpha=0.5)
     panel.plot(values, rows, "o", color=COLOURS[0], markersize=4.5, clip_on=False)
-    panel.set_xlim(0.0, 1.08 * max([*values, overall]) or 1.0)
+    largest = max([*values, overall])
+    panel.set_xlim(0.0, 1.08 * largest if largest > ROUND_OFF else 1.0)
     panel.locator_params(axis="x", nbins=4)
     panel.set_title(comparison.quantity.title, fontsize=8.5)
     panel.set_xlabel(f"RMSE / {in_brackets(comparison.quantity.error_unit)}")
@@ -124,21 +128,17 @@ def _draw(panel: Axes, comparison: Comparison, types: dict[str, str]) -> None:
     panel.set_ylim(ends)
     panel.set_aspect("equal")
     panel.locator_params(nbins=5)
-    panel.set_title(quantity.title)
+    panel.set_title(quantity.title, pad=TITLE_PAD)
+    errors = f"RMSE {_number(1000.0 * comparison.rmse)}, MAE {_number(1000.0 * comparison.mae)}"
+    above(panel, f"{errors} {quantity.error_unit}")
     unit = in_brackets(quantity.unit)
     panel.set_xlabel(f"reference / {unit}")
     panel.set_ylabel(f"predicted / {unit}")
-    panel.annotate(
-        f"RMSE {_number(1000.0 * comparison.rmse)} {quantity.error_unit}\n"
-        f"MAE {_number(1000.0 * comparison.mae)} {quantity.error_unit}",
-        (0.04, 0.96),
-        xycoords="axes fraction",
-        va="top",
-        fontsize=7.5,
-    )
 
 
 def _number(value: float) -> str:
-    """Three significant digits without exponent."""
-    decimals = max(0, 2 - int(np.floor(np.log10(value)))) if value > 0.0 else 0
-    return f"{value:.{min(decimals, 6)}f}"
+    """Three significant digits without exponent; round-off as two with it."""
+    if value <= ROUND_OFF:
+        return f"{value:.2g}"
+    decimals = max(0, 2 - int(np.floor(np.log10(value))))
+    return f"{value:.{min(decimals, 9)}f}"

@@ -66,17 +66,20 @@ def draw(
         Picture(
             "learning_curves",
             "Learning curves",
-            "Loss and root mean square errors against the epoch. Stages are shaded in turn; dots "
-            "mark the epoch with the lowest validation loss of a stage, whose parameters are kept. "
-            "The losses of two stages have other weights and cannot be compared.",
+            "Loss and root mean square errors of the validation set, and of monitored test sets, "
+            "against the epoch; of the training set, the mean loss over the steps of each epoch. "
+            "Stages are shaded in turn; dots mark the epoch with the lowest validation loss of a "
+            "stage, whose parameters are kept. The losses of two stages have other weights and "
+            "cannot be compared.",
             learning_curves(run, **epochs),
         ),
         Picture(
             "loss_balance",
             "Loss balance",
-            "Weighted terms of the loss of every training step (points) with running means "
-            "(lines), and below the share of each mean in their sum. Terms that vanish up to "
-            "round-off lie below the axis.",
+            "Weighted terms of the loss of single training steps (points) with running means "
+            "(lines), and below the share of each mean in their sum. A mean is over a fortieth of "
+            "the steps of its stage, five at least. Terms that vanish up to round-off lie below "
+            "the axis.",
             loss_balance(run, **epochs),
         ),
     ]
@@ -116,7 +119,7 @@ def _parity(run: TrainingRun, model: Model) -> list[Picture]:
                 f"parity_{name}",
                 f"Parity, {title}",
                 f"Predictions against labels of the {which}. {whose} Energies are per atom and "
-                "without those of isolated atoms (E0s).",
+                "without those of isolated atoms (E0s); total dipoles are of whole structures.",
                 parity(comparisons),
             )
         )

@@ -24,7 +24,11 @@ from mace_scf_jax.training.results_file import set_name
 FAILURES = {"max_steps": "out of steps", "diverged": "diverged", "singular": "singular"}
 """How a solution can fail."""
 
-TRAINING = "training"
+TRAINING, VALIDATION = "training", "validation"
+LEAST_PERCENT = 10.0
+"""Upper end of an axis of shares, at least."""
+DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2))
+"""Of test sets, so that equal curves of several sets can be seen."""
 Counts = Mapping[int, Mapping[str, int]]
 """How many solutions ended in which way, by epoch."""
 
@@ -57,7 +61,7 @@ def scf_convergence(
     evaluations = run.results.evaluations
     for name in dict.fromkeys(set_name(record) for record in evaluations):
         own = (record for record in evaluations if set_name(record) == name)
-        sets[{"valid": "validation"}.get(name, name)] = _by_epoch(own, low, high)
+        sets[{"valid": VALIDATION}.get(name, name)] = _by_epoch(own, low, high)
     sets = {name: counts for name, counts in sets.items() if counts}
     if not sets:
         raise RunError("nothing was solved for self-consistently in these epochs")
@@ -76,7 +80,6 @@ def scf_convergence(
         if not occurring:
             _draw(axes[0], sets, lambda count: 0.0)
             axes[0].set_ylabel("not self-consistent / %")
-            axes[0].set_ylim(top=1.0)
         _draw(axes[-1], sets, lambda count: count["evaluations"] / count["structures"])
         axes[-1].set_ylabel("evaluations\nper structure")
         axes[-1].set_xlabel("epoch")
@@ -86,7 +89,10 @@ def scf_convergence(
             if start <= epochs[-1] and end >= epochs[0]
         ]
         for panel in axes:
-            panel.set_ylim(bottom=0.0)
+            top = 1.08 * max(float(np.max(line.get_ydata())) for line in panel.get_lines())
+            if panel is not axes[-1]:
+                top = max(top, LEAST_PERCENT)
+            panel.set_ylim(-0.04 * top, top)  # a line at zero is not on the frame
             mark_stages(panel, spans, names=panel is axes[0])
         axes[-1].set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         whole_numbers(axes[-1])
@@ -98,12 +104,21 @@ def scf_convergence(
 def _draw(
     panel: Axes, sets: Mapping[str, Counts], value: Callable[[Mapping[str, int]], float]
 ) -> None:
-    """A line for each set, in the colours of the learning curves."""
+    """A line for each set, in the colours of the learning curves; equal ones remain visible."""
     for index, (name, counts) in enumerate(sets.items()):
         values = [value(count) for count in counts.values()]
-        colour = GREY if name == TRAINING else COLOURS[(index - 1) % len(COLOURS)]
         mark = marker(len(values))
-        panel.plot(list(counts), values, marker=mark, color=colour, label=name, clip_on=False)
+        panel.plot(
+            list(counts), values, marker=mark, label=name, clip_on=False, **_look(name, index)
+        )
+
+
+def _look(name: str, index: int) -> dict[str, Any]:
+    """Training broad and pale below all others, validation solid, test sets dashed."""
+    if name == TRAINING:
+        return {"color": GREY, "linewidth": 4.0, "alpha": 0.6, "markersize": 12.0}
+    dashes = "solid" if name == VALIDATION else (0, DASHES[index % len(DASHES)])
+    return {"color": COLOURS[(index - 1) % len(COLOURS)], "linestyle": dashes}
 
 
 def _by_epoch(

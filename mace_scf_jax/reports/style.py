@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -15,7 +15,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
 """Okabe and Ito's palette, with a brown in place of its yellow, which is pale on white."""
@@ -25,10 +33,18 @@ BAND = "#F2F2F2"
 
 TICKS_PER_DECADE = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 """Labels of logarithmic axes; the first choice that gives four of them is taken."""
-MOST_DECADES = 7
+ROUND_STEPS = (1, 2, 2.5, 5, 10)
+"""Distances of ticks, times a power of ten."""
+MOST_DECADES = 9
 """Of a logarithmic axis."""
+LEAST_RATIO = 1.5
+"""Of the ends of a logarithmic axis."""
+ROUND_OFF = 1e-7
+"""Smaller errors, in thousandths of a unit, are zero up to round-off."""
 
 DOTS_PER_INCH = 160
+TITLE_PAD = 14.5
+"""Distance of a title from a panel with one line of small text between, in points."""
 
 _SETTINGS = {
     "font.family": "DejaVu Sans",
@@ -114,26 +130,76 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def logarithmic(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers, labelled also within a decade.
+    """A logarithmic y axis around the lines of a panel, labelled also within a decade.
 
     What is smaller than the largest value by more than `MOST_DECADES` is zero up to round-off, and
-    is not shown.
+    is not shown. Without any positive value, the axis stays linear.
 
     Args:
-        axes: with everything drawn.
+        axes: with all lines drawn.
     """
+    values = np.concatenate([np.ravel(line.get_ydata()) for line in axes.get_lines()])
+    values = values[np.isfinite(values) & (values > 0.0)]
+    if not values.size:
+        return
+    low, high = logarithmic_limits(values)
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    low = max(low, high * 10.0**-MOST_DECADES)
     axes.set_ylim(low, high)
-    for steps in TICKS_PER_DECADE:
-        locator = LogLocator(subs=steps, numticks=20)
-        if np.sum((ticks := locator.tick_values(low, high)) >= low) - np.sum(ticks > high) >= 4:
-            break
-    axes.yaxis.set_major_locator(locator)
+    axes.yaxis.set_major_locator(_locator(low, high))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_minor_locator(LogLocator(subs=(), numticks=1))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def logarithmic_limits(values: np.ndarray, *, margin: float = 0.05) -> tuple[float, float]:
+    """Ends of a logarithmic axis: around the values, at least `LEAST_RATIO` apart.
+
+    Args:
+        values: positive numbers.
+        margin: share of the range that is added at each end.
+    """
+    high = float(values.max())
+    low = float(values[values >= high * 10.0**-MOST_DECADES].min())
+    middle = math.sqrt(low * high)
+    half = (high / low) ** (0.5 + margin)
+    half = max(half, math.sqrt(LEAST_RATIO))
+    return middle / half, middle * half
+
+
+def _locator(low: float, high: float) -> Locator:
+    """Round ticks, at least four of them: of powers of ten, or evenly within a short range."""
+    for steps in TICKS_PER_DECADE:
+        locator = LogLocator(subs=steps, numticks=20)
+        ticks = locator.tick_values(low, high)
+        if np.sum((ticks >= low) & (ticks <= high)) >= 4:
+            return locator
+    return MaxNLocator(nbins=6, steps=ROUND_STEPS)
+
+
+def legend_beside(
+    figure: Figure, where: str, entries: Mapping[str, Line2D], title: str | None = None
+) -> None:
+    """A legend in rows above or below all panels, where it covers nothing; the figure grows.
+
+    Args:
+        figure: with all panels.
+        where: upper or lower.
+        entries: a line for each label.
+        title: of the legend.
+    """
+    longest = max(len(label) for label in entries)
+    columns = max(1, int(figure.get_figwidth() / (0.6 + 0.07 * longest)))  # inches, 8 pt letters
+    rows = math.ceil(len(entries) / columns) + (title is not None)
+    figure.set_figheight(figure.get_figheight() + 0.18 * rows)
+    legend = figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc=f"outside {where} left",
+        ncols=min(columns, len(entries)),
+        title=title,
+        alignment="left",
+    )
+    legend.get_title().set_fontsize(8.0)
 
 
 def marker(points: int) -> str | None:
@@ -151,7 +217,27 @@ def whole_numbers(axes: Axes) -> None:
     Args:
         axes: the panel.
     """
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins=6, steps=ROUND_STEPS, integer=True, min_n_ticks=1)
+    )
+
+
+def above(axes: Axes, text: str) -> None:
+    """Small text between a panel and its title, which needs `TITLE_PAD`.
+
+    Args:
+        axes: the panel.
+        text: one line.
+    """
+    axes.annotate(
+        text,
+        (0.0, 1.0),
+        xycoords="axes fraction",
+        xytext=(0, 3),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=7.5,
+    )
 
 
 def mark_stages(axes: Axes, stages: Sequence[tuple[str, float, float]], *, names: bool) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mace_scf_jax.io.committee_file import COMMITTEE_FILE, read_committee_file
 from mace_scf_jax.reports.run_log import RunLog, read_log
 from mace_scf_jax.simulate.model import Model, load_model
+from mace_scf_jax.training.committee import member_options
 from mace_scf_jax.training.config_file import read_config_file
 from mace_scf_jax.training.history import TrainingHistory
 from mace_scf_jax.training.options import TrainOptions
@@ -99,6 +102,42 @@ class TrainingRun:
         return model
 
 
+def find_runs(path: str | Path) -> list[TrainingRun]:
+    """The training runs that a path means: one, or those of the members of a committee.
+
+    Members whose training has not begun are left out.
+
+    Args:
+        path: as for `find_run`, or the folder of a committee, its ``committee.json`` or its
+            configuration.
+
+    Raises:
+        RunError: there is no run, or there are several that are not of one committee.
+        ResultsError: the results hold no step.
+        ConfigurationError: the configuration cannot be used.
+        CommitteeFileError: ``committee.json`` is damaged.
+    """
+    path = Path(path)
+    path = path.parent if path.name == COMMITTEE_FILE else path
+    options = TrainOptions(**read_config_file(path)) if path.suffix in CONFIGURATIONS else None
+    folder = path if options is None else options.work_dir
+    if not (folder / COMMITTEE_FILE).is_file():
+        return [find_run(path)]
+    numbers = range(1, read_committee_file(folder).size + 1)
+    if options is None:
+        results = [sorted(folder.glob(f"member-{number}/results/{RESULTS}")) for number in numbers]
+        members = [_files_around(found) for found in itertools.chain.from_iterable(results)]
+    else:
+        members = [RunFiles.of(member_options(options, number)) for number in numbers]
+    begun = [_run_of(files) for files in members if files.results.is_file()]
+    if not begun:
+        raise RunError(
+            f"{folder}: found a committee, but no results of a member; if it has a results_dir "
+            "of its own, name its configuration file instead"
+        )
+    return begun
+
+
 def find_run(path: str | Path) -> TrainingRun:
     """The training run that a path means.
 
@@ -116,6 +155,11 @@ def find_run(path: str | Path) -> TrainingRun:
         files = RunFiles.of(TrainOptions(**read_config_file(path)))
     else:
         files = _files_around(path if path.is_file() else _results_in(path))
+    return _run_of(files)
+
+
+def _run_of(files: RunFiles) -> TrainingRun:
+    """The run that has left these files."""
     matched = TAG.fullmatch(files.results.name)
     if matched is None:
         raise RunError(f"{files.results}: expected a file named <name>_run-<seed>_train.txt")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from ase.io import read
 
+from mace_scf_jax.io.committee_file import CommitteeFile, DataDigests
 from mace_scf_jax.reports import parity_sets
 from mace_scf_jax.reports.parity_sets import compare_sets
 from mace_scf_jax.reports.pictures import draw
@@ -40,7 +41,7 @@ def test_every_picture_becomes_a_file(run, tmp_path, capsys):
     assert shown.out.splitlines() == expected
     assert {str(path) for path in output.iterdir()} == set(expected)
     assert shown.err == (
-        "left out: SCF convergence: nothing is solved self-consistently (LocalCharges)\n"
+        f"{TAG}: left out: SCF convergence: nothing is solved self-consistently (LocalCharges)\n"
     )
 
 
@@ -80,6 +81,29 @@ def test_missing_structures_are_told(run, monkeypatch, capsys):
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 2
     assert "left out: parity plots: train.xyz: no such file (train_file of the run)" in shown.err
+
+
+def test_every_member_of_a_committee_is_drawn_and_reported(finished, tmp_path, capsys):
+    for number in (1, 2):
+        shutil.copytree(finished, tmp_path / f"com/member-{number}")
+    data = DataDigests(training="a", validation="b")
+    committee = CommitteeFile(version="0", name="water", size=2, split_seed=123, data=data)
+    committee.write(tmp_path / "com")
+    words = [str(tmp_path / "com"), "--no-parity"]
+    assert main(["plot", *words]) == 0
+    members = [tmp_path / f"com/member-{number}" for number in (1, 2)]
+    assert capsys.readouterr().out.splitlines() == [
+        str(member / f"plots/{TAG}_{name}.png")
+        for member in members
+        for name in ("learning_curves", "loss_balance")
+    ]
+    assert main(["report", *words]) == 0
+    pages = [member / f"{TAG}_report.html" for member in members]
+    assert capsys.readouterr().out.splitlines() == [str(page) for page in pages]
+    assert all(page.is_file() for page in pages)
+    assert main(["report", *words, "--output", str(tmp_path / "page.html")]) == 2
+    assert f"or name the folder of a member, such as {members[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize(

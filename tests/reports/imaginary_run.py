@@ -75,11 +75,11 @@ def records(*, scf: bool = False, final: bool = True) -> list[dict]:
     return written
 
 
-def make_run(folder: Path, **what: bool) -> Path:
-    """Write the files of a run."""
+def make_run(folder: Path, change=lambda record: record, **what: bool) -> Path:
+    """Write the files of a run, with its records changed by a function."""
     for name in ("results", "logs"):
         (folder / name).mkdir(parents=True)
-    lines = [json.dumps(record) + "\n" for record in records(**what)]
+    lines = [json.dumps(change(record)) + "\n" for record in records(**what)]
     (folder / f"results/{TAG}_train.txt").write_text("".join(lines))
     log = LOG.replace("{options}", json.dumps(options(folder)))
     (folder / f"logs/{TAG}.log").write_text(log)

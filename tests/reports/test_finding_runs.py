@@ -1,10 +1,13 @@
 """Finding a run by its folder, results file or configuration, and reading its log."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from imaginary_run import TAG, make_run
 
-from mace_scf_jax.reports.training_run import RunError, find_run
+from mace_scf_jax.io.committee_file import CommitteeFile, DataDigests
+from mace_scf_jax.reports.training_run import RunError, find_run, find_runs
 from mace_scf_jax.training.option_reference import EXAMPLES
 
 
@@ -41,6 +44,38 @@ def test_paths_that_mean_no_run_or_several_are_refused(folder, tmp_path):
     other = second.rename(folder / "other.txt")
     with pytest.raises(RunError, match=r"expected a file named <name>_run-<seed>_train\.txt"):
         find_run(other)
+
+
+def make_committee(work: Path, size: int) -> None:
+    """The description of a committee."""
+    data = DataDigests(training="a", validation="b")
+    CommitteeFile(version="0", name="water", size=size, split_seed=7, data=data).write(work)
+
+
+def test_a_committee_is_the_runs_of_its_members(tmp_path):
+    work = tmp_path / "committee"
+    for number in (1, 2, 10):
+        make_run(work / f"member-{number}")
+    make_run(work / "member-11")  # of an earlier, larger committee
+    make_committee(work, size=10)
+    for path in (work, work / "committee.json"):
+        members = [run.files.work.name for run in find_runs(path)]
+        assert members == ["member-1", "member-2", "member-10"]
+    (single,) = find_runs(work / "member-2")
+    assert single.files.work == work / "member-2"
+
+
+def test_a_committee_with_folders_of_its_own_is_found_by_its_configuration(tmp_path):
+    work = tmp_path / "committee"
+    (make_run(work / "member-1") / "results").rename(tmp_path / "member-1")
+    make_committee(work, size=2)
+    folders = {"work_dir": str(work), "results_dir": str(tmp_path)}
+    values = EXAMPLES | {"name": "water", "seed": 7} | folders
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    (member,) = find_runs(tmp_path / "config.yaml")
+    assert member.files.results == tmp_path / f"member-1/{TAG}_train.txt"
+    with pytest.raises(RunError, match="a committee, but no results of a member; if it has a res"):
+        find_runs(work)
 
 
 def test_a_run_without_model_says_when_it_is_written(folder):

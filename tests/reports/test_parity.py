@@ -89,12 +89,26 @@ def test_the_plots_show_each_property(comparisons):
     forces = figure.axes[1]
     assert forces.get_xlim() == forces.get_ylim()
     assert forces.get_xlabel() == "reference / (eV/Å)"
-    assert forces.texts[0].get_text() == "RMSE 212 meV/Å\nMAE 150 meV/Å"
+    assert forces.texts[0].get_text() == "RMSE 212, MAE 150 meV/Å"
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.texts[0].get_window_extent().y0 >= axes.get_window_extent().y1
     assert [entry.get_text() for entry in figure.legends[0].get_texts()] == ["a", "b"]
     by_type = errors_by_type(list(comparisons.values()))
     assert [tick.get_text() for tick in by_type.axes[0].get_yticklabels()] == ["a", "b"]
     (errors,) = [line for line in by_type.axes[1].get_lines() if line.get_marker() == "o"]
     np.testing.assert_allclose(errors.get_xdata(), [0.0, 300.0], atol=1e-9)
+
+
+def test_round_off_is_neither_hidden_nor_magnified():
+    exact = predicted(-2011.0) | {"total_charge": 9e-17}
+    (charge,) = [
+        entry
+        for entry in compare([labelled("a", -2011.0)], [exact], atomic_energies=ENERGIES)
+        if entry.quantity.title == "Total charge"
+    ]
+    assert parity([charge]).axes[0].texts[0].get_text() == "RMSE 9e-14, MAE 9e-14 me"
+    assert errors_by_type([charge]).axes[0].get_xlim() == (0.0, 1.0)
 
 
 def test_rare_config_types_share_a_colour():
