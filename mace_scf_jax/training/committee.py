@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -23,7 +24,7 @@ from mace_scf_jax.io.model_file import ModelFileError, load_model_file
 from mace_scf_jax.training.committee_processes import train_in_processes
 from mace_scf_jax.training.configuration_error import ConfigurationError
 from mace_scf_jax.training.logs import ConsoleHandler, logging_to
-from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.options import TrainOptions, options_from
 from mace_scf_jax.training.preparation import data_settings
 from mace_scf_jax.training.run import train
 from mace_scf_jax.training.run_files import RunFiles, make_folder
@@ -37,7 +38,9 @@ class CommitteeTrainingError(ValueError):
     """Members of a committee could not be trained; the others are finished."""
 
 
-def train_committee(options: TrainOptions, *, size: int, parallel: int = 1) -> CommitteeFile:
+def train_committee(
+    config: TrainOptions | Mapping[str, Any] | str | Path, *, size: int, parallel: int = 1
+) -> CommitteeFile:
     """Train the members of a committee that are not finished yet.
 
     Member k has the seed ``options.seed + k - 1`` and puts its files into the folder
@@ -47,7 +50,7 @@ def train_committee(options: TrainOptions, *, size: int, parallel: int = 1) -> C
     others.
 
     Args:
-        options: of the run.
+        config: options of the run; a mapping of values or the path of a YAML file will do.
         size: number of members.
         parallel: members trained at the same time, each in a process of its own; 1: one after the
             other in this process.
@@ -62,6 +65,7 @@ def train_committee(options: TrainOptions, *, size: int, parallel: int = 1) -> C
         CommitteeFileError: ``committee.json`` of an earlier run is damaged.
         CommitteeTrainingError: members failed; tells which and why.
     """
+    options = options_from(config)
     for name, number in (("committee", size), ("committee_parallel", parallel)):
         if number < 1:
             raise ConfigurationError(f"option '{name}': expected at least 1, found {number}")

@@ -123,6 +123,14 @@ def test_only_members_that_are_not_finished_are_trained(tmp_path, trained):
     assert trained[6:] == ["member-1", "member-2"]
 
 
+def test_a_committee_from_python(tmp_path, trained, monkeypatch):
+    make_input(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    committee = committee_training.train_committee("config.yaml", size=2)
+    assert trained == ["member-1", "member-2"]
+    assert [entry.seed for entry in committee.members] == [123, 124]
+
+
 def test_other_data_are_refused(tmp_path, trained, capsys):
     make_input(tmp_path)
     assert train_in(tmp_path, "--committee", "1") == 0
