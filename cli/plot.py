@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mace_scf_jax_cli.run_arguments import add_run_arguments
+from mace_scf_jax_cli.run_arguments import add_run_arguments, what_to_draw
 
 WHEN_INTERRUPTED = "interrupted; some pictures were not drawn"
 FORMATS = ("png", "pdf")
@@ -21,13 +21,7 @@ def run(words: Sequence[str]) -> int:
     from mace_scf_jax.reports.training_run import find_runs
 
     for found in find_runs(given.run):
-        pictures = draw(
-            found,
-            min_epoch=given.min_epoch,
-            max_epoch=given.max_epoch,
-            stage=given.stage,
-            with_parity=given.parity,
-        )
+        pictures = draw(found, **what_to_draw(given))
         folder = found.files.work / "plots" if given.output is None else given.output
         folder.mkdir(parents=True, exist_ok=True)
         for picture in pictures.drawn:

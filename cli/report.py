@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mace_scf_jax_cli.run_arguments import add_run_arguments
+from mace_scf_jax_cli.run_arguments import add_run_arguments, what_to_draw
 
 WHEN_INTERRUPTED = "interrupted; no report was written"
 
@@ -25,13 +25,7 @@ def run(words: Sequence[str]) -> int:
             f"--output out, or name the folder of a member, such as {runs[0].files.work}"
         )
     for found in runs:
-        pictures = draw(
-            found,
-            min_epoch=given.min_epoch,
-            max_epoch=given.max_epoch,
-            stage=given.stage,
-            with_parity=given.parity,
-        )
+        pictures = draw(found, **what_to_draw(given))
         path = given.output or found.files.work / f"{found.tag}_report.html"
         path.write_text(html_report(found, pictures), encoding="utf-8")
         print(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,3 +36,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="no parity plots, which need the model and the structures and some computing",
     )
+
+
+def what_to_draw(given: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `mace_scf_jax.reports.pictures.draw`, besides the run.
+
+    Args:
+        given: what was parsed.
+    """
+    return {
+        "min_epoch": given.min_epoch,
+        "max_epoch": given.max_epoch,
+        "stage": given.stage,
+        "with_parity": given.parity,
+    }
