@@ -10,7 +10,7 @@ that a file under its final name is complete even if the process is killed at an
 
 Why not orbax: for states of 300 arrays (2 to 48 MB) on a two-core CPU an orbax save takes
 0.25-0.4 s on threads that compete with training and spreads over 16-21 files; one safetensors file
-takes 0.01-0.02 s including the flush. Orbax pays off for arrays sharded over many hosts.
+takes 0.01-0.1 s including the flush. Orbax pays off for arrays sharded over many hosts.
 """
 
 from __future__ import annotations

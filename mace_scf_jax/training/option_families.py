@@ -1,4 +1,7 @@
-"""Which model families an option matters to; options that are not named here matter to all."""
+"""Which options have an effect: the families that each matters to, and what else it depends on.
+
+Options that are not named here matter to all families.
+"""
 
 from __future__ import annotations
 

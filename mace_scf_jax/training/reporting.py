@@ -89,7 +89,9 @@ class LogLines(Observer):
     def __init__(self, error_table: str, clip_grad: float | None):
         self.error_table = error_table
         self.clip_grad = clip_grad
-        self._steps: list[StepRecord] = []
+        self._scf = NO_COUNTS
+        self._losses: list[float] = []
+        self._seconds = 0.0
         self._rates: dict[str, float] = {}
         self._stages_evaluated: set[str] = set()
 
@@ -107,18 +109,19 @@ class LogLines(Observer):
             logger.info("Fixed-point training: %s", stage.fixed_point.to_mapping())
 
     def epoch_started(self, stage: Stage, progress: Progress) -> None:
-        """Count from zero."""
-        self._steps = []
+        """Forget the epoch before."""
+        self._scf, self._losses, self._seconds = NO_COUNTS, [], 0.0
         self._rates = named_rates(stage, progress.learning_rates)
 
     def step_done(self, record: StepRecord) -> None:
         """Remember losses and times, and how solutions ended."""
-        self._steps.append(record)
+        self._scf += record.scf
+        self._losses.append(record.loss)
+        self._seconds += record.time
 
     def epoch_done(self, stage: Stage, progress: Progress) -> None:
         """Log how the solutions of the training steps ended."""
-        counts = sum((step.scf for step in self._steps), start=NO_COUNTS)
-        log_counts(f"Epoch {progress.epoch}, training", counts)
+        log_counts(f"Epoch {progress.epoch}, training", self._scf)
 
     def evaluated(self, record: EvaluationRecord) -> None:
         """Log the errors on the validation set."""
@@ -131,11 +134,11 @@ class LogLines(Observer):
     def _about_training(self, evaluation: EvaluationRecord) -> list[str]:
         """Mean loss of the steps of the epoch, learning rate, time, and whether it is the best."""
         told = []
-        if self._steps:
-            told.append(f"training loss={np.mean([step.loss for step in self._steps]):.4f}")
+        if self._losses:
+            told.append(f"training loss={np.mean(self._losses):.4f}")
         if "lr" in self._rates:
             told.append(f"lr={self._rates['lr']:.3g}")
-        told.append(f"{sum(step.time for step in self._steps) + evaluation.time:.1f} s")
+        told.append(f"{self._seconds + evaluation.time:.1f} s")
         if evaluation.improved:
             told.append("best so far")
         return told
