@@ -76,4 +76,5 @@ def _prefetched(items: Iterable[Item], depth: int) -> Iterator[Item]:
     finally:
         no_longer_wanted.set()
         free_places(1)
-        thread.join()
+        if thread is not threading.current_thread():  # which may collect a forgotten iterator
+            thread.join()

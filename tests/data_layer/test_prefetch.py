@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 
 import pytest
@@ -90,3 +92,29 @@ def test_a_closed_iterator_leaves_no_thread():
 def test_a_depth_below_one_is_refused():
     with pytest.raises(ValueError, match="depth: found 0"):
         prefetched([], depth=0)
+
+
+def test_a_thread_may_collect_the_iterator_that_it_works_for(monkeypatch) -> None:
+    """Garbage is collected by whichever thread allocates, so also by the one that makes items."""
+    raised, forgotten = [], threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", lambda info: raised.append(info.exc_value))
+
+    def items():
+        yield 0
+        forgotten.wait()
+        gc.collect()
+        yield 1
+
+    gc.disable()
+    try:
+        cycle: list = [prefetched(items())]
+        cycle.append(cycle)
+        assert next(cycle[0]) == 0
+        (thread,) = (entry for entry in threading.enumerate() if entry.name == "batches")
+        del cycle
+        forgotten.set()
+        thread.join(timeout=10.0)
+        assert not thread.is_alive()
+    finally:
+        gc.enable()
+    assert raised == []
