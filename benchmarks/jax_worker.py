@@ -17,14 +17,14 @@ runtime.keep_freed_memory()
 import jax
 import jax.numpy as jnp
 
-from mace_scf_jax.backbone import BackboneSettings
+from mace_scf_jax.backbones import BackboneSettings
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.data.structure import prepare
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models import ModelSettings, build, evaluate
-from mace_scf_jax.training.losses import weighted_loss
+from mace_scf_jax.training.losses.registry import weighted_loss
 
 
 def model_settings(family: str) -> ModelSettings:

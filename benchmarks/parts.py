@@ -20,11 +20,11 @@ from rich.table import Table
 from timing import time_calls
 from water import water_box
 
-from mace_scf_jax.backbone.harmonics import edge_harmonics
-from mace_scf_jax.backbone.messages import aggregate_messages, message_paths
-from mace_scf_jax.backbone.radial import RadialNetwork, radial_embedding
-from mace_scf_jax.backbone.symmetric_contraction import SymmetricContraction
+from mace_scf_jax.backbones.mace.messages import aggregate_messages, message_paths
+from mace_scf_jax.backbones.mace.radial import RadialNetwork, radial_embedding
+from mace_scf_jax.backbones.mace.symmetric_contraction import SymmetricContraction
 from mace_scf_jax.electrostatics import batch_coulomb_energy
+from mace_scf_jax.layers.harmonics import edge_harmonics
 from mace_scf_jax.models import build, evaluate
 
 

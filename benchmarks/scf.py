@@ -21,9 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.models import build
-from mace_scf_jax.models.response_slopes import response_slopes
-from mace_scf_jax.models.self_consistency import fixed_point_problem
-from mace_scf_jax.models.torch_weights import import_parameters
+from mace_scf_jax.models.families.fixed_point.response_slopes import response_slopes
+from mace_scf_jax.models.families.fixed_point.self_consistency import fixed_point_problem
+from mace_scf_jax.pytorch.verification.fixed_point import reference_graph, reference_settings
+from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
+from mace_scf_jax.pytorch.weights import import_parameters
 from mace_scf_jax.scf import (
     Anderson,
     Auto,
@@ -36,8 +38,6 @@ from mace_scf_jax.scf import (
     SolverStatus,
     spectral_radius,
 )
-from mace_scf_jax.verification.fixed_point import reference_graph, reference_settings
-from mace_scf_jax.verification.reference_file import read_reference_file
 
 WITHOUT_PRECONDITIONER = "auto, no matrix"
 

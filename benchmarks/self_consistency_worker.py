@@ -19,10 +19,13 @@ from water import water_box
 
 from mace_scf_jax.electrostatics import FieldFeatureSettings, resolve_method
 from mace_scf_jax.models import ModelSettings, build, evaluate
-from mace_scf_jax.models.fixed_point_settings import FixedPointSettings
-from mace_scf_jax.models.self_consistency import SelfConsistency, evaluate_self_consistent
+from mace_scf_jax.models.families.fixed_point.self_consistency import (
+    SelfConsistency,
+    evaluate_self_consistent,
+)
+from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
 from mace_scf_jax.scf import Auto, Differentiation, LinearMixing
-from mace_scf_jax.training.losses import weighted_loss
+from mace_scf_jax.training.losses.registry import weighted_loss
 
 FIELD_FEATURES = FieldFeatureSettings(max_l=1, widths=(1.5, 3.0))
 FIELD_FEATURE_NORMS = (30.0, 25.0, 4.0, 3.0)

@@ -9,8 +9,8 @@ from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.simulate.committee_evaluation import CommitteeFileEvaluation
-from mace_scf_jax.simulate.uncertainty import UNCERTAINTIES, rank
+from mace_scf_jax.predict.committee_evaluation import CommitteeFileEvaluation
+from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, rank
 
 LONGEST_LIST = 5
 """Structures that are named as the most uncertain."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mace_scf_jax.training.option_families import families
-from mace_scf_jax.training.option_reference import default_configuration, reference_page
+from mace_scf_jax.training.config.option_families import families
+from mace_scf_jax.training.config.option_reference import default_configuration, reference_page
 
 WHEN_INTERRUPTED = "interrupted"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.reading import read_atoms
-from mace_scf_jax.exchange import export_stablehlo, export_torch_model
-from mace_scf_jax.io.torch_model import read_torch_model, write_torch_model
+from mace_scf_jax.predict.stablehlo import export_stablehlo
+from mace_scf_jax.pytorch import export_torch_model
+from mace_scf_jax.pytorch.state import read_torch_model, write_torch_model
 from mace_scf_jax.simulate import Model, load_model
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 

@@ -16,12 +16,9 @@ from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms
-from mace_scf_jax.simulate.atomic_multipoles import AtomicMultipoles
-from mace_scf_jax.simulate.convergence import NotConverged
-from mace_scf_jax.simulate.density_map import density_at
-from mace_scf_jax.simulate.evaluation import training_keys
-from mace_scf_jax.simulate.model import Model, load_model
-from mace_scf_jax.simulate.potential_map import (
+from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles
+from mace_scf_jax.maps.density_map import density_at
+from mace_scf_jax.maps.potential_map import (
     DEFAULT_MARGIN,
     DEFAULT_SPACING,
     Grid,
@@ -32,7 +29,10 @@ from mace_scf_jax.simulate.potential_map import (
     volume_grid,
     write_cube_file,
 )
-from mace_scf_jax.training.option_values import parse_literal
+from mace_scf_jax.predict.convergence import NotConverged
+from mace_scf_jax.predict.evaluation import training_keys
+from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.training.config.option_values import parse_literal
 from mace_scf_jax_cli.argument_types import picture
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 

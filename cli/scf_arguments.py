@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
+from mace_scf_jax.predict.solvers import SOLVERS, solver_named
 from mace_scf_jax.scf import Solver
-from mace_scf_jax.simulate.solvers import SOLVERS, solver_named
 
 
 def add_scf_arguments(parser: argparse.ArgumentParser, *, several_solvers: bool = False) -> None:

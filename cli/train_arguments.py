@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from mace_scf_jax.training.config_file import read_config_file
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.option_groups import OptionGroup
-from mace_scf_jax.training.option_names import NO_EFFECT_FLAGS, canonical_name
-from mace_scf_jax.training.options import TOPICS, TrainOptions
+from mace_scf_jax.training.config.config_file import read_config_file
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.option_groups import OptionGroup
+from mace_scf_jax.training.config.option_names import NO_EFFECT_FLAGS, canonical_name
+from mace_scf_jax.training.config.options import TOPICS, TrainOptions
 
 TRUTH_VALUES = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n"})
 PLACEHOLDERS = {float: "X", int: "N", str: "TEXT", Path: "PATH", tuple: "LIST", dict: "MAPPING"}

@@ -10,7 +10,7 @@ from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.verification import Deviation, verify
+from mace_scf_jax.pytorch.verification import Deviation, verify
 
 WHEN_INTERRUPTED = "interrupted; the remaining files were not compared"
 EXIT_DEVIATION = 1

@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, prepare
-from mace_scf_jax.models.qeq import equilibrate
+from mace_scf_jax.models.families.qeq.model import equilibrate
 from mace_scf_jax.scf import LinearSolver
 
 FILE = Path(__file__).parent / "figures" / "qeq_overpolarisation.png"

@@ -6,17 +6,18 @@ version that is known to compute wrong numbers.
 
 import importlib
 
-from mace_scf_jax import runtime
+from mace_scf_jax import _moved, runtime
 
+_moved.find_moved_modules()
 runtime.refuse_known_bad_jax()
 runtime.enable_float64()
 
 from mace_scf_jax._version import __version__  # noqa: E402
 
 _MODULES = {
-    "Model": "mace_scf_jax.simulate.model",
+    "Model": "mace_scf_jax.predict.model",
     "energy_function": "mace_scf_jax.simulate.functional",
-    "load_model": "mace_scf_jax.simulate.model",
+    "load_model": "mace_scf_jax.predict.model",
     "train": "mace_scf_jax.training.run",
 }
 

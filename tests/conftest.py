@@ -38,7 +38,7 @@ install_import_hook("mace_scf_jax", "typechecking.typechecked")
 LONGEST_FILES = (
     "training/test_fixed_point_modes.py",
     "training/test_fixed_point_run.py",
-    "verification/test_reference_files.py",
+    "pytorch/verification/test_reference_files.py",
     "models/test_self_consistency.py",
     "cli/test_training_run.py",
     "simulate/test_self_consistent_models.py",

@@ -8,10 +8,10 @@ from pathlib import Path
 import ase
 import numpy as np
 
-from mace_scf_jax.models.torch_weights import import_parameters
+from mace_scf_jax.pytorch.verification.fixed_point import reference_settings
+from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile, read_reference_file
+from mace_scf_jax.pytorch.weights import import_parameters
 from mace_scf_jax.simulate import Model
-from mace_scf_jax.verification.fixed_point import reference_settings
-from mace_scf_jax.verification.reference_file import ReferenceFile, read_reference_file
 
 FOLDER = Path(__file__).parent / "data" / "reference"
 TRAINED = "trained/fixed_point_water_ions"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mace_scf_jax.backbone import BackboneSettings
+from mace_scf_jax.backbones import BackboneSettings
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings

@@ -1,11 +1,23 @@
 """Model families: backbone and electrostatics put together, and their observables."""
 
-from mace_scf_jax.models.energy_functional_settings import EnergyFunctionalSettings
-from mace_scf_jax.models.fixed_point import FixedPoint, LocalState
-from mace_scf_jax.models.fixed_point_settings import FixedPointSettings
+from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
+from mace_scf_jax.models.families.fixed_point.model import FixedPoint, LocalState
+from mace_scf_jax.models.families.fixed_point.self_consistency import (
+    SCFState,
+    evaluate_direct,
+    evaluate_self_consistent,
+)
+from mace_scf_jax.models.families.fixed_point.self_consistency_settings import (
+    DirectStep,
+    InitialDensity,
+    InitialFermiLevel,
+    SelfConsistency,
+)
+from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
+from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
+from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.inputs import check_inputs, required_inputs
 from mace_scf_jax.models.observables import evaluate
-from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.registry import (
     CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
@@ -24,19 +36,7 @@ from mace_scf_jax.models.response import (
     dipole_response,
     infrared_intensities,
 )
-from mace_scf_jax.models.self_consistency import (
-    SCFState,
-    evaluate_direct,
-    evaluate_self_consistent,
-)
-from mace_scf_jax.models.self_consistency_settings import (
-    DirectStep,
-    InitialDensity,
-    InitialFermiLevel,
-    SelfConsistency,
-)
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
 
 __all__ = [
     "CHARGED_FAMILIES",

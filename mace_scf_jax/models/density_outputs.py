@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mace_scf_jax.backbone import BackboneOutput
+from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import (
     System,
     batch_coulomb_energy,
     batch_external_field_energy,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.mace import isolated_atom_energies
+from mace_scf_jax.models.families.mace.model import isolated_atom_energies
 from mace_scf_jax.models.settings import ModelSettings
 
 

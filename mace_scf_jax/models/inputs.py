@@ -6,8 +6,8 @@ import numpy as np
 
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.models.families.qeq.model import ENEGS_INPUT, HARDNESS_INPUT
 from mace_scf_jax.models.formal_charges import FORMAL_CHARGES_INPUT
-from mace_scf_jax.models.qeq import ENEGS_INPUT, HARDNESS_INPUT
 from mace_scf_jax.models.registry import FORMAL_CHARGE_FAMILIES
 from mace_scf_jax.models.settings import ModelSettings
 

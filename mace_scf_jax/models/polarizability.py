@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mace_scf_jax.backbone.couplings import coupling
-from mace_scf_jax.backbone.features import Features
+from mace_scf_jax.layers.couplings import coupling
+from mace_scf_jax.layers.features import Features
 
 CARTESIAN = np.array([2, 0, 1])
 """Where x, y, z stand in features of degree 1."""

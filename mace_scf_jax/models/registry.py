@@ -5,14 +5,14 @@ from __future__ import annotations
 import flax.linen as nn
 
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.models.energy_functional import EnergyFunctional
-from mace_scf_jax.models.fixed_charges import FixedChargeBaselinedMACE
-from mace_scf_jax.models.fixed_point import FixedPoint, check_fixed_point
-from mace_scf_jax.models.local_charges import LocalCharges
-from mace_scf_jax.models.mace import MACE, ScaleShiftMACE
-from mace_scf_jax.models.qeq import MACEQEq
+from mace_scf_jax.models.families.energy_functional.model import EnergyFunctional
+from mace_scf_jax.models.families.fixed_charges.model import FixedChargeBaselinedMACE
+from mace_scf_jax.models.families.fixed_point.model import FixedPoint, check_fixed_point
+from mace_scf_jax.models.families.local_charges.model import LocalCharges
+from mace_scf_jax.models.families.mace.model import MACE, ScaleShiftMACE
+from mace_scf_jax.models.families.qeq.model import MACEQEq
+from mace_scf_jax.models.families.split_charges.model import LocalSplitCharges
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.models.split_charges import LocalSplitCharges
 
 FAMILIES: dict[str, type[nn.Module]] = {
     "MACE": MACE,

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.fixed_point import FixedPoint
+from mace_scf_jax.models.families.fixed_point.model import FixedPoint
+from mace_scf_jax.models.families.fixed_point.self_consistency import solved_outputs
+from mace_scf_jax.models.families.fixed_point.self_consistency_settings import SelfConsistency
 from mace_scf_jax.models.observables import Parameters
-from mace_scf_jax.models.self_consistency import solved_outputs
-from mace_scf_jax.models.self_consistency_settings import SelfConsistency
 from mace_scf_jax.units import INFRARED_INTENSITY
 
 

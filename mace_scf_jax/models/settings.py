@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mace_scf_jax.backbone import BackboneSettings
+from mace_scf_jax.backbones import BackboneSettings
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
     FieldFeatureSettings,
     Mesh,
 )
-from mace_scf_jax.models.energy_functional_settings import EnergyFunctionalSettings
-from mace_scf_jax.models.fixed_point_settings import FixedPointSettings
-from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
-from mace_scf_jax.models.split_charge_settings import SplitChargeSettings
+from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
+from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
+from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
+from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.training.metrics import QUANTITIES
+from mace_scf_jax.predict.metrics import QUANTITIES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from mace_scf_jax.reports.style import (
     whole_numbers,
 )
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
-from mace_scf_jax.training.results_file import set_name
+from mace_scf_jax.training.records.results_file import set_name
 
 VALIDATION = "valid"
 Spans = list[tuple[str, float, float]]

@@ -11,11 +11,11 @@ import numpy as np
 
 from mace_scf_jax.data.datasets import load_datasets
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.predict.evaluation import FileEvaluation
+from mace_scf_jax.predict.model import Model
 from mace_scf_jax.reports.comparison import Comparison, compare
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
-from mace_scf_jax.simulate.evaluation import FileEvaluation
-from mace_scf_jax.simulate.model import Model
-from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.preparation import data_settings
 
 MOST_STRUCTURES = 5000

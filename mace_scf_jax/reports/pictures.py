@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.io.model_file import ModelFileError
+from mace_scf_jax.predict.model import Model
 from mace_scf_jax.reports.learning_curves import learning_curves
 from mace_scf_jax.reports.loss_balance import loss_balance
 from mace_scf_jax.reports.parity import errors_by_type, parity
 from mace_scf_jax.reports.parity_sets import compare_sets
 from mace_scf_jax.reports.scf_convergence import has_solutions, scf_convergence
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
-from mace_scf_jax.simulate.model import Model
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mace_scf_jax.maps.potential_map import Grid, plane_axes
 from mace_scf_jax.reports.style import INK, drawing, new_figure
-from mace_scf_jax.simulate.potential_map import Grid, plane_axes
 
 NEAR = 0.8
 """Atoms that are not farther from the plane are drawn, Å."""

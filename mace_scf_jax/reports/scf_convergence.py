@@ -19,7 +19,7 @@ from mace_scf_jax.reports.style import (
     whole_numbers,
 )
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
-from mace_scf_jax.training.results_file import set_name
+from mace_scf_jax.training.records.results_file import set_name
 
 FAILURES = {"max_steps": "out of steps", "diverged": "diverged", "singular": "singular"}
 """How a solution can fail."""

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mace_scf_jax.predict.scf_diagnosis import Diagnosis, SolverRun
 from mace_scf_jax.reports.style import COLOURS, GREY, drawing, new_figure
-from mace_scf_jax.simulate.scf_diagnosis import Diagnosis, SolverRun
 
 
 def solver_convergence(diagnoses: Sequence[Diagnosis], *, tolerance: float | None = None) -> Figure:

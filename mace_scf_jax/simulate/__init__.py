@@ -1,18 +1,9 @@
 """Using trained models: predictions, evaluation of files, ASE, pure functions, simulations."""
 
-from mace_scf_jax.simulate.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
-from mace_scf_jax.simulate.calculator import MACESCFCalculator
-from mace_scf_jax.simulate.committee import Committee, CommitteeError, load_committee
-from mace_scf_jax.simulate.committee_calculator import CommitteeCalculator
-from mace_scf_jax.simulate.committee_evaluation import evaluate_committee_file
-from mace_scf_jax.simulate.convergence import NotConvergedError, NotConvergedWarning
-from mace_scf_jax.simulate.coulomb_calculator import CoulombCalculator
-from mace_scf_jax.simulate.density_map import density_at
-from mace_scf_jax.simulate.evaluation import evaluate_file
-from mace_scf_jax.simulate.functional import EnergyFunction, energy_function
-from mace_scf_jax.simulate.model import Model, load_model
-from mace_scf_jax.simulate.neighbours import Neighbours
-from mace_scf_jax.simulate.potential_map import (
+from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
+from mace_scf_jax.maps.coulomb_calculator import CoulombCalculator
+from mace_scf_jax.maps.density_map import density_at
+from mace_scf_jax.maps.potential_map import (
     Potential,
     plane_grid,
     potential_at,
@@ -20,9 +11,18 @@ from mace_scf_jax.simulate.potential_map import (
     volume_grid,
     write_cube_file,
 )
-from mace_scf_jax.simulate.response import predict_response
+from mace_scf_jax.predict.committee import Committee, CommitteeError, load_committee
+from mace_scf_jax.predict.committee_evaluation import evaluate_committee_file
+from mace_scf_jax.predict.convergence import NotConvergedError, NotConvergedWarning
+from mace_scf_jax.predict.evaluation import evaluate_file
+from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.predict.response import predict_response
+from mace_scf_jax.predict.uncertainty import CommitteePrediction, rank, uncertainty
+from mace_scf_jax.simulate.calculator import MACESCFCalculator
+from mace_scf_jax.simulate.committee_calculator import CommitteeCalculator
+from mace_scf_jax.simulate.functional import EnergyFunction, energy_function
+from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.results import Results
-from mace_scf_jax.simulate.uncertainty import CommitteePrediction, rank, uncertainty
 from mace_scf_jax.simulate.warm_start import StateNotUniqueWarning, WarmStart
 
 __all__ = [

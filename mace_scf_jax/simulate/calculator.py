@@ -18,13 +18,14 @@ from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.models import SelfConsistency, required_inputs
-from mace_scf_jax.simulate.convergence import (
+from mace_scf_jax.predict.convergence import (
     NotConverged,
     check_policy,
     report_convergence,
 )
-from mace_scf_jax.simulate.model import Model, Prediction, load_model, split_outputs
-from mace_scf_jax.simulate.warm_start import WarmStart, WarmStarter, state_of_batch
+from mace_scf_jax.predict.model import Model, Prediction, load_model, split_outputs
+from mace_scf_jax.predict.starting_state import state_of_batch
+from mace_scf_jax.simulate.warm_start import WarmStart, WarmStarter
 
 INPUT_KEYS = ("total_charge", "external_field", "fermi_level")
 """Entries of ``atoms.info`` that a model reads."""

@@ -8,12 +8,12 @@ from typing import ClassVar
 import ase
 from ase.calculators.calculator import Calculator, all_changes
 
-from mace_scf_jax.models.self_consistency import SelfConsistency
+from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
+from mace_scf_jax.predict.committee import Committee, load_committee
+from mace_scf_jax.predict.convergence import NotConverged, NotConvergedError
+from mace_scf_jax.predict.evaluation import SPREAD
+from mace_scf_jax.predict.uncertainty import AVERAGED_OUTPUTS, mean_and_std
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
-from mace_scf_jax.simulate.committee import Committee, load_committee
-from mace_scf_jax.simulate.convergence import NotConverged, NotConvergedError
-from mace_scf_jax.simulate.evaluation import SPREAD
-from mace_scf_jax.simulate.uncertainty import AVERAGED_OUTPUTS, mean_and_std
 from mace_scf_jax.simulate.warm_start import WarmStart
 
 

@@ -27,7 +27,7 @@ from mace_scf_jax.data.neighbours import search_box
 from mace_scf_jax.data.sizes import BatchSizes, round_up
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import SCFState, SelfConsistency
-from mace_scf_jax.simulate.model import Model, load_model
+from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.simulate.neighbours import Neighbours, images_needed
 from mace_scf_jax.simulate.results import Results, to_results
 

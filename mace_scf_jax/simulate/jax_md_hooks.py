@@ -23,8 +23,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.models import SCFState, SelfConsistency
+from mace_scf_jax.predict.model import Model
 from mace_scf_jax.simulate.functional import EnergyFunction, Prepare, energy_function
-from mace_scf_jax.simulate.model import Model
 from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.results import Results
 

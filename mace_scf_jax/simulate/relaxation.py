@@ -18,8 +18,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mace_scf_jax.boundary import pbc_letters
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models import SCFState
+from mace_scf_jax.predict.model import Model
 from mace_scf_jax.simulate.functional import EnergyFunction, energy_function
-from mace_scf_jax.simulate.model import Model
 from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.simulation import without_labels
 

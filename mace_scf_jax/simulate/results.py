@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.models import SCFState
+from mace_scf_jax.predict.model import PER_ATOM_OUTPUTS
 from mace_scf_jax.scf import JacobianMemory
-from mace_scf_jax.simulate.model import PER_ATOM_OUTPUTS
 
 _NAMED = (
     "energy",

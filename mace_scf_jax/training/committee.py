@@ -22,13 +22,13 @@ from mace_scf_jax.io.committee_file import (
 )
 from mace_scf_jax.io.model_file import ModelFileError, load_model_file
 from mace_scf_jax.training.committee_processes import train_in_processes
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.logs import ConsoleHandler, logging_to
-from mace_scf_jax.training.options import TrainOptions, options_from
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.options import TrainOptions, options_from
+from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.preparation import data_settings
+from mace_scf_jax.training.records.logs import ConsoleHandler, logging_to
+from mace_scf_jax.training.records.run_files import RunFiles, make_folder
 from mace_scf_jax.training.run import train
-from mace_scf_jax.training.run_files import RunFiles, make_folder
-from mace_scf_jax.training.steps import Programs
 
 FOLDERS = ("log_dir", "checkpoints_dir", "results_dir", "model_dir")
 """Options that name folders of a run, besides ``work_dir``."""

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from mace_scf_jax import runtime
-from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.run import train
 
 SHARE_OF_GPU_MEMORY = 0.75

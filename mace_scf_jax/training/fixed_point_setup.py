@@ -20,11 +20,11 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import FixedPointSettings
-from mace_scf_jax.models.fixed_point_settings import SCALED_UPDATES
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.fixed_point_options import AVERAGE
-from mace_scf_jax.training.options import TrainOptions
-from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.models.families.fixed_point.settings import SCALED_UPDATES
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.fixed_point_options import AVERAGE
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ase.data import chemical_symbols
 from jaxtyping import Array
 
-from mace_scf_jax.backbone import BackboneSettings
+from mace_scf_jax.backbones import BackboneSettings
 from mace_scf_jax.electrostatics import (
     BoundaryMode,
     ElectrostaticsSettings,
@@ -33,14 +33,14 @@ from mace_scf_jax.models import (
     SplitChargeSettings,
     evaluate,
 )
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.fixed_point_modes import FixedPointPredict
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.fixed_point_setup import with_scaled_charge_heads
-from mace_scf_jax.training.losses import LOSSES
-from mace_scf_jax.training.options import TrainOptions
-from mace_scf_jax.training.parameter_groups import Parameters
-from mace_scf_jax.training.schedule import Stage
-from mace_scf_jax.training.steps import Mode
+from mace_scf_jax.training.loop.fixed_point_modes import FixedPointPredict
+from mace_scf_jax.training.loop.steps import Mode
+from mace_scf_jax.training.losses.registry import LOSSES
+from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 RUN_ONCE = {"xla_backend_optimization_level": 0}
 """Compiler options of a function that takes longer to compile than to run: half the time."""

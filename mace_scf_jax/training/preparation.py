@@ -30,12 +30,16 @@ from mace_scf_jax.models import (
     check_inputs,
     required_inputs,
 )
-from mace_scf_jax.training.devices import Devices
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.fixed_point_setup import fixed_point_settings
-from mace_scf_jax.training.force_supervision import ForceSupervision
-from mace_scf_jax.training.learning_rates import SchedulerSettings
-from mace_scf_jax.training.loop_settings import EpochBatches, LoopSettings, TrainingData
-from mace_scf_jax.training.losses import check_terms
+from mace_scf_jax.training.loop.devices import Devices
+from mace_scf_jax.training.loop.force_supervision import ForceSupervision
+from mace_scf_jax.training.loop.loop_settings import EpochBatches, LoopSettings, TrainingData
+from mace_scf_jax.training.loop.sampling_policy import Sampling
+from mace_scf_jax.training.loop.steps import Mode
+from mace_scf_jax.training.loop.watching import WatchSettings
+from mace_scf_jax.training.losses.registry import check_terms
 from mace_scf_jax.training.model_setup import (
     electrostatics_settings,
     initial_parameters,
@@ -45,13 +49,9 @@ from mace_scf_jax.training.model_setup import (
     number_of_parameters,
     output_names,
 )
-from mace_scf_jax.training.optimiser import OptimiserSettings
-from mace_scf_jax.training.options import TrainOptions
-from mace_scf_jax.training.parameter_groups import Parameters, group_sizes
-from mace_scf_jax.training.sampling_policy import Sampling
-from mace_scf_jax.training.schedule import Stage
-from mace_scf_jax.training.steps import Mode
-from mace_scf_jax.training.watching import WatchSettings
+from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings
+from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
+from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
 
 logger = logging.getLogger(__name__)
 

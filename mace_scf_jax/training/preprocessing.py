@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from mace_scf_jax.data.preprocessing import PreprocessSettings
+from mace_scf_jax.training.config.option_values import FilePath
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.model_setup import electrostatics_settings
-from mace_scf_jax.training.option_values import FilePath
-from mace_scf_jax.training.options import TrainOptions
 from mace_scf_jax.training.preparation import data_settings
-from mace_scf_jax.training.schedule import Stage
 
 
 class PreprocessOptions(TrainOptions):

@@ -22,23 +22,22 @@ from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.splitting import save_split
 from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.models import build
-from mace_scf_jax.training.checkpoints import CheckpointStore
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.devices import (
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.option_families import ineffective
+from mace_scf_jax.training.config.options import TrainOptions, options_from
+from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.checkpoints import CheckpointStore
+from mace_scf_jax.training.loop.devices import (
     Devices,
     find_devices,
     is_first_process,
     join_processes,
     wait_for_all_processes,
 )
-from mace_scf_jax.training.error_tables import final_table
-from mace_scf_jax.training.history import TrainingHistory
-from mace_scf_jax.training.logs import FILES_ONLY, ConsoleHandler, DelayedFileHandler, logging_to
-from mace_scf_jax.training.loop import Trainer
-from mace_scf_jax.training.observer import FinalErrors, Observer
-from mace_scf_jax.training.option_families import ineffective
-from mace_scf_jax.training.options import TrainOptions, options_from
-from mace_scf_jax.training.parameter_groups import Parameters
+from mace_scf_jax.training.loop.loop import Trainer
+from mace_scf_jax.training.loop.state import Progress
+from mace_scf_jax.training.loop.steps import Programs
+from mace_scf_jax.training.optimise.parameter_groups import Parameters
 from mace_scf_jax.training.preparation import (
     Preparation,
     loop_settings,
@@ -46,14 +45,20 @@ from mace_scf_jax.training.preparation import (
     prepare_run,
     scheduler_settings,
 )
-from mace_scf_jax.training.progress_bar import ProgressBar
-from mace_scf_jax.training.reporting import LogLines, Observers, ResultLines, log_counts
-from mace_scf_jax.training.run_files import RunFiles
-from mace_scf_jax.training.scf_summary import scf_convergence_summary
-from mace_scf_jax.training.schedule import Stage
-from mace_scf_jax.training.state import Progress
-from mace_scf_jax.training.steps import Programs
-from mace_scf_jax.training.tracking import check_installed, trackers
+from mace_scf_jax.training.records.error_tables import final_table
+from mace_scf_jax.training.records.history import TrainingHistory
+from mace_scf_jax.training.records.logs import (
+    FILES_ONLY,
+    ConsoleHandler,
+    DelayedFileHandler,
+    logging_to,
+)
+from mace_scf_jax.training.records.observer import FinalErrors, Observer
+from mace_scf_jax.training.records.progress_bar import ProgressBar
+from mace_scf_jax.training.records.reporting import LogLines, Observers, ResultLines, log_counts
+from mace_scf_jax.training.records.run_files import RunFiles
+from mace_scf_jax.training.records.scf_summary import scf_convergence_summary
+from mace_scf_jax.training.records.tracking import check_installed, trackers
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from tiny_models import tiny_settings
 from mace_scf_jax.io.model_file import load_model_file, save_model
 from mace_scf_jax.simulate import load_committee
 from mace_scf_jax.training import committee as committee_training
-from mace_scf_jax.training.loop_settings import DivergedTrainingError
-from mace_scf_jax.training.run_files import RunFiles
+from mace_scf_jax.training.loop.loop_settings import DivergedTrainingError
+from mace_scf_jax.training.records.run_files import RunFiles
 from mace_scf_jax_cli.main import main
 
 

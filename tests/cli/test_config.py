@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from mace_scf_jax.training.option_reference import reference_page
+from mace_scf_jax.training.config.option_reference import reference_page
 from mace_scf_jax_cli.main import main
 from mace_scf_jax_cli.train_arguments import parse_options
 

@@ -9,7 +9,7 @@ import safetensors.numpy
 from ase.io import read, write
 from labelled_water import water
 
-from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax.predict.model import load_model
 from mace_scf_jax_cli.main import main
 
 

@@ -10,7 +10,7 @@ from ase.io import write
 from labelled_water import config, make_input, train_in, water
 
 from mace_scf_jax.data.stored_set import open_stored
-from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax.predict.model import load_model
 from mace_scf_jax_cli.main import main
 
 

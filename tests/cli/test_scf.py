@@ -12,9 +12,9 @@ from tiny_models import molecule, random_parameters, structure, tiny_settings
 
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency, build
+from mace_scf_jax.predict.scf_diagnosis import SolverRun, findings_of
 from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
 from mace_scf_jax.simulate import Model
-from mace_scf_jax.simulate.scf_diagnosis import SolverRun, findings_of
 from mace_scf_jax_cli.main import main
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 

@@ -13,11 +13,11 @@ import pytest
 from labelled_water import config, make_input, train_in, water
 from rich.console import Console
 
-from mace_scf_jax.simulate.model import load_model
+from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.training import run as training_run
-from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.preparation import prepare_run
-from mace_scf_jax.training.reporting import ResultLines
+from mace_scf_jax.training.records.reporting import ResultLines
 from mace_scf_jax_cli.main import main
 
 FILES = {

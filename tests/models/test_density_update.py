@@ -10,11 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mace_scf_jax.backbone.features import from_e3nn, to_e3nn
-from mace_scf_jax.models.channel_products import ChannelProducts
-from mace_scf_jax.models.density_update import InvariantResponse, ScaledResponse
-from mace_scf_jax.models.invariant_nonlinearities import INVARIANT_WIDTHS, nonlinear
-from mace_scf_jax.models.torch_layers import normalised_network, radial_network, take_blocks
+from mace_scf_jax.layers.features import from_e3nn, to_e3nn
+from mace_scf_jax.models.families.fixed_point.channel_products import ChannelProducts
+from mace_scf_jax.models.families.fixed_point.density_update import (
+    InvariantResponse,
+    ScaledResponse,
+)
+from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import (
+    INVARIANT_WIDTHS,
+    nonlinear,
+)
+from mace_scf_jax.pytorch.layers import normalised_network, radial_network, take_blocks
 
 CHANNELS = 4
 IRREPS = f"{CHANNELS}x0e+{CHANNELS}x1o"

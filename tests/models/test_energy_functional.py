@@ -23,9 +23,12 @@ from tiny_models import (
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.electrostatics import prepare_batch
 from mace_scf_jax.models import EnergyFunctionalSettings, ModelSettings, build, evaluate
-from mace_scf_jax.models.atomic_functional import AtomicFunctionalReadout, unit_softplus
-from mace_scf_jax.models.energy_functional import EnergyFunctional, functional_energy
-from mace_scf_jax.models.mace import MACEBackbone
+from mace_scf_jax.models.families.energy_functional.atomic_functional import (
+    AtomicFunctionalReadout,
+    unit_softplus,
+)
+from mace_scf_jax.models.families.energy_functional.model import EnergyFunctional, functional_energy
+from mace_scf_jax.models.families.mace.model import MACEBackbone
 from mace_scf_jax.scf import SolverStatus
 
 DENSE_AND_MATRIX_FREE = [512, 0]

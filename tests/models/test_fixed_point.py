@@ -14,7 +14,10 @@ from tiny_models import molecule, periodic, random_parameters, structure, tiny_b
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.models import FixedPointSettings, ModelSettings, build
-from mace_scf_jax.models.self_consistency import fixed_point_problem, solved_observables
+from mace_scf_jax.models.families.fixed_point.self_consistency import (
+    fixed_point_problem,
+    solved_observables,
+)
 from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
 from mace_scf_jax.scf.status import SolverStatus
 

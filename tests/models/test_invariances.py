@@ -31,7 +31,7 @@ from mace_scf_jax.models import (
     build,
     evaluate,
 )
-from mace_scf_jax.simulate.model import PER_ATOM_OUTPUTS, split_outputs
+from mace_scf_jax.predict.model import PER_ATOM_OUTPUTS, split_outputs
 
 KINDS = [molecule(), periodic(), slab()]
 ROUND_OFF = 1e-11

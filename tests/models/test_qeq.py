@@ -25,8 +25,8 @@ from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.reciprocal import half_space_indices
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, prepare
 from mace_scf_jax.models import ModelSettings, build, check_inputs, evaluate
-from mace_scf_jax.models.qeq import MACEQEq, charge_energy, equilibrate
-from mace_scf_jax.models.qeq_settings import ChargeEquilibrationSettings
+from mace_scf_jax.models.families.qeq.model import MACEQEq, charge_energy, equilibrate
+from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
 from mace_scf_jax.scf import LinearSolver
 from mace_scf_jax.units import COULOMB_CONSTANT
 

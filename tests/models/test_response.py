@@ -29,7 +29,7 @@ from mace_scf_jax.models import (
     dipole_response,
     infrared_intensities,
 )
-from mace_scf_jax.models.self_consistency import solved_outputs
+from mace_scf_jax.models.families.fixed_point.self_consistency import solved_outputs
 from mace_scf_jax.simulate import Model, predict_response
 
 STEP = 1e-4

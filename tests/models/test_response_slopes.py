@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_fixed_point import BATCH, LEVELS, model, random_multipoles
 
-from mace_scf_jax.models import SelfConsistency, evaluate_self_consistent, response_slopes
+from mace_scf_jax.models import SelfConsistency, evaluate_self_consistent
+from mace_scf_jax.models.families.fixed_point import response_slopes
 from mace_scf_jax.scf import SolverStatus
 
 GRAPH = BATCH.replace(fermi_level=LEVELS)

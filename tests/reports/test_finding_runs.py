@@ -8,7 +8,7 @@ from imaginary_run import TAG, make_run
 
 from mace_scf_jax.io.committee_file import CommitteeFile, DataDigests
 from mace_scf_jax.reports.training_run import RunError, find_run, find_runs
-from mace_scf_jax.training.option_reference import EXAMPLES
+from mace_scf_jax.training.config.option_reference import EXAMPLES
 
 
 def test_a_run_is_found_by_its_folder_or_its_results(folder):

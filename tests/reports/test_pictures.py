@@ -13,7 +13,7 @@ from mace_scf_jax.reports.pictures import draw
 from mace_scf_jax.reports.scf_convergence import scf_convergence
 from mace_scf_jax.reports.style import logarithmic, panels, save
 from mace_scf_jax.reports.training_run import RunError, find_run
-from mace_scf_jax.training.parameter_groups import PARAMETER_GROUPS
+from mace_scf_jax.training.optimise.parameter_groups import PARAMETER_GROUPS
 
 
 def lines_of(axes) -> dict:

@@ -25,10 +25,10 @@ from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import BoundaryError
 from mace_scf_jax.models import build
-from mace_scf_jax.models.torch_weights import import_parameters
+from mace_scf_jax.pytorch.verification.models import reference_settings
+from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
+from mace_scf_jax.pytorch.weights import import_parameters
 from mace_scf_jax.simulate import MACESCFCalculator, Model
-from mace_scf_jax.verification.models import reference_settings
-from mace_scf_jax.verification.reference_file import read_reference_file
 
 TRAINED = (
     Path(__file__).parents[1] / "data" / "reference" / "trained" / "local_charges_water_ions.npz"

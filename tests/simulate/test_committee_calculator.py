@@ -19,6 +19,7 @@ from mace_scf_jax.io.committee_file import (
 )
 from mace_scf_jax.io.model_file import ModelFileError
 from mace_scf_jax.models import build
+from mace_scf_jax.predict.uncertainty import UncertaintyError, mean_and_std
 from mace_scf_jax.simulate import (
     Committee,
     CommitteeCalculator,
@@ -29,7 +30,6 @@ from mace_scf_jax.simulate import (
     rank,
     uncertainty,
 )
-from mace_scf_jax.simulate.uncertainty import UncertaintyError, mean_and_std
 
 SEEDS = (0, 1, 2)
 

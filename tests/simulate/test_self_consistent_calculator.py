@@ -13,7 +13,8 @@ from tiny_models import assert_close, molecule, random_parameters, structure, ti
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.models import DirectStep, SelfConsistency, build, response_slopes
+from mace_scf_jax.models import DirectStep, SelfConsistency, build
+from mace_scf_jax.models.families.fixed_point import response_slopes
 from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
 from mace_scf_jax.simulate import (
     MACESCFCalculator,

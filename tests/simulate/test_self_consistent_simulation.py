@@ -9,7 +9,7 @@ from ase.md.verlet import VelocityVerlet
 from reference_models import TRAINED, reference_atoms, reference_model
 
 import mace_scf_jax
-from mace_scf_jax.models.self_consistency import SelfConsistency
+from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
 from mace_scf_jax.scf import Auto
 from mace_scf_jax.simulate import MACESCFCalculator, Model
 from mace_scf_jax.simulate.simulation import Simulation

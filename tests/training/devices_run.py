@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import write
 
-from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.run import train
 
 MODEL = {

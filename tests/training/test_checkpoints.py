@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_system import tiny_model
 
-from mace_scf_jax.training.checkpoints import (
+from mace_scf_jax.training.loop.checkpoints import (
     CheckpointError,
     CheckpointStore,
     UnreadableCheckpointError,
@@ -21,9 +21,9 @@ from mace_scf_jax.training.checkpoints import (
     check_fingerprint,
     read_checkpoint,
 )
-from mace_scf_jax.training.learning_rates import LearningRateState
-from mace_scf_jax.training.optimiser import OptimiserSettings
-from mace_scf_jax.training.state import Progress, initial_state
+from mace_scf_jax.training.loop.state import Progress, initial_state
+from mace_scf_jax.training.optimise.learning_rates import LearningRateState
+from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 
 PROGRESS = Progress(
     LearningRateState({"embedding": 0.1 + 0.2}, best_loss=math.inf, epochs_without_improvement=2),

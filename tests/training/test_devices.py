@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from devices_run import SETTINGS, options
 
-from mace_scf_jax.training import devices
-from mace_scf_jax.training.checkpoints import read_checkpoint
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.devices import join_processes, require_agreement
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.loop import devices
+from mace_scf_jax.training.loop.checkpoints import read_checkpoint
+from mace_scf_jax.training.loop.devices import join_processes, require_agreement
 
 PROGRAM = Path(__file__).with_name("devices_run.py")
 TWO_DEVICES = {
@@ -150,7 +150,7 @@ def test_processes_that_cannot_be_found_are_refused(monkeypatch, given, message)
 
 def test_a_process_that_nothing_tells_of_others_is_refused():
     """In a process of its own: JAX joins no others once it has computed anything."""
-    code = "from mace_scf_jax.training.devices import join_processes; join_processes()"
+    code = "from mace_scf_jax.training.loop.devices import join_processes; join_processes()"
     hidden = {"JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     process = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mace_scf_jax.models import CHARGED_FAMILIES
-from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.preparation import prepare_run
 
 ROOT = Path(__file__).parents[2]

@@ -15,14 +15,14 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.models import build
 from mace_scf_jax.scf import SolverStatus
-from mace_scf_jax.training.fixed_point_modes import FURTHER_OUTPUTS, FixedPointPredict
-from mace_scf_jax.training.fixed_point_training import (
+from mace_scf_jax.training.config.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,
     TrainingMode,
 )
-from mace_scf_jax.training.losses import weighted_loss
-from mace_scf_jax.training.scf_counts import SCFCounts, scf_counts
+from mace_scf_jax.training.loop.fixed_point_modes import FURTHER_OUTPUTS, FixedPointPredict
+from mace_scf_jax.training.losses.registry import weighted_loss
+from mace_scf_jax.training.records.scf_counts import SCFCounts, scf_counts
 
 SETTINGS = tiny_settings("FixedPoint", num_interactions=1, correlation=1)
 NONLINEAR = dataclasses.replace(

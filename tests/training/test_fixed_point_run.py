@@ -12,11 +12,11 @@ import yaml
 from ase import Atoms
 from ase.io import write
 
-from mace_scf_jax.simulate.model import load_model
-from mace_scf_jax.training.options import TrainOptions
-from mace_scf_jax.training.reporting import ResultLines
+from mace_scf_jax.predict.model import load_model
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.loop.steps import Programs
+from mace_scf_jax.training.records.reporting import ResultLines
 from mace_scf_jax.training.run import train
-from mace_scf_jax.training.steps import Programs
 
 EXAMPLE = Path(__file__).parents[2] / "examples/water_ions/fixed_point.yaml"
 

@@ -5,14 +5,14 @@ from test_options import STAGE, options, problems
 
 from mace_scf_jax.models import InitialDensity, SelfConsistency
 from mace_scf_jax.scf import Anderson, Auto, Differentiation, LinearMixing
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.fixed_point_modes import self_consistency
-from mace_scf_jax.training.fixed_point_training import (
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,
     TrainingMode,
     parse_fixed_point_training,
 )
+from mace_scf_jax.training.loop.fixed_point_modes import self_consistency
 
 SCF = {"num_scf_steps": 10, "mixing_parameter": 0.3}
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from tiny_system import tiny_graph
 
-from mace_scf_jax.training.force_supervision import ForceSupervision
+from mace_scf_jax.training.loop.force_supervision import ForceSupervision
 
 LABELLED = np.arange(40) % 4 != 0
 """30 of 40 structures have forces."""

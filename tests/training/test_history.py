@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from mace_scf_jax.training.history import TrainingHistory
-from mace_scf_jax.training.learning_rates import named_rates, start_of_stage
-from mace_scf_jax.training.metric_units import metric_unit
-from mace_scf_jax.training.results_file import ResultsError, read_results
-from mace_scf_jax.training.schedule import Stage
+from mace_scf_jax.predict.metric_units import metric_unit
+from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.optimise.learning_rates import named_rates, start_of_stage
+from mace_scf_jax.training.records.history import TrainingHistory
+from mace_scf_jax.training.records.results_file import ResultsError, read_results
 
 
 def step(epoch: int, number: int, loss: float, stage: str = "a", **more) -> dict:

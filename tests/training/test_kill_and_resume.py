@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tiny_training import stages, trainer
 
-from mace_scf_jax.training.checkpoints import CheckpointStore, read_checkpoint
+from mace_scf_jax.training.loop.checkpoints import CheckpointStore, read_checkpoint
 
 PROGRAM = Path(__file__).with_name("tiny_training.py")
 MOST_STEPS = 12

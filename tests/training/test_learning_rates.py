@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mace_scf_jax.training.learning_rates import (
+from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.optimise.learning_rates import (
     LearningRateState,
     SchedulerSettings,
     next_epoch,
     start_of_stage,
 )
-from mace_scf_jax.training.parameter_groups import PARAMETER_GROUPS
-from mace_scf_jax.training.schedule import Stage
+from mace_scf_jax.training.optimise.parameter_groups import PARAMETER_GROUPS
 
 REFERENCE = np.load(
     Path(__file__).parents[1] / "data" / "reference" / "training" / "optimisers.npz"

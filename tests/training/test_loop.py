@@ -9,16 +9,16 @@ import pytest
 from tiny_system import tiny_batches, tiny_data, tiny_graph, tiny_model
 from tiny_training import LOSS, STAGES, TAG, Recorder, trainer
 
-from mace_scf_jax.training.checkpoints import (
+from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.checkpoints import (
     CheckpointError,
     CheckpointStore,
     UnwritableCheckpointError,
 )
-from mace_scf_jax.training.loop import DivergedTrainingError, LoopSettings
-from mace_scf_jax.training.losses import LossError
-from mace_scf_jax.training.parameter_groups import group_sizes
-from mace_scf_jax.training.schedule import Stage
-from mace_scf_jax.training.watching import WatchSettings
+from mace_scf_jax.training.loop.loop import DivergedTrainingError, LoopSettings
+from mace_scf_jax.training.loop.watching import WatchSettings
+from mace_scf_jax.training.losses.registry import LossError
+from mace_scf_jax.training.optimise.parameter_groups import group_sizes
 
 BATCHES = tiny_batches()
 FINGERPRINT = {"model": {"r_max": 4.0}, "data": "tiny"}

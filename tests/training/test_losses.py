@@ -12,15 +12,15 @@ from mace_scf_jax.electrostatics import (
     FieldFeatureSettings,
     batch_atomic_potentials,
 )
-from mace_scf_jax.training.losses import (
+from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
+from mace_scf_jax.training.losses.molecules import molecule_of_atom
+from mace_scf_jax.training.losses.registry import (
     LOSSES,
     LossError,
     check_terms,
     loss_options,
     weighted_loss,
 )
-from mace_scf_jax.training.losses_molecules import molecule_of_atom
-from mace_scf_jax.verification.graphs import graph_from_arrays
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "training"
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tiny_system import tiny_graph
 
-from mace_scf_jax.training.metrics import ErrorAccumulator
+from mace_scf_jax.predict.metrics import ErrorAccumulator
 
 
 def prediction_off_by(graph, **errors):

@@ -6,9 +6,9 @@ import pytest
 
 from mace_scf_jax.electrostatics import BoundaryMode
 from mace_scf_jax.models import SplitChargeSettings
-from mace_scf_jax.training.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.model_setup import electrostatics_settings, model_settings
-from mace_scf_jax.training.options import TrainOptions
 
 
 def options(**changes) -> TrainOptions:

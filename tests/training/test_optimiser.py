@@ -9,15 +9,15 @@ import pytest
 from tiny_models import tiny_settings
 from tiny_system import tiny_graph
 
-from mace_scf_jax.backbone.interaction import INTERACTIONS
+from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
 from mace_scf_jax.models import FAMILIES, build
-from mace_scf_jax.training.optimiser import (
+from mace_scf_jax.training.optimise.optimiser import (
     OptimiserSettings,
     build_optimiser,
     evaluation_parameters,
     moving_average,
 )
-from mace_scf_jax.training.parameter_groups import (
+from mace_scf_jax.training.optimise.parameter_groups import (
     PARAMETER_GROUPS,
     ParameterGroupError,
     group_labels,

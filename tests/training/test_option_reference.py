@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mace_scf_jax.training.option_families import (
+from mace_scf_jax.training.config.option_families import (
     FAMILIES_OF_OPTION,
     FAMILIES_OF_TOPIC,
     families,
     families_of,
     ineffective,
 )
-from mace_scf_jax.training.option_reference import (
+from mace_scf_jax.training.config.option_reference import (
     EXAMPLES,
     default_configuration,
     reference_page,
 )
-from mace_scf_jax.training.options import TOPICS, TrainOptions
+from mace_scf_jax.training.config.options import TOPICS, TrainOptions
 
 PAGE = Path(__file__).parents[2] / "docs/options.md"
 OPTIONS = set(TrainOptions.model_fields)

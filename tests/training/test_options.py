@@ -6,10 +6,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.option_families import ineffective
-from mace_scf_jax.training.option_names import NO_EFFECT, NOT_AVAILABLE
-from mace_scf_jax.training.options import TOPICS, TrainOptions, options_from
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.option_families import ineffective
+from mace_scf_jax.training.config.option_names import NO_EFFECT, NOT_AVAILABLE
+from mace_scf_jax.training.config.options import TOPICS, TrainOptions, options_from
 
 STAGE = {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}
 VALID = {

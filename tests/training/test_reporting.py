@@ -5,9 +5,9 @@ import resource
 
 import pytest
 
-from mace_scf_jax.training.observer import StepRecord
-from mace_scf_jax.training.reporting import ResultLines
-from mace_scf_jax.training.watching import Watched
+from mace_scf_jax.training.loop.watching import Watched
+from mace_scf_jax.training.records.observer import StepRecord
+from mace_scf_jax.training.records.reporting import ResultLines
 
 
 def step(number):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mace_scf_jax.training.sampling_policy import (
+from mace_scf_jax.training.loop.sampling_policy import (
     UNIFORM_SHARE,
     draws,
     energy_weighted,

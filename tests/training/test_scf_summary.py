@@ -9,12 +9,12 @@ from tiny_models import molecule, periodic, random_parameters, structure, tiny_s
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.models import build
 from mace_scf_jax.scf import SolverStatus
-from mace_scf_jax.training.fixed_point_training import (
+from mace_scf_jax.training.config.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,
     TrainingMode,
 )
-from mace_scf_jax.training.scf_summary import (
+from mace_scf_jax.training.records.scf_summary import (
     Convergence,
     convergence_table,
     measure_convergence,

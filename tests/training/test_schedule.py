@@ -2,10 +2,10 @@
 
 import pytest
 
-from mace_scf_jax.training.configuration_error import ConfigurationError
-from mace_scf_jax.training.losses_density import FourierDensityOptions
-from mace_scf_jax.training.losses_solution import StabilityOptions
-from mace_scf_jax.training.schedule import Stage, parse_schedule
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.schedule import Stage, parse_schedule
+from mace_scf_jax.training.losses.density import FourierDensityOptions
+from mace_scf_jax.training.losses.solution import StabilityOptions
 
 
 def stage(**changes):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mace_scf_jax.training.learning_rates import SchedulerSettings
-from mace_scf_jax.training.loop import LoopSettings
-from mace_scf_jax.training.optimiser import OptimiserSettings
-from mace_scf_jax.training.options import TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.loop.loop import LoopSettings
+from mace_scf_jax.training.loop.watching import WatchSettings
+from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings
+from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.preparation import (
     loop_settings,
     optimiser_settings,
     scheduler_settings,
 )
-from mace_scf_jax.training.run_files import RunFiles
-from mace_scf_jax.training.watching import WatchSettings
+from mace_scf_jax.training.records.run_files import RunFiles
 
 OPTIMISER = {
     "optimizer": "adamw",

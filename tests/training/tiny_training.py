@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tiny_system import predict, tiny_batches, tiny_data, tiny_model
 
-from mace_scf_jax.training.checkpoints import CheckpointStore
-from mace_scf_jax.training.learning_rates import SchedulerSettings
-from mace_scf_jax.training.loop import LoopSettings, Observer, Trainer
-from mace_scf_jax.training.optimiser import OptimiserSettings
-from mace_scf_jax.training.schedule import Stage
-from mace_scf_jax.training.steps import Mode
+from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.checkpoints import CheckpointStore
+from mace_scf_jax.training.loop.loop import LoopSettings, Observer, Trainer
+from mace_scf_jax.training.loop.steps import Mode
+from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings
+from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 
 LOSS = {"energy_per_atom": 1.0, "forces": 10.0, "atomic_multipoles": 1.0}
 

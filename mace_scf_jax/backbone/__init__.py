@@ -1,6 +1,0 @@
-"""The MACE layers in Flax: equivariant features of atoms from their neighbourhoods."""
-
-from mace_scf_jax.backbone.mace import BackboneOutput, EdgeFeatures, MACEBackbone
-from mace_scf_jax.backbone.settings import BackboneSettings
-
-__all__ = ["BackboneOutput", "BackboneSettings", "EdgeFeatures", "MACEBackbone"]

@@ -1,0 +1,1 @@
+"""The MACE network: many-body equivariant message passing."""

@@ -1,0 +1,1 @@
+"""Potentials and densities of multipoles in space, and a calculator of fixed multipoles."""

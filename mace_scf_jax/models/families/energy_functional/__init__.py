@@ -1,0 +1,1 @@
+"""EnergyFunctional: multipoles that minimise a learned, convex energy."""

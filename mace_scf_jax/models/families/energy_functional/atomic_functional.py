@@ -1,0 +1,107 @@
+"""A convex function of the multipoles of an atom, whose coefficients are learned.
+
+With the multipoles in units of e, p = (Q, d/σ, …) for Gaussians of width σ,
+
+    f(p) = b·p + ½ Σ_l k_l |p_l|² + ½ Σ_c (v_c·p)² + ¼ u |p|⁴,      k_l > 0, u > 0.
+
+The stiffnesses k and u come from scalar readouts through a softplus, so f is strictly convex
+whatever the weights; b and v come from equivariant readouts, so it turns with the atoms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mace_scf_jax.backbones import BackboneOutput
+from mace_scf_jax.electrostatics.harmonics import degrees
+from mace_scf_jax.layers.features import concatenate_components, parse_multiplicities
+from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
+from mace_scf_jax.models.settings import ModelSettings
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AtomicFunctional:
+    """The coefficients for every atom; zero for padding atoms."""
+
+    slope: Float[Array, "atoms components"]
+    """b in eV/e."""
+    stiffness: Float[Array, "atoms components"]
+    """k in eV/e², the same for all components of a degree."""
+    directions: Float[Array, "atoms components channels"]
+    """v in √eV/e."""
+    quartic: Float[Array, "atoms"]
+    """u in eV/e⁴."""
+
+    def energy(self, reduced: Float[Array, "atoms components"]) -> Float[Array, "atoms"]:
+        """f in eV.
+
+        Args:
+            reduced: multipoles in e, divided by σ^l.
+        """
+        squares = reduced**2
+        along = jnp.einsum("ap,apc->ac", reduced, self.directions)
+        quadratic = jnp.sum(self.stiffness * squares, axis=-1) + jnp.sum(along**2, axis=-1)
+        quartic = self.quartic * jnp.sum(squares, axis=-1) ** 2
+        return jnp.sum(self.slope * reduced, axis=-1) + 0.5 * quadratic + 0.25 * quartic
+
+
+class AtomicFunctionalReadout(nn.Module):
+    """Coefficients of the functional from the features of every layer.
+
+    Attributes:
+        settings: of the model; `electrostatics` and `energy_functional` are needed.
+    """
+
+    settings: ModelSettings
+
+    @nn.compact
+    def __call__(self, backbone: BackboneOutput) -> AtomicFunctional:
+        """Read out the coefficients of every atom."""
+        functional = self.settings.energy_functional
+        max_l = self.settings.electrostatics.max_l
+        scalars = self._scalars(backbone, 3 + max_l)  # slope of the charge, u, k_0 … k_L
+        channels = 1 + functional.num_directions
+        vectors = sum(
+            concatenate_components(
+                LinearReadout(dict.fromkeys(range(max_l + 1), channels), name=f"vectors_{layer}")(
+                    features
+                )
+            )
+            for layer, features in enumerate(backbone.layers)
+        )
+        slope = vectors[..., 0].at[:, 0].add(scalars[:, 0])
+        return AtomicFunctional(
+            slope=slope,
+            stiffness=functional.default_hardness
+            * unit_softplus(scalars[:, 2:])[:, np.array(degrees(max_l))],
+            directions=vectors[..., 1:],
+            quartic=unit_softplus(scalars[:, 1]),
+        )
+
+    def _scalars(self, backbone: BackboneOutput, count: int) -> Float[Array, "atoms count"]:
+        """Sum of scalar readouts of every layer, nonlinear in the last of several."""
+        settings = self.settings.backbone
+        hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
+        last = len(backbone.layers) - 1
+        total = jnp.zeros((1, 1), backbone.pair_energy.dtype)
+        for layer, features in enumerate(backbone.layers):
+            label = f"scalars_{layer}"
+            if layer == last and layer > 0:
+                readout = NonlinearReadout({0: count}, hidden, settings.gate, name=label)
+            else:
+                readout = LinearReadout({0: count}, name=label)
+            total = total + readout(features)[0][:, 0]
+        return total
+
+
+def unit_softplus(values: Array) -> Array:
+    """A positive function that is 1 at 0: log(1 + (e - 1) exp x)."""
+    return jax.nn.softplus(values + math.log(math.e - 1.0))

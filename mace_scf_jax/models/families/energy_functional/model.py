@@ -1,0 +1,188 @@
+"""EnergyFunctional: multipoles that minimise a learned, convex energy at fixed total charge."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mace_scf_jax.backbones import MACEBackbone
+from mace_scf_jax.electrostatics import (
+    System,
+    atomic_dipole_contributions,
+    batch_dipole,
+    prepare_batch,
+    system_coulomb_gradient,
+    system_coulomb_matrix,
+    system_energy,
+)
+from mace_scf_jax.electrostatics.harmonics import degrees
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.families.energy_functional.atomic_functional import (
+    AtomicFunctional,
+    AtomicFunctionalReadout,
+)
+from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
+from mace_scf_jax.models.families.mace.model import isolated_atom_energies
+from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.scf import (
+    ConvexMinimum,
+    LinearSolver,
+    convex_minimum,
+    stationary_value,
+)
+
+
+def local_energy(
+    system: System,
+    functional: AtomicFunctional,
+    field: Float[Array, "3"],
+    multipoles: Float[Array, "atoms components"],
+) -> Float[Array, ""]:
+    """Energy of multipoles without their Coulomb energy, Σ f_i(p_i) + D·E.
+
+    Args:
+        system: prepared geometry.
+        functional: of every atom.
+        field: external field E in V/Å, gradient of the potential.
+        multipoles: p in e Å^l.
+
+    Returns:
+        Energy in eV.
+    """
+    settings = system.settings
+    lengths = jnp.asarray(
+        settings.smearing_width ** np.array(degrees(settings.max_l)), multipoles.dtype
+    )
+    dipole = jnp.sum(atomic_dipole_contributions(system.positions, multipoles), axis=0)
+    return jnp.sum(functional.energy(multipoles / lengths)) + jnp.sum(dipole * field)
+
+
+def functional_energy(
+    system: System,
+    functional: AtomicFunctional,
+    field: Float[Array, "3"],
+    multipoles: Float[Array, "atoms components"],
+) -> Float[Array, ""]:
+    """Energy of multipoles, E_C(p) + Σ f_i(p_i) + D·E; arguments as of `local_energy`."""
+    return system_energy(system, multipoles) + local_energy(system, functional, field, multipoles)
+
+
+def minimise(
+    system: System,
+    functional: AtomicFunctional,
+    field: Float[Array, "3"],
+    total_charge: Float[Array, ""],
+    *,
+    settings: EnergyFunctionalSettings,
+) -> tuple[ConvexMinimum, Float[Array, "atoms components"], Float[Array, ""]]:
+    """Multipoles of one system that minimise `functional_energy` at fixed total charge.
+
+    Args:
+        system: prepared geometry.
+        functional: of every atom.
+        field: external field E in V/Å.
+        total_charge: Q in e.
+        settings: how the minimum is found.
+
+    Returns:
+        The minimum, whose multiplier is dE/dQ, its multipoles and its energy in eV. Derivatives of
+        the energy are taken at fixed multipoles, which is exact at the minimum; the multipoles have
+        derivatives of their own.
+    """
+    shape = (system.atom_mask.shape[0], system.settings.num_multipoles)
+
+    def rest(flat: Array) -> Array:
+        return local_energy(system, functional, field, flat.reshape(shape))
+
+    size = shape[0] * shape[1]
+    small = size <= settings.dense_max_unknowns
+    if small and system.has_pair_sums:
+        matrix = system_coulomb_matrix(system).reshape(size, size)
+
+        def coulomb(flat: Array) -> Array:
+            return matrix @ flat
+
+    else:
+
+        def coulomb(flat: Array) -> Array:
+            return system_coulomb_gradient(system, flat.reshape(shape)).reshape(-1)
+
+    mask = jnp.broadcast_to(system.atom_mask[:, None], shape).reshape(-1)
+    charges = jnp.zeros(shape, functional.slope.dtype).at[:, 0].set(1.0).reshape(-1)
+    minimum = convex_minimum(
+        coulomb,
+        rest,
+        charges,
+        mask,
+        total_charge,
+        solver=LinearSolver.DENSE if small else LinearSolver.CONJUGATE_GRADIENTS,
+        max_steps=settings.max_steps,
+    )
+    multipoles = minimum.unknowns.reshape(shape)
+
+    def lagrangian(unknowns, parameters):
+        (multipoles, multiplier), (*inputs, total) = unknowns, parameters
+        missing = total - jnp.sum(multipoles[:, 0])
+        return functional_energy(*inputs, multipoles) + multiplier * missing
+
+    energy = stationary_value(
+        lagrangian,
+        (multipoles, minimum.multiplier),
+        (system, functional, field, total_charge),
+    )
+    return minimum, multipoles, energy
+
+
+class EnergyFunctional(nn.Module):
+    """Energy = isolated atoms + layer readouts + minimum of `functional_energy` (experimental).
+
+    Attributes:
+        settings: sizes, choices and constants; `electrostatics`, with self-interaction, and
+            `energy_functional` are needed.
+    """
+
+    settings: ModelSettings
+
+    @nn.compact
+    def __call__(self, graph: Graph) -> dict[str, Array]:
+        """Energies (eV), multipoles (e, e Å; order Q, d_y, d_z, d_x) and dipoles (e Å; x, y, z).
+
+        ``chemical_potential`` is dE/dQ of each structure in eV/e. How well the minimum is
+        converged: ``solver_status`` (0: converged; see `mace_scf_jax.scf.SolverStatus`),
+        ``solver_steps`` and ``charge_residual``, the largest component of the gradient by the
+        multipoles in eV/(e Å^l).
+        """
+        backbone = MACEBackbone(self.settings.backbone, name="backbone")(graph)
+        functional = AtomicFunctionalReadout(self.settings, name="functional")(backbone)
+        prepared = prepare_batch(graph, settings=self.settings.electrostatics)
+        minimum, dense, energies = jax.vmap(
+            functools.partial(minimise, settings=self.settings.energy_functional)
+        )(
+            prepared,
+            jax.tree.map(graph.to_slots, functional),
+            jnp.asarray(graph.external_field),
+            jnp.asarray(graph.total_charge),
+        )
+        multipoles = graph.from_slots(dense)
+        isolated = isolated_atom_energies(self.settings, graph) + backbone.pair_energy
+        terms = jnp.stack([isolated, *backbone.layer_energies], axis=-1)
+        contributions = graph.sum_atoms(terms)
+        return {
+            "energy": jnp.sum(contributions, axis=-1) + energies,
+            "node_energy": jnp.where(graph.atom_mask, jnp.sum(terms, axis=-1), 0.0),
+            "contributions": contributions,
+            "electrostatic_energy": jax.vmap(system_energy)(prepared, dense),
+            "functional_energy": energies,
+            "multipoles": multipoles,
+            "dipole": batch_dipole(graph, multipoles),
+            "total_charge": graph.sum_atoms(multipoles[:, 0]),
+            "chemical_potential": minimum.multiplier,
+            "charge_residual": minimum.residual,
+            "solver_steps": minimum.steps,
+            "solver_status": minimum.status,
+        }

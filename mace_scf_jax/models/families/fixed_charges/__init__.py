@@ -1,0 +1,1 @@
+"""FixedChargeBaselinedMACE: formal charges that never change."""

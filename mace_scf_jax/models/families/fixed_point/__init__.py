@@ -1,0 +1,1 @@
+"""FixedPoint: multipoles that answer the potential that they cause."""

@@ -1,0 +1,312 @@
+"""Fixed-point models handed to the solvers, and everything that follows from a solved state.
+
+The multipoles and the Fermi level of a batch are functions of positions, cell and parameters,
+defined by the equations of `fixed_point_problem`. Forces and stress are total derivatives of the
+energy at the solution: they contain the response of both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.families.fixed_point.model import FixedPoint, LocalState
+from mace_scf_jax.models.families.fixed_point.response_slopes import response_slopes
+from mace_scf_jax.models.families.fixed_point.self_consistency_settings import (
+    InitialDensity,
+    InitialFermiLevel,
+    SelfConsistency,
+)
+from mace_scf_jax.models.families.fixed_point.solved_state import solve_state
+from mace_scf_jax.models.observables import with_derivatives
+from mace_scf_jax.scf import (
+    FixedPointProblem,
+    FixedPointSolution,
+    JacobianMemory,
+    SlopePreconditioner,
+)
+
+Parameters = dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SCFState:
+    """Multipoles and Fermi levels to start from, such as those of the geometry before."""
+
+    multipoles: Float[Array, "atoms components"]
+    """p in e Å^l."""
+    fermi_level: Float[Array, "graphs"]
+    """μ in eV."""
+    memory: JacobianMemory | None = None
+    """What the search for it has learned. A search that is given one saves evaluations, and its
+    outputs have the next one as ``scf_memory``."""
+
+    @classmethod
+    def of(cls, outputs: dict[str, Any]) -> SCFState:
+        """The state that outputs of `evaluate_self_consistent` belong to."""
+        return cls(outputs["multipoles"], outputs["fermi_level"], outputs.get("scf_memory"))
+
+    def remembering(self, graph: Graph, how: SelfConsistency) -> SCFState:
+        """The state with a memory, which is empty if it has none.
+
+        Args:
+            graph: the batch.
+            how: charge mode.
+        """
+        if self.memory is not None:
+            return self
+        size = graph.slots.shape[1] * self.multipoles.shape[1] + int(how.constant_charge)
+        memory = JacobianMemory.empty(graph.num_graphs, size, self.multipoles.dtype)
+        return dataclasses.replace(self, memory=memory)
+
+
+def fixed_point_problem(
+    module: FixedPoint,
+    params: Parameters,
+    local: LocalState,
+    *,
+    constant_charge: bool,
+    near: SCFState | None = None,
+) -> FixedPointProblem:
+    """The equations that the multipoles of a batch solve.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        local: what its method `local` gave.
+        constant_charge: solve for the Fermi levels that give the total charges of the batch;
+            otherwise Fermi levels are given.
+        near: where the search starts, for the preconditioner of small graphs; None for the local
+            multipoles.
+    """
+    graph = local.graph
+    multipoles = local.multipoles if near is None else near.multipoles
+    levels = jnp.asarray(graph.fermi_level) if near is None else near.fermi_level
+    slopes = response_slopes(module, params, local, multipoles, levels)
+
+    def step(multipoles: Array, levels: Array) -> Array:
+        return module.apply({"params": params}, local, multipoles, levels, method="step")
+
+    return FixedPointProblem(
+        map=step,
+        system_of_site=jnp.asarray(graph.atom_graph),
+        site_mask=jnp.asarray(graph.atom_mask),
+        num_systems=graph.num_graphs,
+        charge=jnp.asarray(graph.total_charge) if constant_charge else None,
+        max_sites=graph.slots.shape[1],
+        preconditioner=None if slopes is None else SlopePreconditioner.of_slopes(slopes),
+    )
+
+
+def initial_state(module: FixedPoint, local: LocalState, how: SelfConsistency) -> SCFState:
+    """Where the search starts.
+
+    Args:
+        module: the model.
+        local: what its method `local` gave.
+        how: the choice of initial density and Fermi level.
+
+    Raises:
+        ValueError: the initial density is that of the data, and the batch has no labels.
+    """
+    graph, multipoles = local.graph, local.multipoles
+    if how.initial_density is InitialDensity.FROM_DATA:
+        multipoles = reference_multipoles(graph)
+    elif how.initial_density is InitialDensity.ZERO:
+        multipoles = jnp.zeros_like(multipoles)
+    levels = jnp.asarray(graph.fermi_level)
+    if how.initial_fermi_level is InitialFermiLevel.ZERO:
+        levels = jnp.full_like(levels, module.settings.fixed_point.fermi_level_offset)
+    return SCFState(multipoles, jnp.where(graph.graph_mask, levels, 0.0))
+
+
+def reference_multipoles(graph: Graph) -> Float[Array, "atoms components"]:
+    """Reference multipoles of a batch in e Å^l; zero where a structure has none.
+
+    Raises:
+        ValueError: the batch was made without labels.
+    """
+    if "atomic_multipoles" not in graph.labels:
+        raise ValueError("expected a batch with reference multipoles, found one without labels")
+    return jnp.asarray(graph.labels["atomic_multipoles"])
+
+
+def solved_observables(
+    module: FixedPoint, params: Parameters, local: LocalState, solution: FixedPointSolution
+) -> dict[str, Array]:
+    """Observables of solved multipoles, with how well they are solved.
+
+    The field readout sees the potential at which the model was evaluated last, as in the
+    reference; at convergence that is the potential of the solution.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        local: what its method `local` gave.
+        solution: of its `fixed_point_problem`.
+
+    Returns:
+        What `FixedPoint.observables` gives, and per graph ``fermi_level`` in eV; ``scf_status``, a
+        `SolverStatus`; ``scf_steps``; ``scf_evaluations`` of the step; ``scf_residual``, a mean
+        change of the multipoles; ``scf_charge_error``, wanted charge minus charge in e;
+        ``scf_history`` [graphs, steps], the residual of every step, then that of the last one. If
+        the solver keeps states, also ``scf_states`` [atoms, steps+1, components] in e Å^l.
+    """
+    graph, variables = local.graph, {"params": params}
+    features: Float[Array, "atoms features"] = module.apply(
+        variables,
+        local,
+        solution.argument,
+        solution.argument_level[graph.atom_graph],
+        method="field_features",
+    )
+    per_graph = {
+        "fermi_level": solution.level,
+        "scf_status": solution.status,
+        "scf_steps": solution.steps,
+        "scf_evaluations": solution.evaluations,
+        "scf_residual": solution.residual,
+        "scf_charge_error": solution.charge_error,
+        "scf_history": solution.history.T,
+    }
+
+    states = {}
+    if solution.states is not None:
+        states["scf_states"] = jnp.swapaxes(solution.states, 0, 1)
+
+    def of_real_graphs(values: Array) -> Array:
+        mask = graph.graph_mask.reshape(-1, *[1] * (values.ndim - 1))
+        return jnp.where(mask, values, jnp.zeros_like(values))
+
+    return {
+        **module.apply(variables, local, solution.state, features, method="observables"),
+        **{name: of_real_graphs(values) for name, values in per_graph.items()},
+        **states,
+    }
+
+
+def evaluate_self_consistent(
+    module: FixedPoint,
+    params: Parameters,
+    graph: Graph,
+    *,
+    how: SelfConsistency,
+    start: SCFState | None = None,
+    forces: bool = True,
+    stress: bool = False,
+) -> dict[str, Array]:
+    """All outputs of a fixed-point model at its solved multipoles.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        graph: the batch.
+        how: solver, charge mode and initial state.
+        start: start from these multipoles and (at constant charge) Fermi levels instead.
+        forces: add ``forces``, see `with_derivatives`.
+        stress: add ``stress`` and ``virials``.
+
+    Returns:
+        What `solved_outputs` gives, and the derivatives. `SCFState.of` makes the ``start`` of the
+        next geometry of them.
+    """
+    return with_derivatives(
+        lambda moved: solved_outputs(module, params, moved, how=how, start=start),
+        graph,
+        forces=forces,
+        stress=stress,
+    )
+
+
+def solved_outputs(
+    module: FixedPoint,
+    params: Parameters,
+    graph: Graph,
+    *,
+    how: SelfConsistency,
+    start: SCFState | None = None,
+) -> dict[str, Array]:
+    """Outputs at the solved multipoles, as differentiable functions of batch and parameters.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        graph: the batch.
+        how: solver, charge mode and initial state.
+        start: start from these multipoles and (at constant charge) Fermi levels instead.
+
+    Returns:
+        What `solved_observables` gives, and ``scf_fallback``: whether a structure fell back; with
+        a memory in ``start``, the next one as ``scf_memory``.
+    """
+    local = module.apply({"params": params}, graph, method="local")
+    initial = initial_state(module, local, how)
+    if start is not None:
+        levels = start.fermi_level if how.constant_charge else initial.fermi_level
+        initial = jax.lax.stop_gradient(SCFState(start.multipoles, levels, start.memory))
+    problem = fixed_point_problem(
+        module, params, local, constant_charge=how.constant_charge, near=initial
+    )
+    solution, fell_back = solve_state(
+        problem, initial.multipoles, initial.fermi_level, how, initial.memory
+    )
+    outputs = solved_observables(module, params, local, solution)
+    if solution.memory is not None:
+        outputs["scf_memory"] = solution.memory
+    return {**outputs, "scf_fallback": graph.graph_mask & fell_back}
+
+
+def evaluate_direct(
+    module: FixedPoint,
+    params: Parameters,
+    graph: Graph,
+    *,
+    forces: bool = True,
+    stress: bool = False,
+) -> dict[str, Array]:
+    """All outputs after one step from the reference: no self-consistency.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        graph: the batch, with labels.
+        forces: add ``forces``, see `with_derivatives`; at fixed reference multipoles.
+        stress: add ``stress`` and ``virials``; at fixed reference multipoles.
+
+    Raises:
+        ValueError: the batch was made without labels.
+    """
+    return with_derivatives(
+        lambda moved: direct_outputs(module, params, moved), graph, forces=forces, stress=stress
+    )
+
+
+def direct_outputs(module: FixedPoint, params: Parameters, graph: Graph) -> dict[str, Array]:
+    """Outputs after one step from the reference multipoles and Fermi levels.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        graph: the batch, with labels.
+
+    Returns:
+        What `FixedPoint.observables` gives, and ``fermi_level``, the given one.
+
+    Raises:
+        ValueError: the batch was made without labels.
+    """
+    variables, multipoles = {"params": params}, reference_multipoles(graph)
+    levels = jnp.asarray(graph.fermi_level)[graph.atom_graph]
+    local = module.apply(variables, graph, method="local")
+    features = module.apply(variables, local, multipoles, levels, method="field_features")
+    answer = module.apply(variables, local, features, method="answer")
+    return {
+        **module.apply(variables, local, answer, features, method="observables"),
+        "fermi_level": jnp.asarray(graph.fermi_level),
+    }

@@ -1,0 +1,108 @@
+"""Solving the equations of a batch of fixed-point models, with a way out for each structure.
+
+A structure without solution must not spoil the training step of the others. It can get the state
+after a few unrolled mixing steps instead, whose derivatives are those of what was computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mace_scf_jax.models.families.fixed_point.self_consistency_settings import SelfConsistency
+from mace_scf_jax.scf import (
+    Differentiation,
+    FixedPointProblem,
+    FixedPointSolution,
+    JacobianMemory,
+    SolverStatus,
+    solve,
+)
+
+
+def solve_state(
+    problem: FixedPointProblem,
+    state: Float[Array, "sites components"],
+    level: Float[Array, "systems"],
+    how: SelfConsistency,
+    memory: JacobianMemory | None = None,
+) -> tuple[FixedPointSolution, Bool[Array, "systems"]]:
+    """Solve the equations of a batch.
+
+    Args:
+        problem: the equations.
+        state: initial p.
+        level: initial μ, or the given one.
+        how: solver, differentiation and fallback.
+        memory: of earlier searches nearby.
+
+    Returns:
+        The solution, differentiable as asked for, and which systems fell back.
+    """
+    solution = solve(
+        problem,
+        state,
+        level,
+        solver=how.solver,
+        differentiation=how.differentiation,
+        memory=memory,
+    )
+    fell_back = jnp.zeros(problem.num_systems, bool)
+    if how.differentiate_last_step_only:
+        return _last_step_only(problem, solution, how.solver.mixing), fell_back
+    if how.fallback is None:
+        return solution, fell_back
+    fell_back = solution.status != SolverStatus.CONVERGED
+    return _with_fallback(problem, state, level, solution, fell_back, how), fell_back
+
+
+def _with_fallback(
+    problem: FixedPointProblem,
+    state: Float[Array, "sites components"],
+    level: Float[Array, "systems"],
+    solution: FixedPointSolution,
+    fell_back: Bool[Array, "systems"],
+    how: SelfConsistency,
+) -> FixedPointSolution:
+    """The solution, with the state of unrolled steps for some systems.
+
+    The steps cost nothing if no system needs them. History stays that of the solver.
+    """
+
+    def as_found() -> FixedPointSolution:
+        return solution
+
+    def unrolled() -> FixedPointSolution:
+        steps = solve(
+            problem, state, level, solver=how.fallback, differentiation=Differentiation.UNROLL
+        )
+        at_sites = fell_back[problem.system_of_site][:, None]
+        merged = {
+            name: jnp.where(mask, getattr(steps, name), getattr(solution, name))
+            for mask, names in (
+                (at_sites, ("state", "argument")),
+                (
+                    fell_back,
+                    ("level", "argument_level", "status", "residual", "charge_error", "steps"),
+                ),
+            )
+            for name in names
+        }
+        evaluations = solution.evaluations + jnp.where(fell_back, steps.evaluations, 0)
+        return dataclasses.replace(solution, **merged, evaluations=evaluations)
+
+    return jax.lax.cond(jnp.any(fell_back), unrolled, as_found)
+
+
+def _last_step_only(
+    problem: FixedPointProblem, solution: FixedPointSolution, mixing: float
+) -> FixedPointSolution:
+    """The state as a function of the last mixing step alone; no step leaves a constant."""
+    solution = jax.lax.stop_gradient(solution)
+    image = problem.evaluate(solution.argument, solution.argument_level)
+    mixed = solution.argument + mixing * (image - solution.argument)
+    moved = (solution.steps > 0)[problem.system_of_site][:, None]
+    return dataclasses.replace(solution, state=jnp.where(moved, mixed, solution.state))

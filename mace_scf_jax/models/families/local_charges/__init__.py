@@ -1,0 +1,1 @@
+"""LocalCharges: multipoles read off the features of each atom."""

@@ -1,0 +1,1 @@
+"""MACE and ScaleShiftMACE: short-range energies without charges."""

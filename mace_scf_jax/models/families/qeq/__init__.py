@@ -1,0 +1,1 @@
+"""MACEQEq: charges equilibrated over learned electronegativities."""

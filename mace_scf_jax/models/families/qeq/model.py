@@ -1,0 +1,207 @@
+"""MACEQEq: charges that minimise an electrostatic energy with learned electronegativities."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mace_scf_jax.backbones import BackboneOutput, MACEBackbone
+from mace_scf_jax.electrostatics import (
+    System,
+    batch_dipole,
+    prepare_batch,
+    system_coulomb_gradient,
+    system_coulomb_matrix,
+    system_energy,
+)
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.layers.features import parse_multiplicities
+from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
+from mace_scf_jax.models.families.mace.model import isolated_atom_energies
+from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.scf import (
+    ConstrainedMinimum,
+    LinearSolver,
+    constrained_minimum,
+    stationary_value,
+)
+
+ENEGS_INPUT = "enegs"
+"""Per-atom input that holds electronegativities in eV/e."""
+HARDNESS_INPUT = "hardness"
+"""Per-atom input that holds hardnesses in eV/e²."""
+
+
+def charge_energy(
+    system: System,
+    electronegativity: Float[Array, "atoms"],
+    hardness: Float[Array, "atoms"],
+    charges: Float[Array, "atoms"],
+) -> Float[Array, ""]:
+    """Energy of charges in one system, E_C(q) + Σ χ q + ½ Σ η q².
+
+    Args:
+        system: prepared geometry, of charges alone (`max_l` 0).
+        electronegativity: χ in eV/e, zero for padding atoms.
+        hardness: η in eV/e², zero for padding atoms.
+        charges: q in e.
+
+    Returns:
+        Energy in eV.
+    """
+    on_atoms = electronegativity * charges + 0.5 * hardness * charges**2
+    return system_energy(system, charges[:, None]) + jnp.sum(on_atoms)
+
+
+def equilibrate(
+    system: System,
+    electronegativity: Float[Array, "atoms"],
+    hardness: Float[Array, "atoms"],
+    total_charge: Float[Array, ""],
+    *,
+    solver: LinearSolver,
+) -> tuple[ConstrainedMinimum, Float[Array, ""]]:
+    """Charges of one system that minimise `charge_energy` at fixed total charge.
+
+    Args:
+        system: prepared geometry, of charges alone (`max_l` 0).
+        electronegativity: χ in eV/e, zero for padding atoms.
+        hardness: η in eV/e², zero for padding atoms.
+        total_charge: Q in e.
+        solver: how the linear system is solved.
+
+    Returns:
+        The minimum, whose multiplier is dE/dQ, and its energy in eV. Derivatives of the energy are
+        taken at fixed charges, which is exact at the minimum; the charges have derivatives of
+        their own.
+
+    Source:
+        Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991); Ghasemi et al., Phys. Rev. B 92, 045131
+        (2015), for Gaussian charges.
+    """
+
+    if solver is LinearSolver.DENSE and system.has_pair_sums:
+        coulomb = system_coulomb_matrix(system)[:, 0, :, 0]
+
+        def curvature(charges: Array) -> Array:
+            return coulomb @ charges + hardness * charges
+
+    else:
+
+        def curvature(charges: Array) -> Array:
+            return system_coulomb_gradient(system, charges[:, None])[:, 0] + hardness * charges
+
+    minimum = constrained_minimum(
+        curvature, electronegativity, system.atom_mask, total_charge, solver=solver
+    )
+
+    def lagrangian(unknowns, parameters):
+        (charges, multiplier), (*inputs, total) = unknowns, parameters
+        return charge_energy(*inputs, charges) + multiplier * (total - jnp.sum(charges))
+
+    energy = stationary_value(
+        lagrangian,
+        (minimum.charges, minimum.multiplier),
+        (system, electronegativity, hardness, total_charge),
+    )
+    return minimum, energy
+
+
+class MACEQEq(nn.Module):
+    """Energy = isolated atoms + layer readouts + minimum of `charge_energy` over the charges.
+
+    The external field is part of the electronegativities, χ + E·r.
+
+    Attributes:
+        settings: sizes, choices and constants; `electrostatics`, with `max_l` 0, and
+            `charge_equilibration` are needed.
+    """
+
+    settings: ModelSettings
+
+    OUTPUTS = (
+        "energy",
+        "node_energy",
+        "contributions",
+        "electrostatic_energy",
+        "equilibration_energy",
+        "multipoles",
+        "dipole",
+        "total_charge",
+        "electronegativity",
+        "hardness",
+        "chemical_potential",
+        "charge_residual",
+    )
+
+    @nn.compact
+    def __call__(self, graph: Graph) -> dict[str, Array]:
+        """Energies (eV), charges (e), dipoles (e Å; x, y, z) and what the charges follow from.
+
+        ``chemical_potential`` is dE/dQ of each structure in eV/e, ``charge_residual`` the largest
+        deviation of any atom's dE/dq from it: how well the charges are converged.
+        """
+        electrostatics = self.settings.electrostatics
+        equilibration = self.settings.charge_equilibration
+        backbone = MACEBackbone(self.settings.backbone, name="backbone")(graph)
+
+        in_field = jnp.sum(graph.positions * graph.external_field[graph.atom_graph], axis=-1)
+        electronegativity = self._readout("electronegativity", backbone) + in_field
+        if equilibration.read_enegs:
+            electronegativity += graph.atom_data[ENEGS_INPUT]
+        hardness = jnp.full_like(electronegativity, equilibration.default_hardness)
+        if equilibration.read_hardness:
+            hardness = jnp.asarray(graph.atom_data[HARDNESS_INPUT])
+        if equilibration.train_hardness:
+            hardness += self._readout("hardness", backbone)
+        electronegativity = jnp.where(graph.atom_mask, electronegativity, 0.0)
+        hardness = jnp.where(graph.atom_mask, hardness, 0.0)
+
+        small = graph.slots.shape[1] <= equilibration.dense_max_atoms
+        solver = LinearSolver.DENSE if small else LinearSolver.CONJUGATE_GRADIENTS
+        minimum, charge_energies = jax.vmap(functools.partial(equilibrate, solver=solver))(
+            prepare_batch(graph, settings=electrostatics),
+            graph.to_slots(electronegativity),
+            graph.to_slots(hardness),
+            jnp.asarray(graph.total_charge),
+        )
+        multipoles = graph.from_slots(minimum.charges)[:, None]
+
+        isolated = isolated_atom_energies(self.settings, graph) + backbone.pair_energy
+        terms = jnp.stack([isolated, *backbone.layer_energies], axis=-1)
+        contributions = graph.sum_atoms(terms)
+        charges = multipoles[:, 0]
+        on_atoms = electronegativity * charges + 0.5 * hardness * charges**2
+        return {
+            "energy": jnp.sum(contributions, axis=-1) + charge_energies,
+            "node_energy": jnp.where(graph.atom_mask, jnp.sum(terms, axis=-1), 0.0),
+            "contributions": contributions,
+            "electrostatic_energy": charge_energies - graph.sum_atoms(on_atoms),
+            "equilibration_energy": charge_energies,
+            "multipoles": multipoles,
+            "dipole": batch_dipole(graph, multipoles),
+            "total_charge": graph.sum_atoms(multipoles[:, 0]),
+            "electronegativity": electronegativity,
+            "hardness": hardness,
+            "chemical_potential": minimum.multiplier,
+            "charge_residual": minimum.residual,
+        }
+
+    def _readout(self, name: str, backbone: BackboneOutput) -> Float[Array, "atoms"]:
+        """Sum of a scalar readout of every layer, nonlinear in the last of several."""
+        settings, scalar = self.settings.backbone, {0: 1}
+        hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
+        last = len(backbone.layers) - 1
+        total = jnp.zeros_like(backbone.pair_energy)
+        for layer, features in enumerate(backbone.layers):
+            label = f"{name}_readout_{layer}"
+            if layer == last and layer > 0:
+                readout = NonlinearReadout(scalar, hidden, settings.gate, name=label)
+            else:
+                readout = LinearReadout(scalar, name=label)
+            total += readout(features)[0][:, 0, 0]
+        return total

@@ -1,0 +1,1 @@
+"""LocalSplitCharges: formal charges, and charge transferred along bonds."""

@@ -1,0 +1,116 @@
+"""Charge transfer along edges: what the sender gives, the receiver gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mace_scf_jax.backbones import EdgeFeatures
+from mace_scf_jax.backbones.mace.radial import RadialNetwork
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.layers.couplings import component_slice
+from mace_scf_jax.layers.features import Features
+from mace_scf_jax.layers.linear import EquivariantLinear, unit_normal
+
+DIVISOR = 40.0
+"""Makes the transfers of random weights small, in e."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferBlock:
+    """What distinguishes the transfer blocks."""
+
+    radial_widths: tuple[int, ...]
+    """Hidden widths of the radial network."""
+    oxidation_dependent: bool
+    """Multiply the features of an atom by its embedded formal charge first (`OxidationStateGate`);
+    the output weights are then shared by all degrees."""
+
+
+OXIDATION_DEPENDENT_BLOCK = "OxidationDependentSymmetricPredictionSourceBlock"
+NO_FIELD_BLOCK = "NoFieldSymmetricPredictionSourceBlock"
+TRANSFER_BLOCKS = {
+    OXIDATION_DEPENDENT_BLOCK: TransferBlock((32, 32, 32), oxidation_dependent=True),
+    NO_FIELD_BLOCK: TransferBlock((64, 64, 64), oxidation_dependent=False),
+}
+"""Values of the option ``static_bond_transfer_block``."""
+
+
+class BondTransfer(nn.Module):
+    """Charge that each directed edge carries from its sender j to its receiver i,
+
+        p_ji = 1/40 sum_{l c} w_c R_lc(r) sum_m (W1 h_j + W2 h_i)_lmc Y_lm(r_ji).
+
+    Attributes:
+        kind: a name in `TRANSFER_BLOCKS`.
+    """
+
+    kind: str
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Features,
+        edges: EdgeFeatures,
+        graph: Graph,
+    ) -> Float[Array, "edges"]:
+        """Transfers in e; zero for padding edges.
+
+        Args:
+            features: node features, degree -> [atoms, 2l+1, channels], equal channels.
+            edges: harmonics and radial basis of the edges.
+            graph: the batch.
+        """
+        block = TRANSFER_BLOCKS[self.kind]
+        channels = features[0].shape[-1]
+        given = EquivariantLinear(dict.fromkeys(features, channels), name="sender")(features)
+        taken = EquivariantLinear(dict.fromkeys(features, channels), name="receiver")(features)
+
+        num_components = edges.harmonics.shape[-1]
+        degrees = [degree for degree in features if degree**2 < num_components]
+        radial = RadialNetwork((*block.radial_widths, len(degrees) * channels), name="radial")(
+            edges.radial_basis
+        ).reshape(-1, len(degrees), channels)
+        rows = 1 if block.oxidation_dependent else len(degrees)
+        weight = self.param("output", unit_normal, (rows, channels))
+        radial = radial * (weight / math.sqrt(len(degrees) * channels))
+
+        transfer = jnp.zeros(graph.senders.shape, radial.dtype)
+        for row, degree in enumerate(degrees):
+            both = given[degree][graph.senders] + _at_receivers(graph, taken[degree])
+            harmonics = edges.harmonics[:, component_slice(degree)] / math.sqrt(2 * degree + 1)
+            transfer += jnp.einsum("em,emc,ec->e", harmonics, both, radial[:, row])
+        return jnp.where(graph.edge_mask, transfer / DIVISOR, 0.0)
+
+
+def net_transfer(graph: Graph, transfer: Float[Array, "edges"]) -> Float[Array, "atoms"]:
+    """Charge that every atom gains: what its incoming edges carry minus what its outgoing do.
+
+    Args:
+        graph: the batch.
+        transfer: charge carried by each edge in e, zero for padding edges.
+    """
+    outgoing = jax.ops.segment_sum(transfer, graph.senders, num_segments=graph.num_atoms)
+    return sum_incoming(graph, transfer) - outgoing
+
+
+def sum_incoming(graph: Graph, values: Float[Array, "edges *rest"]) -> Float[Array, "atoms *rest"]:
+    """Sum over the edges that end at each atom."""
+    if graph.neighbours_per_atom is None:
+        return jax.ops.segment_sum(
+            values, graph.receivers, num_segments=graph.num_atoms, indices_are_sorted=True
+        )
+    shape = (graph.num_atoms, graph.neighbours_per_atom, *values.shape[1:])
+    return jnp.sum(values.reshape(shape), axis=1)
+
+
+def _at_receivers(graph: Graph, values: Float[Array, "atoms *rest"]) -> Float[Array, "edges *rest"]:
+    """Values of the atom at which each edge ends."""
+    if graph.neighbours_per_atom is None:
+        return values[graph.receivers]
+    return jnp.repeat(values, graph.neighbours_per_atom, axis=0)

@@ -1,0 +1,129 @@
+"""LocalSplitCharges: formal charges, and charge that atoms transfer to each other along edges."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mace_scf_jax.backbones import BackboneOutput, MACEBackbone
+from mace_scf_jax.electrostatics import dipole_cartesian
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.layers.features import Features, concatenate_components
+from mace_scf_jax.layers.readout import LinearReadout, PolarizabilityReadout
+from mace_scf_jax.models.density_outputs import density_outputs
+from mace_scf_jax.models.families.split_charges.bond_transfer import (
+    TRANSFER_BLOCKS,
+    BondTransfer,
+    net_transfer,
+    sum_incoming,
+)
+from mace_scf_jax.models.families.split_charges.oxidation_states import (
+    NO_MIXER,
+    OxidationStateGate,
+    OxidationStateMixer,
+)
+from mace_scf_jax.models.formal_charges import formal_charges
+from mace_scf_jax.models.polarizability import cartesian_tensor
+from mace_scf_jax.models.settings import ModelSettings
+
+
+class LocalSplitCharges(nn.Module):
+    """Energy = isolated atoms + layer readouts + Coulomb energy of the multipoles + P·E.
+
+    The charge of an atom is its formal charge plus what its neighbours transfer to it, so the total
+    charge is the sum of the formal charges, exactly. Every layer adds its transfers and its
+    readout of higher multipoles. The dipole is the polarization
+
+        P = sum_i F_i r_i + sum_edges p_ji r_ji + sum_i d_i,
+
+    defined under periodicity up to a lattice vector times a formal charge.
+
+    Attributes:
+        settings: sizes, choices and constants; `electrostatics` and `split_charges` are needed.
+    """
+
+    settings: ModelSettings
+
+    @nn.compact
+    def __call__(self, graph: Graph) -> dict[str, Array]:
+        """Energies (eV), multipoles (e, e Å; order Q, d_y, d_z, d_x) and polarization (e Å).
+
+        The polarization is the output ``dipole`` (x, y, z). Models with a polarizability readout
+        also have ``polarizability`` [graphs, 3, 3] in e Å²/V.
+        """
+        charges = formal_charges(self.settings, graph)
+        split = self.settings.split_charges
+        mix_embedding = None
+        if split.oxidation_state_mixer != NO_MIXER:
+            mixer = OxidationStateMixer(
+                split.oxidation_state_mixer,
+                split.oxidation_state_range,
+                name="oxidation_state_mixer",
+            )
+            mix_embedding = functools.partial(mixer, formal_charges=charges)
+        backbone = MACEBackbone(self.settings.backbone, name="backbone")(
+            graph, mix_embedding=mix_embedding
+        )
+        layers = self._source_features(backbone, charges)
+        transfer = sum(
+            BondTransfer(split.transfer_block, name=f"bond_transfer_{layer}")(
+                features, backbone.edges, graph
+            )
+            for layer, features in enumerate(layers)
+        )
+        multipoles = jnp.concatenate(
+            [(charges + net_transfer(graph, transfer))[:, None], *self._higher_multipoles(layers)],
+            axis=-1,
+        )
+        multipoles = jnp.where(graph.atom_mask[:, None], multipoles, 0.0)
+        polarization = graph.sum_atoms(
+            charges[:, None] * graph.positions
+            + sum_incoming(graph, transfer[:, None] * backbone.edges.vectors)
+            + dipole_cartesian(multipoles)
+        )
+        outputs = density_outputs(self.settings, graph, backbone, multipoles, polarization)
+        if split.polarizability:
+            outputs["polarizability"] = graph.sum_atoms(self._polarizability(backbone))
+        return outputs
+
+    def _source_features(
+        self, backbone: BackboneOutput, charges: Float[Array, "atoms"]
+    ) -> list[Features]:
+        """Features of each layer from which transfers and multipoles are read."""
+        split = self.settings.split_charges
+        if not TRANSFER_BLOCKS[split.transfer_block].oxidation_dependent:
+            return list(backbone.layers)
+        return [
+            OxidationStateGate(split.transfer_range, name=f"oxidation_state_gate_{layer}")(
+                features, charges
+            )
+            for layer, features in enumerate(backbone.layers)
+        ]
+
+    def _higher_multipoles(self, layers: list[Features]) -> list[Float[Array, "atoms components"]]:
+        """Multipoles of degree 1 and higher, summed over layers; an empty list for none."""
+        degrees = range(1, self.settings.electrostatics.max_l + 1)
+        if not degrees:
+            return []
+        return [
+            sum(
+                concatenate_components(
+                    LinearReadout(dict.fromkeys(degrees, 1), name=f"multipole_readout_{layer}")(
+                        features
+                    )
+                )[..., 0]
+                for layer, features in enumerate(layers)
+            )
+        ]
+
+    def _polarizability(self, backbone: BackboneOutput) -> Float[Array, "atoms 3 3"]:
+        """Contribution of every atom in e Å²/V."""
+        return sum(
+            cartesian_tensor(
+                PolarizabilityReadout(name=f"polarizability_readout_{layer}")(features)
+            )
+            for layer, features in enumerate(backbone.layers)
+        )

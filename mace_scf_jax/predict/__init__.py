@@ -1,0 +1,1 @@
+"""Trained models in use: predictions, committees, evaluation of files, errors, StableHLO."""

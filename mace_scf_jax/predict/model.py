@@ -1,0 +1,338 @@
+"""A trained model, ready to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ase
+import jax
+import numpy as np
+
+from mace_scf_jax.data.batching import IndexedBatch, batches_by_size
+from mace_scf_jax.data.configuration import Configuration, from_atoms
+from mace_scf_jax.data.errors import DataError, Location
+from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
+from mace_scf_jax.data.structure import Structure, prepare
+from mace_scf_jax.electrostatics import BoundaryError, check_pbc, check_slab_cell
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.io.model_file import load_model_file, save_model
+from mace_scf_jax.models import (
+    SELF_CONSISTENT_FAMILIES,
+    DirectStep,
+    InitialDensity,
+    InitialFermiLevel,
+    ModelSettings,
+    SelfConsistency,
+    build,
+    check_inputs,
+    evaluate,
+    evaluate_direct,
+    evaluate_self_consistent,
+)
+from mace_scf_jax.predict.convergence import NotConverged, report_convergence
+from mace_scf_jax.predict.starting_state import state_of_batch
+from mace_scf_jax.scf.status import SolverStatus
+
+Prediction = dict[str, Any]
+"""Outputs for one structure by name: energy (eV), forces [atoms, 3] (eV/Å), stress [3, 3] (eV/Å³),
+virials [3, 3] (eV), multipoles [atoms, (L+1)²] (e Å^l; order Q, d_y, d_z, d_x), dipole [3] (e Å;
+x, y, z), total_charge (e), node_energy [atoms], contributions [terms], electrostatic_energy (eV).
+Models with a polarizability readout have polarizability [3, 3] (e Å²/V).
+Models without charges have no multipoles, dipole, total_charge and electrostatic_energy.
+
+Self-consistent models also have fermi_level (eV), field_energy (eV), electrostatic_potentials
+[atoms] (V), field_features [atoms, features], local_multipoles [atoms, (L+1)²], and how well the
+multipoles are solved for: scf_status (a `SolverStatus`), scf_steps, scf_evaluations,
+scf_residual (e), scf_charge_error (e) and scf_history (e), the residual of every step; scf_states
+[atoms, steps+1, (L+1)²] where the solver keeps them."""
+
+PER_ATOM_OUTPUTS = frozenset(
+    {
+        "forces",
+        "multipoles",
+        "node_energy",
+        "electronegativity",
+        "hardness",
+        "local_multipoles",
+        "field_features",
+        "electrostatic_potentials",
+        "scf_states",
+    }
+)
+"""Outputs with one row per atom; all others have one per structure."""
+
+
+REFERENCE_MULTIPOLES = "atomic_multipoles"
+"""Name of the label that multipoles may start from."""
+
+DEFAULT_SCF = SelfConsistency(initial_fermi_level=InitialFermiLevel.ZERO)
+"""How multipoles are solved for unless told otherwise."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A model with its parameters."""
+
+    settings: ModelSettings
+    parameters: dict[str, Any]
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """How the model was made."""
+    scf: SelfConsistency | DirectStep | None = None
+    """How the multipoles of a self-consistent model are solved for; None for the default, which is
+    the given total charge, the automatic choice of a solver, and a search that starts from the
+    local multipoles and the Fermi level offset of the model. `DirectStep` for predictions that
+    start and end at the reference multipoles of the data. Other models have none."""
+
+    def __post_init__(self) -> None:
+        if not self.is_self_consistent and self.scf is not None:
+            raise ValueError(
+                f"scf: expected no settings of a self-consistent cycle for a model of the family "
+                f"{self.settings.family}, found some"
+            )
+        if self.is_self_consistent and self.scf is None:
+            object.__setattr__(self, "scf", DEFAULT_SCF)
+
+    @property
+    def is_self_consistent(self) -> bool:
+        """Whether the multipoles of the model answer the potential that they cause."""
+        return self.settings.family in SELF_CONSISTENT_FAMILIES
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Precision of the parameters, in which the model computes."""
+        return np.dtype(jax.tree.leaves(self.parameters)[0].dtype)
+
+    @functools.cached_property
+    def evaluate(self) -> Callable[..., dict[str, jax.Array]]:
+        """Compiled ``evaluate(parameters, graph, start=None, forces=True, stress=False)``.
+
+        The outputs of one batch. ``start``, an `SCFState`, is where a self-consistent model starts
+        to solve; `SCFState.of` makes the one of the next geometry of the outputs.
+        """
+        return _compiled(self.settings, self.scf)
+
+    def prepare(
+        self, configuration: Configuration, *, skin: float = 0.0, largest_strain: float = 0.0
+    ) -> Structure:
+        """Edges and reciprocal vectors of a structure.
+
+        Args:
+            configuration: the structure.
+            skin: length in Å by which edges may be longer than the model's cutoff.
+            largest_strain: range of cells that the reciprocal vectors serve, as for
+                `mace_scf_jax.data.reciprocal.half_space_indices`.
+
+        Raises:
+            DataError: it has an element that the model lacks, lacks an input that the model needs
+                (such as the Fermi level where that is to be kept), or has coinciding atoms or no
+                volume along a periodic direction.
+            BoundaryError: its periodicity is not one that the model's electrostatics treats, or it
+                is a slab that does not lie in the xy plane.
+        """
+        if self.settings.electrostatics is not None:
+            try:
+                check_pbc(configuration.pbc, self.settings.electrostatics.boundary)
+                check_slab_cell(configuration.cell, configuration.pbc)
+            except BoundaryError as error:
+                raise BoundaryError(f"{configuration.location}: {error}") from None
+        check_inputs(self.settings, configuration)
+        self._check_initial_state(configuration)
+        return prepare(
+            configuration,
+            elements=self.settings.elements,
+            cutoff=self.settings.backbone.r_max + skin,
+            kspace_cutoff=self.settings.kspace_cutoff,
+            largest_strain=largest_strain,
+        )
+
+    def predict(
+        self,
+        atoms: ase.Atoms | Sequence[ase.Atoms],
+        *,
+        keys: KeySpecification = PREDICTION_KEYS,
+        forces: bool = True,
+        stress: bool = False,
+        batch_size: int = 64,
+        start: Prediction | Sequence[Prediction] | None = None,
+        not_converged: NotConverged = "warn",
+    ) -> Prediction | list[Prediction]:
+        """Predict one structure or several.
+
+        Args:
+            atoms: structures; total charge, external field and Fermi level are read from ``info``.
+            keys: where the inputs are found.
+            forces: whether to compute forces.
+            stress: whether to compute stress and virials.
+            batch_size: most structures evaluated together.
+            start: earlier predictions of structures of the same atoms, from whose ``multipoles``
+                and ``fermi_level`` a self-consistent model starts to solve.
+            not_converged: what to do about structures whose multipoles are not self-consistent.
+
+        Returns:
+            A prediction for each structure; a single one for a single structure.
+
+        Raises:
+            DataError: a structure cannot be used, or what it is to start from is of other atoms.
+            BoundaryError: a structure's periodicity does not fit the model's electrostatics.
+            NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
+        """
+        is_single = isinstance(atoms, ase.Atoms)
+        structures = [
+            self.prepare(from_atoms(entry, keys=keys, location=Location(None, index)))
+            for index, entry in enumerate([atoms] if is_single else atoms)
+        ]
+        predictions = self.predict_structures(
+            structures,
+            forces=forces,
+            stress=stress,
+            batch_size=batch_size,
+            start=[start] if is_single and start is not None else start,
+            not_converged=not_converged,
+        )
+        return predictions[0] if is_single else predictions
+
+    def predict_structures(
+        self,
+        structures: Sequence[Structure],
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        batch_size: int = 64,
+        start: Sequence[Prediction] | None = None,
+        not_converged: NotConverged = "warn",
+    ) -> list[Prediction]:
+        """Predict prepared structures, in batches of similar size; see `predict`."""
+        if start is not None and len(start) != len(structures):
+            raise DataError(
+                f"start: expected one prediction for each of {len(structures)} structures, found "
+                f"{len(start)}"
+            )
+        predictions: list[Prediction] = [{} for _ in structures]
+        batches = self.batches(
+            structures, batch_size=batch_size, labels=self._starts_from_reference
+        )
+        for indices, graph in batches:
+            state = None
+            if start is not None:
+                state = state_of_batch([start[index] for index in indices], graph)
+            outputs = self.evaluate(
+                self.parameters, self.inputs_of(graph), state, forces=forces, stress=stress
+            )
+            for index, prediction in zip(
+                indices, split_outputs(jax.device_get(outputs), graph), strict=True
+            ):
+                predictions[index] = prediction
+        report_convergence(
+            predictions,
+            [entry.configuration.location for entry in structures],
+            not_converged=not_converged,
+        )
+        return predictions
+
+    def batches(
+        self, structures: Sequence[Structure], *, batch_size: int = 64, labels: bool = False
+    ) -> Iterator[IndexedBatch]:
+        """Batches of prepared structures in the model's precision."""
+        return batches_by_size(
+            structures, batch_size=batch_size, layout="per_atom", dtype=self.dtype, labels=labels
+        )
+
+    def inputs_of(self, graph: Graph) -> Graph:
+        """A batch without the labels that the model does not read.
+
+        Args:
+            graph: the batch.
+        """
+        read = (REFERENCE_MULTIPOLES,) if self._starts_from_reference else ()
+        return graph.replace(labels={name: graph.labels[name] for name in read}, weights={})
+
+    def save(self, path: str | Path) -> None:
+        """Write a model file."""
+        save_model(path, self.parameters, self.settings, self.record)
+
+    @property
+    def _starts_from_reference(self) -> bool:
+        if self.scf is None or isinstance(self.scf, DirectStep):
+            return self.scf is not None
+        return self.scf.initial_density is InitialDensity.FROM_DATA
+
+    def _check_initial_state(self, configuration: Configuration) -> None:
+        """Refuse a structure without what the self-consistent cycle is to start from or keep."""
+        if self.scf is None:
+            return
+        reasons = {}
+        if isinstance(self.scf, DirectStep):
+            reasons = dict.fromkeys((REFERENCE_MULTIPOLES, "fermi_level"), "the mode direct")
+        else:
+            if self._starts_from_reference:
+                reasons[REFERENCE_MULTIPOLES] = "initial_density: from_data"
+            keeps_level = not self.scf.constant_charge
+            if keeps_level and self.scf.initial_fermi_level is InitialFermiLevel.FROM_DATA:
+                reasons["fermi_level"] = (
+                    "constant_charge: false, which keeps the Fermi level of the data"
+                )
+        for name, reason in reasons.items():
+            if name not in configuration.present:
+                raise DataError(
+                    f"{configuration.location}: expected {name} for {reason}, found none"
+                )
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(
+    settings: ModelSettings, scf: SelfConsistency | DirectStep | None
+) -> Callable[..., dict[str, jax.Array]]:
+    """The compiled function of all models with the same settings, whatever their parameters."""
+    module = build(settings)
+
+    @functools.partial(jax.jit, static_argnames=("forces", "stress"))
+    def compiled(parameters, graph, start=None, *, forces=True, stress=False):
+        wanted = {"forces": forces, "stress": stress}
+        if scf is None:
+            return evaluate(module, parameters, graph, **wanted)
+        if isinstance(scf, DirectStep):
+            return evaluate_direct(module, parameters, graph, **wanted)
+        return evaluate_self_consistent(module, parameters, graph, how=scf, start=start, **wanted)
+
+    return compiled
+
+
+def split_outputs(outputs: dict[str, np.ndarray], graph: Graph) -> list[Prediction]:
+    """The outputs of a batch, one prediction per real graph.
+
+    Args:
+        outputs: arrays of the batch by name.
+        graph: the batch.
+    """
+    predictions = []
+    for index in np.flatnonzero(graph.graph_mask):
+        own = np.asarray(graph.slots[index])[np.asarray(graph.slot_mask[index])]
+        prediction = {
+            name: values[own] if name in PER_ATOM_OUTPUTS else values[index]
+            for name, values in outputs.items()
+        }
+        if "scf_status" in prediction:
+            prediction["scf_status"] = SolverStatus(prediction["scf_status"])
+        predictions.append(prediction)
+    return predictions
+
+
+def load_model(path: str | Path, *, scf: SelfConsistency | DirectStep | None = None) -> Model:
+    """Read a model from its file.
+
+    Args:
+        path: a file written by training or `Model.save`.
+        scf: how the multipoles of a self-consistent model are solved for; None for the default.
+
+    Raises:
+        ModelFileError: the file is missing, damaged or written by a newer version.
+        ValueError: its settings describe no model of this version, or the model is not
+            self-consistent and ``scf`` was given.
+    """
+    content = load_model_file(path)
+    settings = ModelSettings.from_dict(content.settings)
+    return Model(settings, content.parameters, content.record, scf)

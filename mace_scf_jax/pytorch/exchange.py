@@ -1,0 +1,99 @@
+"""Models of the PyTorch packages MACE and MACE_SCF: import, and export of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import DTypeLike
+
+from mace_scf_jax._version import __version__
+from mace_scf_jax.predict.model import Model
+from mace_scf_jax.pytorch.configuration import (
+    configuration_from_settings,
+    settings_from_configuration,
+)
+from mace_scf_jax.pytorch.constants import state_constants
+from mace_scf_jax.pytorch.state import TorchModel, read_torch_model
+from mace_scf_jax.pytorch.weights import export_weights, import_parameters
+
+CONFIGURATION = "pytorch_configuration"
+"""Entry of the record of a model that holds the configuration it was imported with."""
+
+
+class TemplateError(ValueError):
+    """A state dict is not of the model whose weights are to be put into it."""
+
+
+def import_model(
+    source: str | Path | TorchModel,
+    *,
+    options: Mapping[str, Any] | None = None,
+    dtype: DTypeLike = np.float64,
+) -> Model:
+    """A model of the PyTorch packages, with the same weights and the same predictions.
+
+    Args:
+        source: the model, or its file (see `mace_scf_jax.pytorch.state.read_torch_model`).
+        options: entries of ``options`` in its configuration that are added or replaced.
+        dtype: precision of the parameters.
+
+    Raises:
+        TorchModelError: the file is missing or damaged, or cannot be read without PyTorch.
+        TorchConfigurationError: the configuration describes no model of this version.
+        WeightImportError: the weights are not those of the configuration.
+        ValueError: a setting makes no sense.
+    """
+    torch_model = source if isinstance(source, TorchModel) else read_torch_model(source)
+    configuration = dict(torch_model.configuration)
+    configuration["options"] = {**configuration.get("options", {}), **(options or {})}
+    settings = settings_from_configuration(configuration)
+    parameters = import_parameters(torch_model.state, settings)
+    record = {
+        "imported_from": "PyTorch" if isinstance(source, TorchModel) else Path(source).name,
+        CONFIGURATION: configuration,
+        "version": __version__,
+    }
+    parameters = jax.tree.map(lambda values: np.ascontiguousarray(values, dtype), parameters)
+    return Model(settings, parameters, record)
+
+
+def export_torch_model(model: Model, *, template: TorchModel | None = None) -> TorchModel:
+    """The weights of a model as a PyTorch state dict, with the configuration of its class.
+
+    Args:
+        model: the model.
+        template: a PyTorch model with the same configuration. All its arrays are kept; weights and
+            constants are those of the model, in the precision of the template. Without one the
+            state dict holds the weights alone, for ``load_state_dict(…, strict=False)`` of a module
+            made with the configuration; weights that PyTorch models have and never use are zero.
+
+    Raises:
+        TorchConfigurationError: the PyTorch packages have no such model.
+        TemplateError: the template is another model.
+    """
+    configuration = configuration_from_settings(model.settings)
+    weights = export_weights(model.parameters, model.settings)
+    if template is None:
+        state = {
+            name: np.where(np.isnan(values), np.zeros_like(values), values)
+            for name, values in weights.items()
+        }
+        return TorchModel(configuration, state)
+    constants, state = state_constants(model.settings), dict(template.state)
+    for name, values in (constants | weights).items():
+        if name not in state:
+            raise TemplateError(f"template: found no {name!r}, which the model needs")
+        if state[name].size != values.size:
+            raise TemplateError(
+                f"template: {name} has the shape {state[name].shape}, expected {values.shape}"
+            )
+        kept = state[name]
+        new = values.reshape(kept.shape).astype(kept.dtype)
+        if name in ("atomic_numbers", "r_max", "num_interactions") and np.any(new != kept):
+            raise TemplateError(f"template: {name} is {kept}, expected {new}")
+        state[name] = np.where(np.isnan(new), kept, new) if name in weights else new
+    return TorchModel(template.configuration, state)

@@ -1,0 +1,298 @@
+"""PyTorch modules as data. The only place that imports PyTorch."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mace_scf_jax.pytorch.options import options_from_state
+from mace_scf_jax.pytorch.state import TorchModel, TorchModelError
+
+PLAIN_FAMILIES = ("MACE", "ScaleShiftMACE")
+FAMILIES_WITH_CHARGES = (
+    "LocalCharges",
+    "LocalSplitCharges",
+    "FixedChargeBaselinedMACE",
+    "MACEQEq",
+    "FixedPoint",
+)
+RADIAL_TYPES = {
+    "BesselBasis": "bessel",
+    "GaussianBasis": "gaussian",
+    "ChebychevBasis": "chebyshev",
+}
+DISTANCE_TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
+UNSUPPORTED = {
+    "use_so3": "harmonics of even parity",
+    "use_agnostic_product": "products without element dependence",
+    "use_last_readout_only": "no readout but the last",
+    "joint_embedding": "embedded inputs",
+}
+"""Attributes that change the model in a way that has no counterpart here."""
+_NOT_STORED = (
+    "pbc_handling",
+    "include_electrostatic_self_interaction",
+    "field_si",
+    "add_local_electron_energy",
+    "default_hardness",
+    "read_enegs",
+    "read_hardness",
+    "train_hardness",
+)
+"""Options of the families with charges that the state dict does not tell: attributes."""
+
+
+def load_torch_file(path: Path) -> TorchModel:
+    """What a file of ``torch.save`` holds: a module, or a state dict with its configuration.
+
+    Raises:
+        TorchModelError: PyTorch or a package that the file needs is absent, the file is missing or
+            damaged, or it holds something else.
+    """
+    torch = _torch(path)
+    if not path.is_file():
+        raise TorchModelError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=False)
+    except ModuleNotFoundError as error:
+        raise TorchModelError(
+            f"{path}: reading it needs the package that it was made with ({error})"
+        ) from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, OSError) as error:
+        raise TorchModelError(f"{path}: not a readable file of torch.save ({error})") from error
+    if isinstance(content, Mapping) and {"configuration", "state_dict"} <= content.keys():
+        return TorchModel(content["configuration"], _numpy(content["state_dict"]))
+    if not isinstance(content, torch.nn.Module):
+        raise TorchModelError(
+            f"{path}: expected a module, or 'state_dict' with its 'configuration', found "
+            f"{type(content).__name__}"
+        )
+    try:
+        return torch_model_of(content)
+    except TorchModelError as error:
+        raise TorchModelError(f"{path}: {error}") from error
+
+
+def save_torch_file(path: Path, model: TorchModel) -> None:
+    """Write a state dict with its configuration for ``torch.load(path, weights_only=True)``."""
+    torch = _torch(path)
+    state = {name: torch.from_numpy(np.array(values)) for name, values in model.state.items()}
+    torch.save({"configuration": model.configuration, "state_dict": state}, path)
+
+
+def torch_model_of(module: Any) -> TorchModel:
+    """A module of mace-torch or MACE_SCF as data.
+
+    Args:
+        module: the module.
+
+    Raises:
+        TorchModelError: its class, or something in it, has no counterpart here.
+    """
+    family = type(module).__name__
+    if family not in (*PLAIN_FAMILIES, *FAMILIES_WITH_CHARGES):
+        raise TorchModelError(
+            f"expected one of {', '.join((*PLAIN_FAMILIES, *FAMILIES_WITH_CHARGES))}, "
+            f"found a {family}"
+        )
+    _refuse_unsupported(module)
+    state = _numpy(module.state_dict())
+    configuration: dict[str, Any] = {
+        "model": family,
+        "atomic_numbers": [int(number) for number in module.atomic_numbers],
+        "backbone": _backbone(module),
+        "options": _backbone_options(module, state),
+    }
+    if family in FAMILIES_WITH_CHARGES:
+        configuration["options"] |= options_from_state(family, state)
+        for name in _NOT_STORED:
+            if hasattr(module, name):
+                configuration["options"][name] = _plain(getattr(module, name))
+        configuration |= _named_parts(module, family, configuration["options"])
+    return TorchModel(configuration, state)
+
+
+def torch_predictions(path: Path, structures: list[Any]) -> list[dict[str, np.ndarray]]:
+    """Energies and forces that mace-torch computes with a module of its own, in double precision.
+
+    Args:
+        path: a file with the whole module.
+        structures: ASE atoms.
+
+    Raises:
+        TorchModelError: mace-torch is absent, or the file holds something else.
+    """
+    torch = _torch(path)
+    try:
+        from mace.calculators import MACECalculator
+    except ModuleNotFoundError as error:
+        raise TorchModelError(f"comparing with {path} needs mace-torch ({error})") from error
+    module = torch.load(path, map_location="cpu", weights_only=False)
+    if type(module).__name__ not in PLAIN_FAMILIES:
+        raise TorchModelError(
+            f"{path}: comparisons are made for {' and '.join(PLAIN_FAMILIES)}, found a "
+            f"{type(module).__name__}"
+        )
+    calculator = MACECalculator(models=[module.double()], device="cpu", default_dtype="float64")
+    predictions = []
+    for atoms in structures:
+        entry = atoms.copy()
+        entry.calc = calculator
+        predictions.append(
+            {"energy": np.asarray(entry.get_potential_energy()), "forces": entry.get_forces()}
+        )
+    return predictions
+
+
+def _torch(path: Path) -> Any:
+    # mace-torch itself loads its constants as pickles, which PyTorch refuses by default
+    os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise TorchModelError(
+            f"{path}: files of torch.save need PyTorch (pip install 'mace-scf-jax[torch]'); "
+            ".npz files of a state dict do not"
+        ) from error
+    return torch
+
+
+def _numpy(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A number, truth value or text out of whatever holds it."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    return value.item() if hasattr(value, "item") and np.size(value) == 1 else value
+
+
+def _refuse_unsupported(module: Any) -> None:
+    heads = getattr(module, "heads", None) or ["Default"]
+    if len(heads) > 1:
+        raise TorchModelError(
+            f"expected a model of one head, found {', '.join(heads)}; "
+            "mace_select_head writes the model of one of them"
+        )
+    for name, meaning in UNSUPPORTED.items():
+        value = getattr(module, name, None)
+        if value is not None and value is not False:
+            raise TorchModelError(f"models with {meaning} ({name}) have no counterpart here")
+    if getattr(module, "apply_cutoff", True) is False:
+        raise TorchModelError("models that apply the cutoff outside the radial basis are not known")
+
+
+def _backbone(module: Any) -> dict[str, Any]:
+    """Arguments of the MACE constructor, read from the parts that it made."""
+    radial, readout = module.radial_embedding, module.readouts[-1]
+    orders = {
+        len(contraction.weights) + 1
+        for product in module.products
+        for contraction in _contractions(product)
+    }
+    neighbours = {float(_plain(block.avg_num_neighbors)) for block in module.interactions}
+    widths = {tuple(block.conv_tp_weights.hs[1:-1]) for block in module.interactions}
+    for name, found in (
+        ("correlation", orders),
+        ("avg_num_neighbors", neighbours),
+        ("radial_MLP", widths),
+    ):
+        if len(found) > 1:
+            raise TorchModelError(f"{name}: expected the same in every layer, found {found}")
+    arguments = {
+        "r_max": float(module.r_max),
+        "num_bessel": int(radial.out_dim),
+        "num_polynomial_cutoff": int(radial.cutoff_fn.p),
+        "max_ell": int(module.spherical_harmonics.irreps_out.lmax),
+        "interaction_first": type(module.interactions[0]).__name__,
+        "interaction": type(module.interactions[-1]).__name__,
+        "num_interactions": int(module.num_interactions),
+        "hidden_irreps": str(module.products[0].linear.irreps_out),
+        "correlation": orders.pop(),
+        "avg_num_neighbors": neighbours.pop(),
+        "atomic_energies": np.ravel(_numpy_of(module.atomic_energies_fn.atomic_energies)).tolist(),
+        "radial_MLP": list(widths.pop()),
+        "radial_type": _named(RADIAL_TYPES, radial.bessel_fn),
+    }
+    if hasattr(readout, "hidden_irreps"):
+        arguments["MLP_irreps"] = str(readout.hidden_irreps)
+        arguments["gate"] = _gate(readout)
+    return arguments
+
+
+def _contractions(product: Any) -> list[Any]:
+    contractions = getattr(product.symmetric_contractions, "contractions", None)
+    if contractions is None:
+        raise TorchModelError(
+            "products in the layout of cuEquivariance; convert the model to e3nn first "
+            "(mace_cueq_to_e3nn)"
+        )
+    return list(contractions)
+
+
+def _gate(readout: Any) -> str:
+    """Name of the activation of a nonlinear readout."""
+    activations = [act for act in readout.non_linearity.acts if act is not None]
+    if not activations:
+        return "None"
+    function = getattr(activations[0], "f", activations[0])
+    return function.__name__.replace("swish", "silu")
+
+
+def _backbone_options(module: Any, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    transform = getattr(module.radial_embedding, "distance_transform", None)
+    last = int(module.num_interactions) - 1
+    options = {
+        "pair_repulsion": hasattr(module, "pair_repulsion_fn"),
+        "distance_transform": "None"
+        if transform is None
+        else _named(DISTANCE_TRANSFORMS, transform),
+        "use_linear_final_readout": f"readouts.{last}.linear.weight" in state and last > 0,
+    }
+    for name in ("scale", "shift"):
+        if f"scale_shift.{name}" in state:
+            options[f"atomic_inter_{name}"] = float(np.ravel(state[f"scale_shift.{name}"])[0])
+    return options
+
+
+def _named_parts(module: Any, family: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Choices that are told by the classes of parts of a model with charges."""
+    if family == "LocalSplitCharges":
+        options["static_bond_transfer_block"] = type(module.lr_source_maps[0]).__name__
+        options["oxidation_state_mixer"] = type(module.oxidation_state_mixer).__name__
+    if family != "FixedPoint":
+        return {}
+    update = module.field_dependent_charges_map
+    nonlinearity = getattr(update, "nonlinearity", None) or getattr(update, "activation", None)
+    parts = {
+        "type": type(update).__name__,
+        "potential_embedding_cls": type(update.potential_embedding).__name__,
+        "nonlinearity_cls": "NoNonLinearity"
+        if nonlinearity is None
+        else type(nonlinearity).__name__,
+    }
+    product = getattr(update, "product", None)
+    if product is not None:
+        parts["correlation"] = len(_contractions(product)[0].weights) + 1
+        parts["use_sc"] = bool(product.use_sc)
+    return {
+        "fixedpoint_update_config": parts,
+        "field_readout_config": {"type": type(module.local_electron_energy).__name__},
+    }
+
+
+def _numpy_of(tensor: Any) -> np.ndarray:
+    return tensor.detach().cpu().numpy().astype(np.float64)
+
+
+def _named(names: Mapping[str, str], part: Any) -> str:
+    name = type(part).__name__
+    if name not in names:
+        raise TorchModelError(f"expected one of {', '.join(names)}, found a {name}")
+    return names[name]

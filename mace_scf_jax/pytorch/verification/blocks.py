@@ -1,0 +1,237 @@
+"""Recompute single layers from reference files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from mace_scf_jax.backbones.mace.interaction import Interaction
+from mace_scf_jax.backbones.mace.network import ProductBasis
+from mace_scf_jax.backbones.mace.pair_repulsion import pair_repulsion
+from mace_scf_jax.backbones.mace.radial import RadialNetwork, radial_embedding
+from mace_scf_jax.layers.features import (
+    concatenate_components,
+    from_e3nn,
+    parse_multiplicities,
+    to_e3nn,
+)
+from mace_scf_jax.layers.harmonics import edge_harmonics
+from mace_scf_jax.layers.linear import EquivariantLinear, FullyConnectedTensorProduct
+from mace_scf_jax.layers.readout import NonlinearReadout, PolarizabilityReadout
+from mace_scf_jax.pytorch import layers as torch_layers
+from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile
+from mace_scf_jax.pytorch.verification.report import Deviation, deviation
+
+TOLERANCE = 1e-9
+
+Outputs = list[Array | np.ndarray]
+"""What a layer returns, in the order of the reference."""
+
+
+class UnknownBlockError(ValueError):
+    """A reference file describes no layer that we know."""
+
+
+def _multiplicities(meta: Mapping[str, Any], key: str) -> dict[int, int]:
+    return parse_multiplicities(meta[key], option=key)
+
+
+def _edges(file: ReferenceFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Order of the edges by receiver, then senders and receivers in that order."""
+    senders, receivers = file.inputs["edge_index"]
+    order = np.argsort(receivers, kind="stable")
+    return order, senders[order], receivers[order]
+
+
+def _species(file: ReferenceFile) -> np.ndarray:
+    return np.argmax(file.inputs["node_attrs"], axis=1)
+
+
+def _linear(file: ReferenceFile) -> Outputs:
+    inputs, outputs = (
+        _multiplicities(file.meta, "irreps_in"),
+        _multiplicities(file.meta, "irreps_out"),
+    )
+    state = {f"x.{name}": values for name, values in file.state.items()}
+    bias = file.state.get("bias", np.zeros(0)).size > 0
+    params = torch_layers.linear(state, "x", inputs, outputs, bias=bias)
+    module = EquivariantLinear(outputs, bias=bias)
+    x = from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in"])
+    return [to_e3nn(module.apply({"params": params}, x))]
+
+
+def _tensor_product(file: ReferenceFile) -> Outputs:
+    left, right, outputs = (
+        _multiplicities(file.meta, key) for key in ("irreps_in1", "irreps_in2", "irreps_out")
+    )
+    params = torch_layers.fully_connected_tensor_product(file.state, "", left, right, outputs)
+    product = FullyConnectedTensorProduct(outputs).apply(
+        {"params": params},
+        from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in1"]),
+        from_e3nn(jnp.asarray(file.inputs["y"]), file.meta["irreps_in2"]),
+    )
+    return [to_e3nn(product)]
+
+
+def _radial_network(file: ReferenceFile) -> Outputs:
+    params = torch_layers.radial_network(file.state, "", file.meta["widths"])
+    network = RadialNetwork(tuple(file.meta["widths"][1:]))
+    return [network.apply({"params": params}, jnp.asarray(file.inputs["x"]))]
+
+
+def _radial_embedding(file: ReferenceFile) -> Outputs:
+    senders, receivers = file.inputs["edge_index"]
+    species = _species(file)
+    return [
+        radial_embedding(
+            jnp.asarray(file.inputs["lengths"][:, 0]),
+            jnp.asarray(species[senders]),
+            jnp.asarray(species[receivers]),
+            elements=tuple(file.meta["atomic_numbers"]),
+            radial_type=file.meta["radial_type"],
+            distance_transform=file.meta["distance_transform"],
+            cutoff=file.meta["r_max"],
+            size=file.meta["num_bessel"],
+            cutoff_exponent=file.meta["num_polynomial_cutoff"],
+        )
+    ]
+
+
+def _harmonics(file: ReferenceFile) -> Outputs:
+    return [edge_harmonics(jnp.asarray(file.inputs["vectors"]), file.meta["max_ell"])]
+
+
+def _pair_repulsion(file: ReferenceFile) -> Outputs:
+    senders, receivers = file.inputs["edge_index"]
+    species = _species(file)
+    on_edges = pair_repulsion(
+        jnp.asarray(file.inputs["lengths"][:, 0]),
+        jnp.asarray(species[senders]),
+        jnp.asarray(species[receivers]),
+        elements=tuple(file.meta["atomic_numbers"]),
+        cutoff_exponent=file.meta["p"],
+    )
+    return [np.bincount(receivers, weights=np.asarray(on_edges), minlength=len(species))]
+
+
+def _interaction(file: ReferenceFile) -> Outputs:
+    meta = file.meta
+    features = _multiplicities(meta, "node_feats_irreps")
+    targets = _multiplicities(meta, "target_irreps")
+    max_edge_degree = max(_multiplicities(meta, "edge_attrs_irreps"))
+    if max(targets) != max_edge_degree:
+        raise UnknownBlockError(
+            f"{file.path}: expected messages of the degrees of the harmonics, found "
+            f"{meta['target_irreps']} and {meta['edge_attrs_irreps']}"
+        )
+    order, senders, receivers = _edges(file)
+    num_elements = file.inputs["node_attrs"].shape[1]
+    params = torch_layers.interaction(
+        file.state,
+        "",
+        kind=meta["cls"],
+        features=features,
+        skip_multiplicities=features,
+        max_edge_degree=max_edge_degree,
+        radial_widths=(file.inputs["edge_feats"].shape[1], *meta["radial_MLP"]),
+        num_elements=num_elements,
+    )
+    module = Interaction(
+        kind=meta["cls"],
+        channels=features[0],
+        skip_multiplicities=features,
+        max_edge_degree=max_edge_degree,
+        radial_widths=tuple(meta["radial_MLP"]),
+        avg_num_neighbors=meta["avg_num_neighbors"],
+        num_elements=num_elements,
+    )
+    messages, skip = module.apply(
+        {"params": params},
+        from_e3nn(jnp.asarray(file.inputs["node_feats"]), meta["node_feats_irreps"]),
+        jnp.asarray(_species(file)),
+        jnp.asarray(file.inputs["edge_attrs"][order]),
+        jnp.asarray(file.inputs["edge_feats"][order]),
+        jnp.asarray(senders),
+        jnp.asarray(receivers),
+    )
+    outputs = [jnp.swapaxes(concatenate_components(messages), 1, 2)]
+    return outputs if skip is None else [*outputs, to_e3nn(skip)]
+
+
+def _product(file: ReferenceFile) -> Outputs:
+    meta = file.meta
+    targets = _multiplicities(meta, "target_irreps")
+    degrees = _multiplicities(meta, "node_feats_irreps")
+    num_elements = file.inputs["node_attrs"].shape[1]
+    params = torch_layers.product_basis(
+        file.state,
+        "",
+        channels=targets[0],
+        max_degree_in=max(degrees),
+        max_degree_out=max(targets),
+        correlation=meta["correlation"],
+        num_elements=num_elements,
+    )
+    module = ProductBasis(max(targets), meta["correlation"], num_elements)
+    components = jnp.swapaxes(jnp.asarray(file.inputs["node_feats"]), 1, 2)
+    messages = {degree: components[:, degree**2 : (degree + 1) ** 2] for degree in degrees}
+    skip = from_e3nn(jnp.asarray(file.inputs["sc"]), meta["target_irreps"])
+    return [to_e3nn(module.apply({"params": params}, messages, skip, jnp.asarray(_species(file))))]
+
+
+def _nonlinear_readout(file: ReferenceFile) -> Outputs:
+    meta = file.meta
+    inputs, hidden = _multiplicities(meta, "irreps_in"), _multiplicities(meta, "MLP_irreps")
+    outputs = _multiplicities(meta, "irreps_out") if "irreps_out" in meta else {0: 1}
+    names = ("linear_1", "linear_mid") if "linear_mid.weight" in file.state else ("linear_1",)
+    params = torch_layers.nonlinear_readout(
+        file.state, "", inputs, hidden, outputs, hidden_names=names
+    )
+    module = NonlinearReadout(outputs, hidden, num_hidden=len(names))
+    x = from_e3nn(jnp.asarray(file.inputs["x"]), meta["irreps_in"])
+    return [to_e3nn(module.apply({"params": params}, x))]
+
+
+def _polarizability_readout(file: ReferenceFile) -> Outputs:
+    inputs = _multiplicities(file.meta, "irreps_in")
+    params = torch_layers.polarizability_readout(file.state, "", inputs)
+    x = from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in"])
+    return [to_e3nn(PolarizabilityReadout().apply({"params": params}, x))]
+
+
+_BLOCKS: tuple[tuple[frozenset[str], Callable[[ReferenceFile], Outputs]], ...] = (
+    (frozenset({"cls"}), _interaction),
+    (frozenset({"correlation", "target_irreps"}), _product),
+    (frozenset({"radial_type"}), _radial_embedding),
+    (frozenset({"widths"}), _radial_network),
+    (frozenset({"irreps_in1"}), _tensor_product),
+    (frozenset({"input_order"}), _harmonics),
+    (frozenset({"p", "atomic_numbers"}), _pair_repulsion),
+    (frozenset({"MLP_irreps"}), _nonlinear_readout),
+    (frozenset({"irreps_in", "irreps_out"}), _linear),
+    (frozenset({"irreps_in"}), _polarizability_readout),
+)
+"""Which entries of the metadata tell the kind of a layer; the first match counts."""
+
+
+def verify_block(file: ReferenceFile) -> list[Deviation]:
+    """Recompute a layer and compare every output.
+
+    Args:
+        file: a reference file of a single layer.
+
+    Raises:
+        UnknownBlockError: the file describes no layer that we know.
+    """
+    for keys, compute in _BLOCKS:
+        if keys <= set(file.meta):
+            outputs = compute(file)
+            return [
+                deviation(name, outputs[int(name)], expected, tolerance=TOLERANCE)
+                for name, expected in file.outputs.items()
+            ]
+    raise UnknownBlockError(f"{file.path}: no known layer has the metadata {sorted(file.meta)}")

@@ -1,0 +1,147 @@
+"""Recompute whole models from reference files."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from mace_scf_jax.electrostatics import (
+    BoundaryMode,
+    ElectrostaticsSettings,
+    batch_coulomb_energy,
+)
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models import (
+    ModelSettings,
+    build,
+    evaluate,
+    required_inputs,
+)
+from mace_scf_jax.pytorch.configuration import (
+    settings_from_configuration as reference_settings,
+)
+from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
+from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile, ReferenceFileError
+from mace_scf_jax.pytorch.verification.report import Deviation, deviation
+from mace_scf_jax.pytorch.weights import import_parameters
+
+TOLERANCE = 1e-9
+REALSPACE_TOLERANCE = 1e-6
+"""The reference rounds the constants of its open-boundary pair sums."""
+
+_OUTPUT_NAMES = {
+    "density_coefficients": "multipoles",
+    "enegs": "electronegativity",
+    "qeq_energy": "equilibration_energy",
+}
+"""Our name of a reference output, where it differs."""
+
+
+def reference_graph(file: ReferenceFile, settings: ModelSettings) -> Graph:
+    """The batch of a reference file, with the edges that it lists."""
+    inputs = file.inputs
+    return graph_from_arrays(
+        inputs["positions"],
+        inputs["batch"],
+        cell=inputs["cell"],
+        pbc=inputs["pbc"],
+        species=np.argmax(inputs["node_attrs"], axis=1),
+        edge_index=inputs["edge_index"],
+        unit_shifts=inputs["unit_shifts"],
+        kspace_cutoff=settings.kspace_cutoff,
+        info={name: inputs[name] for name in ("total_charge", "external_field")},
+        arrays={name: inputs[name] for name in required_inputs(settings)},
+    )
+
+
+def reference_stress_defect(
+    graph: Graph, multipoles: Array, settings: ElectrostaticsSettings
+) -> Array:
+    """What the virials of the reference contain beyond -dE/dε for models with charges.
+
+    The reference strains the cell that its electrostatics sees element by element, so that the
+    contribution of the lattice vectors A is A ∘ sym(∂E/∂A) where sym(Aᵀ ∂E/∂A) is right. Its
+    stress then is neither a derivative of the energy nor symmetric.
+
+    Returns:
+        Virials of the reference minus true virials, [graphs, 3, 3] in eV.
+    """
+
+    def coulomb(cell):
+        return jnp.sum(
+            batch_coulomb_energy(graph.replace(cell=cell), multipoles, settings=settings)
+        )
+
+    def symmetric(matrices):
+        return 0.5 * (matrices + jnp.swapaxes(matrices, -1, -2))
+
+    gradient = jax.grad(coulomb)(graph.cell)
+    right = symmetric(jnp.einsum("gai,gaj->gij", graph.cell, gradient))
+    return right - graph.cell * symmetric(gradient)
+
+
+def verify_model(file: ReferenceFile) -> list[Deviation]:
+    """Recompute a model's outputs and compare every one that we have a name for.
+
+    The energy is compared twice: as it is, and without the energies of the isolated atoms, which
+    hide deviations in a relative measure. The stress of models with charges is compared after
+    adding the defect of the reference (`reference_stress_defect`).
+
+    Args:
+        file: a reference file of a whole model.
+
+    Raises:
+        ReferenceFileError: the file holds no output of a single evaluation.
+    """
+    settings = reference_settings(file.meta)
+    if "energy" not in file.outputs:
+        raise ReferenceFileError(f"{file.path}: expected out/energy, found {sorted(file.outputs)}")
+    graph = reference_graph(file, settings)
+    params = import_parameters(file.state, settings)
+    module = build(settings)
+    stress = "stress" in file.outputs
+    computed = jax.jit(lambda p, g: evaluate(module, p, g, stress=stress))(params, graph)
+    tolerance = TOLERANCE
+    if settings.electrostatics is not None:
+        if settings.electrostatics.boundary is BoundaryMode.REALSPACE:
+            tolerance = REALSPACE_TOLERANCE
+        if stress:
+            computed = _with_reference_stress(computed, graph, settings.electrostatics)
+
+    num_atoms, num_graphs = len(file.inputs["positions"]), len(file.inputs["ptr"]) - 1
+    isolated = np.bincount(
+        file.inputs["batch"],
+        weights=np.asarray(settings.atomic_energies)[np.argmax(file.inputs["node_attrs"], axis=1)],
+    )
+    deviations = []
+    for name, expected in file.outputs.items():
+        values = computed.get(_OUTPUT_NAMES.get(name, name))
+        if values is None:
+            continue
+        count = num_atoms if values.shape[0] == graph.num_atoms else num_graphs
+        values = np.asarray(values[:count]).reshape(expected.shape)
+        deviations.append(deviation(name, values, expected, tolerance=tolerance))
+        if name == "energy":
+            deviations.append(
+                deviation(
+                    "energy - isolated atoms",
+                    values - isolated,
+                    expected - isolated,
+                    tolerance=tolerance,
+                )
+            )
+    return deviations
+
+
+def _with_reference_stress(
+    outputs: dict[str, Array], graph: Graph, settings: ElectrostaticsSettings
+) -> dict[str, Array]:
+    defect = reference_stress_defect(graph, outputs["multipoles"], settings)
+    volume = jnp.abs(jnp.linalg.det(graph.cell))[:, None, None]
+    return {
+        **outputs,
+        "virials": outputs["virials"] + defect,
+        "stress": outputs["stress"] - defect / volume,
+    }

@@ -1,0 +1,172 @@
+"""Weights of whole models of the PyTorch packages MACE and MACE_SCF, by their state-dict names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ase
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from mace_scf_jax.backbones.mace.settings import BackboneSettings
+from mace_scf_jax.data.collate import collate
+from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.data.structure import prepare
+from mace_scf_jax.layers.features import Multiplicities, parse_multiplicities
+from mace_scf_jax.models.registry import build
+from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.pytorch.configuration import require_counterpart
+from mace_scf_jax.pytorch.layers import (
+    Parameters,
+    StateDict,
+    WeightImportError,
+    WeightLayout,
+    interaction,
+    linear,
+    nonlinear_readout,
+    product_basis,
+    refuse,
+    take_blocks,
+)
+from mace_scf_jax.pytorch.weights_fixed_point import fixed_point
+from mace_scf_jax.pytorch.weights_qeq import charge_equilibration
+from mace_scf_jax.pytorch.weights_split_charges import split_charges
+
+_EMBEDDING = "node_embedding.linear"
+
+
+def backbone(state: StateDict, settings: BackboneSettings) -> Parameters:
+    """Parameters of a `MACEBackbone`."""
+    channels, num_elements = settings.channels, len(settings.elements)
+    shape = (num_elements, channels)
+    params: Parameters = {
+        "embedding": take_blocks(state, f"{_EMBEDDING}.weight", {"weight": shape})
+    }
+    features: Multiplicities = {0: channels}
+    for layer in range(settings.num_interactions):
+        max_degree = settings.layer_max_degree(layer)
+        kept = dict.fromkeys(range(max_degree + 1), channels)
+        params[f"interaction_{layer}"] = interaction(
+            state,
+            f"interactions.{layer}.",
+            kind=settings.interaction_first if layer == 0 else settings.interaction,
+            features=features,
+            skip_multiplicities=kept,
+            max_edge_degree=settings.max_ell,
+            radial_widths=(settings.num_radial_basis, *settings.radial_MLP),
+            num_elements=num_elements,
+        )
+        params[f"product_{layer}"] = product_basis(
+            state,
+            f"products.{layer}.",
+            channels=channels,
+            max_degree_in=settings.max_ell,
+            max_degree_out=max_degree,
+            correlation=settings.correlation,
+            num_elements=num_elements,
+        )
+        features = kept
+        readout = f"readouts.{layer}."
+        is_last_of_several = layer == settings.num_interactions - 1 and layer > 0
+        if is_last_of_several and not settings.use_linear_final_readout:
+            hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
+            params[f"readout_{layer}"] = nonlinear_readout(state, readout, features, hidden, {0: 1})
+        else:
+            params[f"readout_{layer}"] = {
+                "linear": linear(state, f"{readout}linear", features, {0: 1})
+            }
+    return params
+
+
+def multipole_readouts(state: StateDict, settings: ModelSettings) -> Parameters:
+    """Parameters of the linear multipole readouts of a `LocalCharges`."""
+    one_of_each = dict.fromkeys(range(settings.electrostatics.max_l + 1), 1)
+    params: Parameters = {}
+    for layer in range(settings.backbone.num_interactions):
+        max_degree = settings.backbone.layer_max_degree(layer)
+        features = dict.fromkeys(range(max_degree + 1), settings.backbone.channels)
+        params[f"multipole_readout_{layer}"] = {
+            "linear": linear(state, f"lr_source_maps.{layer}.linear", features, one_of_each)
+        }
+    return params
+
+
+def import_parameters(state: StateDict, settings: ModelSettings) -> Parameters:
+    """Parameters of a model from a PyTorch state dict.
+
+    Args:
+        state: arrays by their PyTorch names.
+        settings: the model that the weights belong to.
+
+    Raises:
+        WeightImportError: a weight is missing, has the wrong shape, or belongs to a layer that the
+            model does not have.
+    """
+    params = _parameters(state, settings)
+    _check_shapes(params, settings)
+    return params
+
+
+def export_weights(params: Mapping[str, Any], settings: ModelSettings) -> dict[str, np.ndarray]:
+    """Weights of a model as arrays of a PyTorch state dict, the inverse of `import_parameters`.
+
+    Args:
+        params: parameters of the model.
+        settings: of the model.
+
+    Returns:
+        Arrays by their PyTorch names, in the precision of the parameters, bit by bit the same
+        numbers. Weights that the reference has and never uses are NaN.
+
+    Raises:
+        TorchConfigurationError: the PyTorch packages have no such model.
+    """
+    require_counterpart(settings)
+    layout = WeightLayout()
+    positions = _parameters(layout, settings)
+    numbers = np.full(layout.size, np.nan, dtype=jax.tree.leaves(params)[0].dtype)
+
+    def put(where: np.ndarray, values: Array | np.ndarray) -> None:
+        numbers[where] = np.asarray(values)
+
+    jax.tree.map(put, positions, dict(params))
+    return layout.cut(numbers)
+
+
+def _parameters(state: StateDict, settings: ModelSettings) -> Parameters:
+    """What a state dict holds, by the names of our parameters."""
+    last = settings.backbone.num_interactions
+    refuse(state, f"interactions.{last}.linear_up.weight", f"the model has {last} interactions")
+    params: Parameters = {"backbone": backbone(state, settings.backbone)}
+    if settings.split_charges is not None:
+        params |= split_charges(state, settings)
+    elif settings.charge_equilibration is not None:
+        params |= charge_equilibration(state, settings)
+    elif settings.fixed_point is not None:
+        params |= fixed_point(state, settings)
+    elif settings.family == "LocalCharges":
+        params |= multipole_readouts(state, settings)
+    return params
+
+
+def _check_shapes(params: Parameters, settings: ModelSettings) -> None:
+    """Refuse parameters of other names or shapes than those of the model."""
+    single_atom = ase.Atoms(numbers=settings.elements[:1])
+    structure = prepare(
+        from_atoms(single_atom), elements=settings.elements, cutoff=settings.backbone.r_max
+    )
+    graph = collate([structure], labels=False)
+    expected = jax.eval_shape(build(settings).init, jax.random.key(0), graph)["params"]
+    shapes = {
+        name: {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for name, tree in (("expected", expected), ("found", params))
+    }
+    for name in sorted(shapes["expected"].keys() | shapes["found"].keys()):
+        wanted, found = (shapes[which].get(name, "none") for which in ("expected", "found"))
+        if wanted != found:
+            raise WeightImportError(f"{name}: expected the shape {wanted}, found {found}")

@@ -1,0 +1,209 @@
+"""Fixed-point models as the stages of a training run evaluate them.
+
+One object per training mode, equal if the modes are, so that stages that train alike share their
+compiled steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mace_scf_jax.electrostatics import batch_atomic_potentials
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.models import (
+    FixedPoint,
+    SelfConsistency,
+    evaluate_direct,
+    evaluate_self_consistent,
+)
+from mace_scf_jax.models.families.fixed_point.self_consistency import (
+    fixed_point_problem,
+    reference_multipoles,
+)
+from mace_scf_jax.scf import Anderson, Auto, Dense, Differentiation, LinearMixing, NewtonKrylov
+from mace_scf_jax.training.config.fixed_point_training import (
+    FixedPointTraining,
+    SCFOptions,
+    TrainingMode,
+)
+from mace_scf_jax.training.optimise.parameter_groups import Parameters
+
+FALLBACK_STEPS = {TrainingMode.IMPLICIT: 10, TrainingMode.LINEARIZE_SOLVE: 15}
+"""``num_scf_steps`` of the unrolled mixing that structures without solution fall back to."""
+POWER_ITERATIONS = 3
+"""Steps that turn a random perturbation towards the one that grows most."""
+
+_SOLVERS = {"auto": Auto, "anderson": Anderson, "newton_krylov": NewtonKrylov, "dense": Dense}
+_DIFFERENTIATION = {
+    TrainingMode.UNROLL_SCF: Differentiation.UNROLL,
+    TrainingMode.IMPLICIT: Differentiation.IMPLICIT,
+    TrainingMode.LINEARIZE_SOLVE: Differentiation.LINEARIZE_SOLVE,
+}
+
+
+def self_consistency(training: FixedPointTraining) -> SelfConsistency:
+    """How a stage solves for the multipoles.
+
+    Args:
+        training: of a mode other than ``direct``.
+    """
+    mode, scf = training.mode, training.scf
+    unrolled = mode is TrainingMode.UNROLL_SCF
+    steps = scf.num_scf_steps - 1
+    if scf.solver == "linear_mixing":
+        solver = _mixing(scf, steps)
+    else:
+        solver = _SOLVERS[scf.solver](max_steps=steps, tolerance=scf.scf_tolerance)
+    return SelfConsistency(
+        solver=solver,
+        differentiation=_DIFFERENTIATION[mode],
+        constant_charge=scf.constant_charge,
+        initial_density=scf.initial_density,
+        initial_fermi_level=scf.initial_fermi_level,
+        fallback=None if unrolled else _mixing(scf, FALLBACK_STEPS[mode] - 1),
+        differentiate_last_step_only=(
+            unrolled and not scf.use_autograd_forces and not scf.constant_charge
+        ),
+    )
+
+
+def _mixing(scf: SCFOptions, steps: int) -> LinearMixing:
+    return LinearMixing(max_steps=steps, mixing=scf.mixing_parameter, tolerance=scf.scf_tolerance)
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedPointPredict:
+    """A fixed-point model in one training mode; a `Predict`."""
+
+    module: FixedPoint
+    training: FixedPointTraining
+    further: frozenset[str] = frozenset()
+    """Outputs beyond those of the model that are wanted, names in `FURTHER_OUTPUTS`."""
+
+    def __call__(
+        self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
+    ) -> dict[str, Array]:
+        """Model outputs by name."""
+        derivatives = {"forces": forces, "stress": stress}
+        if self.training.mode is TrainingMode.DIRECT:
+            outputs = evaluate_direct(self.module, params, graph, **derivatives)
+        else:
+            how = self_consistency(self.training)
+            outputs = evaluate_self_consistent(self.module, params, graph, how=how, **derivatives)
+        further: dict[str, Array] = {}
+        for names, function in _FURTHER.items():
+            if self.further.intersection(names):
+                values = function(self, params, graph, outputs)
+                further |= {name: values[name] for name in names if name in self.further}
+        return {**outputs, **further}
+
+    def further_outputs(self) -> frozenset[str]:
+        """Names of the further outputs that this mode has."""
+        absent: set[str] = set()
+        if self.training.mode is TrainingMode.DIRECT:
+            absent.add("charges_history")
+        if not self.training.fixedpoint_scf_stability:
+            absent |= {"perturbing_vector", "perturbed_density"}
+        return FURTHER_OUTPUTS - absent
+
+    def step_at(self, params: Parameters, graph: Graph, outputs: Mapping[str, Array]) -> Any:
+        """The problem of a batch, and the multipoles and levels at which losses look at it.
+
+        These are the solved ones, or the reference in the mode ``direct``.
+        """
+        local = self.module.apply({"params": params}, graph, method="local")
+        problem = fixed_point_problem(self.module, params, local, constant_charge=False)
+        multipoles = outputs["multipoles"]
+        if self.training.mode is TrainingMode.DIRECT:
+            multipoles = reference_multipoles(graph)
+        return local, problem, multipoles, outputs["fermi_level"]
+
+
+def _potentials(
+    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Potentials in V at the atoms, of the predicted and of the reference multipoles."""
+    electrostatics = predict.module.settings.electrostatics
+    external = jnp.sum(graph.positions * graph.external_field[graph.atom_graph], axis=-1)
+    reference = batch_atomic_potentials(graph, reference_multipoles(graph), settings=electrostatics)
+    return {
+        "esps": outputs["electrostatic_potentials"],
+        "esps_dft": jnp.where(graph.atom_mask, reference + external, 0.0),
+    }
+
+
+def _features(
+    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Normalised field features without Fermi level, of predicted and reference multipoles."""
+    local, _, _, _ = predict.step_at(params, graph, outputs)
+    offset = predict.module.settings.fixed_point.fermi_level_offset
+    levels = jnp.full_like(graph.positions[:, 0], offset)
+
+    def features(multipoles: Array) -> Array:
+        values = predict.module.apply(
+            {"params": params}, local, multipoles, levels, method="field_features"
+        )
+        return jnp.where(graph.atom_mask[:, None], values, 0.0)
+
+    return {
+        "feats_no_mu_model": features(outputs["multipoles"]),
+        "feats_no_mu_dft": features(reference_multipoles(graph)),
+    }
+
+
+def _history(
+    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The final multipoles, and where one more mixing step would take them."""
+    _, problem, multipoles, level = predict.step_at(params, graph, outputs)
+    change = problem.evaluate(multipoles, level) - multipoles
+    moved = multipoles + predict.training.scf.mixing_parameter * change
+    return {"charges_history": jnp.stack([multipoles, moved], axis=-1)}
+
+
+def _charge_response(
+    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Change of the total charge with the Fermi level at each atom in e/eV."""
+    _, problem, multipoles, level = predict.step_at(params, graph, outputs)
+    return {"dq_dmu": problem.evaluate_with_response(multipoles, level)[1]}
+
+
+def _perturbation(
+    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+) -> dict[str, Array]:
+    """A perturbation of the multipoles that grows, and what one step makes of it."""
+    _, problem, multipoles, level = predict.step_at(params, graph, outputs)
+    state, level = jax.lax.stop_gradient((multipoles, level))
+
+    def one_step(vector: Array) -> Array:
+        return jax.jvp(lambda p: problem.evaluate(p, level), (state,), (vector,))[1]
+
+    # The same for the first, second, … atom of every structure, whatever else is in the batch.
+    by_slot = (graph.slots.shape[1], state.shape[1])
+    vector = jax.random.normal(jax.random.key(0), by_slot, state.dtype)[graph.slot_of_atom]
+    vector = jnp.where(graph.atom_mask[:, None], vector, 0.0)
+    for _ in range(POWER_ITERATIONS):
+        vector = jax.lax.stop_gradient(one_step(vector))
+        norm = jnp.sqrt(jnp.sum(graph.sum_atoms(vector**2), axis=-1))[graph.atom_graph]
+        vector = vector / jnp.where(norm > 0.0, norm, 1.0)[:, None]
+    return {"perturbing_vector": vector, "perturbed_density": one_step(vector)}
+
+
+_Further = Callable[[FixedPointPredict, Parameters, Graph, Mapping[str, Array]], dict[str, Array]]
+_FURTHER: dict[tuple[str, ...], _Further] = {
+    ("esps", "esps_dft"): _potentials,
+    ("feats_no_mu_model", "feats_no_mu_dft"): _features,
+    ("charges_history",): _history,
+    ("dq_dmu",): _charge_response,
+    ("perturbing_vector", "perturbed_density"): _perturbation,
+}
+FURTHER_OUTPUTS = frozenset(name for names in _FURTHER for name in names)
+"""Outputs that single losses ask for, made only for them."""

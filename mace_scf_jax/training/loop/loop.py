@@ -1,0 +1,342 @@
+"""The training loop: stages, epochs, validation, checkpoints.
+
+:class:`Trainer` turns the crank: it feeds batches to the compiled step, checks every loss and
+gradient, validates, keeps the best parameters of each stage, and saves the whole state after each
+epoch and from time to time within one. All that the rest of a run depends on is in
+:class:`TrainingState` and :class:`Progress`; batches are a function of these. So a run that is
+killed and started again ends with the same parameters, bit for bit, as one that was not: on the
+same machine and libraries, and on a GPU with ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.
+
+What happens is told to an :class:`Observer`; logs, progress bars and result files live there.
+
+Differences from the PyTorch reference, on purpose: a stage is also evaluated after its last epoch,
+so that each stage has parameters to keep; a loss that is not finite is an error and never counts as
+an improvement; runs resume at the last saved step rather than the best epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop import resuming
+from mace_scf_jax.training.loop.checkpoints import CheckpointStore
+from mace_scf_jax.training.loop.devices import Devices, require_agreement
+from mace_scf_jax.training.loop.evaluation import Evaluation, breakdown
+from mace_scf_jax.training.loop.loop_settings import (
+    DivergedTrainingError,
+    LoopSettings,
+    TrainingData,
+)
+from mace_scf_jax.training.loop.scf_steps import log_steps
+from mace_scf_jax.training.loop.state import Progress, TrainingState, initial_state
+from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps, scalars
+from mace_scf_jax.training.loop.validation import Validator
+from mace_scf_jax.training.loop.watching import Watched
+from mace_scf_jax.training.losses.registry import check_terms
+from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings, next_epoch
+from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, evaluation_parameters
+from mace_scf_jax.training.optimise.parameter_groups import Parameters
+from mace_scf_jax.training.records.observer import Observer, StepRecord
+from mace_scf_jax.training.records.scf_counts import SCFCounts
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        modes: how each stage uses the model; the same object for stages that share steps.
+        parameters: initial parameters.
+        data: batches.
+        optimiser: how parameters are updated.
+        scheduler: how learning rates fall within a stage.
+        settings: when to validate, stop and save.
+        store: where checkpoints go.
+        observer: told what happens.
+        compute_stress: also predict stresses in evaluations.
+        devices: that share the work on each batch; the default device of JAX if none are given.
+        programs: compiled steps to share with runs that train alike; none if none are given.
+
+    Raises:
+        ParameterGroupError: a parameter belongs to no optimiser group.
+    """
+
+    def __init__(
+        self,
+        modes: Callable[[Stage], Mode],
+        parameters: Parameters,
+        data: TrainingData,
+        *,
+        optimiser: OptimiserSettings,
+        scheduler: SchedulerSettings,
+        settings: LoopSettings,
+        store: CheckpointStore,
+        observer: Observer | None = None,
+        compute_stress: bool = False,
+        devices: Devices | None = None,
+        programs: Programs | None = None,
+    ):
+        self.compilations: list[Compilation] = []
+        self._modes = modes
+        self._data = data
+        self._optimiser = optimiser
+        self._scheduler = scheduler
+        self._settings = settings
+        self._store = store
+        self._observer = Observer() if observer is None else observer
+        self._steps = Steps(
+            optimiser,
+            compute_stress=compute_stress,
+            on_compilation=self._note_compilation,
+            devices=devices,
+            programs=programs,
+            watched=settings.watched,
+        )
+        self._state = initial_state(
+            parameters, optimiser, sampled_structures=data.sampled_structures
+        )
+        self._dtype = jax.tree.leaves(parameters)[0].dtype
+        self._validator = Validator(
+            self._steps,
+            modes,
+            data,
+            settings=settings,
+            store=store,
+            observer=self._observer,
+            dtype=self._dtype,
+        )
+        self._saved_at = time.monotonic()
+
+    def run(
+        self, stages: Sequence[Stage], *, fingerprint: Mapping[str, Any], resume: bool = True
+    ) -> Progress:
+        """Train all stages, or what is left of them.
+
+        Args:
+            stages: the schedule.
+            fingerprint: settings and data (JSON values) that must be the same when resuming. The
+                stages are added to it: those that are over must be the same, the current one up to
+                its end, later ones may change.
+            resume: go on from the saved state, if there is one.
+
+        Returns:
+            The progress at the end; ``kept`` names the file of each stage's best parameters.
+
+        Raises:
+            LossError: a stage's loss needs what the model or the data lack.
+            CheckpointError: the saved state belongs to another run or cannot be read.
+            ConfigurationError: other processes of the run found something else.
+            DivergedTrainingError: a loss or gradient is not finite.
+        """
+        self._check_losses(stages)
+        saved = resuming.resume(self._store, stages, fingerprint, self._state) if resume else None
+        if saved is None:
+            self._store.discard()
+            progress = resuming.start(stages, 0)
+        else:
+            self._state, progress = saved
+        require_agreement([fingerprint, progress.to_json()])
+        for index in range(progress.stage, len(stages)):
+            if index > progress.stage:
+                progress = resuming.start(stages, index, progress)
+            if not progress.stage_is_over(stages[index].end):
+                identity = resuming.identity(fingerprint, stages, index)
+                progress = self._run_stage(stages[index], progress, identity)
+        return progress
+
+    @property
+    def state(self) -> TrainingState:
+        """The current arrays of the run."""
+        return self._state
+
+    def best_parameters(self, progress: Progress, stage: str) -> tuple[Parameters, Mapping]:
+        """The kept parameters of a stage, and the record of their evaluation.
+
+        Args:
+            progress: as returned by :meth:`run`.
+            stage: name of the stage.
+        """
+        return self._store.load_best(progress.kept[stage], self._state.parameters)
+
+    def evaluate(
+        self, parameters: Parameters, batches: Iterable[Graph], stage: Stage
+    ) -> Evaluation:
+        """Loss and metrics of given parameters on a set, as in a stage.
+
+        Args:
+            parameters: of the model.
+            batches: the set.
+            stage: the stage.
+        """
+        return self._validator.evaluate(parameters, batches, stage)
+
+    def _check_losses(self, stages: Sequence[Stage]) -> None:
+        first = next(iter(self._batches(resuming.start(stages, 0))), None)
+        if first is None:
+            raise ValueError(
+                "the training set gives no batch: it has fewer configurations than batch_size"
+            )
+        outputs_of: dict[Mode, tuple[str, ...]] = {}
+        for stage in stages:
+            mode = self._modes(stage)
+            if mode not in outputs_of:
+                outputs_of[mode] = self._steps.outputs(mode, self._state.parameters, first)
+            check_terms(
+                stage.loss,
+                outputs_of[mode],
+                self._data.label_weights,
+                where=f"stage '{stage.name}'",
+            )
+
+    def _run_stage(
+        self, stage: Stage, progress: Progress, fingerprint: Mapping[str, Any]
+    ) -> Progress:
+        self._observer.stage_started(stage, progress)
+        while not progress.stage_is_over(stage.end):
+            self._observer.epoch_started(stage, progress)
+            progress = self._train_epoch(stage, progress, fingerprint)
+            self._observer.epoch_done(stage, progress)
+            if progress.epoch % self._settings.eval_interval == 0 or progress.epoch == stage.end:
+                progress = self._validator.validate(stage, progress, self._averaged())
+                self._note_structure_losses(stage, progress)
+            progress = progress.replace(
+                epoch=progress.epoch + 1,
+                batch=0,
+                learning_rates=next_epoch(
+                    self._scheduler, progress.learning_rates, progress.validation_loss
+                ),
+            )
+            progress = self._save(progress, fingerprint)
+        self._observer.stage_finished(stage, progress)
+        return progress
+
+    def _train_epoch(
+        self, stage: Stage, progress: Progress, fingerprint: Mapping[str, Any]
+    ) -> Progress:
+        """All batches of the epoch that are not done yet."""
+        rates = scalars(progress.learning_rates.rates, self._dtype)
+        weights = scalars(stage.loss, self._dtype)
+        mode = self._modes(stage)
+        unread: tuple[Progress, dict[str, Any]] | None = None
+        clock = time.perf_counter()
+
+        def read() -> None:
+            nonlocal clock
+            if unread is not None:
+                now = time.perf_counter()
+                self._report_step(stage, *unread, seconds=now - clock)
+                clock = now
+
+        for graph in self._batches(progress):
+            self._state, record = self._steps.train(
+                mode, self._state, graph, rates, weights, stage.loss_options
+            )
+            read()
+            unread = (progress, record)
+            progress = progress.replace(
+                batch=progress.batch + 1, stage_steps=progress.stage_steps + 1
+            )
+            if time.monotonic() - self._saved_at > self._settings.checkpoint_seconds:
+                read()
+                unread = None
+                progress = self._save(progress, fingerprint)
+        read()
+        return progress
+
+    def _batches(self, progress: Progress) -> Iterable[Graph]:
+        """The batches of an epoch that are not done yet."""
+        losses = self._state.structure_losses
+        known = {} if losses is None else {"losses": np.asarray(losses)}
+        return self._data.training(progress.epoch, start=progress.batch, **known)
+
+    def _note_structure_losses(self, stage: Stage, progress: Progress) -> None:
+        """Evaluate the training set, where its losses decide how often each structure is drawn."""
+        if self._data.sampled is not None:
+            losses = self._validator.structure_losses(
+                self._averaged(), self._data.sampled(), stage, epoch=progress.epoch
+            )
+            self._state = dataclasses.replace(self._state, structure_losses=jnp.asarray(losses))
+
+    def _report_step(
+        self, stage: Stage, before: Progress, record: dict[str, Any], *, seconds: float
+    ) -> None:
+        """Read the record of a step from the device, check it and pass it on.
+
+        Args:
+            stage: the current stage.
+            before: progress before the step.
+            record: of the compiled step.
+            seconds: time that the step took.
+        """
+        record = jax.device_get(record)
+        loss, norm = float(record["loss"]), float(record["gradient_norm"])
+        terms = {name: float(value) for name, value in record["terms"].items()}
+        terms = {name: terms[name] for name in stage.loss}
+        watched = Watched.of(record["watched"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = "gradient" if math.isfinite(loss) else "loss"
+            groups = () if watched is None else watched.groups_out_of_bounds()
+            where = f"; not finite in the groups {', '.join(groups)}" if groups else ""
+            raise DivergedTrainingError(
+                f"stage '{stage.name}', epoch {before.epoch}, batch {before.batch}: the {what} is "
+                f"not finite (loss {loss}, gradient norm {norm}{where}; {breakdown(terms)}). "
+                "Training stopped; saved states are from before this batch. A lower learning rate "
+                "or clip_grad may help, or look for wrong labels"
+            )
+        logger.debug("loss breakdown: %s, ", breakdown(terms))
+        counts = SCFCounts.of(record["scf"])
+        log_steps(record["scf_steps"], counts)
+        limit = self._optimiser.clip_grad
+        self._observer.step_done(
+            StepRecord(
+                stage=stage.name,
+                epoch=before.epoch,
+                batch=before.batch,
+                opt_step=before.stage_steps,
+                loss=loss,
+                terms=terms,
+                time=seconds,
+                grad_norm_before_clip=norm,
+                grad_clip_applied=limit is not None and norm > limit,
+                scf=counts,
+                watched=watched,
+            )
+        )
+
+    def _averaged(self) -> Parameters:
+        """The parameters that are evaluated and kept."""
+        state = self._state
+        return evaluation_parameters(
+            self._optimiser, state.parameters, state.optimiser, state.average
+        )
+
+    def _save(self, progress: Progress, fingerprint: Mapping[str, Any]) -> Progress:
+        """Save the state, then remove files that it no longer refers to."""
+        self._store.save(self._state, progress, fingerprint)
+        self._store.remove(progress.superseded)
+        self._saved_at = time.monotonic()
+        return progress.replace(superseded=())
+
+    def _note_compilation(self, compilation: Compilation) -> None:
+        self.compilations.append(compilation)
+        number = sum(other.step == compilation.step for other in self.compilations)
+        logger.info(
+            "Compiled %s for bucket %d (%s) in %.1f s",
+            compilation.step,
+            number,
+            compilation.bucket,
+            compilation.seconds,
+        )
+        self._observer.compiled(compilation)

@@ -1,0 +1,91 @@
+"""From a saved state back into the schedule: whether a run may be resumed, and where."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.checkpoints import (
+    CheckpointError,
+    CheckpointStore,
+    check_fingerprint,
+)
+from mace_scf_jax.training.loop.state import Progress, TrainingState
+from mace_scf_jax.training.optimise.learning_rates import start_of_stage
+
+logger = logging.getLogger(__name__)
+
+
+def start(stages: Sequence[Stage], index: int, before: Progress | None = None) -> Progress:
+    """Progress at the start of a stage; the kept files of earlier stages are carried over.
+
+    Args:
+        stages: the schedule.
+        index: of the stage.
+        before: progress at the end of the stage before, None for the first.
+    """
+    stage = stages[index]
+    progress = Progress(start_of_stage(stage), stage=index, epoch=stage.start)
+    if before is None:
+        return progress
+    return progress.replace(kept=before.kept, superseded=before.superseded)
+
+
+def identity(
+    fingerprint: Mapping[str, Any], stages: Sequence[Stage], current: int
+) -> dict[str, Any]:
+    """What must be the same when a run is resumed.
+
+    Stages that are over must be the same, the current one up to its end, later ones may change.
+
+    Args:
+        fingerprint: settings and data (JSON values).
+        stages: the schedule.
+        current: index of the current stage.
+    """
+    described = [dataclasses.asdict(stage) for stage in stages[: current + 1]]
+    described[-1].pop("end")
+    for stage in described:
+        if stage["fixed_point"] is None:  # as in states saved before there were such models
+            del stage["fixed_point"]
+    return {**fingerprint, "train_schedule": described}
+
+
+def resume(
+    store: CheckpointStore,
+    stages: Sequence[Stage],
+    fingerprint: Mapping[str, Any],
+    template: TrainingState,
+) -> tuple[TrainingState, Progress] | None:
+    """The newest saved state of a run, or None if there is none.
+
+    Args:
+        store: the checkpoints of the run.
+        stages: the schedule.
+        fingerprint: settings and data (JSON values).
+        template: a state of the same run.
+
+    Raises:
+        CheckpointError: the saved state belongs to another run or cannot be read.
+    """
+    saved = store.newest()
+    if saved is None:
+        return None
+    progress = saved.progress
+    present = identity(fingerprint, stages, progress.stage)
+    check_fingerprint(saved.fingerprint, present, path=saved.path)
+    stage = stages[progress.stage]
+    if not progress.stopped_early and progress.epoch > stage.end + 1:
+        raise CheckpointError(
+            f"{saved.path} is at epoch {progress.epoch}, after the end of stage '{stage.name}' "
+            f"(epoch {stage.end})"
+        )
+    state = saved.state(template)
+    store.remove(progress.superseded)
+    over = progress.stage_is_over(stage.end)
+    where = "is done" if over else f"epoch {progress.epoch}, batch {progress.batch}"
+    logger.info("Resuming from %s: stage '%s' %s", saved.path, stage.name, where)
+    return state, progress.replace(superseded=())

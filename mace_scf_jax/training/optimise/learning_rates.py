@@ -1,0 +1,130 @@
+"""Learning-rate schedulers, stepped on the host once per epoch.
+
+They act from the second epoch of a stage on, and are reset together with the learning rates when a
+stage begins: the losses of two stages cannot be compared. Their state is plain numbers, so that it
+can be part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from mace_scf_jax.training.optimise.parameter_groups import PARAMETER_GROUPS
+
+SCHEDULERS = ("ReduceLROnPlateau", "ExponentialLR")
+PLATEAU_THRESHOLD = 1e-4
+"""A loss counts as lower if it is below (1 - threshold) times the best one."""
+SMALLEST_CHANGE = 1e-8
+"""Reductions of a rate by less than this are not made."""
+
+
+@runtime_checkable
+class StageRates(Protocol):
+    """What the learning rates need to know of a stage."""
+
+    lr: float
+    group_lrs: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class SchedulerSettings:
+    """How learning rates fall within a stage.
+
+    Attributes:
+        scheduler: ``ReduceLROnPlateau`` (factor after too many epochs without a lower validation
+            loss) or ``ExponentialLR`` (factor each epoch), or None for constant rates.
+        lr_factor: factor on a plateau.
+        scheduler_patience: epochs without a lower loss that are tolerated.
+        lr_scheduler_gamma: factor per epoch of ``ExponentialLR``.
+    """
+
+    scheduler: str | None = "ReduceLROnPlateau"
+    lr_factor: float = 0.8
+    scheduler_patience: int = 50
+    lr_scheduler_gamma: float = 0.9993
+
+    def __post_init__(self):
+        if self.scheduler is not None and self.scheduler not in SCHEDULERS:
+            raise ValueError(
+                f"scheduler: found {self.scheduler!r}, expected one of {', '.join(SCHEDULERS)}"
+            )
+        for name in ("lr_factor", "lr_scheduler_gamma"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)}, expected above 0 and at most 1"
+                )
+        if self.scheduler_patience < 0:
+            raise ValueError(
+                f"scheduler_patience: found {self.scheduler_patience}, expected at least 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRateState:
+    """Current learning rates and what the scheduler remembers."""
+
+    rates: Mapping[str, float]
+    """Rate of each parameter group."""
+    best_loss: float = math.inf
+    epochs_without_improvement: int = 0
+
+
+def start_of_stage(stage: StageRates) -> LearningRateState:
+    """Rates at the start of a stage: ``lr`` for every group, unless the stage names another.
+
+    Raises:
+        ValueError: the stage names a group that does not exist.
+    """
+    unknown = sorted(set(stage.group_lrs) - set(PARAMETER_GROUPS))
+    if unknown:
+        raise ValueError(
+            f"learning rate of group {unknown[0]!r}: expected one of {', '.join(PARAMETER_GROUPS)}"
+        )
+    return LearningRateState(
+        {group: float(stage.group_lrs.get(group, stage.lr)) for group in PARAMETER_GROUPS}
+    )
+
+
+def named_rates(stage: StageRates, state: LearningRateState) -> dict[str, float]:
+    """The current rates by the names of the schedule: ``lr``, and ``<group>_lr`` if it has its own.
+
+    Args:
+        stage: the current stage.
+        state: its learning rates.
+    """
+    common = [rate for group, rate in state.rates.items() if group not in stage.group_lrs]
+    own = {f"{group}_lr": state.rates[group] for group in stage.group_lrs}
+    return ({"lr": common[0]} if common else {}) | own
+
+
+def next_epoch(
+    settings: SchedulerSettings, state: LearningRateState, validation_loss: float
+) -> LearningRateState:
+    """Learning rates after one more epoch of a stage.
+
+    Args:
+        settings: the scheduler.
+        state: rates of the epoch that is over.
+        validation_loss: last validation loss; infinite before the first of the stage.
+    """
+    if settings.scheduler is None:
+        return state
+    if settings.scheduler == "ExponentialLR":
+        return dataclasses.replace(state, rates=_scaled(state.rates, settings.lr_scheduler_gamma))
+    if validation_loss < (1.0 - PLATEAU_THRESHOLD) * state.best_loss:
+        return dataclasses.replace(state, best_loss=validation_loss, epochs_without_improvement=0)
+    waited = state.epochs_without_improvement + 1
+    if waited <= settings.scheduler_patience:
+        return dataclasses.replace(state, epochs_without_improvement=waited)
+    reduced = {
+        group: new if state.rates[group] - new > SMALLEST_CHANGE else state.rates[group]
+        for group, new in _scaled(state.rates, settings.lr_factor).items()
+    }
+    return dataclasses.replace(state, rates=reduced, epochs_without_improvement=0)
+
+
+def _scaled(rates: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {group: factor * rate for group, rate in rates.items()}

@@ -1,0 +1,308 @@
+"""Optimisers with parameter groups, from optax parts.
+
+The learning rates are an argument of each update (one per parameter group), not part of the
+compiled step: stages and schedulers change them without recompilation. One chain of optax
+transformations makes an update:
+
+    clip by global norm -> [adam: L2 decay] -> adaptive scaling -> [adamw: decay] -> times -lr
+
+``adam`` adds the decay to the gradient (L2), ``adamw`` decouples it, ``schedulefree`` is
+AdamW-ScheduleFree of optax.contrib. The one scaling that is not optax's is AMSGrad:
+:func:`scale_by_amsgrad` says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.core import FrozenDict
+from jaxtyping import Array, Float, Int
+
+from mace_scf_jax.training.optimise.parameter_groups import (
+    PARAMETER_GROUPS,
+    WEIGHT_DECAY_GROUPS,
+    Parameters,
+    group_labels,
+)
+
+__all__ = [
+    "OPTIMISERS",
+    "PARAMETER_GROUPS",
+    "OptimiserSettings",
+    "build_optimiser",
+    "evaluation_parameters",
+    "moving_average",
+]
+
+OPTIMISERS = ("adam", "adamw", "schedulefree")
+LearningRates = Mapping[str, Float[Array, ""]]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimiserSettings:
+    """How parameters are updated.
+
+    Attributes:
+        optimizer: ``adam`` (L2 decay), ``adamw`` (decoupled decay) or ``schedulefree``.
+        beta: decay rate of the first moment.
+        beta_two: decay rate of the second moment.
+        weight_decay: decay of the groups in ``WEIGHT_DECAY_GROUPS``.
+        group_weight_decays: decays of other groups, by name; all others have none.
+        amsgrad: divide by the largest second moment so far (adam and adamw only).
+        clip_grad: largest global norm of the gradient, None for no clipping.
+        ema_decay: decay of the moving average of the parameters, None for no average.
+    """
+
+    optimizer: str = "schedulefree"
+    beta: float = 0.9
+    beta_two: float = 0.999
+    weight_decay: float = 5e-7
+    group_weight_decays: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    amsgrad: bool = True
+    clip_grad: float | None = 10.0
+    ema_decay: float | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "group_weight_decays", FrozenDict(self.group_weight_decays))
+        if self.optimizer not in OPTIMISERS:
+            raise ValueError(
+                f"optimizer: found {self.optimizer!r}, expected one of {', '.join(OPTIMISERS)}"
+            )
+        for name, lowest in (("beta", 0.0), ("beta_two", 0.0), ("ema_decay", 0.0)):
+            value = getattr(self, name)
+            if value is not None and not lowest <= value < 1.0:
+                raise ValueError(f"{name}: found {value}, expected at least {lowest} and below 1")
+        if self.optimizer == "schedulefree" and self.beta == 0.0:
+            raise ValueError("beta: found 0, the schedulefree optimizer needs a value above 0")
+        for decay in (self.weight_decay, *self.group_weight_decays.values()):
+            if decay < 0.0:
+                raise ValueError(f"weight_decay: found {decay}, expected at least 0")
+        if self.clip_grad is not None and not self.clip_grad > 0.0:
+            raise ValueError(
+                f"clip_grad: found {self.clip_grad}, expected a number above 0 or None"
+            )
+
+    def describe(self) -> str:
+        """The settings that differ from none, in one line."""
+        decays = "".join(
+            f", weight decay of {group} {decay:g}"
+            for group, decay in self.group_weight_decays.items()
+        )
+        average = "none" if self.ema_decay is None else f"decay {self.ema_decay:g}"
+        amsgrad = ", amsgrad" if self.amsgrad and self.optimizer != "schedulefree" else ""
+        return (
+            f"{self.optimizer}, beta {self.beta:g}, beta_two {self.beta_two:g}{amsgrad}, weight "
+            f"decay {self.weight_decay:g}{decays}; moving average of the weights: {average}"
+        )
+
+
+class AmsgradState(NamedTuple):
+    """Moments of AMSGrad."""
+
+    count: Int[Array, ""]
+    first: Parameters
+    second: Parameters
+    largest_second: Parameters
+
+
+def scale_by_amsgrad(
+    beta: float, beta_two: float, epsilon: float = 1e-8
+) -> optax.GradientTransformation:
+    """AMSGrad as PyTorch defines it: the maximum is over the second moments before bias correction.
+
+    With m, v the moments after t steps and v̂_t = max(v̂_(t-1), v_t), the update is
+    (m / (1 - β₁ᵗ)) / (sqrt(v̂_t / (1 - β₂ᵗ)) + ε).
+
+    ``optax.scale_by_amsgrad`` by default takes the maximum of the bias-corrected moments instead.
+    Its first one is the square of the first gradient at full size, which is usually by far the
+    largest of a run and then divides all later updates; here it enters with a factor 1 - β₂.
+
+    Source: Reddi, Kale, Kumar, "On the convergence of Adam and beyond" (2018), with the bias
+    correction of ``torch.optim.Adam(amsgrad=True)``.
+    """
+
+    def init(params: Parameters) -> AmsgradState:
+        return AmsgradState(
+            jnp.zeros((), jnp.int32), *(optax.tree.zeros_like(params) for _ in range(3))
+        )
+
+    def update(gradients, state, params=None):
+        del params
+        count = state.count + 1
+        first = optax.tree.update_moment(gradients, state.first, beta, 1)
+        second = optax.tree.update_moment(gradients, state.second, beta_two, 2)
+        largest = jax.tree.map(jnp.maximum, state.largest_second, second)
+        updates = jax.tree.map(
+            lambda m, v: m / (jnp.sqrt(v) + epsilon),
+            optax.tree.bias_correction(first, beta, count),
+            optax.tree.bias_correction(largest, beta_two, count),
+        )
+        return updates, AmsgradState(count, first, second, largest)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_group_learning_rate(labels: Any) -> optax.GradientTransformationExtraArgs:
+    """Multiply each update by minus the learning rate of its group.
+
+    Args:
+        labels: tree of group names, as of :func:`group_labels`.
+
+    Returns:
+        A transformation whose update takes ``learning_rates``, a mapping from group to rate.
+    """
+
+    def update(updates, state, params=None, *, learning_rates: LearningRates, **_):
+        del params
+        scaled = jax.tree.map(
+            lambda label, value: -learning_rates[label].astype(value.dtype) * value,
+            labels,
+            updates,
+        )
+        return scaled, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def build_optimiser(
+    settings: OptimiserSettings, params: Parameters
+) -> optax.GradientTransformationExtraArgs:
+    """The optimiser for one set of parameters.
+
+    Args:
+        settings: kind and numbers.
+        params: the parameters; only their names are used.
+
+    Returns:
+        An optax transformation whose ``update`` takes ``learning_rates=`` (group -> rate).
+
+    Raises:
+        ParameterGroupError: a parameter belongs to no group.
+    """
+    labels = group_labels(params)
+    decay = _weight_decay(settings, labels)
+    rates = scale_by_group_learning_rate(labels)
+    if settings.optimizer == "schedulefree":
+        base = optax.chain(
+            optax.scale_by_rms(
+                decay=settings.beta_two, eps=1e-8, eps_in_sqrt=False, bias_correction=True
+            ),
+            decay,
+            rates,
+        )
+        core = schedule_free(base, settings.beta)
+    else:
+        scale = scale_by_amsgrad if settings.amsgrad else optax.scale_by_adam
+        scaling = scale(settings.beta, settings.beta_two)
+        parts = (decay, scaling) if settings.optimizer == "adam" else (scaling, decay)
+        core = optax.chain(*parts, rates)
+    if settings.clip_grad is not None:
+        core = optax.chain(optax.clip_by_global_norm(settings.clip_grad), core)
+    return _promoting(core)
+
+
+def _weight_decay(settings: OptimiserSettings, labels: Any) -> optax.GradientTransformation:
+    """Decay of every group by its own number.
+
+    Args:
+        settings: the numbers.
+        labels: the tree of parameters with the group of each.
+    """
+    common = dict.fromkeys(WEIGHT_DECAY_GROUPS, settings.weight_decay)
+    decays = common | dict(settings.group_weight_decays)
+
+    def part(decay: float) -> optax.GradientTransformation:
+        mask = jax.tree.map(lambda label: decays.get(label) == decay, labels)
+        return optax.add_decayed_weights(decay, mask=mask)
+
+    parts = [part(decay) for decay in sorted(set(decays.values()))]
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
+
+
+def schedule_free(
+    base: optax.GradientTransformationExtraArgs, beta: float
+) -> optax.GradientTransformationExtraArgs:
+    """``optax.contrib.schedule_free`` with learning rates given at each update.
+
+    The weights of the average follow the largest learning rate of all groups.
+
+    Source: Defazio et al., "The road less scheduled", arXiv:2405.15682.
+    """
+
+    def init(params):
+        return optax.contrib.schedule_free(base, learning_rate=1.0, b1=beta).init(params)
+
+    def update(gradients, state, params, *, learning_rates: LearningRates, **_):
+        largest = jnp.max(jnp.stack(list(learning_rates.values()))).astype(state.max_lr.dtype)
+        transformation = optax.contrib.schedule_free(base, learning_rate=largest, b1=beta)
+        return transformation.update(gradients, state, params, learning_rates=learning_rates)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def evaluation_parameters(
+    settings: OptimiserSettings, params: Parameters, state: Any, average: Parameters | None
+) -> Parameters:
+    """The parameters to validate and to keep.
+
+    The moving average where there is one, else the averaged sequence of ``schedulefree``, else the
+    parameters as they are.
+
+    Args:
+        settings: the settings that the optimiser was built with.
+        params: current parameters.
+        state: state of the optimiser.
+        average: the moving average, or None.
+    """
+    if average is not None:
+        return average
+    if settings.optimizer == "schedulefree":
+        (found,) = [
+            leaf
+            for leaf in jax.tree.leaves(state, is_leaf=_is_schedule_free)
+            if _is_schedule_free(leaf)
+        ]
+        return optax.contrib.schedule_free_eval_params(found, params)
+    return params
+
+
+def moving_average(
+    average: Parameters, params: Parameters, updates_done: Int[Array, ""], decay: float
+) -> Parameters:
+    """Exponential moving average of the parameters after one more optimiser step.
+
+    With n the number of updates including this one, the decay is min(decay, (1 + n) / (10 + n)),
+    so that the average forgets the initial parameters quickly.
+
+    Args:
+        average: the average so far; the initial parameters before the first update.
+        params: the new parameters.
+        updates_done: number of updates done before this one.
+        decay: decay for large n.
+    """
+    number = (updates_done + 1).astype(jnp.float64)
+    step = 1.0 - jnp.minimum(decay, (1.0 + number) / (10.0 + number))
+    return jax.tree.map(
+        lambda mean, new: mean + step.astype(mean.dtype) * (new - mean), average, params
+    )
+
+
+def _promoting(
+    transformation: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation under JAX's standard type promotion: optax mixes int and float scalars."""
+
+    def update(*arguments, **options):
+        with jax.numpy_dtype_promotion("standard"):
+            return transformation.update(*arguments, **options)
+
+    return optax.GradientTransformationExtraArgs(transformation.init, update)
+
+
+def _is_schedule_free(node: Any) -> bool:
+    return isinstance(node, optax.contrib.ScheduleFreeState)

@@ -1,0 +1,1 @@
+"""What a run writes down: logs, history, results, error tables, tracking."""

@@ -1,0 +1,100 @@
+"""Where a training run puts its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.training.config.options import TrainOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """Paths of the files of one run, named as by the PyTorch reference where it has them."""
+
+    log: Path
+    """Messages at the chosen level."""
+    debug_log: Path
+    """All messages."""
+    results: Path
+    """One JSON object per line: losses of steps, errors of evaluations."""
+    history: Path
+    """The history of the run as a table (CSV); the same with suffix ``.json``."""
+    checkpoints: Path
+    """Folder of the checkpoints."""
+    models: Path
+    """Folder of the final model files."""
+    work: Path
+    """Folder of everything else."""
+    name: str
+    """Name of the run, for model files."""
+
+    @classmethod
+    def of(cls, options: TrainOptions) -> RunFiles:
+        """The paths that the options ask for; nothing is created."""
+        work = options.work_dir
+        logs = options.log_dir or work / "logs"
+        results = options.results_dir or work / "results"
+        return cls(
+            log=logs / f"{options.tag}.log",
+            debug_log=logs / f"{options.tag}_debug.log",
+            results=results / f"{options.tag}_train.txt",
+            history=results / f"{options.tag}_history.csv",
+            checkpoints=options.checkpoints_dir or work / "checkpoints",
+            models=options.model_dir or work,
+            work=work,
+            name=options.name,
+        )
+
+    def logs(self, process: int) -> tuple[Path, Path]:
+        """Log and debug log of one of the processes of a run; the first has those of the run.
+
+        Args:
+            process: its number, from 0.
+        """
+        if process == 0:
+            return self.log, self.debug_log
+        named = f"{self.log.stem}_rank{process}"
+        return self.log.with_name(f"{named}.log"), self.log.with_name(f"{named}_debug.log")
+
+    def model(self, stage: str) -> Path:
+        """Final model file of a stage."""
+        return self.models / f"{self.name}_{stage}.model.safetensors"
+
+    def make_folders(self) -> None:
+        """Create the folders that the files go to.
+
+        Raises:
+            ConfigurationError: one cannot be created or written to.
+        """
+        for option, folder in {
+            "work_dir": self.work,
+            "log_dir": self.log.parent,
+            "results_dir": self.results.parent,
+            "checkpoints_dir": self.checkpoints,
+            "model_dir": self.models,
+        }.items():
+            make_folder(option, folder)
+
+
+def make_folder(option: str, folder: Path) -> None:
+    """Create a folder that files go to, if need be.
+
+    Args:
+        option: that names it.
+        folder: its path.
+
+    Raises:
+        ConfigurationError: it cannot be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "no permission to write"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ConfigurationError(
+            f"option '{option}': cannot put files into the folder '{folder}': {reason}"
+        )

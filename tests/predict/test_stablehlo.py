@@ -1,0 +1,165 @@
+"""Exported functions: the numbers of the model, in a process that lacks the package."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference_models import TRAINED, reference_atoms, reference_model
+from tiny_models import assert_close, periodic
+
+from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.models import DirectStep, SelfConsistency
+from mace_scf_jax.predict.stablehlo import export_stablehlo
+from mace_scf_jax.pytorch import import_model
+from mace_scf_jax.scf import Anderson
+from mace_scf_jax.simulate import Model
+
+MODELS = Path(__file__).parents[1] / "data" / "reference" / "models"
+STEP = 1e-4
+FINITE_DIFFERENCE = 1e-6
+"""Relative error allowed for central differences with STEP (Å)."""
+
+WITHOUT_THE_PACKAGE = """
+import json, sys
+import jax
+import numpy as np
+
+jax.config.update("jax_enable_x64", True)
+
+def load(path):
+    file = np.load(path)
+    inputs = {name[6:]: file[name] for name in file.files if name.startswith("input/")}
+    return jax.export.deserialize(bytearray(file["function"])).call, inputs
+
+predict, inputs = load(sys.argv[1])
+outputs = predict(**inputs)
+solve, given = load(sys.argv[3])
+lowered = solve(**given | {"fermi_level": given["fermi_level"] - 0.1})
+energies = []
+for sign in (1, -1):
+    moved = {**inputs, "positions": inputs["positions"].copy()}
+    moved["positions"][1, 2] += sign * float(sys.argv[2])
+    energies.append(float(predict(**moved)["energy"]))
+edges = int(inputs["num_edges"])
+order = np.r_[np.arange(edges)[::-1], np.arange(edges, len(inputs["senders"]))]
+edge_arrays = ("senders", "receivers", "cell_shifts")
+shuffled = predict(**inputs | {name: inputs[name][order] for name in edge_arrays})
+print(json.dumps({
+    "outputs": {name: np.asarray(values).tolist() for name, values in outputs.items()},
+    "solved": {name: np.asarray(values).tolist() for name, values in solve(**given).items()},
+    "lowered": float(lowered["total_charge"]),
+    "energies": energies,
+    "shuffled": np.asarray(shuffled["forces"]).tolist(),
+    "package": [name for name in sys.modules if name.startswith(("mace_scf", "flax", "e3nn"))],
+}))
+"""
+
+
+@functools.cache
+def at_constant_level():
+    trained = reference_model(TRAINED)
+    how = SelfConsistency(Anderson(tolerance=1e-10), constant_charge=False)
+    return Model(trained.settings, trained.parameters, scf=how)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Prediction of the model, and what a process without the package makes of the file."""
+    model = import_model(MODELS / "local_charges_density_blocks.npz")
+    atoms = periodic()
+    structure = model.prepare(from_atoms(atoms))
+    function = export_stablehlo(model, structure, atoms=7, platforms=("cpu",))
+    path = tmp_path_factory.mktemp("exported") / "model.npz"
+    function.save(path)
+    electrode = reference_atoms(TRAINED)[-1]
+    solved_for = at_constant_level()
+    prepared = solved_for.prepare(from_atoms(electrode))
+    electrode_path = path.with_stem("electrode")
+    export_stablehlo(solved_for, prepared, forces=False, platforms=("cpu",)).save(electrode_path)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            WITHOUT_THE_PACKAGE,
+            str(path),
+            str(STEP),
+            str(electrode_path),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=path.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    return function.description, model.predict(atoms), json.loads(done.stdout)
+
+
+def test_the_numbers_of_the_model_without_the_package(exported):
+    description, prediction, found = exported
+    assert found["package"] == []
+    assert found["outputs"].keys() == prediction.keys() == description["outputs"].keys()
+    for name, expected in prediction.items():
+        values = np.asarray(found["outputs"][name])
+        values = values[: len(expected)] if np.ndim(expected) else values
+        assert_close(values, expected, 1e-12, name)
+    assert not np.any(np.asarray(found["outputs"]["forces"])[5:])
+
+
+def test_a_self_consistent_model_keeps_its_fermi_level(exported):
+    found, electrode = exported[2], reference_atoms(TRAINED)[-1]
+    expected = at_constant_level().predict(electrode, forces=False)
+    assert found["solved"].keys() == expected.keys()
+    for name in ("energy", "fermi_level", "total_charge"):
+        assert_close(found["solved"][name], expected[name], 1e-9, name)
+    multipoles = np.asarray(found["solved"]["multipoles"])[: len(electrode)]
+    assert_close(multipoles, expected["multipoles"], 1e-9)
+    assert found["solved"]["scf_status"] == 0
+    assert found["solved"]["fermi_level"] == electrode.info["fermi_level"]
+    assert found["lowered"] > found["solved"]["total_charge"]
+
+
+def test_exported_forces_are_differences_of_exported_energies(exported):
+    found = exported[2]
+    up, down = found["energies"]
+    forces = np.asarray(found["outputs"]["forces"])
+    error = abs((down - up) / (2.0 * STEP) - forces[1, 2])
+    assert error < FINITE_DIFFERENCE * np.max(np.abs(forces))
+
+
+def test_the_order_of_edges_does_not_matter(exported):
+    found = exported[2]
+    assert_close(found["shuffled"], found["outputs"]["forces"], 1e-12)
+
+
+def test_the_description(exported):
+    description = exported[0]
+    assert description["family"] == "LocalCharges"
+    assert description["elements"] == [1, 8, 11]
+    assert description["capacity"]["atoms"] == 7
+    assert description["outputs"]["forces"] == [8, 3]
+    assert {"positions", "cell_shifts", "external_field"} <= description["inputs"].keys()
+
+
+def test_capacities_that_do_not_hold_the_structure():
+    model = import_model(MODELS / "mace.npz")
+    structure = model.prepare(from_atoms(periodic()))
+    with pytest.raises(ValueError, match=r"capacity for atoms: the structure has 5, .* found 3"):
+        export_stablehlo(model, structure, atoms=3)
+    with pytest.raises(ValueError, match="capacity for edges"):
+        export_stablehlo(model, structure, edges=1)
+
+
+@pytest.mark.parametrize("how", [DirectStep(), SelfConsistency(initial_density="from_data")])
+def test_searches_that_start_from_reference_data(how):
+    trained = reference_model(TRAINED)
+    atoms = reference_atoms(TRAINED)[-1]
+    structure = trained.prepare(from_atoms(atoms))
+    with pytest.raises(ValueError, match="exported functions read no reference multipoles"):
+        export_stablehlo(Model(trained.settings, trained.parameters, scf=how), structure)

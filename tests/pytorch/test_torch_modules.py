@@ -1,0 +1,132 @@
+"""Whole modules of mace-torch, made on the spot. Skipped where PyTorch or mace-torch is absent."""
+
+from __future__ import annotations
+
+import os
+
+import ase
+import numpy as np
+import pytest
+
+os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+torch = pytest.importorskip("torch")
+modules = pytest.importorskip("mace.modules")
+from e3nn import o3  # noqa: E402
+
+from mace_scf_jax.pytorch import (  # noqa: E402
+    compare_with_torch,
+    export_torch_model,
+    import_model,
+)
+from mace_scf_jax.pytorch.state import (  # noqa: E402
+    TorchModelError,
+    read_torch_model,
+    write_torch_model,
+)
+
+TOLERANCE = 1e-10
+BLOCKS = modules.interaction_classes
+
+
+def make(kind, **changes):
+    """A small module with random weights in double precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    arguments = {
+        "r_max": 4.0,
+        "num_bessel": 5,
+        "num_polynomial_cutoff": 5,
+        "max_ell": 2,
+        "interaction_cls": BLOCKS["RealAgnosticResidualInteractionBlock"],
+        "interaction_cls_first": BLOCKS["RealAgnosticResidualInteractionBlock"],
+        "num_interactions": 2,
+        "num_elements": 2,
+        "hidden_irreps": o3.Irreps("4x0e + 4x1o"),
+        "MLP_irreps": o3.Irreps("6x0e"),
+        "atomic_energies": np.array([[-1.0, -3.0]]),
+        "avg_num_neighbors": 5.0,
+        "atomic_numbers": [1, 8],
+        "correlation": 2,
+        "gate": torch.nn.functional.silu,
+        "radial_MLP": [8, 8],
+    }
+    try:
+        return getattr(modules, kind)(**(arguments | changes))
+    finally:
+        torch.set_default_dtype(before)
+
+
+SCALED = {"atomic_inter_scale": 0.8, "atomic_inter_shift": 0.1}
+CASES = {
+    "MACE": ("MACE", {"pair_repulsion": True}),
+    "density": (
+        "ScaleShiftMACE",
+        SCALED
+        | {
+            "distance_transform": "Agnesi",
+            "interaction_cls": BLOCKS["RealAgnosticDensityResidualInteractionBlock"],
+            "interaction_cls_first": BLOCKS["RealAgnosticDensityInteractionBlock"],
+        },
+    ),
+    "one layer": ("MACE", {"num_interactions": 1, "distance_transform": "Soft"}),
+    "scalars": (
+        "ScaleShiftMACE",
+        SCALED
+        | {
+            "radial_type": "gaussian",
+            "num_interactions": 3,
+            "hidden_irreps": o3.Irreps("4x0e"),
+            "gate": torch.tanh,
+        },
+    ),
+}
+
+
+def structures() -> list[ase.Atoms]:
+    """A crystal and a molecule."""
+    rng = np.random.default_rng(0)
+    positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1.1, 0], [3, 3, 3], [4, 3, 3], [3, 4, 3.2]])
+    crystal = ase.Atoms(
+        "OHHOHH", positions + rng.normal(scale=0.05, size=(6, 3)), cell=[7, 7, 7], pbc=True
+    )
+    return [crystal, ase.Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_predictions_and_weights(case, tmp_path):
+    kind, changes = CASES[case]
+    module = make(kind, **changes)
+    path = tmp_path / "small.model"
+    torch.save(module, path)
+    model = import_model(path)
+    for parity in compare_with_torch(model, path, structures()):
+        assert parity.passes(TOLERANCE), parity
+        assert parity.largest_force > 1e-3
+    exported = export_torch_model(model, template=read_torch_model(path))
+    for name, values in module.state_dict().items():
+        np.testing.assert_array_equal(exported.state[name], values.numpy(), strict=True)
+    write_torch_model(tmp_path / "small.pt", export_torch_model(model))
+    content = torch.load(tmp_path / "small.pt", weights_only=True)
+    found = make(kind, **changes).load_state_dict(content["state_dict"], strict=False)
+    assert found.unexpected_keys == []
+    assert not set(found.missing_keys) & dict(module.named_parameters()).keys()
+
+
+def test_several_heads_are_refused(tmp_path):
+    energies = np.array([[-1.0, -3.0], [-1.1, -3.1]])
+    torch.save(make("MACE", heads=["a", "b"], atomic_energies=energies), tmp_path / "two.model")
+    with pytest.raises(TorchModelError, match=r"two\.model: expected a model of one head.*a, b"):
+        import_model(tmp_path / "two.model")
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "linear.model")
+    with pytest.raises(TorchModelError, match=r"expected one of MACE, .*, found a Linear"):
+        import_model(tmp_path / "linear.model")
+    torch.save({"x": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(TorchModelError, match="expected a module, or 'state_dict'"):
+        import_model(tmp_path / "other.pt")
+    (tmp_path / "text.model").write_text("no archive")
+    with pytest.raises(TorchModelError, match=r"text\.model: not a readable file of torch\.save"):
+        import_model(tmp_path / "text.model")
