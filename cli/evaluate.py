@@ -10,13 +10,13 @@ from typing import Any, get_args
 
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.models import DirectStep
+from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.committee import is_committee, load_committee
 from mace_scf_jax.predict.committee_evaluation import evaluate_committee_file
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.evaluation import FileEvaluation, SCFHistory, evaluate_file
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.runtime import prepare_command
-from mace_scf_jax.training.config.option_values import parse_literal
 from mace_scf_jax.training.records.error_tables import ERROR_TABLES, final_table
 from mace_scf_jax_cli.argument_types import picture, positive
 from mace_scf_jax_cli.committee_table import committee_table

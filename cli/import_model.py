@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.data.reading import read_atoms
+from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.pytorch import Parity, compare_with_torch, import_model
-from mace_scf_jax.training.config.option_values import parse_literal
 
 WHEN_INTERRUPTED = "interrupted; a model file that was announced is complete"
 EXIT_DEVIATION = 1

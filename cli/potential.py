@@ -29,10 +29,10 @@ from mace_scf_jax.maps.potential_map import (
     volume_grid,
     write_cube_file,
 )
+from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.evaluation import training_keys
 from mace_scf_jax.predict.model import Model, load_model
-from mace_scf_jax.training.config.option_values import parse_literal
 from mace_scf_jax_cli.argument_types import picture
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.evaluation import read_structures
 from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.predict.scf_diagnosis import Diagnosis, diagnose, require_cycle
-from mace_scf_jax.training.config.option_values import parse_literal
 from mace_scf_jax_cli.argument_types import picture, positive
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, charge_mode_of, solvers_of
 

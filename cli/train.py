@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax_cli.train_arguments import TRAIN, parse_command
 
 WHEN_INTERRUPTED = "interrupted; the same command continues from the last checkpoint"

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic.fields import FieldInfo
 
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.config_file import read_config_file
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
 from mace_scf_jax.training.config.option_groups import OptionGroup
 from mace_scf_jax.training.config.option_names import NO_EFFECT_FLAGS, canonical_name
 from mace_scf_jax.training.config.options import TOPICS, TrainOptions

@@ -21,8 +21,8 @@ from mace_scf_jax.io.committee_file import (
     read_committee_file,
 )
 from mace_scf_jax.io.model_file import ModelFileError, load_model_file
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.committee_processes import train_in_processes
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions, options_from
 from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.preparation import data_settings

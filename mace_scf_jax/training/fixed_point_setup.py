@@ -21,7 +21,7 @@ from mace_scf_jax.electrostatics import (
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import FixedPointSettings
 from mace_scf_jax.models.families.fixed_point.settings import SCALED_UPDATES
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.fixed_point_options import AVERAGE
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.optimise.parameter_groups import Parameters

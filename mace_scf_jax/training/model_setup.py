@@ -33,7 +33,7 @@ from mace_scf_jax.models import (
     SplitChargeSettings,
     evaluate,
 )
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.fixed_point_setup import with_scaled_charge_heads

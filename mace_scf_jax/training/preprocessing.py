@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from mace_scf_jax.data.preprocessing import PreprocessSettings
-from mace_scf_jax.training.config.option_values import FilePath
+from mace_scf_jax.options.values import FilePath
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.model_setup import electrostatics_settings

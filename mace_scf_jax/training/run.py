@@ -22,7 +22,7 @@ from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.splitting import save_split
 from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.models import build
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.option_families import ineffective
 from mace_scf_jax.training.config.options import TrainOptions, options_from
 from mace_scf_jax.training.config.schedule import Stage

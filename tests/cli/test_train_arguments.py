@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax_cli.train_arguments import parse_options
 
 CONFIG = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from devices_run import SETTINGS, options
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.loop import devices
 from mace_scf_jax.training.loop.checkpoints import read_checkpoint
 from mace_scf_jax.training.loop.devices import join_processes, require_agreement

@@ -14,7 +14,7 @@ from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.electrostatics import FieldFeatureSettings
 from mace_scf_jax.models import build
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.fixed_point_setup import fixed_point_settings, with_scaled_charge_heads
 from mace_scf_jax.training.model_setup import electrostatics_settings
 

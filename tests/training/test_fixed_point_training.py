@@ -4,8 +4,8 @@ import pytest
 from test_options import STAGE, options, problems
 
 from mace_scf_jax.models import InitialDensity, SelfConsistency
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.scf import Anderson, Auto, Differentiation, LinearMixing
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
 from mace_scf_jax.training.config.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,

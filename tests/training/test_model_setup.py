@@ -6,7 +6,7 @@ import pytest
 
 from mace_scf_jax.electrostatics import BoundaryMode
 from mace_scf_jax.models import SplitChargeSettings
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.model_setup import electrostatics_settings, model_settings
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.option_families import ineffective
 from mace_scf_jax.training.config.option_names import NO_EFFECT, NOT_AVAILABLE
 from mace_scf_jax.training.config.options import TOPICS, TrainOptions, options_from

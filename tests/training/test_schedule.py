@@ -2,7 +2,7 @@
 
 import pytest
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.schedule import Stage, parse_schedule
 from mace_scf_jax.training.losses.density import FourierDensityOptions
 from mace_scf_jax.training.losses.solution import StabilityOptions

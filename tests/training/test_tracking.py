@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.option_reference import EXAMPLES
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage

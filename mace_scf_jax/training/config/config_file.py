@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -16,8 +16,7 @@ from mace_scf_jax.models.families.fixed_point.settings import (
     POTENTIAL_EMBEDDINGS,
     UPDATES,
 )
-from mace_scf_jax.training.config.option_groups import OptionGroup
-from mace_scf_jax.training.config.option_values import (
+from mace_scf_jax.options.values import (
     Literally,
     NoneInText,
     Number,
@@ -26,6 +25,7 @@ from mace_scf_jax.training.config.option_values import (
     WholeNumberFromZero,
     not_yet,
 )
+from mace_scf_jax.training.config.option_groups import OptionGroup
 
 AVERAGE = "average"
 """Value of options whose numbers are measured on the training set."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models import InitialDensity, InitialFermiLevel
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 
 OPTIONS_KEY = "fixed_point_training_options"
 DEPRECATED_KEY = "scf_training_options"

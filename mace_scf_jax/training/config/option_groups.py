@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from mace_scf_jax.training.config.option_values import (
+from mace_scf_jax.options.group import OptionGroup
+from mace_scf_jax.options.values import (
     ChargesOfElements,
     EnergiesOfIsolatedAtoms,
     FilePath,
@@ -34,14 +35,6 @@ InteractionBlock = Literal[
 _OTHER_BLOCKS = not_yet(
     "RealAgnosticAttResidualInteractionBlock", "RealAgnosticResidualNonLinearInteractionBlock"
 )
-
-
-class OptionGroup(BaseModel):
-    """Options of one topic."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True
-    )
 
 
 class RunOptions(OptionGroup):

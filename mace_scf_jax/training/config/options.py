@@ -21,8 +21,9 @@ from mace_scf_jax.data.reading import SUFFIXES
 from mace_scf_jax.data.stored_set import is_stored
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES, SELF_CONSISTENT_FAMILIES
+from mace_scf_jax.options.error import ConfigurationError, problems_of
+from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.training.config.config_file import read_config_file
-from mace_scf_jax.training.config.configuration_error import ConfigurationError, problems_of
 from mace_scf_jax.training.config.fixed_point_options import FixedPointOptions
 from mace_scf_jax.training.config.fixed_point_training import OPTIONS_KEY
 from mace_scf_jax.training.config.option_groups import (
@@ -36,7 +37,6 @@ from mace_scf_jax.training.config.option_groups import (
     RunOptions,
 )
 from mace_scf_jax.training.config.option_names import NO_EFFECT, canonical_name, problem_with_name
-from mace_scf_jax.training.config.option_values import parse_literal
 from mace_scf_jax.training.config.sampling_options import SamplingOptions
 from mace_scf_jax.training.config.schedule import DEFAULT_LEARNING_RATE, Stage, parse_schedule
 from mace_scf_jax.training.config.tracking_options import TrackingOptions

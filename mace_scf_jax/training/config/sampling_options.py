@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mace_scf_jax.options.values import NoneInText, Number, PositiveWholeNumber
 from mace_scf_jax.training.config.option_groups import OptionGroup
-from mace_scf_jax.training.config.option_values import NoneInText, Number, PositiveWholeNumber
 
 
 class SamplingOptions(OptionGroup):

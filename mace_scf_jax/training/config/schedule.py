@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.fixed_point_training import (
     DEPRECATED_KEY,
     OPTIONS_KEY,

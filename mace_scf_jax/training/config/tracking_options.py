@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from mace_scf_jax.training.config.option_groups import OptionGroup
-from mace_scf_jax.training.config.option_values import (
+from mace_scf_jax.options.values import (
     FilePath,
     Literally,
     NoneInText,
     PositiveWholeNumber,
 )
+from mace_scf_jax.training.config.option_groups import OptionGroup
 
 
 def _off_in_yaml(value: Any) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions
 
 

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from mace_scf_jax.training.config.configuration_error import ConfigurationError
+from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress

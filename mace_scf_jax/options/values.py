@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field, WrapValidator
+from pydantic_core import core_schema
 
 
 def parse_literal(text: str) -> Any:
@@ -94,6 +96,22 @@ def not_yet(*values: str | bool) -> WrapValidator:
         return value
 
     return WrapValidator(check)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Marks an option whose values are the names in a mapping, which plugins may add to."""
+
+    names: Mapping[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Text that is one of the names, as pydantic checks it."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, name: str) -> str:
+        if name not in self.names:
+            raise ValueError(f"expected one of {', '.join(self.names)}, found {name!r}")
+        return name
 
 
 def _path(value: Any) -> Any:
