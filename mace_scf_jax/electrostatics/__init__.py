@@ -1,9 +1,9 @@
 """Electrostatics of Gaussian multipoles: energies, field features and potentials.
 
 Everything here is a pure function of arrays, for any degree l ≤ 3 and every boundary condition.
-A `System` is one prepared geometry, and `system_…` functions apply to it. Kernels (`reciprocal`,
-`open_boundary`, `corrections`, `moments`) treat one system of static shape; `batch_…` functions
-map them over the graphs of a batch, so atoms of different graphs are never paired.
+A `System` is one prepared geometry, and `system_…` functions apply to it: its `Summation`, one of
+`sums`, and the corrections are one linear operator of the multipoles (`operator`). `batch_…`
+functions map them over the graphs of a batch, so atoms of different graphs are never paired.
 """
 
 from mace_scf_jax.boundary import (
@@ -15,22 +15,14 @@ from mace_scf_jax.boundary import (
     resolve_boundary,
 )
 from mace_scf_jax.electrostatics.checks import ElectrostaticsInputError, check_inputs
-from mace_scf_jax.electrostatics.coulomb_matrix import (
-    system_coulomb_gradient,
-    system_coulomb_matrix,
-)
-from mace_scf_jax.electrostatics.energy import (
-    batch_coulomb_energy,
-    system_energy,
-)
 from mace_scf_jax.electrostatics.features import (
     batch_external_field_features,
     batch_field_features,
     external_field_features,
     system_field_features,
 )
+from mace_scf_jax.electrostatics.gaussians import Receivers
 from mace_scf_jax.electrostatics.mesh_accuracy import choose_mesh, resolve_method
-from mace_scf_jax.electrostatics.mesh_settings import Mesh, MeshError, SummationMethod
 from mace_scf_jax.electrostatics.moments import (
     atomic_dipole_contributions,
     batch_dipole,
@@ -38,13 +30,24 @@ from mace_scf_jax.electrostatics.moments import (
     batch_total_charge,
     dipole_cartesian,
 )
-from mace_scf_jax.electrostatics.potentials import batch_atomic_potentials, system_potential
+from mace_scf_jax.electrostatics.operator import (
+    batch_atomic_potentials,
+    batch_coulomb_energy,
+    system_coulomb_gradient,
+    system_coulomb_matrix,
+    system_energy,
+    system_matrix,
+    system_potential,
+    system_projections,
+)
 from mace_scf_jax.electrostatics.response import Response, prepare_response
 from mace_scf_jax.electrostatics.settings import (
     ElectrostaticsSettings,
     ElectrostaticsSettingsError,
     FieldFeatureSettings,
 )
+from mace_scf_jax.electrostatics.summation import Summation
+from mace_scf_jax.electrostatics.sums.grid import Mesh, MeshError, SummationMethod
 from mace_scf_jax.electrostatics.system import System, prepare, prepare_batch
 
 __all__ = [
@@ -57,7 +60,9 @@ __all__ = [
     "FieldFeatureSettings",
     "Mesh",
     "MeshError",
+    "Receivers",
     "Response",
+    "Summation",
     "SummationMethod",
     "System",
     "atomic_dipole_contributions",
@@ -83,5 +88,7 @@ __all__ = [
     "system_coulomb_matrix",
     "system_energy",
     "system_field_features",
+    "system_matrix",
     "system_potential",
+    "system_projections",
 ]

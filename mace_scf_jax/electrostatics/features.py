@@ -6,23 +6,19 @@ the multipoles; with an external potential they gain a constant.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mace_scf_jax.electrostatics.gaussians import receiver_scale, self_interaction
-from mace_scf_jax.electrostatics.harmonics import degrees, num_components
-from mace_scf_jax.electrostatics.projections import (
-    linear_potential_projections,
-    system_projections,
-)
+from mace_scf_jax.electrostatics.gaussians import project_linear_potential, receiver_scale
+from mace_scf_jax.electrostatics.harmonics import degrees
+from mace_scf_jax.electrostatics.operator import map_graphs, system_matrix, system_projections
 from mace_scf_jax.electrostatics.settings import (
     ElectrostaticsSettings,
     ElectrostaticsSettingsError,
     FieldFeatureSettings,
 )
-from mace_scf_jax.electrostatics.system import System, prepare_batch
+from mace_scf_jax.electrostatics.system import System
 from mace_scf_jax.graph import Graph
 
 
@@ -37,67 +33,29 @@ def feature_settings(settings: ElectrostaticsSettings) -> FieldFeatureSettings:
     return settings.features
 
 
-def _in_feature_order(
-    projections: Float[Array, "atoms widths components"], features: FieldFeatureSettings
-) -> Float[Array, "atoms features"]:
-    """Projections on unit-moment Gaussians, normalised and ordered as features."""
+def as_features(
+    projections: Float[Array, "atoms widths components *columns"], features: FieldFeatureSettings
+) -> Float[Array, "atoms features *columns"]:
+    """Projections on unit-moment Gaussians, normalised and ordered as features.
+
+    Args:
+        projections: in V/Å^l.
+        features: degree and widths of the receivers.
+    """
     scale = np.array(
         [
             [receiver_scale(degree, width) for degree in degrees(features.max_l)]
             for width in features.widths
         ]
     )
-    scaled = projections * jnp.asarray(scale, dtype=projections.dtype)
-    num_atoms = projections.shape[0]
+    num_atoms, _, _, *columns = projections.shape
+    scale = jnp.asarray(scale, dtype=projections.dtype).reshape(*scale.shape, *[1] * len(columns))
+    scaled = projections * scale
     blocks = [
-        scaled[:, :, degree**2 : (degree + 1) ** 2].reshape(num_atoms, -1)
+        scaled[:, :, degree**2 : (degree + 1) ** 2].reshape(num_atoms, -1, *columns)
         for degree in range(features.max_l + 1)
     ]
-    return jnp.concatenate(blocks, axis=-1)
-
-
-def _own_atom_projections(
-    multipoles: Float[Array, "atoms components"], settings: ElectrostaticsSettings
-) -> Float[Array, "atoms widths receiver_components"]:
-    """Part of the projections that an atom's own Gaussian causes."""
-    features = feature_settings(settings)
-    shared_l = min(settings.max_l, features.max_l)
-    constants = np.array(
-        [
-            [
-                self_interaction(degree, settings.smearing_width, width)
-                for degree in degrees(shared_l)
-            ]
-            for width in features.widths
-        ]
-    )
-    shared = multipoles[:, None, : num_components(shared_l)] * jnp.asarray(
-        constants, dtype=multipoles.dtype
-    )
-    missing = num_components(features.max_l) - num_components(shared_l)
-    return jnp.pad(shared, ((0, 0), (0, 0), (0, missing)))
-
-
-def features_from_projections(
-    system: System,
-    multipoles: Float[Array, "atoms components"],
-    projections: Float[Array, "atoms widths receiver_components"],
-) -> Float[Array, "atoms features"]:
-    """Field features from projections on unit-moment Gaussians.
-
-    Args:
-        system: prepared geometry; its settings have `features`.
-        multipoles: atomic multipoles in e Å^l that cause the projections.
-        projections: ∫ V φ_lm in V/Å^l, own atoms included.
-
-    Returns:
-        Features, own atoms in or out as the settings say; 0 for padding atoms.
-    """
-    features = feature_settings(system.settings)
-    if not features.include_self_interaction:
-        projections = projections - _own_atom_projections(multipoles, system.settings)
-    projections = jnp.where(system.atom_mask[:, None, None], projections, 0.0)
-    return _in_feature_order(projections, features)
+    return jnp.concatenate(blocks, axis=1)
 
 
 def system_field_features(
@@ -117,10 +75,25 @@ def system_field_features(
         ElectrostaticsSettingsError: the settings have no features.
     """
     features = feature_settings(system.settings)
-    projections = system_projections(
-        system, multipoles, widths=features.widths, max_l=features.max_l
-    )
-    return features_from_projections(system, multipoles, projections)
+    projections = system_projections(system, multipoles, features)
+    return as_features(jnp.where(system.atom_mask[:, None, None], projections, 0.0), features)
+
+
+def system_response_matrix(system: System) -> Float[Array, "atoms features atoms components"]:
+    """Field features of every multipole of every atom, v = T p.
+
+    Args:
+        system: prepared geometry whose `has_pair_sums` holds; its settings have `features`.
+
+    Returns:
+        T; 0 for padding atoms.
+
+    Raises:
+        ElectrostaticsSettingsError: the settings have no features.
+        ValueError: `has_pair_sums` does not hold for the system.
+    """
+    features = feature_settings(system.settings)
+    return as_features(system_matrix(system, features), features)
 
 
 def batch_field_features(
@@ -145,9 +118,10 @@ def batch_field_features(
         ValueError: the multipoles do not have (max_l + 1)² components.
         ElectrostaticsSettingsError: the settings have no features.
     """
-    if prepared is None:
-        prepared = prepare_batch(graph, settings=settings)
-    return graph.from_slots(jax.vmap(system_field_features)(prepared, graph.to_slots(multipoles)))
+    features = map_graphs(
+        system_field_features, graph, multipoles, settings=settings, prepared=prepared
+    )
+    return graph.from_slots(features)
 
 
 def external_field_features(
@@ -169,10 +143,7 @@ def external_field_features(
         Features ordered by l, then width, then m. Degrees above 1 are zero.
     """
     at_atoms = potential + jnp.sum(field * positions, axis=-1)
-    projections = linear_potential_projections(
-        at_atoms, field, num_widths=len(features.widths), max_l=features.max_l
-    )
-    return _in_feature_order(projections, features)
+    return as_features(project_linear_potential(at_atoms, field, features), features)
 
 
 def batch_external_field_features(

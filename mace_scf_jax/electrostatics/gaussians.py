@@ -8,14 +8,27 @@ Everything is computed with unit moments, for which the Fourier transform is
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mace_scf_jax.electrostatics.harmonics import degrees, solid_harmonics
+from mace_scf_jax.electrostatics.harmonics import degrees, num_components, solid_harmonics
 from mace_scf_jax.units import FIELD_CONSTANT
+
+
+@dataclasses.dataclass(frozen=True)
+class Receivers:
+    """Gaussians at every atom, or at other points, that a potential is projected on."""
+
+    max_l: int
+    """Highest degree."""
+    widths: tuple[float, ...]
+    """Widths σ_n in Å; 0 gives the potential and its derivatives at the point."""
+    include_self_interaction: bool = False
+    """Whether an atom's own Gaussian contributes to its projections."""
 
 
 def odd_double_factorial(degree: int) -> int:
@@ -101,3 +114,48 @@ def self_interaction(degree: int, width: float, receiver_width: float) -> float:
         * math.gamma(degree + 0.5)
         * (2.0 / (width**2 + receiver_width**2)) ** (degree + 0.5)
     )
+
+
+def project_own(
+    multipoles: Float[Array, "atoms components"], receivers: Receivers, *, width: float, max_l: int
+) -> Float[Array, "atoms widths receiver_components"]:
+    """Part of the projections at an atom that its own Gaussian causes.
+
+    Args:
+        multipoles: atomic multipoles in e Å^l.
+        receivers: what the potential is projected on.
+        width: σ of the density in Å.
+        max_l: highest degree of the density.
+
+    Returns:
+        s_l p for the degrees that density and receivers share, in V/Å^l; 0 for others.
+    """
+    shared_l = min(max_l, receivers.max_l)
+    constants = [
+        [self_interaction(degree, width, receiver_width) for degree in degrees(shared_l)]
+        for receiver_width in receivers.widths
+    ]
+    shared = multipoles[:, None, : num_components(shared_l)]
+    shared = shared * jnp.asarray(constants, multipoles.dtype)
+    missing = num_components(receivers.max_l) - num_components(shared_l)
+    return jnp.pad(shared, ((0, 0), (0, 0), (0, missing)))
+
+
+def project_linear_potential(
+    potential: Float[Array, "points"], field: Float[Array, "points 3"], receivers: Receivers
+) -> Float[Array, "points widths receiver_components"]:
+    """Projections of V + E·(r - r_i) on unit-moment Gaussians at r_i: V for l = 0, E for l = 1.
+
+    Args:
+        potential: V at the points in V.
+        field: E, the gradient of the potential, in V/Å (x, y, z).
+        receivers: what the potential is projected on; widths do not matter.
+
+    Returns:
+        Projections in V/Å^l; a linear potential has none of degree 2 or more.
+    """
+    # R_00 = 1 becomes V, and R_1m(E) are the components of E.
+    linear = solid_harmonics(field, min(receivers.max_l, 1)).at[:, 0].set(potential)
+    missing = num_components(receivers.max_l) - linear.shape[1]
+    padded = jnp.pad(linear, ((0, 0), (0, missing)))[:, None, :]
+    return jnp.broadcast_to(padded, (len(padded), len(receivers.widths), padded.shape[2]))

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mace_scf_jax.boundary import BoundaryMode
-from mace_scf_jax.electrostatics.mesh_settings import Mesh, MeshError, SummationMethod
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
+from mace_scf_jax.electrostatics.sums.grid import Mesh, MeshError, SummationMethod
 
 HIGHEST_ACCURACY = 1e-11
 """Below, rounding errors take over."""

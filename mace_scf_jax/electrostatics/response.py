@@ -7,19 +7,18 @@ each time. Both are differentiable in positions and cell, and give the exact adj
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.boundary import BoundaryMode
-from mace_scf_jax.electrostatics import open_boundary, reciprocal
 from mace_scf_jax.electrostatics.features import (
     feature_settings,
-    features_from_projections,
     system_field_features,
+    system_response_matrix,
 )
-from mace_scf_jax.electrostatics.projections import correction_projections
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
 from mace_scf_jax.electrostatics.system import System, prepare_batch
 from mace_scf_jax.graph import Graph
@@ -31,54 +30,6 @@ DENSE_ENTRIES = 2**25
 """Most entries of all dense matrices of a batch."""
 
 
-def system_response_matrix(system: System) -> Float[Array, "atoms_features atoms_components"]:
-    """Field features of every multipole of every atom.
-
-    Args:
-        system: prepared geometry; its settings have `features`, and phases are in memory.
-
-    Returns:
-        T with rows (atom, feature) and columns (atom, component): v = T p. Rows and columns of
-        padding atoms are zero.
-
-    Raises:
-        ElectrostaticsSettingsError: the settings have no features.
-    """
-    settings = system.settings
-    features = feature_settings(settings)
-    widths, max_l = features.widths, features.max_l
-    density = {"width": settings.smearing_width, "max_l": settings.max_l}
-    if system.periodic is None:
-        sums = jnp.stack(
-            [
-                open_boundary.interaction_matrix(
-                    system.positions, **density, receiver_width=width, receiver_max_l=max_l
-                )
-                for width in widths
-            ],
-            axis=1,
-        )
-    else:
-        sums = reciprocal.interaction_matrix(
-            system.periodic.geometry, **density, receiver_widths=widths, receiver_max_l=max_l
-        )
-    num_atoms, num_components = sums.shape[-2:]
-    num_columns = num_atoms * num_components
-    units = jnp.eye(num_columns, dtype=sums.dtype).reshape(-1, num_atoms, num_components)
-
-    def column(unit, projections):
-        unit = system.masked(unit)
-        projections = projections + correction_projections(
-            system, unit, system.positions, num_widths=len(widths), max_l=max_l
-        )
-        return features_from_projections(system, unit, projections).reshape(-1)
-
-    columns_of_sums = jnp.moveaxis(sums.reshape(*sums.shape[:3], num_columns), -1, 0)
-    matrix = jax.vmap(column, out_axes=1)(units, columns_of_sums)
-    source_mask = jnp.repeat(system.atom_mask, num_components, total_repeat_length=num_columns)
-    return jnp.where(source_mask, matrix, 0.0)
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Response:
@@ -88,7 +39,8 @@ class Response:
     system: System
     """Prepared geometries, with a leading axis of graphs."""
     matrices: Float[Array, "graphs slots_features slots_components"] | None
-    """T of each graph; None if it is applied without being formed."""
+    """T of each graph, with rows (atom, feature) and columns (atom, component); None if it is
+    applied without being formed."""
 
     def apply(self, multipoles: Float[Array, "atoms components"]) -> Float[Array, "atoms features"]:
         """Field features T p of multipoles p.
@@ -153,15 +105,12 @@ def prepare_response(
     """
     if prepared is None:
         prepared = prepare_batch(graph, settings=settings)
-    possible = prepared.has_pair_sums
     if dense is None:
-        dense = possible and _dense_pays(graph, settings)
-    if dense and not possible:
-        raise ValueError(
-            "response: found a geometry whose sums are made in chunks or on a mesh, expected one "
-            "with all phases in memory for dense matrices; leave `dense` out"
-        )
-    matrices = jax.vmap(system_response_matrix)(prepared) if dense else None
+        dense = prepared.has_pair_sums and _dense_pays(graph, settings)
+    matrices = None
+    if dense:
+        matrices = jax.vmap(system_response_matrix)(prepared)
+        matrices = matrices.reshape(len(matrices), math.prod(matrices.shape[1:3]), -1)
     # kept in memory by XLA, which otherwise makes them once for every use
     matrices = jax.lax.optimization_barrier(matrices)
     return Response(graph, prepared, matrices)

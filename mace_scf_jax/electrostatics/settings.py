@@ -6,9 +6,10 @@ import dataclasses
 import math
 
 from mace_scf_jax.boundary import BoundaryMode
+from mace_scf_jax.electrostatics.gaussians import Receivers
 from mace_scf_jax.electrostatics.harmonics import MAX_L, num_components
-from mace_scf_jax.electrostatics.mesh_settings import Mesh, SummationMethod
-from mace_scf_jax.electrostatics.reciprocal import Fade
+from mace_scf_jax.electrostatics.sums.direct import Fade
+from mace_scf_jax.electrostatics.sums.grid import Mesh, SummationMethod
 
 
 class ElectrostaticsSettingsError(ValueError):
@@ -28,15 +29,8 @@ def _require_positive(name: str, value: float) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class FieldFeatureSettings:
+class FieldFeatureSettings(Receivers):
     """Field features: the potential projected on Gaussian receivers at each atom."""
-
-    max_l: int
-    """Highest degree of the receivers."""
-    widths: tuple[float, ...]
-    """Widths σ_n of the receivers in Å."""
-    include_self_interaction: bool = False
-    """Whether an atom's own Gaussian contributes to its features."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(float(width) for width in self.widths))
@@ -109,6 +103,11 @@ class ElectrostaticsSettings:
     def num_multipoles(self) -> int:
         """Number of multipole components per atom."""
         return num_components(self.max_l)
+
+    @property
+    def own_receivers(self) -> Receivers:
+        """The density as receivers of its own potential: their projections make its energy."""
+        return Receivers(self.max_l, (self.smearing_width,), self.include_self_interaction)
 
     @property
     def kspace_cutoff(self) -> float:

@@ -1,41 +1,26 @@
 """One geometry, prepared for electrostatics: what does not depend on the multipoles.
 
-`prepare` forms wavevectors, phases and corrections once; energy, field features and potentials are
-then linear or quadratic in the multipoles and may be applied many times.
+`prepare` forms sums and corrections once; energy, field features and potentials are then linear or
+quadratic in the multipoles and may be applied many times (see `operator`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.boundary import BoundaryMode
-from mace_scf_jax.electrostatics import corrections, mesh, reciprocal
-from mace_scf_jax.electrostatics.corrections import Correction
-from mace_scf_jax.electrostatics.mesh import MeshGeometry
-from mace_scf_jax.electrostatics.mesh_settings import MeshError, SummationMethod
-from mace_scf_jax.electrostatics.reciprocal import ReciprocalGeometry
+from mace_scf_jax.electrostatics.corrections import Correction, correction
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
+from mace_scf_jax.electrostatics.summation import Summation
+from mace_scf_jax.electrostatics.sums import DirectSum, MeshSum, OpenSum
+from mace_scf_jax.electrostatics.sums.direct import PHASES_IN_MEMORY
+from mace_scf_jax.electrostatics.sums.grid import MeshError, SummationMethod
 from mace_scf_jax.graph import Graph
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class PeriodicPart:
-    """What a system with reciprocal sums has and one with open boundary lacks."""
-
-    geometry: ReciprocalGeometry | MeshGeometry
-    correction: Correction
-
-    @property
-    def sums(self) -> types.ModuleType:
-        """The module whose functions do the sums of this geometry: `reciprocal` or `mesh`."""
-        return mesh if isinstance(self.geometry, MeshGeometry) else reciprocal
 
 
 @jax.tree_util.register_dataclass
@@ -46,8 +31,10 @@ class System:
     positions: Float[Array, "atoms 3"]
     """Atomic positions in Å, zero for padding atoms."""
     atom_mask: Bool[Array, "atoms"]
-    periodic: PeriodicPart | None
-    """None with open boundary."""
+    sums: Summation
+    """The sums over the density, of the periodic system or of the open one."""
+    correction: Correction | None
+    """What makes a periodic sum that of a slab or of a molecule; None if there is nothing to do."""
     settings: ElectrostaticsSettings = dataclasses.field(metadata={"static": True})
 
     @property
@@ -56,10 +43,7 @@ class System:
 
         Not so with a mesh, nor if the phases of the wavevectors are made in chunks.
         """
-        if self.periodic is None:
-            return True
-        geometry = self.periodic.geometry
-        return isinstance(geometry, ReciprocalGeometry) and geometry.phases is not None
+        return self.sums.has_pair_sums
 
     def masked(self, multipoles: Float[Array, "atoms components"]) -> Array:
         """The multipoles, zero for padding atoms.
@@ -115,35 +99,25 @@ def prepare(
         MeshError: the method is ``auto``, or ``mesh`` without a mesh.
     """
     positions = jnp.where(atom_mask[:, None], positions, 0.0)
-    periodic = None
-    if settings.boundary is not BoundaryMode.REALSPACE:
-        # The cell of a padding graph may be singular, which would poison its derivatives.
-        cell = jnp.where(jnp.any(atom_mask), cell, jnp.eye(3, dtype=cell.dtype))
-        periodic = PeriodicPart(
-            geometry=_prepare_mesh(positions, cell, settings)
-            if settings.method is not SummationMethod.DIRECT
-            else reciprocal.prepare(
-                positions, cell, k_indices, k_mask, fade=settings.fade, chunk=chunk
-            ),
-            correction=corrections.correction(
-                settings.boundary,
-                pbc,
-                reciprocal.cell_volume(cell),
-                exponent=settings.molecule_exponent,
-            ),
+    # The cell of a padding graph may be singular, which would poison its derivatives.
+    cell = jnp.where(jnp.any(atom_mask), cell, jnp.eye(3, dtype=cell.dtype))
+    density = {"width": settings.smearing_width, "max_l": settings.max_l}
+    sums: Summation
+    if settings.boundary is BoundaryMode.REALSPACE:
+        sums = OpenSum(positions, **density)
+    elif settings.method is SummationMethod.DIRECT:
+        sums = DirectSum.of(
+            positions, cell, k_indices, k_mask, fade=settings.fade, chunk=chunk, **density
         )
-    return System(positions, atom_mask, periodic, settings)
-
-
-def _prepare_mesh(
-    positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"], settings: ElectrostaticsSettings
-) -> MeshGeometry:
-    if settings.method is SummationMethod.AUTO or settings.mesh is None:
+    elif settings.mesh is not None:
+        sums = MeshSum.of(positions, cell, mesh=settings.mesh, **density)
+    else:
         raise MeshError(
             f"found method {settings.method.value!r} and mesh {settings.mesh}; choose method and "
             "mesh on the host with `resolve_method` first"
         )
-    return mesh.prepare(positions, cell, mesh=settings.mesh)
+    corrected = correction(settings.boundary, pbc, cell, exponent=settings.molecule_exponent)
+    return System(positions, atom_mask, sums, corrected, settings)
 
 
 def prepare_batch(
@@ -163,7 +137,7 @@ def prepare_batch(
         BoundaryError: the boundary condition is ``auto``.
     """
     if chunk is None:
-        chunk = max(1, reciprocal.PHASES_IN_MEMORY // max(1, graph.slots.size))
+        chunk = max(1, PHASES_IN_MEMORY // max(1, graph.slots.size))
     return jax.vmap(functools.partial(prepare, settings=settings, chunk=chunk))(
         graph.to_slots(graph.positions),
         graph.slot_mask,

@@ -14,8 +14,13 @@ from ase.io.cube import write_cube
 from jaxtyping import Array, Float
 
 from mace_scf_jax.boundary import BoundaryMode
-from mace_scf_jax.electrostatics import ElectrostaticsSettings, System, dipole_cartesian
-from mace_scf_jax.electrostatics.projections import system_projections
+from mace_scf_jax.electrostatics import (
+    ElectrostaticsSettings,
+    Receivers,
+    System,
+    dipole_cartesian,
+    system_projections,
+)
 from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
 from mace_scf_jax.predict.model import Model, Prediction
 
@@ -110,8 +115,9 @@ def _potential_and_gradient(
     points: Float[Array | np.ndarray, "points 3"],
 ) -> Float[Array, "points 4"]:
     """V and its gradient x, y, z: projections on receivers of no width."""
+    at_points = Receivers(max_l=1, widths=(0.0,))
     projections = system_projections(
-        system, jnp.asarray(multipoles), widths=(0.0,), max_l=1, points=jnp.asarray(points)
+        system, jnp.asarray(multipoles), at_points, jnp.asarray(points)
     )[:, 0]
     return jnp.concatenate([projections[:, :1], dipole_cartesian(projections)], axis=1)
 

@@ -70,6 +70,8 @@ def test_gradient_of_a_padded_system():
 def test_only_phases_in_memory_give_pair_sums():
     system = prepared("mixed_periodic", CRYSTAL)
     assert system.has_pair_sums
-    geometry = dataclasses.replace(system.periodic.geometry, phases=None)
-    periodic = dataclasses.replace(system.periodic, geometry=geometry)
-    assert not dataclasses.replace(system, periodic=periodic).has_pair_sums
+    sums = dataclasses.replace(system.sums, phases=None)
+    in_chunks = dataclasses.replace(system, sums=sums)
+    assert not in_chunks.has_pair_sums
+    with pytest.raises(ValueError, match="sums are made in chunks"):
+        system_coulomb_matrix(in_chunks)

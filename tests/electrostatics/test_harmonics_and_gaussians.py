@@ -9,8 +9,8 @@ import pytest
 import scipy.special
 
 from mace_scf_jax.electrostatics import polynomials
-from mace_scf_jax.electrostatics.boys import boys_functions
 from mace_scf_jax.electrostatics.gaussians import (
+    Receivers,
     form_factors,
     multipole_norm,
     receiver_norm,
@@ -18,8 +18,9 @@ from mace_scf_jax.electrostatics.gaussians import (
     self_interaction,
 )
 from mace_scf_jax.electrostatics.harmonics import MAX_L, SOLID_HARMONICS, solid_harmonics
-from mace_scf_jax.electrostatics.open_boundary import project_potential
-from mace_scf_jax.electrostatics.trigonometry import cosine_and_sine_of_turns
+from mace_scf_jax.electrostatics.sums import OpenSum
+from mace_scf_jax.electrostatics.sums.boys import boys_functions
+from mace_scf_jax.electrostatics.sums.trigonometry import cosine_and_sine_of_turns
 from mace_scf_jax.units import COULOMB_CONSTANT
 
 from .tolerances import IDENTITY, assert_close
@@ -93,15 +94,9 @@ def test_norms_and_form_factors_equal_radial_integrals(degree, width):
 def test_self_interaction_is_the_pair_interaction_at_zero_distance(width, receiver_width):
     site = jnp.zeros((1, 3))
     project = jax.vmap(
-        lambda multipoles: project_potential(
-            site,
-            site,
-            multipoles[None],
-            width=width,
-            max_l=MAX_L,
-            receiver_width=receiver_width,
-            receiver_max_l=MAX_L,
-        )[0]
+        lambda multipoles: OpenSum(site, width, MAX_L).project(
+            multipoles[None], Receivers(MAX_L, (receiver_width,))
+        )[0, 0]
     )
     projection = jax.jit(project)(jnp.eye(16))
     degrees = [0] + [1] * 3 + [2] * 5 + [3] * 7

@@ -18,9 +18,9 @@ from mace_scf_jax.electrostatics import (
     prepare,
     system_potential,
 )
-from mace_scf_jax.electrostatics.gaussians import odd_double_factorial
+from mace_scf_jax.electrostatics.gaussians import Receivers, odd_double_factorial
 from mace_scf_jax.electrostatics.harmonics import SOLID_HARMONICS
-from mace_scf_jax.electrostatics.open_boundary import project_potential
+from mace_scf_jax.electrostatics.sums import OpenSum
 from mace_scf_jax.units import COULOMB_CONSTANT
 
 from .systems import System, batch, random_system
@@ -123,15 +123,9 @@ def test_multipole_pairs_are_derivatives_of_charge_pairs(receiver_l, source_l):
                 axes = [axis for axis in range(3) for _ in range(left[axis] + right[axis])]
                 expected[a, b] += left_value * right_value * derivatives[tuple(axes)]
     project = jax.vmap(
-        lambda multipoles: project_potential(
-            separation[None],
-            jnp.zeros((1, 3)),
-            multipoles[None],
-            width=width,
-            max_l=source_l,
-            receiver_width=receiver_width,
-            receiver_max_l=receiver_l,
-        )[0, receiver_l**2 :]
+        lambda multipoles: OpenSum(jnp.zeros((1, 3)), width, source_l).project(
+            multipoles[None], Receivers(receiver_l, (receiver_width,)), separation[None]
+        )[0, 0, receiver_l**2 :]
     )
     projections = jax.jit(project)(jnp.eye((source_l + 1) ** 2)[source_l**2 :])
     assert_close(projections.T, COULOMB_CONSTANT * scale * expected, IDENTITY)

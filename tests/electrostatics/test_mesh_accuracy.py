@@ -25,8 +25,8 @@ from mace_scf_jax.electrostatics.mesh_accuracy import (
     relative_error,
     smooth_length,
 )
-from mace_scf_jax.electrostatics.splines import influence, spline_weights, transform
-from mace_scf_jax.electrostatics.spreading import interpolate, monomial_positions, spread
+from mace_scf_jax.electrostatics.sums.splines import influence, spline_weights, transform
+from mace_scf_jax.electrostatics.sums.spreading import interpolate, monomial_positions, spread
 
 from .tolerances import assert_close
 

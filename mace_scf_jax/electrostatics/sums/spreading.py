@@ -25,7 +25,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from mace_scf_jax.electrostatics.polynomials import Exponents, monomials_of_degree
-from mace_scf_jax.electrostatics.splines import spline_weights
+from mace_scf_jax.electrostatics.sums.splines import spline_weights
 
 _CHUNK = 512
 """Atoms visited at once: their blocks fit in the cache, and a step costs more than its overhead."""
