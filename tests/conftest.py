@@ -14,6 +14,8 @@ SETTINGS = {
     "jax_numpy_dtype_promotion": "strict",
     # Tests compile far more than they compute; without optimisation that takes half as long.
     "jax_disable_most_optimizations": True,
+    # Of compiled functions, keep those that took longer than it takes to read them.
+    "jax_persistent_cache_min_compile_time_secs": 0.3,
 }
 
 # Without optimisation the older of two ways to make CPU kernels compiles in half the time of the
@@ -35,35 +37,24 @@ gc.set_threshold(100_000, 20, 100)
 install_import_hook("mace_scf_jax", "typechecking.typechecked")
 
 
-LONGEST_FILES = (
-    "training/test_fixed_point_modes.py",
-    "training/test_fixed_point_run.py",
-    "pytorch/verification/test_reference_files.py",
-    "models/test_self_consistency.py",
-    "cli/test_training_run.py",
-    "simulate/test_self_consistent_models.py",
-    "training/test_devices.py",
-    "simulate/test_self_consistent_calculator.py",
-    "scf/test_differentiation.py",
-    "models/test_energy_functional.py",
-    "electrostatics/test_mesh.py",
-    "cli/test_committee.py",
-    "models/test_invariances.py",
-    "training/test_kill_and_resume.py",
-    "simulate/test_self_consistent_simulation.py",
-)
-"""Files of tests that take longest, the longest first."""
+def pytest_configure(config):
+    """Keep what is compiled for later runs, and for the processes that tests start.
+
+    More than half of the time goes into compiling; `pytest --cache-clear` forgets it.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(config, "cache"):
+        return
+    folder = str(config.cache.mkdir("compiled"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with the longest files, so that no process waits for another at the end."""
-    rank = {name: number for number, name in enumerate(LONGEST_FILES)}
-    tests = Path(__file__).parent
+@pytest.fixture(scope="module")
+def model():
+    """A small model with local charges and random parameters."""
+    from tiny_models import tiny_model  # not before the hook above
 
-    def place(item):
-        return rank.get(item.path.relative_to(tests).as_posix(), len(rank))
-
-    items.sort(key=place)
+    return tiny_model()
 
 
 MOST_MAPPINGS = 20_000

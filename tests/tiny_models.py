@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mace_scf_jax.backbones import BackboneSettings
+from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.data.sizes import BatchSizes
 from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
+from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
     CHARGE_EQUILIBRATION_FAMILIES,
     CHARGED_FAMILIES,
@@ -28,8 +32,11 @@ from mace_scf_jax.models import (
     EnergyFunctionalSettings,
     FixedPointSettings,
     ModelSettings,
+    SelfConsistency,
     SplitChargeSettings,
+    build,
 )
+from mace_scf_jax.predict.model import Model
 
 ELEMENTS = (1, 8)
 
@@ -129,6 +136,29 @@ def structure(atoms: ase.Atoms, settings: ModelSettings) -> Structure:
         cutoff=settings.backbone.r_max,
         kspace_cutoff=settings.kspace_cutoff,
     )
+
+
+def batch_of(
+    structures: Sequence[Structure], sizes: BatchSizes | None = None, **options: Any
+) -> Graph:
+    """A batch on the device, without labels, padded to the sizes."""
+    graph = collate(structures, sizes, labels=False, **options)
+    return jax.tree.map(jnp.asarray, graph)
+
+
+@functools.cache
+def tiny_model(
+    family: str = "LocalCharges",
+    *,
+    seed: int = 0,
+    scf: SelfConsistency | None = None,
+    num_interactions: int = 1,
+    **backbone: Any,
+) -> Model:
+    """A small model with random parameters; the same object every time, to compile it once."""
+    settings = tiny_settings(family, num_interactions=num_interactions, **backbone)
+    graph = batch_of([structure(molecule(), settings)])
+    return Model(settings, random_parameters(build(settings), graph, seed=seed), scf=scf)
 
 
 def random_rotation(seed: int = 0, *, improper: bool = False) -> np.ndarray:

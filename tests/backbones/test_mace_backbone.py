@@ -11,6 +11,7 @@ import pytest
 from rotations import rotated
 from tiny_models import (
     assert_close,
+    batch_of,
     molecule,
     periodic,
     random_parameters,
@@ -22,7 +23,7 @@ from tiny_models import (
 
 from mace_scf_jax.backbones import MACEBackbone
 from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
-from mace_scf_jax.data.batching import collate, required_sizes
+from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.graph import Graph
 
 STRUCTURES = [structure(atoms, tiny_settings("MACE")) for atoms in (molecule(), periodic())]
@@ -30,9 +31,7 @@ ATOMS = sum(entry.num_atoms for entry in STRUCTURES)
 
 
 def batch(structures=STRUCTURES, layout="flat") -> Graph:
-    return jax.tree.map(
-        jnp.asarray, collate(structures, required_sizes(structures, layout), labels=False)
-    )
+    return batch_of(structures, required_sizes(structures, layout))
 
 
 def turned(graph: Graph, rotation: np.ndarray) -> Graph:

@@ -9,21 +9,10 @@ import pytest
 import safetensors.numpy
 from ase.io import read, write
 from labelled_water import water
-from tiny_models import molecule, random_parameters, structure, tiny_settings
 
-from mace_scf_jax.data.collate import collate
-from mace_scf_jax.models import build
-from mace_scf_jax.simulate import Model
 from mace_scf_jax_cli.main import main
 
 NVT = "--ensemble nvt --temperature 100 --timestep 0.2 --friction 10"
-
-
-@pytest.fixture(scope="module")
-def model():
-    settings = tiny_settings(num_interactions=1)
-    graph = collate([structure(molecule(), settings)], labels=False)
-    return Model(settings, random_parameters(build(settings), graph))
 
 
 @pytest.fixture

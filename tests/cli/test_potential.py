@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from ase.io import write
 from ase.io.cube import read_cube_data
-from tiny_models import molecule, periodic, random_parameters, structure, tiny_settings
+from tiny_models import molecule, periodic, tiny_model
 
-from mace_scf_jax.data.batching import collate
-from mace_scf_jax.models import build
-from mace_scf_jax.simulate import Model, load_model, potential_at, predicted_multipoles
+from mace_scf_jax.simulate import load_model, potential_at, predicted_multipoles
 from mace_scf_jax_cli.main import main
 
 
@@ -19,9 +17,7 @@ def models(tmp_path_factory):
     """Files of a model with charges and of one without, and a file of structures."""
     folder = tmp_path_factory.mktemp("potential")
     for family in ("LocalCharges", "MACE"):
-        settings = tiny_settings(family)
-        graph = collate([structure(molecule(), settings)], labels=False)
-        Model(settings, random_parameters(build(settings), graph)).save(folder / family)
+        tiny_model(family).save(folder / family)
     write(folder / "in.xyz", [periodic(), molecule()], format="extxyz")
     return folder
 

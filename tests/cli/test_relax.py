@@ -6,19 +6,9 @@ import ase
 import numpy as np
 import pytest
 from ase.io import read, write
-from tiny_models import periodic, random_parameters, slab, structure, tiny_settings
+from tiny_models import periodic, slab
 
-from mace_scf_jax.data.collate import collate
-from mace_scf_jax.models import build
-from mace_scf_jax.simulate import Model
 from mace_scf_jax_cli.main import main
-
-
-@pytest.fixture(scope="module")
-def model():
-    settings = tiny_settings(num_interactions=1)
-    graph = collate([structure(periodic(), settings)], labels=False)
-    return Model(settings, random_parameters(build(settings), graph))
 
 
 @pytest.fixture

@@ -8,13 +8,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 from reference_models import STRONG, reference, reference_atoms, reference_model
-from tiny_models import molecule, random_parameters, structure, tiny_settings
+from tiny_models import tiny_model
 
-from mace_scf_jax.data.collate import collate
-from mace_scf_jax.models import InitialFermiLevel, SelfConsistency, build
+from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
 from mace_scf_jax.predict.scf_diagnosis import SolverRun, findings_of
 from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
-from mace_scf_jax.simulate import Model
 from mace_scf_jax_cli.main import main
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 
@@ -112,9 +110,7 @@ def test_what_is_said_about_the_cycle(words, expected):
 
 
 def test_bad_input_is_one_line(files, tmp_path, capsys):
-    settings = tiny_settings()
-    graph = collate([structure(molecule(), settings)], labels=False)
-    Model(settings, random_parameters(build(settings), graph)).save(tmp_path / "local.model")
+    tiny_model().save(tmp_path / "local.model")
     model, structures = str(files / "strong.model"), str(files / "in.xyz")
     for words, expected in (
         ([str(tmp_path / "local.model"), structures], "expected a self-consistent model (FixedPoi"),

@@ -9,22 +9,17 @@ import jax
 import numpy as np
 import pytest
 from ase.io.cube import read_cube_data
+from compilations import compilations
 from tiny_models import (
     assert_close,
     molecule,
     periodic,
-    random_parameters,
     slab,
-    structure,
     tiny_settings,
 )
 
-from mace_scf_jax.data.batching import collate
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, system_potential
-from mace_scf_jax.maps.potential_map import _potential_and_gradient
-from mace_scf_jax.models import build
 from mace_scf_jax.simulate import (
-    Model,
     multipoles_of_atoms,
     plane_grid,
     potential_at,
@@ -97,11 +92,11 @@ def test_a_distant_point_sees_a_point_charge():
 def test_no_number_of_points_compiles_anew():
     sources = sources_of(molecule())
     potential(sources, np.zeros((1, 3)))
-    compiled = _potential_and_gradient._cache_size()
-    many = potential(sources, np.random.default_rng(0).normal(size=(3 * POINTS_AT_ONCE + 1, 3)))
-    assert many.potential.shape == (3 * POINTS_AT_ONCE + 1,)
-    assert potential(sources, np.zeros((0, 3))).gradient.shape == (0, 3)
-    assert _potential_and_gradient._cache_size() == compiled
+    with compilations() as compiled:
+        many = potential(sources, np.random.default_rng(0).normal(size=(3 * POINTS_AT_ONCE + 1, 3)))
+        assert many.potential.shape == (3 * POINTS_AT_ONCE + 1,)
+        assert potential(sources, np.zeros((0, 3))).gradient.shape == (0, 3)
+    assert compiled == []
 
 
 def test_the_mean_over_a_crystal_is_zero_and_a_cube_file_holds_it(tmp_path):
@@ -141,15 +136,12 @@ def test_grids_surround_the_atoms():
     assert points[..., 0].max() < layer.cell[0, 0] + layer.cell[1, 0]
 
 
-def test_sources_are_those_of_the_model():
-    settings = tiny_settings()
-    graph = collate([structure(molecule(), settings)], labels=False)
-    model = Model(settings, random_parameters(build(settings), graph))
+def test_sources_are_those_of_the_model(model):
     atoms = molecule()
     prediction = model.predict(atoms, forces=False)
     sources = predicted_multipoles(model, atoms, prediction)
     assert sources.settings.boundary.value == "realspace"
-    assert sources.settings.smearing_width == settings.electrostatics.smearing_width
+    assert sources.settings.smearing_width == model.settings.electrostatics.smearing_width
     np.testing.assert_array_equal(sources.multipoles, prediction["multipoles"])
     plain = dataclasses.replace(model, settings=tiny_settings("MACE"))
     with pytest.raises(ValueError, match=r"expected a model with charges, found .* MACE"):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_models import (
+    batch_of,
     molecule,
     periodic,
     random_parameters,
@@ -20,7 +21,6 @@ from tiny_models import (
     tiny_settings,
 )
 
-from mace_scf_jax.data.collate import collate
 from mace_scf_jax.electrostatics import prepare_batch
 from mace_scf_jax.models import EnergyFunctionalSettings, ModelSettings, build, evaluate
 from mace_scf_jax.models.families.energy_functional.atomic_functional import (
@@ -47,7 +47,7 @@ def batch():
     for atoms, charge in ((molecule(), 1.0), (periodic(), 0.0), (slab(), 0.0)):
         atoms.info["total_charge"] = charge
         structures.append(structure(atoms, settings_of()))
-    return jax.tree.map(jnp.asarray, collate(structures, labels=False))
+    return batch_of(structures)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_models import (
     assert_close,
+    batch_of,
     molecule,
     periodic,
     random_parameters,
@@ -17,7 +18,6 @@ from tiny_models import (
     tiny_settings,
 )
 
-from mace_scf_jax.data.batching import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import batch_coulomb_energy
@@ -28,8 +28,7 @@ SETTINGS = tiny_settings("FixedChargeBaselinedMACE")
 
 @pytest.fixture(scope="module")
 def graph():
-    structures = [structure(atoms, SETTINGS) for atoms in (molecule(), periodic())]
-    return jax.tree.map(jnp.asarray, collate(structures, labels=False))
+    return batch_of([structure(atoms, SETTINGS) for atoms in (molecule(), periodic())])
 
 
 def test_the_density_is_that_of_the_formal_charges(graph):

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import molecule, periodic, random_parameters, structure, tiny_backbone
+from tiny_models import batch_of, molecule, periodic, random_parameters, structure, tiny_backbone
 
-from mace_scf_jax.data.collate import collate
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.models import FixedPointSettings, ModelSettings, build
 from mace_scf_jax.models.families.fixed_point.self_consistency import (
@@ -42,9 +41,7 @@ def settings(**changes) -> ModelSettings:
 
 def batch(*atoms):
     chosen = settings()
-    return jax.tree.map(
-        jnp.asarray, collate([structure(one, chosen) for one in atoms], labels=False)
-    )
+    return batch_of([structure(one, chosen) for one in atoms])
 
 
 BATCH = batch(molecule(), periodic())

@@ -12,6 +12,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from tiny_models import (
     assert_close,
+    batch_of,
     molecule,
     periodic,
     random_parameters,
@@ -21,8 +22,7 @@ from tiny_models import (
     tiny_settings,
 )
 
-from mace_scf_jax.data.batching import BatchSizes, collate, required_sizes
-from mace_scf_jax.graph import Graph
+from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.models import (
     CHARGED_FAMILIES,
     FAMILIES,
@@ -51,18 +51,14 @@ def model(request):
     settings = tiny_settings(request.param)
     module = build(settings)
     structures = [structure(atoms, settings) for atoms in KINDS]
-    params = random_parameters(module, batch(structures))
+    params = random_parameters(module, batch_of(structures))
     compiled = jax.jit(lambda graph: evaluate(module, params, graph, forces=True, stress=True))
     return SimpleNamespace(
         settings=settings,
         structures=structures,
-        graph=batch(structures),
+        graph=batch_of(structures),
         evaluate=lambda graph: split_outputs(jax.device_get(compiled(graph)), graph),
     )
-
-
-def batch(structures, sizes: BatchSizes | None = None) -> Graph:
-    return jax.tree.map(jnp.asarray, collate(structures, sizes, labels=False))
 
 
 def assert_same(actual, expected, tolerance=ROUND_OFF):
@@ -161,7 +157,7 @@ def test_an_external_field_adds_the_energy_of_the_dipole(model):
 
 def test_permutation_of_atoms(model):
     order = np.array([3, 0, 4, 2, 1])
-    permuted = batch([structure(atoms[order], model.settings) for atoms in KINDS])
+    permuted = batch_of([structure(atoms[order], model.settings) for atoms in KINDS])
     for actual, expected in zip(model.evaluate(permuted), model.evaluate(model.graph), strict=True):
         expected = {
             name: value[order] if name in PER_ATOM_OUTPUTS else value
@@ -171,7 +167,7 @@ def test_permutation_of_atoms(model):
 
 
 def test_order_of_structures(model):
-    backwards = model.evaluate(batch(model.structures[::-1]))
+    backwards = model.evaluate(batch_of(model.structures[::-1]))
     assert_same(backwards[::-1], model.evaluate(model.graph))
 
 
@@ -200,7 +196,7 @@ def test_amount_of_padding_and_layout_of_the_edges(model, layout):
         larger["edges"] = larger["atoms"] * larger["neighbours_per_atom"]
     else:
         larger["edges"] = sizes.edges + 11
-    roomy = batch(model.structures, dataclasses.replace(sizes, **larger))
+    roomy = batch_of(model.structures, dataclasses.replace(sizes, **larger))
     assert_same(model.evaluate(roomy), model.evaluate(model.graph))
 
 
@@ -209,13 +205,13 @@ def test_a_structure_alone_and_in_a_batch(model):
     sizes = required_sizes(model.structures).rounded()
     expected = model.evaluate(model.graph)
     for index, entry in enumerate(model.structures):
-        assert_same(model.evaluate(batch([entry], sizes)), [expected[index]])
+        assert_same(model.evaluate(batch_of([entry], sizes)), [expected[index]])
 
 
 @pytest.mark.parametrize("model", ["ScaleShiftMACE"], indirect=True)
 def test_supercell(model):
     both = [periodic(), periodic().repeat((2, 1, 1))]
-    single, double = model.evaluate(batch([structure(atoms, model.settings) for atoms in both]))
+    single, double = model.evaluate(batch_of([structure(atoms, model.settings) for atoms in both]))
     assert_close(double["energy"], 2 * single["energy"], ROUND_OFF)
     assert_close(double["stress"], single["stress"], ROUND_OFF)
     assert_close(double["forces"], np.tile(single["forces"], (2, 1)), ROUND_OFF)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import (
     assert_close,
+    batch_of,
     molecule,
     periodic,
     random_parameters,
@@ -15,7 +16,7 @@ from tiny_models import (
     tiny_settings,
 )
 
-from mace_scf_jax.data.batching import collate, required_sizes
+from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.models import build, evaluate
 
 SETTINGS = tiny_settings("LocalCharges")
@@ -24,13 +25,9 @@ STRUCTURES = [structure(atoms, SETTINGS) for atoms in (molecule(), periodic())]
 SIZES = required_sizes(STRUCTURES, "per_atom")
 
 
-def batch(dtype=np.float64):
-    return jax.tree.map(jnp.asarray, collate(STRUCTURES, SIZES, dtype=dtype, labels=False))
-
-
 @pytest.fixture(scope="module")
 def parameters():
-    return random_parameters(MODULE, batch())
+    return random_parameters(MODULE, batch_of(STRUCTURES, SIZES))
 
 
 @jax.jit
@@ -41,7 +38,7 @@ def loss(params, graph):
 
 
 def test_gradient_of_a_force_loss(parameters):
-    graph = batch()
+    graph = batch_of(STRUCTURES, SIZES)
     gradient = jax.jit(jax.grad(loss))(parameters, graph)
     for path, values in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.all(np.isfinite(values)), path
@@ -62,9 +59,9 @@ def test_gradient_of_a_force_loss(parameters):
 
 def test_single_precision_is_close_to_double_precision(parameters):
     compiled = jax.jit(lambda params, graph: evaluate(MODULE, params, graph, stress=True))
-    double = compiled(parameters, batch())
+    double = compiled(parameters, batch_of(STRUCTURES, SIZES))
     half_as_wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters)
-    single = compiled(half_as_wide, batch(np.float32))
+    single = compiled(half_as_wide, batch_of(STRUCTURES, SIZES, dtype=np.float32))
     assert double.keys() == single.keys()
     for name, expected in double.items():
         assert expected.dtype == jnp.float64, name

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_models import (
+    batch_of,
     molecule,
     periodic,
     random_parameters,
@@ -19,7 +20,6 @@ from tiny_models import (
     tiny_backbone,
 )
 
-from mace_scf_jax.data.batching import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.reciprocal import half_space_indices
@@ -193,7 +193,7 @@ def batch():
         atoms.set_array("enegs", rng.normal(size=len(atoms)))
         atoms.set_array("hardness", rng.uniform(20.0, 30.0, size=len(atoms)))
         structures.append(structure(atoms, settings))
-    return jax.tree.map(jnp.asarray, collate(structures, labels=False))
+    return batch_of(structures)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import (
     assert_close,
+    batch_of,
     molecule,
     periodic,
     random_parameters,
@@ -18,7 +19,6 @@ from tiny_models import (
     tiny_settings,
 )
 
-from mace_scf_jax.data.batching import collate
 from mace_scf_jax.models import (
     CHARGED_FAMILIES,
     SELF_CONSISTENT_FAMILIES,
@@ -41,7 +41,7 @@ def solved(family):
     settings = tiny_settings(family)
     module = build(settings)
     structures = [structure(atoms, settings) for atoms in (molecule(), periodic())]
-    graph = jax.tree.map(jnp.asarray, collate(structures, labels=False))
+    graph = batch_of(structures)
     params = random_parameters(module, graph)
     if family in SELF_CONSISTENT_FAMILIES:
         how = SelfConsistency()
@@ -101,7 +101,7 @@ def test_born_charges_of_a_neutral_crystal_add_up_to_zero_whatever_its_images():
     elsewhere = atoms.copy()
     elsewhere.positions[1] += atoms.cell[0] - atoms.cell[2]
     structures = [structure(entry, settings) for entry in (atoms, elsewhere)]
-    graph = jax.tree.map(jnp.asarray, collate(structures, labels=False))
+    graph = batch_of(structures)
     params = random_parameters(module, graph)
     response = jax.jit(functools.partial(dipole_response, module))(params, graph)
     born = np.asarray(response.born_charges)
@@ -115,8 +115,7 @@ def test_born_charges_of_a_neutral_crystal_add_up_to_zero_whatever_its_images():
 def test_models_without_charges_have_no_response():
     settings = tiny_settings("MACE")
     module = build(settings)
-    graph = collate([structure(molecule(), settings)], labels=False)
-    graph = jax.tree.map(jnp.asarray, graph)
+    graph = batch_of([structure(molecule(), settings)])
     with pytest.raises(NoDipoleError, match="expected a model with charges, found MACE"):
         dipole_response(module, random_parameters(module, graph), graph)
 

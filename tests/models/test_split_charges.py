@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import (
     assert_close,
+    batch_of,
     molecule,
     periodic,
     random_parameters,
@@ -19,7 +20,7 @@ from tiny_models import (
     tiny_settings,
 )
 
-from mace_scf_jax.data.batching import collate, required_sizes
+from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.models import (
@@ -53,11 +54,6 @@ def split_settings(*, formal_charges=(0.9, -1.9), max_l=1, r_max=3.0, **changes)
     )
 
 
-def batch(structures, layout="flat"):
-    sizes = required_sizes(structures, layout).rounded()
-    return jax.tree.map(jnp.asarray, collate(structures, sizes, labels=False))
-
-
 @functools.cache
 def compiled(settings):
     """Outputs without derivatives."""
@@ -66,7 +62,7 @@ def compiled(settings):
 
 
 def predict(settings, structures, layout="flat"):
-    graph = batch(structures, layout)
+    graph = batch_of(structures, required_sizes(structures, layout).rounded())
     return compiled(settings)(random_parameters(build(settings), graph), graph), graph
 
 
@@ -161,7 +157,9 @@ def test_ranges_of_oxidation_states_reach_the_model(changed):
 
 def test_every_parameter_matters():
     settings = split_settings(polarizability=True, oxidation_state_mixer=PRODUCT_MIXER)
-    graph, module = batch([structure(molecule(), settings)], "per_atom"), build(settings)
+    structures = [structure(molecule(), settings)]
+    graph = batch_of(structures, required_sizes(structures, "per_atom").rounded())
+    module = build(settings)
 
     def measure(params):
         outputs = module.apply({"params": params}, graph)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import ase.io
 import numpy as np
 import pytest
@@ -10,16 +12,12 @@ from tiny_models import (
     assert_close,
     molecule,
     periodic,
-    random_parameters,
-    structure,
-    tiny_settings,
+    tiny_model,
 )
 
-from mace_scf_jax.data.batching import collate
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import BoundaryError
-from mace_scf_jax.models import build
-from mace_scf_jax.simulate import Model, evaluate_file
+from mace_scf_jax.simulate import evaluate_file
 
 HEADS = {
     "DFT": {
@@ -36,9 +34,7 @@ HEADS = {
 
 @pytest.fixture(scope="module")
 def model():
-    settings = tiny_settings()
-    graph = collate([structure(molecule(), settings)], labels=False)
-    return Model(settings, random_parameters(build(settings), graph), {"heads": HEADS})
+    return dataclasses.replace(tiny_model(), record={"heads": HEADS})
 
 
 def labelled(seed: int, config_type: str):

@@ -12,19 +12,14 @@ from tiny_models import (
     assert_close,
     molecule,
     periodic,
-    random_parameters,
     random_rotation,
     slab,
-    structure,
-    tiny_settings,
 )
 
 import mace_scf_jax
-from mace_scf_jax.data.batching import collate
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import BoundaryError
 from mace_scf_jax.io import ModelFileError
-from mace_scf_jax.models import build
 from mace_scf_jax.pytorch.verification.models import reference_settings
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 from mace_scf_jax.pytorch.weights import import_parameters
@@ -33,13 +28,6 @@ from mace_scf_jax.simulate import Model
 TRAINED = (
     Path(__file__).parents[1] / "data" / "reference" / "trained" / "local_charges_water_ions.npz"
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    settings = tiny_settings()
-    graph = collate([structure(molecule(), settings)], labels=False)
-    return Model(settings, random_parameters(build(settings), graph))
 
 
 def test_predictions_of_a_trained_model_equal_the_reference(tmp_path):

@@ -11,20 +11,17 @@ from ase import units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.langevin import Langevin
 from ase.stress import voigt_6_to_full_3x3_stress
+from compilations import compilations
 from tiny_models import (
     assert_close,
     molecule,
     periodic,
-    random_parameters,
-    structure,
-    tiny_settings,
+    tiny_model,
 )
 
-from mace_scf_jax.data.batching import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import BoundaryError
-from mace_scf_jax.models import build
 from mace_scf_jax.pytorch.verification.models import reference_settings
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 from mace_scf_jax.pytorch.weights import import_parameters
@@ -33,17 +30,6 @@ from mace_scf_jax.simulate import MACESCFCalculator, Model
 TRAINED = (
     Path(__file__).parents[1] / "data" / "reference" / "trained" / "local_charges_water_ions.npz"
 )
-
-
-def make_model(family="LocalCharges"):
-    settings = tiny_settings(family)
-    graph = collate([structure(molecule(), settings)], labels=False)
-    return Model(settings, random_parameters(build(settings), graph))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
 
 
 @pytest.fixture
@@ -103,17 +89,17 @@ def test_nothing_is_recomputed_without_a_change(atoms, monkeypatch):
         atoms.get_potential_energy()
 
 
-def test_small_moves_compile_nothing_new(model, atoms):
+def test_small_moves_compile_nothing_new(atoms):
     atoms.get_forces()
-    compiled = model.evaluate._cache_size()
     rng = np.random.default_rng(0)
     energies = set()
-    for _ in range(10):
-        atoms.positions += rng.normal(scale=0.01, size=(5, 3))
-        energies.add(atoms.get_potential_energy())
-        atoms.get_forces()
+    with compilations() as compiled:
+        for _ in range(10):
+            atoms.positions += rng.normal(scale=0.01, size=(5, 3))
+            energies.add(atoms.get_potential_energy())
+            atoms.get_forces()
     assert len(energies) == 10
-    assert model.evaluate._cache_size() == compiled
+    assert compiled == []
 
 
 def test_a_thousand_steps_of_a_liquid_compile_nothing_new():
@@ -134,11 +120,11 @@ def test_a_thousand_steps_of_a_liquid_compile_nothing_new():
     counts = set()
     dynamics.attach(lambda: counts.add(model.prepare(from_atoms(liquid)).num_edges), interval=50)
     dynamics.run(1)
-    compiled = model.evaluate._cache_size()
-    dynamics.run(1000)
+    with compilations() as compiled:
+        dynamics.run(1000)
     assert liquid.get_temperature() < 1000
     assert len(counts) > 5
-    assert model.evaluate._cache_size() == compiled
+    assert compiled == []
 
 
 def test_a_cell_that_breathes_compiles_a_handful_of_times(model, monkeypatch):
@@ -149,25 +135,25 @@ def test_a_cell_that_breathes_compiles_a_handful_of_times(model, monkeypatch):
     crystal = periodic()
     crystal.calc = MACESCFCalculator(model)
     crystal.get_stress()
-    compiled = model.evaluate._cache_size()
     cell, rng = crystal.cell.array.copy(), np.random.default_rng(0)
     calculations, calculate = [], crystal.calc.calculate
     monkeypatch.setattr(
         crystal.calc, "calculate", lambda *wanted: (calculations.append(wanted), calculate(*wanted))
     )
     kvectors, neighbours = set(), set()
-    for phase in np.linspace(0.0, 2.0 * np.pi, 61)[1:]:
-        crystal.set_cell((1.0 + 0.08 * np.sin(phase)) * cell, scale_atoms=True)
-        crystal.positions += rng.normal(scale=0.01, size=(5, 3))
-        crystal.get_forces()
-        crystal.get_stress()
-        prepared = model.prepare(from_atoms(crystal))
-        kvectors.add(prepared.num_kvectors)
-        neighbours.add(prepared.neighbour_counts().max())
+    with compilations() as compiled:
+        for phase in np.linspace(0.0, 2.0 * np.pi, 61)[1:]:
+            crystal.set_cell((1.0 + 0.08 * np.sin(phase)) * cell, scale_atoms=True)
+            crystal.positions += rng.normal(scale=0.01, size=(5, 3))
+            crystal.get_forces()
+            crystal.get_stress()
+            prepared = model.prepare(from_atoms(crystal))
+            kvectors.add(prepared.num_kvectors)
+            neighbours.add(prepared.neighbour_counts().max())
     assert len(calculations) == 60, "forces come with the stress"
     assert max(kvectors) >= 1.5 * min(kvectors)
     assert max(neighbours) >= 1.2 * min(neighbours)
-    assert model.evaluate._cache_size() - compiled <= 1
+    assert len(compiled) <= 1
 
 
 def test_sizes_only_grow(model, atoms):
@@ -175,9 +161,9 @@ def test_sizes_only_grow(model, atoms):
     spread = atoms.copy()
     spread.positions *= 1.5  # fewer neighbours
     spread.calc = atoms.calc
-    compiled = model.evaluate._cache_size()
-    spread.get_forces()
-    assert model.evaluate._cache_size() == compiled
+    with compilations() as compiled:
+        spread.get_forces()
+    assert compiled == []
     assert_close(spread.get_forces(), model.predict(spread)["forces"], 1e-9)
 
 
@@ -200,7 +186,7 @@ def test_bad_structures_are_refused_and_good_ones_still_work(model, atoms):
 
 
 def test_a_model_file_will_do_and_charges_need_a_charged_model(tmp_path):
-    plain = make_model("MACE")
+    plain = tiny_model("MACE")
     plain.save(tmp_path / "mace.model")
     crystal = periodic()
     crystal.calc = MACESCFCalculator(tmp_path / "mace.model")

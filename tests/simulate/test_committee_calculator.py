@@ -8,9 +8,8 @@ import jax
 import numpy as np
 import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
-from tiny_models import ELEMENTS, molecule, periodic, random_parameters, structure, tiny_settings
+from tiny_models import ELEMENTS, periodic, tiny_model, tiny_settings
 
-from mace_scf_jax.data.batching import collate
 from mace_scf_jax.io.committee_file import (
     CommitteeFile,
     CommitteeFileError,
@@ -18,7 +17,6 @@ from mace_scf_jax.io.committee_file import (
     MemberEntry,
 )
 from mace_scf_jax.io.model_file import ModelFileError
-from mace_scf_jax.models import build
 from mace_scf_jax.predict.uncertainty import UncertaintyError, mean_and_std
 from mace_scf_jax.simulate import (
     Committee,
@@ -38,15 +36,9 @@ STRUCTURES = tuple(periodic(seed) for seed in range(2))
 """Predicted together everywhere, so that one compiled function serves all tests."""
 
 
-def member(seed: int) -> Model:
-    settings = tiny_settings(num_interactions=1)
-    graph = collate([structure(molecule(), settings)], labels=False)
-    return Model(settings, random_parameters(build(settings), graph, seed=seed))
-
-
 @pytest.fixture(scope="module")
 def models() -> list[Model]:
-    return [member(seed) for seed in SEEDS]
+    return [tiny_model(seed=seed) for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")

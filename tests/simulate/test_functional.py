@@ -8,34 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import compilations
 from tiny_models import (
     assert_close,
     molecule,
     periodic,
-    random_parameters,
     slab,
-    structure,
-    tiny_settings,
+    tiny_model,
 )
 
 import mace_scf_jax
-from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.models import SCFState, build
-from mace_scf_jax.simulate import Model
+from mace_scf_jax.models import SCFState
 
 STRAIN = np.array([[0.02, 0.01, 0.0], [0.01, -0.03, 0.005], [0.0, 0.005, 0.01]])
-
-
-def make_model(family="LocalCharges", **backbone):
-    settings = tiny_settings(family, num_interactions=1, **backbone)
-    graph = collate([structure(molecule(), settings)], labels=False)
-    return Model(settings, random_parameters(build(settings), graph))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +51,7 @@ def assert_results_equal(results, prediction):
     ids=["MACE, slab", "LocalSplitCharges, crystal", "MACEQEq, molecule"],
 )
 def test_results_are_predictions(family, atoms):
-    model = make_model(family)
+    model = tiny_model(family)
     energy_fn, prepare = mace_scf_jax.energy_function(model, skin=0.7)
     results = energy_fn.results(atoms.positions, prepare(atoms), stress=True)
     assert_results_equal(results, model.predict(atoms, stress=True))
@@ -142,7 +128,7 @@ def test_derivatives_are_forces_stress_and_dipole(functions, neighbours):
 
 @pytest.mark.parametrize("family", ["FixedPoint", "MACEQEq"])
 def test_forces_are_the_gradient_of_a_compiled_energy_that_is_solved_for(family):
-    energy_fn, prepare = mace_scf_jax.energy_function(make_model(family))
+    energy_fn, prepare = mace_scf_jax.energy_function(tiny_model(family))
     atoms = molecule()
     neighbours = prepare(atoms)
     gradient = jax.grad(jax.jit(energy_fn))(jnp.asarray(atoms.positions), neighbours)
@@ -182,21 +168,21 @@ def test_inside_a_scan_and_mapped(functions, neighbours):
     np.testing.assert_allclose(mapped, one_by_one, rtol=1e-13)
 
 
-def test_moving_atoms_and_renewed_neighbours_compile_nothing(model, functions, neighbours):
+def test_moving_atoms_and_renewed_neighbours_compile_nothing(functions, neighbours):
     energy_fn, prepare = functions
     atoms = periodic()
     energy_fn(atoms.positions, neighbours)
-    compiled = model.evaluate._cache_size()
     rng = np.random.default_rng(1)
-    for _ in range(5):
-        atoms.positions += rng.normal(scale=0.05, size=(5, 3))
-        neighbours = prepare(atoms, previous=neighbours)
-        assert np.isfinite(energy_fn(atoms.positions, neighbours))
-    assert model.evaluate._cache_size() == compiled
+    with compilations() as compiled:
+        for _ in range(5):
+            atoms.positions += rng.normal(scale=0.05, size=(5, 3))
+            neighbours = prepare(atoms, previous=neighbours)
+            assert np.isfinite(energy_fn(atoms.positions, neighbours))
+    assert compiled == []
 
 
 def test_the_charge_is_an_argument():
-    energy_fn, prepare = mace_scf_jax.energy_function(make_model("MACEQEq"))
+    energy_fn, prepare = mace_scf_jax.energy_function(tiny_model("MACEQEq"))
     atoms = periodic()
     neighbours = prepare(atoms)
     results = energy_fn.results(atoms.positions, neighbours, total_charge=0.25, forces=False)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from ase import units
 from ase.md.verlet import VelocityVerlet
-from test_functional import make_model
 from tiny_models import assert_close, periodic
 
 from mace_scf_jax.simulate import MACESCFCalculator
@@ -28,11 +27,6 @@ THERMAL_ENERGY = 300.0 * units.kB
 def promotion_as_jax_md_needs_it():
     with jax.numpy_dtype_promotion("standard"):
         yield
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
 
 
 @pytest.fixture(scope="module")

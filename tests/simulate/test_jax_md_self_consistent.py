@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.md.verlet import VelocityVerlet
-from test_functional import make_model
 from test_jax_md_hooks import FREE_SHIFT, STEP, THERMAL_ENERGY, masses, run, to_box
-from tiny_models import periodic
+from tiny_models import periodic, tiny_model
 
 from mace_scf_jax.models import SelfConsistency
 from mace_scf_jax.scf import Auto
-from mace_scf_jax.simulate import MACESCFCalculator, Model
+from mace_scf_jax.simulate import MACESCFCalculator
 from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions
 
 with jax.numpy_dtype_promotion("standard"):
@@ -31,8 +30,7 @@ def promotion_as_jax_md_needs_it():
 
 @pytest.fixture(scope="module")
 def model():
-    random = make_model("FixedPoint")
-    return Model(random.settings, random.parameters, scf=TIGHT)
+    return tiny_model("FixedPoint", scf=TIGHT)
 
 
 @pytest.fixture(scope="module")

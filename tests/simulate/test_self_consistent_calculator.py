@@ -7,13 +7,13 @@ import warnings
 import ase.io
 import numpy as np
 import pytest
+from compilations import compilations
 from reference_models import TRAINED, reference_atoms, reference_model
-from tiny_models import assert_close, molecule, random_parameters, structure, tiny_settings
+from tiny_models import assert_close, tiny_model
 
-from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.models import DirectStep, SelfConsistency, build
+from mace_scf_jax.models import DirectStep, SelfConsistency
 from mace_scf_jax.models.families.fixed_point import response_slopes
 from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
 from mace_scf_jax.simulate import (
@@ -105,9 +105,9 @@ def test_moving_atoms_compile_nothing_new():
     calculator = MACESCFCalculator(MODEL, warm_start=WarmStart(check_every=4))
     path = list(trajectory(10))
     run(calculator, path[:2])
-    compiled = MODEL.evaluate._cache_size()
-    run(calculator, path[2:])
-    assert MODEL.evaluate._cache_size() == compiled
+    with compilations() as compiled:
+        run(calculator, path[2:])
+    assert compiled == []
 
 
 MIXING = SelfConsistency(LinearMixing(max_steps=100, mixing=0.3, tolerance=1e-6))
@@ -244,9 +244,7 @@ def test_a_kept_fermi_level_has_to_be_given():
 def test_options_that_do_not_exist():
     with pytest.raises(ValueError, match="not_converged: expected one of raise, warn, ignore, fou"):
         MACESCFCalculator(MODEL, not_converged="stop")
-    settings = tiny_settings()
-    graph = collate([structure(molecule(), settings)], labels=False)
-    local = Model(settings, random_parameters(build(settings), graph))
+    local = tiny_model()
     with pytest.raises(ValueError, match="scf: expected no settings of a self-consistent cycle"):
         MACESCFCalculator(local, scf=SelfConsistency())
     with pytest.raises(ValueError, match="warm_start: expected a self-consistent model, found one"):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from reference_models import STRONG, reference_atoms, reference_model
+from tiny_models import batch_of
 
-from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.models import SCFState, SelfConsistency
@@ -40,8 +40,7 @@ SIZES = required_sizes([prepared(atoms) for atoms in reference_atoms(STRONG)]).r
 
 def batch(structures):
     """Always the same padded sizes: one compilation serves all."""
-    graph = collate([prepared(atoms) for atoms in structures], SIZES, labels=False)
-    return jax.tree.map(jnp.asarray, graph)
+    return batch_of([prepared(atoms) for atoms in structures], SIZES)
 
 
 def solve(graph, scf=CONSTANT_CHARGE, start=None):

@@ -9,8 +9,7 @@ from pathlib import Path
 import ase.io
 import jax
 import pytest
-from test_functional import make_model
-from tiny_models import periodic
+from tiny_models import periodic, tiny_model
 
 FOLDER = Path(__file__).parents[2] / "examples" / "simulation"
 EXPECTED = {
@@ -23,7 +22,7 @@ EXPECTED = {
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
-    make_model().save(folder / "tiny.model")
+    tiny_model().save(folder / "tiny.model")
     ase.io.write(folder / "start.xyz", periodic(), format="extxyz")
     return [str(folder / "tiny.model"), str(folder / "start.xyz")]
 

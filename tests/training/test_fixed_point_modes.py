@@ -38,6 +38,8 @@ LOSS = {
     "dipole_per_atom": 1.0,
     "total_charge": 1.0,
 }
+WITH_FORCES = [False, pytest.param(True, marks=pytest.mark.slow)]
+"""Forces in the loss ask for second derivatives, which take long to compile."""
 
 
 def batch(*members):
@@ -56,9 +58,9 @@ def batch(*members):
 
 
 @functools.cache
-def model(settings=NONLINEAR):
+def model():
     """A model whose charges answer to the Fermi level, and to each other, moderately."""
-    module = build(settings)
+    module = build(NONLINEAR)
     params = random_parameters(module, batch(0, 1, 2))
     scaled = jax.tree.map(lambda leaf: 2.0 * leaf, params["density_update"])
     return module, {**params, "density_update": scaled}
@@ -73,14 +75,15 @@ def reachable(graph):
 
 
 @functools.cache
-def gradient(training, settings=NONLINEAR):
+def gradient(training, *, forces):
     """Compiled loss, its gradient for all parameters, and the counts, of a batch."""
-    module, params = model(settings)
+    module, params = model()
     predict = FixedPointPredict(module, training)
+    terms = {name: weight for name, weight in LOSS.items() if forces or name != "forces"}
 
     def loss(params, graph):
-        prediction = predict(params, graph, forces=True, stress=False)
-        return weighted_loss(LOSS, prediction, graph)[0], scf_counts(prediction, graph)
+        prediction = predict(params, graph, forces=forces, stress=False)
+        return weighted_loss(terms, prediction, graph)[0], scf_counts(prediction, graph)
 
     compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
     return lambda graph: compiled(params, graph)
@@ -101,8 +104,9 @@ def assert_same_gradients(found, expected, tolerance):
 
 
 @pytest.mark.parametrize("constant_charge", [True, False])
-def test_all_modes_have_the_gradient_of_the_solution(constant_charge):
-    """With force losses, which need second derivatives, for a map that is not affine."""
+@pytest.mark.parametrize("forces", WITH_FORCES)
+def test_all_modes_have_the_gradient_of_the_solution(constant_charge, forces):
+    """For a map that is not affine."""
     tight = {"scf_tolerance": 1e-12, "constant_charge": constant_charge}
     cases = {
         "unroll_scf": training("unroll_scf", solver="linear_mixing", **tight),
@@ -111,7 +115,7 @@ def test_all_modes_have_the_gradient_of_the_solution(constant_charge):
     }
     batches = [reachable(batch(*members)) for members in ((0,), (1, 2), (0, 1, 2))]
     for graph in batches:
-        results = {name: gradient(case)(graph) for name, case in cases.items()}
+        results = {name: gradient(case, forces=forces)(graph) for name, case in cases.items()}
         (expected_loss, counts), expected = results.pop("unroll_scf")
         assert SCFCounts.of(counts).unsolved == 0
         assert expected_loss > 1e-3
@@ -121,7 +125,8 @@ def test_all_modes_have_the_gradient_of_the_solution(constant_charge):
             assert_same_gradients(found, expected, 1e-6)
 
 
-def test_a_structure_without_solution_falls_back_alone():
+@pytest.mark.parametrize("forces", WITH_FORCES)
+def test_a_structure_without_solution_falls_back_alone(forces):
     """Two structures start at their solutions, one starts too far away for the steps allowed."""
     exact = training("implicit", scf_tolerance=1e-12)
     graph = reachable(batch(0, 1, 2))
@@ -142,7 +147,8 @@ def test_a_structure_without_solution_falls_back_alone():
         labels=labels, fermi_level=jnp.where(far, graph.fermi_level, solved["fermi_level"])
     )
     few = gradient(
-        training("implicit", num_scf_steps=2, scf_tolerance=1e-11, initial_density="from_data")
+        training("implicit", num_scf_steps=2, scf_tolerance=1e-11, initial_density="from_data"),
+        forces=forces,
     )
     (loss, counts), found = few(graph)
     assert SCFCounts.of(counts).fallback == 1
@@ -152,7 +158,7 @@ def test_a_structure_without_solution_falls_back_alone():
     without = graph.replace(config_weight=jnp.where(far, 0.0, graph.config_weight))
     (loss, counts), found = few(without)
     assert SCFCounts.of(counts).fallback == 1
-    (expected_loss, _), expected = gradient(exact)(without)
+    (expected_loss, _), expected = gradient(exact, forces=forces)(without)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-9)
     assert_same_gradients(found, expected, 1e-8)
 
