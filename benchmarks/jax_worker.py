@@ -17,7 +17,7 @@ runtime.keep_freed_memory()
 import jax
 import jax.numpy as jnp
 
-from mace_scf_jax.backbones import BackboneSettings
+from mace_scf_jax.backbones import MACESettings
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
@@ -31,7 +31,7 @@ def model_settings(family: str) -> ModelSettings:
     charged = family == "LocalCharges"
     return ModelSettings(
         family=family,
-        backbone=BackboneSettings(
+        backbone=MACESettings(
             elements=sizes.ELEMENTS,
             hidden_irreps=f"{sizes.CHANNELS}x0e + {sizes.CHANNELS}x1o",
             r_max=sizes.R_MAX,

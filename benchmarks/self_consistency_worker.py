@@ -41,9 +41,7 @@ def settings_of(family: str) -> ModelSettings:
         local,
         family="FixedPoint",
         electrostatics=dataclasses.replace(local.electrostatics, features=FIELD_FEATURES),
-        fixed_point=FixedPointSettings(
-            field_feature_norms=FIELD_FEATURE_NORMS, fermi_level_offset=0.0
-        ),
+        own=FixedPointSettings(field_feature_norms=FIELD_FEATURE_NORMS, fermi_level_offset=0.0),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mace_scf_jax.training.config.option_families import families
+from mace_scf_jax.models import FAMILIES
 from mace_scf_jax.training.config.option_reference import default_configuration, reference_page
 
 WHEN_INTERRUPTED = "interrupted"
@@ -30,9 +30,9 @@ def run(words: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--model",
-        choices=families(),
+        choices=FAMILIES,
         metavar="FAMILY",
-        help=f"with --defaults: only what matters to one family ({', '.join(families())})",
+        help=f"with --defaults: only what matters to one family ({', '.join(FAMILIES)})",
     )
     given = parser.parse_args(words)
     if given.reference and given.model is not None:

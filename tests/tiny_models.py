@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mace_scf_jax.backbones import BackboneSettings
+from mace_scf_jax.backbones import MACESettings
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import BatchSizes
@@ -21,17 +21,14 @@ from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
-    CHARGE_EQUILIBRATION_FAMILIES,
-    CHARGED_FAMILIES,
-    CHARGES_ONLY_FAMILIES,
-    ENERGY_FUNCTIONAL_FAMILIES,
-    FORMAL_CHARGE_FAMILIES,
-    SELF_CONSISTENT_FAMILIES,
-    SPLIT_CHARGE_FAMILIES,
+    FAMILIES,
     ChargeEquilibrationSettings,
     EnergyFunctionalSettings,
+    FamilySettings,
     FixedPointSettings,
+    FormalChargeSettings,
     ModelSettings,
+    ScaleShiftSettings,
     SelfConsistency,
     SplitChargeSettings,
     build,
@@ -41,7 +38,7 @@ from mace_scf_jax.predict.model import Model
 ELEMENTS = (1, 8)
 
 
-def tiny_backbone(**changes) -> BackboneSettings:
+def tiny_backbone(**changes) -> MACESettings:
     sizes = {
         "elements": ELEMENTS,
         "hidden_irreps": "2x0e + 2x1o",
@@ -54,41 +51,46 @@ def tiny_backbone(**changes) -> BackboneSettings:
         "MLP_irreps": "2x0e",
         "avg_num_neighbors": 4.0,
     }
-    return BackboneSettings(**(sizes | changes))
+    return MACESettings(**(sizes | changes))
 
 
-def tiny_settings(family: str = "LocalCharges", **backbone) -> ModelSettings:
-    charged = family in CHARGED_FAMILIES
-    solved = family in SELF_CONSISTENT_FAMILIES
+OWN_SETTINGS = {
+    "ScaleShiftMACE": ScaleShiftSettings(scale=0.8, shift=0.1),
+    "LocalSplitCharges": SplitChargeSettings(formal_charges=(0.9, -1.9), polarizability=True),
+    "FixedChargeBaselinedMACE": FormalChargeSettings((0.9, -1.9)),
+    "MACEQEq": ChargeEquilibrationSettings(train_hardness=True, default_hardness=30.0),
+    "EnergyFunctional": EnergyFunctionalSettings(default_hardness=5.0),
+    "FixedPoint": FixedPointSettings((30.0, 25.0, 4.0, 3.0), fermi_level_offset=-2.0),
+}
+
+CHARGED_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.is_charged)
+SELF_CONSISTENT_FAMILIES = tuple(
+    name for name, family in FAMILIES.items() if family.is_self_consistent
+)
+VARIATIONAL_FAMILIES = tuple(
+    name
+    for name, family in FAMILIES.items()
+    if family.responds_to_field and not family.is_self_consistent
+)
+
+
+def tiny_settings(name: str = "LocalCharges", **backbone) -> ModelSettings:
+    family = FAMILIES[name]
+    charged = family.is_charged
+    electrostatics = ElectrostaticsSettings(
+        max_l=min(1, family.max_l or 0),
+        smearing_width=1.0,
+        kspace_cutoff_factor=0.9,
+        features=FieldFeatureSettings(1, (1.0, 2.0)) if family.is_self_consistent else None,
+    )
     return ModelSettings(
-        family=family,
+        family=name,
         backbone=tiny_backbone(
             **({"scalar_last_layer": not charged, "pair_repulsion": not charged} | backbone)
         ),
         atomic_energies=(-13.0, -430.0),
-        electrostatics=ElectrostaticsSettings(
-            max_l=0 if family in CHARGES_ONLY_FAMILIES else 1,
-            smearing_width=1.0,
-            kspace_cutoff_factor=0.9,
-            features=FieldFeatureSettings(1, (1.0, 2.0)) if solved else None,
-        )
-        if charged
-        else None,
-        scale=0.8 if family == "ScaleShiftMACE" else 1.0,
-        shift=0.1 if family == "ScaleShiftMACE" else 0.0,
-        formal_charges=(0.9, -1.9) if family in FORMAL_CHARGE_FAMILIES else None,
-        split_charges=SplitChargeSettings(polarizability=True)
-        if family in SPLIT_CHARGE_FAMILIES
-        else None,
-        charge_equilibration=ChargeEquilibrationSettings(train_hardness=True, default_hardness=30.0)
-        if family in CHARGE_EQUILIBRATION_FAMILIES
-        else None,
-        energy_functional=EnergyFunctionalSettings(default_hardness=5.0)
-        if family in ENERGY_FUNCTIONAL_FAMILIES
-        else None,
-        fixed_point=FixedPointSettings((30.0, 25.0, 4.0, 3.0), fermi_level_offset=-2.0)
-        if solved
-        else None,
+        electrostatics=electrostatics if charged else None,
+        own=OWN_SETTINGS.get(name, FamilySettings()),
     )
 
 

@@ -12,9 +12,6 @@ from ase.data import chemical_symbols
 from mace_scf_jax.io.model_file import ModelFile
 from mace_scf_jax.models.settings import ModelSettings
 
-_LEFT_OUT = ("family", "backbone", "electrostatics", "atomic_energies", "formal_charges")
-"""Settings that the description shows elsewhere."""
-
 
 def describe(content: ModelFile) -> dict[str, Any]:
     """Family, elements, sizes, choices and record of a model, as plain data.
@@ -51,19 +48,17 @@ def describe(content: ModelFile) -> dict[str, Any]:
             **content.settings["electrostatics"],
             "kspace_cutoff": settings.electrostatics.kspace_cutoff,
         }
-    further = _without(settings.to_dict(), _LEFT_OUT)
-    if settings.family != "ScaleShiftMACE":
-        further = _without(further, ("scale", "shift"))
-    description |= {name: value for name, value in further.items() if value is not None}
+    description |= _without(settings.of_family.store(settings.own), ("formal_charges",))
     return description | {"record": content.record, "checksum": content.checksum}
 
 
 def _elements(settings: ModelSettings) -> dict[str, dict[str, float]]:
     elements: dict[str, dict[str, float]] = {}
+    formal_charges = getattr(settings.own, "formal_charges", None)
     for index, number in enumerate(settings.elements):
         entry = {"atomic_energy": settings.atomic_energies[index]}
-        if settings.formal_charges is not None:
-            entry["formal_charge"] = settings.formal_charges[index]
+        if formal_charges is not None:
+            entry["formal_charge"] = formal_charges[index]
         elements[chemical_symbols[number]] = entry
     return elements
 

@@ -10,9 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.families.fixed_point.model import FixedPoint
-from mace_scf_jax.models.families.fixed_point.self_consistency import solved_outputs
-from mace_scf_jax.models.families.fixed_point.self_consistency_settings import SelfConsistency
 from mace_scf_jax.models.observables import Parameters
 from mace_scf_jax.units import INFRARED_INTENSITY
 
@@ -63,10 +60,8 @@ def dipole_response(module: nn.Module, params: Parameters, graph: Graph) -> Dipo
 
     def dipole(positions: Array, field: Array) -> Array:
         moved = graph.replace(positions=positions, external_field=field)
-        if isinstance(module, FixedPoint):
-            outputs = solved_outputs(module, params, moved, how=SelfConsistency())
-        else:
-            outputs = module.apply({"params": params}, moved)
+        solve = module.settings.of_family.solve
+        outputs = solve.outputs(module, params, moved, how=None, start=None)
         if "dipole" not in outputs:
             raise NoDipoleError(
                 f"expected a model with charges, found {type(module).__name__}, which has no dipole"

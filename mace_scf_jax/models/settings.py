@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from mace_scf_jax.backbones import BackboneSettings
+import flax.linen as nn
+
+from mace_scf_jax.backbones import BACKBONES, BackboneSettings, Offer, settings_from_dict
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
     FieldFeatureSettings,
     Mesh,
 )
-from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
-from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
-from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
-from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
+from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
+
+Own = TypeVar("Own", bound=FamilySettings)
+
+_IN_EVERY_FILE: dict[str, Any] = {
+    "electrostatics": None,
+    "scale": 1.0,
+    "shift": 0.0,
+    "formal_charges": None,
+    "split_charges": None,
+    "charge_equilibration": None,
+    "energy_functional": None,
+    "fixed_point": None,
+}
+"""Entries of the first version of the format, where families could not bring their own."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Generic[Own]):
     """A model family with its sizes, choices and constants.
 
     Raises:
-        ValueError: the number of atomic energies or formal charges differs from the number of
-            elements, or a formal charge is outside the range in which it is expanded.
+        ValueError: the number of atomic energies differs from the number of elements.
     """
 
     family: str
@@ -33,21 +45,8 @@ class ModelSettings:
     """Energy E0 of an isolated atom of each element in eV."""
     electrostatics: ElectrostaticsSettings | None = None
     """None for families without charges."""
-    scale: float = 1.0
-    """Factor on the interaction energy (ScaleShiftMACE)."""
-    shift: float = 0.0
-    """Energy per atom in eV added to the scaled interaction energy (ScaleShiftMACE)."""
-    formal_charges: tuple[float, ...] | None = None
-    """Formal charge of each element in e, for families with formal charges; None: every structure
-    has its own, per atom."""
-    split_charges: SplitChargeSettings | None = None
-    """None for families without charge transfer."""
-    charge_equilibration: ChargeEquilibrationSettings | None = None
-    """None for families without charge equilibration."""
-    energy_functional: EnergyFunctionalSettings | None = None
-    """None for families without a learned functional of the multipoles."""
-    fixed_point: FixedPointSettings | None = None
-    """None for families whose multipoles do not answer their own potential."""
+    own: Own = dataclasses.field(default_factory=FamilySettings)  # type: ignore[assignment]
+    """What only this family has."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atomic_energies", tuple(float(e) for e in self.atomic_energies))
@@ -56,25 +55,6 @@ class ModelSettings:
                 f"atomic_energies: expected one energy for each of the elements "
                 f"{self.backbone.elements}, found {len(self.atomic_energies)}"
             )
-        if self.formal_charges is not None:
-            object.__setattr__(self, "formal_charges", tuple(float(q) for q in self.formal_charges))
-            self._check_formal_charges(self.formal_charges)
-
-    def _check_formal_charges(self, charges: tuple[float, ...]) -> None:
-        if len(charges) != len(self.elements):
-            raise ValueError(
-                f"formal_charges: expected one charge for each of the elements "
-                f"{self.elements}, found {len(charges)}"
-            )
-        if self.split_charges is None:
-            return
-        low, high = self.split_charges.charge_range
-        for element, charge in zip(self.elements, charges, strict=True):
-            if not low <= charge <= high:
-                raise ValueError(
-                    f"formal_charges: found {charge:g} e for element {element}, expected a charge "
-                    f"in the range of oxidation states, {low:g} to {high:g} e"
-                )
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -82,43 +62,71 @@ class ModelSettings:
         return self.backbone.elements
 
     @property
+    def of_family(self) -> Family:
+        """The family.
+
+        Raises:
+            UnknownNameError: there is no such family.
+        """
+        return FAMILIES[self.family]
+
+    @property
+    def backbone_offers(self) -> frozenset[Offer]:
+        """What the backbone can do beyond features of atoms."""
+        return BACKBONES[self.backbone.name].offers
+
+    @property
     def kspace_cutoff(self) -> float | None:
         """Radius in 1/Å up to which structures need reciprocal indices; None if they need none."""
         return None if self.electrostatics is None else self.electrostatics.indices_cutoff
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data from which `from_dict` makes the same settings."""
-        return dataclasses.asdict(self)
+        """Return plain data from which `from_dict` makes the same settings."""
+        entries = {
+            "family": self.family,
+            "backbone": self.backbone.to_dict(),
+            "atomic_energies": self.atomic_energies,
+        }
+        if self.electrostatics is not None:
+            entries["electrostatics"] = dataclasses.asdict(self.electrostatics)
+        return _IN_EVERY_FILE | entries | self.of_family.store(self.own)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSettings:
-        """Settings from plain data, such as a JSON object.
+        """Return the settings that plain data describe, such as a JSON object.
 
         Raises:
             ValueError: a field is missing, unknown or invalid.
         """
         try:
             values = dict(data)
-            values["backbone"] = BackboneSettings(**values["backbone"])
+            own = FAMILIES[values["family"]].restore(values)
+            for name, nothing in _IN_EVERY_FILE.items():
+                if name != "electrostatics" and values.get(name) == nothing:
+                    values.pop(name, None)
+            values["backbone"] = settings_from_dict(values["backbone"])
             if values.get("electrostatics") is not None:
-                electrostatics = dict(values["electrostatics"])
-                if electrostatics.get("features") is not None:
-                    electrostatics["features"] = FieldFeatureSettings(**electrostatics["features"])
-                if electrostatics.get("mesh") is not None:
-                    electrostatics["mesh"] = Mesh(**electrostatics["mesh"])
-                values["electrostatics"] = ElectrostaticsSettings(**electrostatics)
-            if values.get("split_charges") is not None:
-                values["split_charges"] = SplitChargeSettings(**values["split_charges"])
-            if values.get("charge_equilibration") is not None:
-                values["charge_equilibration"] = ChargeEquilibrationSettings(
-                    **values["charge_equilibration"]
-                )
-            if values.get("fixed_point") is not None:
-                values["fixed_point"] = FixedPointSettings(**values["fixed_point"])
-            if values.get("energy_functional") is not None:
-                values["energy_functional"] = EnergyFunctionalSettings(
-                    **values["energy_functional"]
-                )
-            return cls(**values)
+                values["electrostatics"] = _electrostatics(values["electrostatics"])
+            return cls(**values, own=own)
         except (TypeError, KeyError) as error:
             raise ValueError(f"model settings: {error}") from error
+
+
+def _electrostatics(data: dict[str, Any]) -> ElectrostaticsSettings:
+    values = dict(data)
+    for name, kind in (("features", FieldFeatureSettings), ("mesh", Mesh)):
+        if values.get(name) is not None:
+            values[name] = kind(**values[name])
+    return ElectrostaticsSettings(**values)
+
+
+def build(settings: ModelSettings) -> nn.Module:
+    """Return the Flax module of a model.
+
+    Raises:
+        ValueError: an unknown family, or settings that are missing, do not belong to it or do not
+            fit.
+    """
+    family = settings.of_family
+    family.check(settings)
+    return family.module(settings)

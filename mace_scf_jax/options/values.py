@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -98,11 +98,11 @@ def not_yet(*values: str | bool) -> WrapValidator:
     return WrapValidator(check)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class OneOf:
-    """Marks an option whose values are the names in a mapping, which plugins may add to."""
+    """Marks an option whose values are the names in a collection, which plugins may add to."""
 
-    names: Mapping[str, Any]
+    names: Collection[str]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Text that is one of the names, as pydantic checks it."""
@@ -110,7 +110,8 @@ class OneOf:
 
     def _check(self, name: str) -> str:
         if name not in self.names:
-            raise ValueError(f"expected one of {', '.join(self.names)}, found {name!r}")
+            *others, last = (repr(known) for known in self.names)
+            raise ValueError(f"expected {', '.join(others)} or {last}, found {name!r}")
         return name
 
 

@@ -21,7 +21,6 @@ from mace_scf_jax.electrostatics import BoundaryError, check_pbc, check_slab_cel
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.io.model_file import load_model_file, save_model
 from mace_scf_jax.models import (
-    SELF_CONSISTENT_FAMILIES,
     DirectStep,
     InitialDensity,
     InitialFermiLevel,
@@ -94,12 +93,12 @@ class Model:
                 f"{self.settings.family}, found some"
             )
         if self.is_self_consistent and self.scf is None:
-            object.__setattr__(self, "scf", DEFAULT_SCF)
+            object.__setattr__(self, "scf", self.settings.of_family.solve.default)
 
     @property
     def is_self_consistent(self) -> bool:
         """Whether the multipoles of the model answer the potential that they cause."""
-        return self.settings.family in SELF_CONSISTENT_FAMILIES
+        return self.settings.of_family.is_self_consistent
 
     @property
     def dtype(self) -> np.dtype:

@@ -7,29 +7,20 @@ A configuration is plain data: ``model`` (name of the class), ``atomic_numbers``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mace_scf_jax.backbones import BackboneSettings
+from mace_scf_jax.backbones import MACESettings
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
+from mace_scf_jax.models.families.mace.settings import ScaleShiftSettings
 from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
-from mace_scf_jax.models.registry import (
-    CHARGE_EQUILIBRATION_FAMILIES,
-    CHARGED_FAMILIES,
-    CHARGES_ONLY_FAMILIES,
-    ENERGY_FUNCTIONAL_FAMILIES,
-    FAMILIES,
-    SELF_CONSISTENT_FAMILIES,
-    SPLIT_CHARGE_FAMILIES,
-)
+from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
+from mace_scf_jax.models.formal_charges import FormalChargeSettings
 from mace_scf_jax.models.settings import ModelSettings
 
 Configuration = dict[str, Any]
-
-TORCH_FAMILIES = tuple(name for name in FAMILIES if name not in ENERGY_FUNCTIONAL_FAMILIES)
-"""Families whose models can be exchanged with the PyTorch packages."""
 
 REFERENCE_MOLECULE_EXPONENT = 0.3333
 """What the reference writes for the cube root in the molecule correction of the energy."""
@@ -82,31 +73,24 @@ def settings_from_configuration(configuration: Mapping[str, Any]) -> ModelSettin
         ValueError: an entry has a value that makes no sense.
     """
     try:
-        family, options = configuration["model"], configuration["options"]
-        if family not in TORCH_FAMILIES:
+        name, options = configuration["model"], configuration["options"]
+        if name not in OWN_SETTINGS:
             raise TorchConfigurationError(
-                f"model: expected one of {', '.join(TORCH_FAMILIES)}, found {family!r}"
+                f"model: expected one of {', '.join(OWN_SETTINGS)}, found {name!r}"
             )
-        charged = family in CHARGED_FAMILIES
+        family = FAMILIES[name]
         return ModelSettings(
-            family=family,
-            backbone=_backbone(configuration, charged=charged),
+            family=name,
+            backbone=_backbone(configuration, charged=family.is_charged),
             atomic_energies=tuple(configuration["backbone"]["atomic_energies"]),
-            electrostatics=_electrostatics(family, options) if charged else None,
-            scale=options.get("atomic_inter_scale", 1.0),
-            shift=options.get("atomic_inter_shift", 0.0),
-            formal_charges=options.get("atomic_formal_charges"),
-            split_charges=_split_charges(options) if family in SPLIT_CHARGE_FAMILIES else None,
-            charge_equilibration=_charge_equilibration(options)
-            if family in CHARGE_EQUILIBRATION_FAMILIES
-            else None,
-            fixed_point=_fixed_point(configuration) if family in SELF_CONSISTENT_FAMILIES else None,
+            electrostatics=_electrostatics(family, options) if family.is_charged else None,
+            own=OWN_SETTINGS[name](configuration),
         )
     except KeyError as error:
         raise TorchConfigurationError(f"configuration: found no entry {error}") from error
 
 
-def _backbone(configuration: Mapping[str, Any], *, charged: bool) -> BackboneSettings:
+def _backbone(configuration: Mapping[str, Any], *, charged: bool) -> MACESettings:
     options, arguments = configuration["options"], dict(configuration["backbone"])
     arguments.pop("atomic_energies", None)
     unknown = arguments.keys() - set(_BACKBONE_ARGUMENTS)
@@ -114,7 +98,7 @@ def _backbone(configuration: Mapping[str, Any], *, charged: bool) -> BackboneSet
         raise TorchConfigurationError(
             f"configuration: found backbone arguments {sorted(unknown)}, which are not known here"
         )
-    return BackboneSettings(
+    return MACESettings(
         elements=tuple(configuration["atomic_numbers"]),
         pair_repulsion=options.get("pair_repulsion", False) and not charged,
         distance_transform=options.get("distance_transform", "None"),
@@ -125,16 +109,16 @@ def _backbone(configuration: Mapping[str, Any], *, charged: bool) -> BackboneSet
     )
 
 
-def _electrostatics(family: str, options: Mapping[str, Any]) -> ElectrostaticsSettings:
+def _electrostatics(family: Family, options: Mapping[str, Any]) -> ElectrostaticsSettings:
     features = None
-    if family in SELF_CONSISTENT_FAMILIES:
+    if family.is_self_consistent:
         features = FieldFeatureSettings(
             max_l=options["field_feature_max_l"],
             widths=tuple(options["field_feature_widths"]),
             include_self_interaction=options["field_si"],
         )
     return ElectrostaticsSettings(
-        max_l=0 if family in CHARGES_ONLY_FAMILIES else options["atomic_multipoles_max_l"],
+        max_l=options["atomic_multipoles_max_l"] if family.max_l else 0,
         smearing_width=options["atomic_multipoles_smearing_width"],
         kspace_cutoff_factor=options["kspace_cutoff_factor"],
         boundary=options["pbc_handling"],
@@ -146,15 +130,33 @@ def _electrostatics(family: str, options: Mapping[str, Any]) -> ElectrostaticsSe
     )
 
 
-def _charge_equilibration(options: Mapping[str, Any]) -> ChargeEquilibrationSettings:
+def _nothing(configuration: Mapping[str, Any]) -> FamilySettings:
+    return FamilySettings()
+
+
+def _scale_shift(configuration: Mapping[str, Any]) -> ScaleShiftSettings:
+    options = configuration["options"]
+    return ScaleShiftSettings(
+        scale=options.get("atomic_inter_scale", 1.0), shift=options.get("atomic_inter_shift", 0.0)
+    )
+
+
+def _formal_charges(configuration: Mapping[str, Any]) -> FormalChargeSettings:
+    return FormalChargeSettings(configuration["options"].get("atomic_formal_charges"))
+
+
+def _charge_equilibration(configuration: Mapping[str, Any]) -> ChargeEquilibrationSettings:
+    options = configuration["options"]
     return ChargeEquilibrationSettings(
         default_hardness=options["default_hardness"],
         **{name: options.get(name, False) for name in _EQUILIBRATION_SWITCHES},
     )
 
 
-def _split_charges(options: Mapping[str, Any]) -> SplitChargeSettings:
+def _split_charges(configuration: Mapping[str, Any]) -> SplitChargeSettings:
+    options = configuration["options"]
     return SplitChargeSettings(
+        formal_charges=options.get("atomic_formal_charges"),
         transfer_block=options["static_bond_transfer_block"],
         transfer_range=REFERENCE_OXIDATION_STATE_RANGE,
         oxidation_state_mixer=options["oxidation_state_mixer"],
@@ -180,6 +182,19 @@ def _fixed_point(configuration: Mapping[str, Any]) -> FixedPointSettings:
     )
 
 
+OWN_SETTINGS: dict[str, Callable[[Mapping[str, Any]], FamilySettings]] = {
+    "MACE": _nothing,
+    "ScaleShiftMACE": _scale_shift,
+    "LocalCharges": _nothing,
+    "LocalSplitCharges": _split_charges,
+    "FixedChargeBaselinedMACE": _formal_charges,
+    "MACEQEq": _charge_equilibration,
+    "FixedPoint": _fixed_point,
+}
+"""Families whose models can be exchanged with the PyTorch packages, and where their own settings
+stand in a configuration."""
+
+
 def configuration_from_settings(settings: ModelSettings) -> Configuration:
     """The configuration of the PyTorch model that has the same weights and gives the same numbers.
 
@@ -201,31 +216,32 @@ def configuration_from_settings(settings: ModelSettings) -> Configuration:
         "pair_repulsion": backbone.pair_repulsion,
         "use_linear_final_readout": backbone.use_linear_final_readout,
     }
-    if settings.family == "ScaleShiftMACE":
-        options |= {"atomic_inter_scale": settings.scale, "atomic_inter_shift": settings.shift}
+    own = settings.own
+    if isinstance(own, ScaleShiftSettings):
+        options |= {"atomic_inter_scale": own.scale, "atomic_inter_shift": own.shift}
     if settings.electrostatics is not None:
         options |= _electrostatic_options(settings.electrostatics)
-    if settings.formal_charges is not None:
-        options["atomic_formal_charges"] = list(settings.formal_charges)
+    if isinstance(own, FormalChargeSettings) and own.formal_charges is not None:
+        options["atomic_formal_charges"] = list(own.formal_charges)
     configuration = {
         "model": settings.family,
         "atomic_numbers": list(settings.elements),
         "backbone": arguments,
         "options": options,
     }
-    if settings.split_charges is not None:
+    if isinstance(own, SplitChargeSettings):
         options |= {
-            "formal_charges_from_data": settings.formal_charges is None,
-            "static_bond_transfer_block": settings.split_charges.transfer_block,
-            "oxidation_state_mixer": settings.split_charges.oxidation_state_mixer,
-            "oxidation_state_range": list(settings.split_charges.oxidation_state_range),
-            "compute_polarizability": settings.split_charges.polarizability,
+            "formal_charges_from_data": own.formal_charges is None,
+            "static_bond_transfer_block": own.transfer_block,
+            "oxidation_state_mixer": own.oxidation_state_mixer,
+            "oxidation_state_range": list(own.oxidation_state_range),
+            "compute_polarizability": own.polarizability,
         }
-    if settings.charge_equilibration is not None:
+    if isinstance(own, ChargeEquilibrationSettings):
         names = ("default_hardness", *_EQUILIBRATION_SWITCHES)
-        options |= {name: getattr(settings.charge_equilibration, name) for name in names}
-    if settings.fixed_point is not None:
-        configuration |= _fixed_point_parts(settings.fixed_point, options, settings.elements)
+        options |= {name: getattr(own, name) for name in names}
+    if isinstance(own, FixedPointSettings):
+        configuration |= _fixed_point_parts(own, options, settings.elements)
     return configuration
 
 
@@ -279,12 +295,16 @@ def require_counterpart(settings: ModelSettings) -> None:
     Raises:
         TorchConfigurationError: saying what they lack.
     """
-    if settings.family not in TORCH_FAMILIES:
+    if settings.family not in OWN_SETTINGS:
         raise TorchConfigurationError(
             f"model {settings.family}: the PyTorch packages have no such family; they have "
-            f"{', '.join(TORCH_FAMILIES)}"
+            f"{', '.join(OWN_SETTINGS)}"
         )
     charged, backbone = settings.electrostatics is not None, settings.backbone
+    if not isinstance(backbone, MACESettings):
+        raise TorchConfigurationError(
+            f"backbone: expected MACE, which the PyTorch packages have, found {backbone.name}"
+        )
     scalars_only = not charged and backbone.num_interactions > 1
     expected = 0 if scalars_only else backbone.max_hidden_degree
     found = backbone.layer_max_degree(backbone.num_interactions - 1)
@@ -293,11 +313,11 @@ def require_counterpart(settings: ModelSettings) -> None:
             f"model {settings.family}: in the PyTorch packages its last layer has the degrees up "
             f"to {expected}, here up to {found}"
         )
-    split = settings.split_charges
-    if split is not None and split.transfer_range != REFERENCE_OXIDATION_STATE_RANGE:
+    own, expanded = settings.own, REFERENCE_OXIDATION_STATE_RANGE
+    if isinstance(own, SplitChargeSettings) and own.transfer_range != expanded:
         raise TorchConfigurationError(
             f"transfer_range: the PyTorch packages expand formal charges in the range "
-            f"{REFERENCE_OXIDATION_STATE_RANGE}, this model in {split.transfer_range}"
+            f"{expanded}, this model in {own.transfer_range}"
         )
     if charged and settings.electrostatics.kspace_fade != 0.0:
         raise TorchConfigurationError(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mace_scf_jax.models.families.fixed_point.settings import SCALED_UPDATES
+from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
+from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
+from mace_scf_jax.models.families.mace.settings import ScaleShiftSettings
+from mace_scf_jax.models.formal_charges import FormalChargeSettings
 from mace_scf_jax.models.settings import ModelSettings
 
 UPDATE = "field_dependent_charges_map"
@@ -28,18 +31,19 @@ def state_constants(settings: ModelSettings) -> dict[str, np.ndarray]:
         "num_interactions": np.array(settings.backbone.num_interactions),
         "atomic_energies_fn.atomic_energies": energies,
     }
-    if settings.family == "ScaleShiftMACE":
-        constants["scale_shift.scale"] = np.array(settings.scale)
-        constants["scale_shift.shift"] = np.array(settings.shift)
-    if settings.formal_charges is not None:
-        constants["formal_charges.formal_charges"] = np.array(settings.formal_charges)
-    if settings.fixed_point is not None:
+    own = settings.own
+    if isinstance(own, ScaleShiftSettings):
+        constants["scale_shift.scale"] = np.array(own.scale)
+        constants["scale_shift.shift"] = np.array(own.shift)
+    if isinstance(own, FormalChargeSettings) and own.formal_charges is not None:
+        constants["formal_charges.formal_charges"] = np.array(own.formal_charges)
+    if isinstance(own, FixedPointSettings):
         constants |= _fixed_point_constants(settings)
     return constants
 
 
-def _fixed_point_constants(settings: ModelSettings) -> dict[str, np.ndarray]:
-    choices, receivers = settings.fixed_point, settings.electrostatics.features
+def _fixed_point_constants(settings: ModelSettings[FixedPointSettings]) -> dict[str, np.ndarray]:
+    choices, receivers = settings.own, settings.electrostatics.features
     norms = np.reshape(choices.field_feature_norms, (receivers.max_l + 1, -1))
     constants = {
         "fermi_level_offset": np.array(choices.fermi_level_offset),

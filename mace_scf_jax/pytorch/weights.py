@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ase
@@ -10,13 +10,12 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from mace_scf_jax.backbones.mace.settings import BackboneSettings
+from mace_scf_jax.backbones.mace.settings import MACESettings
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.structure import prepare
 from mace_scf_jax.layers.features import Multiplicities, parse_multiplicities
-from mace_scf_jax.models.registry import build
-from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.models.settings import ModelSettings, build
 from mace_scf_jax.pytorch.configuration import require_counterpart
 from mace_scf_jax.pytorch.layers import (
     Parameters,
@@ -37,7 +36,7 @@ from mace_scf_jax.pytorch.weights_split_charges import split_charges
 _EMBEDDING = "node_embedding.linear"
 
 
-def backbone(state: StateDict, settings: BackboneSettings) -> Parameters:
+def backbone(state: StateDict, settings: MACESettings) -> Parameters:
     """Parameters of a `MACEBackbone`."""
     channels, num_elements = settings.channels, len(settings.elements)
     shape = (num_elements, channels)
@@ -135,19 +134,22 @@ def export_weights(params: Mapping[str, Any], settings: ModelSettings) -> dict[s
     return layout.cut(numbers)
 
 
+_OF_FAMILY: dict[str, Callable[[StateDict, ModelSettings], Parameters]] = {
+    "LocalCharges": multipole_readouts,
+    "LocalSplitCharges": split_charges,
+    "MACEQEq": charge_equilibration,
+    "FixedPoint": fixed_point,
+}
+"""Parameters of families beside those of the backbone."""
+
+
 def _parameters(state: StateDict, settings: ModelSettings) -> Parameters:
     """What a state dict holds, by the names of our parameters."""
     last = settings.backbone.num_interactions
     refuse(state, f"interactions.{last}.linear_up.weight", f"the model has {last} interactions")
     params: Parameters = {"backbone": backbone(state, settings.backbone)}
-    if settings.split_charges is not None:
-        params |= split_charges(state, settings)
-    elif settings.charge_equilibration is not None:
-        params |= charge_equilibration(state, settings)
-    elif settings.fixed_point is not None:
-        params |= fixed_point(state, settings)
-    elif settings.family == "LocalCharges":
-        params |= multipole_readouts(state, settings)
+    if settings.family in _OF_FAMILY:
+        params |= _OF_FAMILY[settings.family](state, settings)
     return params
 
 

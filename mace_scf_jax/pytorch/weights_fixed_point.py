@@ -7,7 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from mace_scf_jax.layers.features import Multiplicities, parse_multiplicities
-from mace_scf_jax.models.families.fixed_point.density_update import MAX_EDGE_DEGREE, RADIAL_WIDTHS
+from mace_scf_jax.models.families.fixed_point.density_update import (
+    MAX_EDGE_DEGREE,
+    RADIAL_WIDTHS,
+    SCALED_UPDATES,
+)
 from mace_scf_jax.models.families.fixed_point.field_readouts import (
     ENERGY_WIDTHS,
     MANY_BODY_CORRELATION,
@@ -16,7 +20,6 @@ from mace_scf_jax.models.families.fixed_point.field_readouts import (
 )
 from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import INVARIANT_WIDTHS
 from mace_scf_jax.models.families.fixed_point.potential_embedding import TANH_WIDTHS
-from mace_scf_jax.models.families.fixed_point.settings import SCALED_UPDATES
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.pytorch.constants import UPDATE
 from mace_scf_jax.pytorch.layers import (
@@ -48,7 +51,7 @@ class _Importer:
     def __init__(self, state: StateDict, settings: ModelSettings) -> None:
         backbone, receivers = settings.backbone, settings.electrostatics.features
         self.state = state
-        self.choices = settings.fixed_point
+        self.choices = settings.own
         self.num_elements = len(settings.elements)
         self.num_layers = backbone.num_interactions
         self.channels = backbone.channels
@@ -295,6 +298,6 @@ def fixed_point(state: StateDict, settings: ModelSettings) -> Parameters:
         params[f"feature_mixer_{layer}"] = linear(
             state, f"layer_feature_mixer.linears.{layer}", importer.features, importer.features
         )
-    if settings.fixed_point.field_readout in _READOUTS:
-        params["field_readout"] = _READOUTS[settings.fixed_point.field_readout](importer)
+    if settings.own.field_readout in _READOUTS:
+        params["field_readout"] = _READOUTS[settings.own.field_readout](importer)
     return params

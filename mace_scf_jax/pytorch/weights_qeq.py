@@ -19,7 +19,7 @@ def charge_equilibration(state: StateDict, settings: ModelSettings) -> dict[str,
         settings: of a model with charge equilibration.
     """
     names = {"electronegativity": "enegs_readouts", "hardness": "hardness_readouts"}
-    unused = () if settings.charge_equilibration.train_hardness else ("hardness",)
+    unused = () if settings.own.train_hardness else ("hardness",)
     backbone, scalar = settings.backbone, {0: 1}
     hidden = parse_multiplicities(backbone.MLP_irreps, option="MLP_irreps")
     last = backbone.num_interactions - 1

@@ -26,7 +26,7 @@ from mace_scf_jax.pytorch.layers import (
 
 def split_charges(state: StateDict, settings: ModelSettings) -> Parameters:
     """Parameters of a `LocalSplitCharges` besides those of its backbone."""
-    options, backbone = settings.split_charges, settings.backbone
+    options, backbone = settings.own, settings.backbone
     max_l = settings.electrostatics.max_l
     params: Parameters = {}
     if options.oxidation_state_mixer != NO_MIXER:

@@ -8,35 +8,13 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ase.data import chemical_symbols
 from jaxtyping import Array
 
-from mace_scf_jax.backbones import BackboneSettings
-from mace_scf_jax.electrostatics import (
-    BoundaryMode,
-    ElectrostaticsSettings,
-    FieldFeatureSettings,
-)
+from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import (
-    CHARGE_EQUILIBRATION_FAMILIES,
-    CHARGED_FAMILIES,
-    CHARGES_ONLY_FAMILIES,
-    ENERGY_FUNCTIONAL_FAMILIES,
-    FORMAL_CHARGE_FAMILIES,
-    SELF_CONSISTENT_FAMILIES,
-    SPLIT_CHARGE_FAMILIES,
-    ChargeEquilibrationSettings,
-    EnergyFunctionalSettings,
-    FixedPointSettings,
-    ModelSettings,
-    SplitChargeSettings,
-    evaluate,
-)
-from mace_scf_jax.options.error import ConfigurationError
+from mace_scf_jax.models import ModelSettings, TrainingSet, evaluate
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage
-from mace_scf_jax.training.fixed_point_setup import with_scaled_charge_heads
 from mace_scf_jax.training.loop.fixed_point_modes import FixedPointPredict
 from mace_scf_jax.training.loop.steps import Mode
 from mace_scf_jax.training.losses.registry import LOSSES
@@ -46,150 +24,33 @@ RUN_ONCE = {"xla_backend_optimization_level": 0}
 """Compiler options of a function that takes longer to compile than to run: half the time."""
 
 
-def multipoles_max_l(options: TrainOptions) -> int:
-    """Highest degree of the multipoles that the model has and the labels are read with."""
-    if options.model in CHARGES_ONLY_FAMILIES:
-        return 0
-    return options.atomic_multipoles_max_l
-
-
-def electrostatics_settings(
-    options: TrainOptions, *, any_periodic: bool
-) -> ElectrostaticsSettings | None:
-    """Electrostatics that the options describe; None for families without charges.
-
-    Args:
-        options: of the run.
-        any_periodic: whether any structure has a periodic direction, for the mode ``auto``.
-    """
-    if options.model not in CHARGED_FAMILIES:
-        return None
-    boundary = BoundaryMode(options.electrostatic_pbc_method)
-    if boundary is BoundaryMode.AUTO:
-        boundary = BoundaryMode.MIXED_PERIODIC if any_periodic else BoundaryMode.REALSPACE
-    features = None
-    if options.model in SELF_CONSISTENT_FAMILIES:
-        features = FieldFeatureSettings(
-            max_l=options.field_feature_max_l,
-            widths=options.field_feature_widths,
-            include_self_interaction=options.include_field_si,
-        )
-    return ElectrostaticsSettings(
-        max_l=multipoles_max_l(options),
-        smearing_width=options.atomic_multipoles_smearing_width,
-        kspace_cutoff_factor=options.kspace_cutoff_factor,
-        boundary=boundary,
-        include_self_interaction=options.include_electrostatic_self_interaction,
-        features=features,
-    )
-
-
 def model_settings(
-    options: TrainOptions,
-    *,
-    elements: tuple[int, ...],
-    atomic_energies: tuple[float, ...],
-    avg_num_neighbors: float,
-    electrostatics: ElectrostaticsSettings | None,
-    fixed_point: FixedPointSettings | None = None,
-    scale: float = 1.0,
-    shift: float = 0.0,
+    options: TrainOptions, training: TrainingSet, *, avg_num_neighbors: float
 ) -> ModelSettings:
-    """Settings of the model that options and data describe.
+    """Return the settings of the model that options and training set describe.
 
     Args:
         options: of the run.
-        elements: atomic numbers, ascending.
-        atomic_energies: energy of an isolated atom of each element in eV.
+        training: what is measured on.
         avg_num_neighbors: divisor of sums over neighbours.
-        electrostatics: as of :func:`electrostatics_settings`.
-        fixed_point: as of :func:`fixed_point_settings`, for families that need them.
-        scale: factor on the interaction energy (ScaleShiftMACE).
-        shift: energy per atom in eV added to it (ScaleShiftMACE).
 
     Raises:
-        ConfigurationError: formal charges are missing for an element, or given for others.
+        ConfigurationError: options and training set do not go together.
         ValueError: a size or choice does not exist.
     """
+    family = options.family
+    backbone = BACKBONES[options.backbone].settings.from_options(
+        options,
+        elements=training.elements,
+        avg_num_neighbors=avg_num_neighbors,
+        scalar_last_layer=not family.is_charged,
+    )
     return ModelSettings(
         family=options.model,
-        backbone=BackboneSettings(
-            elements=elements,
-            hidden_irreps=options.irreps,
-            r_max=options.r_max,
-            num_radial_basis=options.num_radial_basis,
-            num_cutoff_basis=options.num_cutoff_basis,
-            max_ell=options.max_ell,
-            correlation=options.correlation,
-            num_interactions=options.num_interactions,
-            interaction=options.interaction,
-            interaction_first=options.interaction_first,
-            radial_MLP=options.radial_MLP,
-            radial_type=options.radial_type,
-            distance_transform=options.distance_transform,
-            MLP_irreps=options.MLP_irreps,
-            gate=str(options.gate),
-            avg_num_neighbors=avg_num_neighbors,
-            pair_repulsion=options.pair_repulsion,
-            scalar_last_layer=options.model not in CHARGED_FAMILIES,
-            use_linear_final_readout=options.use_linear_final_readout,
-        ),
-        atomic_energies=atomic_energies,
-        electrostatics=electrostatics,
-        scale=scale,
-        shift=shift,
-        formal_charges=_formal_charges(options, elements),
-        split_charges=_split_charges(options),
-        charge_equilibration=_charge_equilibration(options),
-        energy_functional=_energy_functional(options),
-        fixed_point=fixed_point,
-    )
-
-
-def _formal_charges(options: TrainOptions, elements: tuple[int, ...]) -> tuple[float, ...] | None:
-    """Formal charge of each element; None if there is none or every structure has its own."""
-    if options.model not in FORMAL_CHARGE_FAMILIES or options.formal_charges_from_data:
-        return None
-    given = options.atomic_formal_charges
-    problems = []
-    for problem, wrong in (
-        ("no charge for", set(elements) - given.keys()),
-        ("charges for elements that the training set does not have:", given.keys() - elements),
-    ):
-        if wrong:
-            symbols = ", ".join(chemical_symbols[element] for element in sorted(wrong))
-            problems.append(f"option 'atomic_formal_charges': found {problem} {symbols}")
-    if problems:
-        raise ConfigurationError(*problems)
-    return tuple(given[element] for element in elements)
-
-
-def _charge_equilibration(options: TrainOptions) -> ChargeEquilibrationSettings | None:
-    if options.model not in CHARGE_EQUILIBRATION_FAMILIES:
-        return None
-    return ChargeEquilibrationSettings(
-        read_enegs=options.read_enegs,
-        read_hardness=options.read_hardness,
-        train_hardness=options.train_hardness,
-        default_hardness=options.default_hardness,
-    )
-
-
-def _energy_functional(options: TrainOptions) -> EnergyFunctionalSettings | None:
-    if options.model not in ENERGY_FUNCTIONAL_FAMILIES:
-        return None
-    return EnergyFunctionalSettings(default_hardness=options.default_hardness)
-
-
-def _split_charges(options: TrainOptions) -> SplitChargeSettings | None:
-    if options.model not in SPLIT_CHARGE_FAMILIES:
-        return None
-    return SplitChargeSettings(
-        transfer_block=options.static_bond_transfer_block,
-        transfer_range=options.oxidation_state_range,
-        oxidation_state_mixer=options.oxidation_state_mixer,
-        oxidation_state_range=options.oxidation_state_range,
-        polarizability=options.compute_polarizability,
+        backbone=backbone,
+        atomic_energies=training.atomic_energies,
+        electrostatics=training.electrostatics,
+        own=family.settings.from_options(options, training),
     )
 
 
@@ -204,9 +65,8 @@ def initial_parameters(module: nn.Module, graph: Graph, *, options: TrainOptions
     key, graph = jax.random.key(options.seed), _in_double_precision(graph)
     compiled = jax.jit(module.init).lower(key, graph).compile(RUN_ONCE)
     parameters = compiled(key, graph)["params"]
-    if options.model in SELF_CONSISTENT_FAMILIES:
-        scale = options.fixedpoint_initial_charge_head_scale
-        parameters = with_scaled_charge_heads(parameters, scale)
+    if options.family.initialise is not None:
+        parameters = options.family.initialise(parameters, options)
     return jax.tree.map(lambda leaf: leaf.astype(options.default_dtype), parameters)
 
 

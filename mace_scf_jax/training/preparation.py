@@ -17,22 +17,21 @@ from mace_scf_jax.data.set_record import set_record
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     interaction_energies,
-    scale_and_shift,
     surplus_charges,
 )
 from mace_scf_jax.data.structure_set import StructureSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
-    FORMAL_CHARGE_FAMILIES,
-    SELF_CONSISTENT_FAMILIES,
     ModelSettings,
+    TrainingSet,
     build,
     check_inputs,
     required_inputs,
 )
+from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
+from mace_scf_jax.parameter_group import WEIGHT_DECAY
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage
-from mace_scf_jax.training.fixed_point_setup import fixed_point_settings
 from mace_scf_jax.training.loop.devices import Devices
 from mace_scf_jax.training.loop.force_supervision import ForceSupervision
 from mace_scf_jax.training.loop.loop_settings import EpochBatches, LoopSettings, TrainingData
@@ -41,11 +40,9 @@ from mace_scf_jax.training.loop.steps import Mode
 from mace_scf_jax.training.loop.watching import WatchSettings
 from mace_scf_jax.training.losses.registry import check_terms
 from mace_scf_jax.training.model_setup import (
-    electrostatics_settings,
     initial_parameters,
     model_settings,
     modes_of,
-    multipoles_max_l,
     number_of_parameters,
     output_names,
 )
@@ -140,7 +137,9 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     data = load_datasets(data_settings(options))
     sets = {"train": data.train, "valid": data.valid, **data.tests}
     electrostatics = electrostatics_settings(
-        options, any_periodic=any(members.catalogue.pbc.any() for members in sets.values())
+        options.family,
+        options,
+        pbc=np.concatenate([members.catalogue.pbc for members in sets.values()]),
     )
     structures = {
         name: members.prepare(
@@ -154,41 +153,28 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     if options.compute_avg_num_neighbors:
         neighbours = average_number_of_neighbours(structures["train"].sizes)
     logger.info(summary.average_neighbours(neighbours))
-    scale, shift = 1.0, 0.0
-    if options.model == "ScaleShiftMACE":
-        scale, shift = scale_and_shift(
-            data.train.catalogue, data.atomic_energies, data.elements, options.scaling
-        )
-        logger.info("Scale %g and shift %g of the interaction energy", scale, shift)
     training, evaluation = _loaders(structures, options, Devices() if devices is None else devices)
-    fixed_point = None
-    if options.model in SELF_CONSISTENT_FAMILIES:
-        fixed_point = fixed_point_settings(
-            options,
+    settings = model_settings(
+        options,
+        TrainingSet(
             elements=data.elements,
+            atomic_energies=tuple(float(energy) for energy in data.atomic_energies),
             electrostatics=electrostatics,
             catalogue=data.train.catalogue,
             batches=_whole(evaluation["train"].undivided()),
-        )
-    settings = model_settings(
-        options,
-        elements=data.elements,
-        atomic_energies=tuple(float(energy) for energy in data.atomic_energies),
+        ),
         avg_num_neighbors=neighbours,
-        electrostatics=electrostatics,
-        fixed_point=fixed_point,
-        scale=scale,
-        shift=shift,
     )
     if required_inputs(settings):
         for members in sets.values():
             for entry in members:
                 check_inputs(settings, entry)
-    if settings.family in FORMAL_CHARGE_FAMILIES:
-        logger.info(summary.formal_charges(settings.formal_charges))
-        _warn_of_surplus(surplus_charges(structures["train"], settings.formal_charges))
+    if options.family.formal_charges:
+        charges = settings.own.formal_charges
+        logger.info(summary.formal_charges(charges))
+        _warn_of_surplus(surplus_charges(structures["train"], charges))
     logger.info("Building model %s", settings.family)
-    logger.info("Hidden irreps: %s", settings.backbone.hidden_irreps)
+    logger.info("Hidden irreps: %s", settings.backbone.irreps)
     module = build(settings)
     example = next(iter(training.undivided().epoch(0)))
     modes = modes_of(module)
@@ -257,11 +243,10 @@ def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
 
 def _group_weight_decays(options: TrainOptions) -> dict[str, float]:
     """Weight decays of parameter groups that have their own."""
-    if options.model not in SELF_CONSISTENT_FAMILIES:
-        return {}
     return {
-        "lr_source_maps": options.local_charges_weight_decay,
-        "field_dependent_charges_map": options.field_block_weight_decay,
+        group.name: getattr(options, group.decay)
+        for group in options.family.groups.values()
+        if group.decay not in (None, WEIGHT_DECAY)
     }
 
 
@@ -295,7 +280,7 @@ def data_settings(options: TrainOptions) -> DataSettings:
     return DataSettings(
         train_file=options.train_file,
         keys=options.keys,
-        multipoles_max_l=multipoles_max_l(options),
+        multipoles_max_l=multipoles_max_l(options.family, options),
         valid_file=options.valid_file,
         test_file=options.test_file,
         valid_fraction=options.valid_fraction,
@@ -398,7 +383,7 @@ def _whole(loader: BatchLoader) -> Callable[[], Iterator[Graph]]:
 
 def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets) -> dict[str, Any]:
     names = OPTIONS_THAT_DECIDE_WEIGHTS
-    if options.model in SELF_CONSISTENT_FAMILIES:
+    if options.family.is_self_consistent:
         names += FIXED_POINT_OPTIONS_THAT_DECIDE_WEIGHTS
     return {
         "options": {name: getattr(options, name) for name in names} | options.changed_sampling(),

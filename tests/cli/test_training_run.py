@@ -322,7 +322,7 @@ def test_a_model_without_charges_in_single_precision(tmp_path):
     assert trained.settings.family == "ScaleShiftMACE"
     assert trained.dtype == np.float32
     labels = np.concatenate([water(index).arrays["REF_forces"] for index in range(5)])
-    assert trained.settings.scale == pytest.approx(np.sqrt(np.mean(labels**2)))
+    assert trained.settings.own.scale == pytest.approx(np.sqrt(np.mean(labels**2)))
     assert trained.settings.backbone.avg_num_neighbors == 3.0
     assert np.isfinite(trained.predict(water(0))["energy"])
 

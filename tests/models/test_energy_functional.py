@@ -28,7 +28,6 @@ from mace_scf_jax.models.families.energy_functional.atomic_functional import (
     unit_softplus,
 )
 from mace_scf_jax.models.families.energy_functional.model import EnergyFunctional, functional_energy
-from mace_scf_jax.models.families.mace.model import MACEBackbone
 from mace_scf_jax.scf import SolverStatus
 
 DENSE_AND_MATRIX_FREE = [512, 0]
@@ -36,8 +35,8 @@ DENSE_AND_MATRIX_FREE = [512, 0]
 
 def settings_of(**changes):
     settings = tiny_settings("EnergyFunctional")
-    functional = dataclasses.replace(settings.energy_functional, **changes)
-    return dataclasses.replace(settings, energy_functional=functional)
+    functional = dataclasses.replace(settings.own, **changes)
+    return dataclasses.replace(settings, own=functional)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def predicted(batch, params):
 
 
 def test_multipoles_minimise_the_functional(batch, params, predicted):
-    backbone = MACEBackbone(settings_of().backbone).apply({"params": params["backbone"]}, batch)
+    backbone = settings_of().backbone.build().apply({"params": params["backbone"]}, batch)
     functional = AtomicFunctionalReadout(settings_of()).apply(
         {"params": params["functional"]}, backbone
     )

@@ -21,7 +21,7 @@ from tiny_models import (
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import batch_coulomb_energy
-from mace_scf_jax.models import build, check_inputs
+from mace_scf_jax.models import FormalChargeSettings, build, check_inputs
 
 SETTINGS = tiny_settings("FixedChargeBaselinedMACE")
 
@@ -60,6 +60,6 @@ def test_dipoles_are_refused():
 
 
 def test_structures_without_formal_charges_are_refused():
-    settings = dataclasses.replace(SETTINGS, formal_charges=None)
+    settings = dataclasses.replace(SETTINGS, own=FormalChargeSettings())
     with pytest.raises(DataError, match="FixedChargeBaselinedMACE reads 'charges'"):
         check_inputs(settings, from_atoms(molecule()))

@@ -12,7 +12,7 @@ import pytest
 from tiny_models import batch_of, molecule, periodic, random_parameters, structure, tiny_backbone
 
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
-from mace_scf_jax.models import FixedPointSettings, ModelSettings, build
+from mace_scf_jax.models import FamilySettings, FixedPointSettings, ModelSettings, build
 from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     solved_observables,
@@ -35,7 +35,7 @@ def settings(**changes) -> ModelSettings:
             kspace_cutoff_factor=0.8,
             features=FieldFeatureSettings(1, (1.0, 2.0)),
         ),
-        fixed_point=FixedPointSettings(**choices),
+        own=FixedPointSettings(**choices),
     )
 
 
@@ -127,7 +127,7 @@ def test_the_default_update_is_affine(changes, affine):
     step = jax.jit(lambda p: one_step(module, params, BATCH, p)[0])
     first, second = random_multipoles(BATCH, 1), random_multipoles(BATCH, 2)
     deviation = step(0.5 * (first + second)) - 0.5 * (step(first) + step(second))
-    assert settings(**changes).fixed_point.is_affine is affine
+    assert settings(**changes).own.is_affine is affine
     assert bool(np.max(np.abs(deviation)) < 1e-12) is affine
 
 
@@ -245,7 +245,7 @@ def without_features(chosen):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (dataclasses.replace(settings(), fixed_point=None), "needs fixed-point settings"),
+        (dataclasses.replace(settings(), own=FamilySettings()), "needs FixedPointSettings"),
         (without_features(settings()), "needs electrostatic settings with field features"),
         (settings(field_feature_norms=(1.0,)), "expected 4 numbers, one for each degree up to 1"),
         (settings(atom_density_scaling=(1.0,)), "one number for each of the elements"),
@@ -259,7 +259,7 @@ def without_features(chosen):
             dataclasses.replace(settings(**SCALED), backbone=tiny_backbone(hidden_irreps="4x0e")),
             r"OneBodyScaledDPNonLinearUpdate needs vectors \(1o\), found scalars only",
         ),
-        (dataclasses.replace(settings(), family="LocalCharges"), "has no fixed-point settings"),
+        (dataclasses.replace(settings(), family="LocalCharges"), "has no settings of its own"),
     ],
 )
 def test_models_that_do_not_fit_together(chosen, message):

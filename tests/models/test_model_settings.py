@@ -6,10 +6,10 @@ import dataclasses
 import json
 
 import pytest
-from tiny_models import tiny_backbone, tiny_settings
+from tiny_models import CHARGED_FAMILIES, tiny_backbone, tiny_settings
 
 from mace_scf_jax.electrostatics import FieldFeatureSettings
-from mace_scf_jax.models import CHARGED_FAMILIES, FAMILIES, ModelSettings, build
+from mace_scf_jax.models import FAMILIES, ModelSettings, build
 
 
 @pytest.mark.parametrize("family", FAMILIES)

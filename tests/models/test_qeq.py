@@ -179,7 +179,7 @@ def settings_of(**changes):
         backbone=tiny_backbone(scalar_last_layer=False),
         atomic_energies=(-13.0, -430.0),
         electrostatics=electrostatics("mixed_periodic"),
-        charge_equilibration=dataclasses.replace(TRAINED, **changes),
+        own=dataclasses.replace(TRAINED, **changes),
     )
 
 

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_models import (
+    CHARGED_FAMILIES,
+    SELF_CONSISTENT_FAMILIES,
+    VARIATIONAL_FAMILIES,
     assert_close,
     batch_of,
     molecule,
@@ -20,9 +23,6 @@ from tiny_models import (
 )
 
 from mace_scf_jax.models import (
-    CHARGED_FAMILIES,
-    SELF_CONSISTENT_FAMILIES,
-    VARIATIONAL_FAMILIES,
     NoDipoleError,
     SelfConsistency,
     build,
@@ -95,7 +95,9 @@ def test_moving_all_atoms_moves_the_total_charge(family):
 
 
 def test_born_charges_of_a_neutral_crystal_add_up_to_zero_whatever_its_images():
-    settings = dataclasses.replace(tiny_settings("LocalSplitCharges"), formal_charges=(0.9, -1.8))
+    settings = tiny_settings("LocalSplitCharges")
+    own = dataclasses.replace(settings.own, formal_charges=(0.9, -1.8))
+    settings = dataclasses.replace(settings, own=own)
     module = build(settings)
     atoms = periodic()[[0, 1, 2]]
     elsewhere = atoms.copy()

@@ -24,6 +24,7 @@ from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.models import (
+    FormalChargeSettings,
     ModelSettings,
     SplitChargeSettings,
     build,
@@ -48,8 +49,7 @@ def split_settings(*, formal_charges=(0.9, -1.9), max_l=1, r_max=3.0, **changes)
     settings = tiny_settings("LocalSplitCharges", r_max=r_max)
     return dataclasses.replace(
         settings,
-        formal_charges=formal_charges,
-        split_charges=SplitChargeSettings(**changes),
+        own=SplitChargeSettings(formal_charges=formal_charges, **changes),
         electrostatics=dataclasses.replace(settings.electrostatics, max_l=max_l),
     )
 
@@ -212,26 +212,25 @@ def test_polarizability_only_where_it_is_asked_for():
 )
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        split_settings(**changes)
+        build(split_settings(**changes))
 
 
 def test_a_range_that_nothing_uses_limits_nothing():
-    split_settings(
+    settings = split_settings(
         transfer_block=NO_FIELD_BLOCK,
         oxidation_state_mixer=NO_MIXER,
         transfer_range=(-1.0, 1.0),
         oxidation_state_range=(-1.0, 1.0),
     )
+    build(settings)
 
 
 def test_settings_belong_to_the_family():
     settings = split_settings()
-    with pytest.raises(ValueError, match="LocalSplitCharges needs split-charge settings"):
-        build(dataclasses.replace(settings, split_charges=None))
-    with pytest.raises(ValueError, match="LocalCharges has no split-charge settings"):
+    with pytest.raises(ValueError, match="LocalSplitCharges needs SplitChargeSettings"):
+        build(dataclasses.replace(settings, own=FormalChargeSettings((0.9, -1.9))))
+    with pytest.raises(ValueError, match="LocalCharges has no settings of its own, found Split"):
         build(dataclasses.replace(settings, family="LocalCharges"))
-    with pytest.raises(ValueError, match="LocalCharges has no formal charges"):
-        build(dataclasses.replace(settings, family="LocalCharges", split_charges=None))
 
 
 def test_structures_without_formal_charges_are_refused():

@@ -9,7 +9,7 @@ import pytest
 from tiny_models import tiny_settings
 
 from mace_scf_jax.pytorch.configuration import (
-    TORCH_FAMILIES,
+    OWN_SETTINGS,
     TorchConfigurationError,
     configuration_from_settings,
     settings_from_configuration,
@@ -31,7 +31,7 @@ def test_there_and_back(name):
 
 
 def test_every_family_is_there():
-    assert {meta["model"] for meta in META.values()} == set(TORCH_FAMILIES)
+    assert {meta["model"] for meta in META.values()} == set(OWN_SETTINGS)
 
 
 def test_an_unknown_family():
@@ -62,7 +62,7 @@ def test_a_plain_mace_of_one_layer_keeps_its_degrees():
 @pytest.mark.parametrize(
     ("family", "part", "changes", "message"),
     [
-        ("LocalSplitCharges", "split_charges", {}, r"range \(-4.0, 4.0\), .* in \(-6.0, 6.0\)"),
+        ("LocalSplitCharges", "own", {}, r"range \(-4.0, 4.0\), .* in \(-6.0, 6.0\)"),
         ("LocalCharges", "electrostatics", {"kspace_fade": 0.1}, "sharp cutoff"),
         ("LocalCharges", "backbone", {"scalar_last_layer": True}, "degrees up to 1, here up to 0"),
         ("MACE", "backbone", {"scalar_last_layer": False}, "degrees up to 0, here up to 1"),

@@ -86,8 +86,8 @@ def test_weights_come_back_bit_by_bit(path):
 def test_every_choice_of_a_fixed_point_model_goes_there_and_back(changes):
     file = read_reference_file(MODELS / "fixed_point_default.npz")
     settings = reference_settings(file.meta)
-    choices = dataclasses.replace(settings.fixed_point, **changes)
-    settings = dataclasses.replace(settings, fixed_point=choices)
+    choices = dataclasses.replace(settings.own, **changes)
+    settings = dataclasses.replace(settings, own=choices)
     parameters = random_parameters(build(settings), reference_graph(file, settings))
     exported = export_weights(parameters, settings)
     assert not any(np.isnan(values).any() for values in exported.values())

@@ -8,8 +8,8 @@ from pathlib import Path
 import ase.io
 import pytest
 import yaml
+from tiny_models import CHARGED_FAMILIES
 
-from mace_scf_jax.models import CHARGED_FAMILIES
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.preparation import prepare_run
 

@@ -27,7 +27,7 @@ from mace_scf_jax.training.records.scf_counts import SCFCounts, scf_counts
 SETTINGS = tiny_settings("FixedPoint", num_interactions=1, correlation=1)
 NONLINEAR = dataclasses.replace(
     SETTINGS,
-    fixed_point=dataclasses.replace(SETTINGS.fixed_point, nonlinearity="MLPNonLinearity"),
+    own=dataclasses.replace(SETTINGS.own, nonlinearity="MLPNonLinearity"),
 )
 STRUCTURES = [structure(atoms, SETTINGS) for atoms in (molecule(), periodic(), molecule(1))]
 SIZES = required_sizes(STRUCTURES).rounded()

@@ -103,7 +103,7 @@ def test_a_run_of_two_stages(finished):
     # charges are exact in the second stage only
     assert result.metrics["self_consistent"]["train"]["rmse_total_charge"] < 1e-5
     assert result.metrics["direct"]["train"]["rmse_total_charge"] > 1e-4
-    assert load_model(result.models["self_consistent"]).settings.fixed_point.fermi_level_offset == (
+    assert load_model(result.models["self_consistent"]).settings.own.fermi_level_offset == (
         pytest.approx(-5.8)
     )
 

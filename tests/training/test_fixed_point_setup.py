@@ -13,10 +13,10 @@ from tiny_models import molecule, periodic, random_parameters, structure, tiny_s
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.electrostatics import FieldFeatureSettings
-from mace_scf_jax.models import build
+from mace_scf_jax.models import FixedPointSettings, TrainingSet, build
+from mace_scf_jax.models.electrostatics import electrostatics_settings
+from mace_scf_jax.models.families.fixed_point.initial_parameters import scale_charge_heads
 from mace_scf_jax.options.error import ConfigurationError
-from mace_scf_jax.training.fixed_point_setup import fixed_point_settings, with_scaled_charge_heads
-from mace_scf_jax.training.model_setup import electrostatics_settings
 
 SETTINGS = tiny_settings("FixedPoint")
 MULTIPOLES = np.random.default_rng(0).normal(size=(2, 5, 4))
@@ -38,21 +38,25 @@ def labelled(index, *, multipoles=True, level=True):
     return dataclasses.replace(entry, configuration=changed)
 
 
+def fixed_point_options(**changes):
+    stage = STAGE | {"fixed_point_training_options": {"mode": "direct"}}
+    return options(model="FixedPoint", train_schedule={0: stage}, **changes)
+
+
 def fixed_point(*structures, elements=(1, 8), **changes):
-    given = options(
-        model="FixedPoint",
-        atomic_multipoles_smearing_width=1.0,
-        kspace_cutoff_factor=0.9,
-        train_schedule={0: STAGE | {"fixed_point_training_options": {"mode": "direct"}}},
-        **changes,
+    given = fixed_point_options(
+        atomic_multipoles_smearing_width=1.0, kspace_cutoff_factor=0.9, **changes
     )
-    return fixed_point_settings(
-        given,
+    training = TrainingSet(
         elements=elements,
-        electrostatics=electrostatics_settings(given, any_periodic=True),
+        atomic_energies=(0.0,) * len(elements),
+        electrostatics=electrostatics_settings(
+            given.family, given, pbc=np.ones((1, 3), dtype=bool)
+        ),
         catalogue=Catalogue.of([entry.configuration for entry in structures]),
         batches=lambda: [collate(structures)] if structures else [],
     )
+    return FixedPointSettings.from_options(given, training)
 
 
 def test_norms_are_root_mean_squares_of_the_features_of_the_reference():
@@ -61,9 +65,9 @@ def test_norms_are_root_mean_squares_of_the_features_of_the_reference():
     assert found.fermi_level_offset == -2.5
     settings = tiny_settings("FixedPoint")
     choices = dataclasses.replace(
-        settings.fixed_point, fermi_level_offset=-2.5, field_feature_norms=(1.0,) * 4
+        settings.own, fermi_level_offset=-2.5, field_feature_norms=(1.0,) * 4
     )
-    settings = dataclasses.replace(settings, fixed_point=choices)
+    settings = dataclasses.replace(settings, own=choices)
     module = build(settings)
     graph = jax.tree.map(jax.numpy.asarray, collate([labelled(0), labelled(1)]))
     params = random_parameters(module, graph)
@@ -157,14 +161,14 @@ def test_every_choice_comes_from_its_option():
         include_field_si=True,
         train_schedule={0: STAGE | {"fixed_point_training_options": {"mode": "direct"}}},
     )
-    features = electrostatics_settings(given, any_periodic=False).features
+    features = FixedPointSettings.field_features(given)
     assert features == FieldFeatureSettings(0, (1.5,), include_self_interaction=True)
 
 
 def test_charge_heads_start_small():
     module = build(SETTINGS)
     params = random_parameters(module, collate([labelled(0)]))
-    scaled = with_scaled_charge_heads(params, 0.01)
+    scaled = scale_charge_heads(params, fixed_point_options())
     paths = {
         jax.tree_util.keystr(path, simple=True, separator="/"): (old, new)
         for (path, old), new in zip(
@@ -180,4 +184,5 @@ def test_charge_heads_start_small():
     }
     for name in changed:
         np.testing.assert_allclose(paths[name][1], 0.01 * paths[name][0])
-    assert with_scaled_charge_heads(params, 1.0) is params
+    unscaled = fixed_point_options(fixedpoint_initial_charge_head_scale=1.0)
+    assert scale_charge_heads(params, unscaled) is params

@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from mace_scf_jax.electrostatics import BoundaryMode
-from mace_scf_jax.models import SplitChargeSettings
+from mace_scf_jax.models import FormalChargeSettings, SplitChargeSettings, TrainingSet
+from mace_scf_jax.models.electrostatics import electrostatics_settings
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions
-from mace_scf_jax.training.model_setup import electrostatics_settings, model_settings
+from mace_scf_jax.training.model_setup import model_settings
 
 
 def options(**changes) -> TrainOptions:
@@ -37,24 +39,30 @@ def options(**changes) -> TrainOptions:
 )
 def test_boundary_condition(method, any_periodic, boundary):
     given = options(electrostatic_pbc_method=method)
-    assert electrostatics_settings(given, any_periodic=any_periodic).boundary is boundary
+    assert electrostatics_of(given, any_periodic=any_periodic).boundary is boundary
 
 
 def test_models_without_charges_have_no_electrostatics_and_scalars_at_the_end():
     given = options(model="MACE")
-    assert electrostatics_settings(given, any_periodic=True) is None
+    assert electrostatics_of(given, any_periodic=True) is None
     assert settings_of(given).backbone.scalar_last_layer
     assert not settings_of(options()).backbone.scalar_last_layer
 
 
 def settings_of(given: TrainOptions):
-    return model_settings(
-        given,
+    training = TrainingSet(
         elements=(1, 8),
         atomic_energies=(-13.0, -2041.0),
-        avg_num_neighbors=7.5,
-        electrostatics=electrostatics_settings(given, any_periodic=False),
+        electrostatics=electrostatics_of(given),
+        catalogue=None,
+        batches=list,
     )
+    return model_settings(given, training, avg_num_neighbors=7.5)
+
+
+def electrostatics_of(given: TrainOptions, *, any_periodic: bool = False):
+    pbc = np.full((2, 3), any_periodic)
+    return electrostatics_settings(given.family, given, pbc=pbc)
 
 
 def test_every_setting_of_the_backbone_comes_from_its_option():
@@ -104,8 +112,7 @@ def test_every_setting_of_the_electrostatics_comes_from_its_option():
 def test_formal_charges_by_element():
     given = options(model="FixedChargeBaselinedMACE", atomic_formal_charges="{H: 1, 8: -2}")
     settings = settings_of(given)
-    assert settings.formal_charges == (1.0, -2.0)
-    assert settings.split_charges is None
+    assert settings.own == FormalChargeSettings((1.0, -2.0))
     assert settings.electrostatics.max_l == 0  # whatever atomic_multipoles_max_l is
 
 
@@ -143,8 +150,7 @@ def test_every_setting_of_split_charges_comes_from_its_option():
         compute_polarizability=False,
     )
     settings = settings_of(given)
-    assert settings.formal_charges is None
-    assert settings.split_charges == SplitChargeSettings(
+    assert settings.own == SplitChargeSettings(
         transfer_block="NoFieldSymmetricPredictionSourceBlock",
         transfer_range=(-3.0, 5.0),
         oxidation_state_mixer="ProductOxidationStateMixer",
@@ -152,4 +158,4 @@ def test_every_setting_of_split_charges_comes_from_its_option():
         polarizability=False,
     )
     default = options(model="LocalSplitCharges", formal_charges_from_data=True)
-    assert settings_of(default).split_charges == SplitChargeSettings(polarizability=True)
+    assert settings_of(default).own == SplitChargeSettings(polarizability=True)

@@ -5,19 +5,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mace_scf_jax.training.config.option_families import (
-    FAMILIES_OF_OPTION,
-    FAMILIES_OF_TOPIC,
-    families,
-    families_of,
-    ineffective,
-)
+from mace_scf_jax.backbones import BACKBONES
+from mace_scf_jax.models import FAMILIES
+from mace_scf_jax.training.config.option_families import ineffective, matters_to, owners
 from mace_scf_jax.training.config.option_reference import (
     EXAMPLES,
     default_configuration,
     reference_page,
 )
-from mace_scf_jax.training.config.options import TOPICS, TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions
 
 PAGE = Path(__file__).parents[2] / "docs/options.md"
 OPTIONS = set(TrainOptions.model_fields)
@@ -29,14 +25,14 @@ def test_all_defaults_are_a_valid_configuration_that_changes_nothing():
     assert TrainOptions(**values) == TrainOptions(**EXAMPLES)
 
 
-@pytest.mark.parametrize("family", families())
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_configuration_of_a_family_is_valid_and_has_what_matters_to_it(family):
     values = yaml.safe_load(default_configuration(family))
     options = TrainOptions(**values)
     assert options.model == family
     unmentioned = OPTIONS - set(values)
-    assert all(family not in families_of(name) for name in unmentioned)
-    assert all(family in (families_of(name) or families()) for name in values)
+    assert not any(matters_to(name, family=family) for name in unmentioned)
+    assert all(matters_to(name, family=family) for name in values)
     given = {name: values[name] for name in options.model_fields_set & set(EXAMPLES)}
     given |= {"atomic_formal_charges": options.atomic_formal_charges, "model": family}
     given |= {"train_schedule": values["train_schedule"]}
@@ -71,12 +67,13 @@ def test_every_line_of_the_file_is_explained_and_short():
     assert "# cutoff radius of the edges, in Å" in lines
 
 
-def test_the_families_of_options_name_things_that_exist():
-    assert set(FAMILIES_OF_OPTION) <= OPTIONS
-    named = {name for group in FAMILIES_OF_OPTION.values() for name in group}
-    named |= {name for group in FAMILIES_OF_TOPIC.values() for name in group}
-    assert named <= set(families())
-    assert set(FAMILIES_OF_TOPIC) <= {topic.__name__ for topic in TOPICS}
+def test_options_belong_to_families_and_backbones_that_exist():
+    owned = {name: owners(name) for name in OPTIONS if owners(name) is not None}
+    assert {name for names in owned.values() for name in names} <= {*FAMILIES, *BACKBONES}
+    assert owned["scaling"] == ("ScaleShiftMACE",)
+    assert owned["default_hardness"] == ("MACEQEq", "EnergyFunctional")
+    assert owned["max_ell"] == ("MACE",)
+    assert "MACE" not in owned["kspace_cutoff_factor"]
 
 
 def test_the_page_is_up_to_date():

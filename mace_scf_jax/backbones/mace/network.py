@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from mace_scf_jax.backbones.backbone import BackboneOutput, EdgeFeatures
 from mace_scf_jax.backbones.mace.interaction import Interaction
 from mace_scf_jax.backbones.mace.pair_repulsion import pair_repulsion
 from mace_scf_jax.backbones.mace.radial import radial_embedding
-from mace_scf_jax.backbones.mace.settings import BackboneSettings
+from mace_scf_jax.backbones.mace.settings import MACESettings
 from mace_scf_jax.backbones.mace.symmetric_contraction import SymmetricContraction
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import (
@@ -26,28 +26,6 @@ from mace_scf_jax.layers.linear import ElementEmbedding, EquivariantLinear
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 
 SCALAR = {0: 1}
-
-
-class EdgeFeatures(NamedTuple):
-    """Geometry of the edges as the layers see it."""
-
-    vectors: Float[Array, "edges 3"]
-    """From sender to receiver, in Å; (0, 0, 1) for padding edges."""
-    harmonics: Float[Array, "edges components"]
-    radial_basis: Float[Array, "edges basis"]
-    """With its envelope; zero for padding edges."""
-
-
-class BackboneOutput(NamedTuple):
-    """What the backbone computes for every atom of a batch."""
-
-    layers: tuple[Features, ...]
-    """Features of each layer."""
-    layer_energies: Float[Array, "layers atoms"]
-    """Energy readout of each layer in eV (before any scaling)."""
-    pair_energy: Float[Array, "atoms"]
-    """Nuclear repulsion in eV; zero unless asked for."""
-    edges: EdgeFeatures
 
 
 class ProductBasis(nn.Module):
@@ -88,7 +66,7 @@ class MACEBackbone(nn.Module):
         Batatia et al., MACE, NeurIPS 2022.
     """
 
-    settings: BackboneSettings
+    settings: MACESettings
 
     @nn.compact
     def __call__(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import ase.data
 import flax.linen as nn
@@ -11,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.layers.activations import activation
+from mace_scf_jax.registry import Registry
 
-RADIAL_TYPES = ("bessel", "gaussian", "chebyshev")
 DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft")
 
 
@@ -69,7 +71,25 @@ def chebyshev_basis(
     return jnp.stack(polynomials[1 : size + 1], axis=-1)
 
 
-_BASES = {"bessel": bessel_basis, "gaussian": gaussian_basis, "chebyshev": chebyshev_basis}
+@dataclasses.dataclass(frozen=True)
+class RadialBasis:
+    """Functions of the edge length by name."""
+
+    name: str
+    """Value of the option ``radial_type``."""
+    functions: Callable[[Array, float, int], Array]
+    """From lengths [edges] and cutoff in Å, and the number of functions, to [edges, functions]."""
+    smallest_size: int = 1
+    """Number of functions that it needs at least."""
+
+
+RADIAL_BASES: Registry[RadialBasis] = Registry(
+    "radial basis",
+    RadialBasis("bessel", bessel_basis),
+    RadialBasis("gaussian", gaussian_basis, smallest_size=2),
+    RadialBasis("chebyshev", chebyshev_basis),
+)
+"""All radial bases; plugins add theirs."""
 
 
 def _covalent_radii(elements: tuple[int, ...], species: Int[Array, "edges"], dtype) -> Array:
@@ -128,7 +148,7 @@ def radial_embedding(
         sender_species: element index of the sender.
         receiver_species: element index of the receiver.
         elements: atomic numbers of the model.
-        radial_type: bessel, gaussian or chebyshev.
+        radial_type: a name in `RADIAL_BASES`.
         distance_transform: None, Agnesi or Soft.
         cutoff: r_max in Å.
         size: number of basis functions.
@@ -142,7 +162,7 @@ def radial_embedding(
         )
         transform = {"Agnesi": agnesi_transform, "Soft": soft_transform}[distance_transform]
         transformed = transform(lengths, bond_length)
-    return _BASES[radial_type](transformed, cutoff, size) * envelope[:, None]
+    return RADIAL_BASES[radial_type].functions(transformed, cutoff, size) * envelope[:, None]
 
 
 class RadialNetwork(nn.Module):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, ClassVar
 
+from mace_scf_jax.backbones.backbone import BackboneSettings
 from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
-from mace_scf_jax.backbones.mace.radial import DISTANCE_TRANSFORMS, RADIAL_TYPES
+from mace_scf_jax.backbones.mace.radial import DISTANCE_TRANSFORMS, RADIAL_BASES
 from mace_scf_jax.layers.activations import GATES
 from mace_scf_jax.layers.features import parse_multiplicities, parse_uniform_irreps
 
@@ -16,7 +18,7 @@ def _require(condition: bool, name: str, expected: str, found: object) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class BackboneSettings:
+class MACESettings(BackboneSettings):
     """Sizes and choices of the MACE backbone; lengths in Å.
 
     Field names are those of the training options where one exists.
@@ -24,6 +26,8 @@ class BackboneSettings:
     Raises:
         ValueError: a value is out of range or not one of the choices.
     """
+
+    name: ClassVar[str] = "MACE"
 
     elements: tuple[int, ...]
     """Atomic numbers, ascending."""
@@ -62,7 +66,13 @@ class BackboneSettings:
         parse_uniform_irreps(self.hidden_irreps, option="hidden_irreps")
         parse_multiplicities(self.MLP_irreps, option="MLP_irreps")
         _require(self.r_max > 0, "r_max", "a positive length in Å", self.r_max)
-        smallest_basis = 2 if self.radial_type == "gaussian" else 1
+        _require(
+            self.radial_type in RADIAL_BASES,
+            "radial_type",
+            f"one of {', '.join(RADIAL_BASES)}",
+            self.radial_type,
+        )
+        smallest_basis = RADIAL_BASES[self.radial_type].smallest_size
         _require(
             self.num_radial_basis >= smallest_basis,
             "num_radial_basis",
@@ -83,13 +93,23 @@ class BackboneSettings:
             self.radial_MLP,
         )
         for name, choices in (
-            ("radial_type", RADIAL_TYPES),
             ("distance_transform", DISTANCE_TRANSFORMS),
             ("gate", GATES),
         ):
             value = getattr(self, name)
             _require(value in choices, name, f"one of {', '.join(choices)}", value)
         _require(self.avg_num_neighbors > 0, "avg_num_neighbors", "> 0", self.avg_num_neighbors)
+
+    @classmethod
+    def from_options(cls, options: Any, **measured: Any) -> MACESettings:
+        """Return the settings that options and what was measured describe."""
+        of_options = {"hidden_irreps": options.irreps, "gate": str(options.gate)}
+        return super().from_options(options, **of_options, **measured)
+
+    @property
+    def irreps(self) -> str:
+        """The features in words."""
+        return self.hidden_irreps
 
     @property
     def channels(self) -> int:

@@ -1,1 +1,24 @@
-"""The model families, one folder each."""
+"""The model families, one folder and one line each."""
+
+from mace_scf_jax.models.families import (
+    energy_functional,
+    fixed_charges,
+    fixed_point,
+    local_charges,
+    mace,
+    qeq,
+    split_charges,
+)
+from mace_scf_jax.models.family import FAMILIES
+
+for family in (
+    mace.PLAIN,
+    mace.SCALE_SHIFT,
+    local_charges.FAMILY,
+    split_charges.FAMILY,
+    fixed_charges.FAMILY,
+    qeq.FAMILY,
+    energy_functional.FAMILY,
+    fixed_point.FAMILY,
+):
+    FAMILIES.add(family)

@@ -114,7 +114,7 @@ def reference_prediction(
         training: the mode.
     """
     electrostatics = module.settings.electrostatics
-    is_affine = module.settings.fixed_point.is_affine
+    is_affine = module.settings.own.is_affine
 
     def outputs_of(moved: Graph) -> dict[str, Array]:
         if training.mode is TrainingMode.DIRECT:

@@ -1,64 +1,34 @@
-"""Which options have an effect: the families that each matters to, and what else it depends on.
-
-Options that are not named here matter to all families.
-"""
+"""Which options have an effect: those of the backbone and the family of a run, and of all."""
 
 from __future__ import annotations
 
-import typing
 from typing import Any
 
-from mace_scf_jax.models import (
-    CHARGE_EQUILIBRATION_FAMILIES,
-    CHARGED_FAMILIES,
-    ENERGY_FUNCTIONAL_FAMILIES,
-    FORMAL_CHARGE_FAMILIES,
-    SELF_CONSISTENT_FAMILIES,
-    SPLIT_CHARGE_FAMILIES,
-)
-from mace_scf_jax.training.config.options import TOPICS, TrainOptions
-
-FAMILIES_OF_TOPIC: dict[str, tuple[str, ...]] = {
-    "ElectrostaticsOptions": tuple(CHARGED_FAMILIES),
-    "FormalChargeOptions": tuple(FORMAL_CHARGE_FAMILIES),
-    "ChargeEquilibrationOptions": tuple(CHARGE_EQUILIBRATION_FAMILIES),
-    "FixedPointOptions": tuple(SELF_CONSISTENT_FAMILIES),
-}
-FAMILIES_OF_OPTION: dict[str, tuple[str, ...]] = {
-    "scaling": ("ScaleShiftMACE",),
-    "static_bond_transfer_block": tuple(SPLIT_CHARGE_FAMILIES),
-    "oxidation_state_mixer": tuple(SPLIT_CHARGE_FAMILIES),
-    "oxidation_state_range": tuple(SPLIT_CHARGE_FAMILIES),
-    "compute_polarizability": tuple(SPLIT_CHARGE_FAMILIES),
-    "default_hardness": (*CHARGE_EQUILIBRATION_FAMILIES, *ENERGY_FUNCTIONAL_FAMILIES),
-}
-"""Exceptions to their topic."""
+from mace_scf_jax.backbones import BACKBONES
+from mace_scf_jax.models import FAMILIES, families_with
+from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
+from mace_scf_jax.training.config.options import MODEL_TOPICS, TOPICS, TrainOptions
 
 
-def families() -> tuple[str, ...]:
-    """The families that can be trained, by name."""
-    return typing.get_args(TrainOptions.model_fields["model"].annotation)
-
-
-def families_of(option: str) -> tuple[str, ...] | None:
-    """The families that an option matters to; None for all.
-
-    Args:
-        option: its name.
-    """
+def owners(option: str) -> tuple[str, ...] | None:
+    """Return the backbones or families that an option matters to; None for all."""
     topic = next(topic for topic in TOPICS if option in topic.model_fields)
-    return FAMILIES_OF_OPTION.get(option, FAMILIES_OF_TOPIC.get(topic.__name__))
+    if topic not in MODEL_TOPICS:
+        return None
+    if topic is ElectrostaticsOptions:
+        return tuple(name for name, family in FAMILIES.items() if family.is_charged)
+    backbones = tuple(name for name, it in BACKBONES.items() if it.options is topic)
+    return backbones or families_with(topic)
 
 
-def matters_to(option: str, family: str | None) -> bool:
-    """Whether a family knows an option.
-
-    Args:
-        option: its name.
-        family: its name; None for any.
-    """
-    known = families_of(option)
-    return family is None or known is None or family in known
+def matters_to(option: str, *, family: str | None, backbone: str | None = None) -> bool:
+    """Return whether a family and a backbone know an option; None stands for any."""
+    known = owners(option)
+    if known is None:
+        return True
+    if set(known) <= set(BACKBONES):
+        return backbone is None or backbone in known
+    return family is None or family in known
 
 
 def ineffective(options: TrainOptions) -> list[str]:
@@ -68,10 +38,11 @@ def ineffective(options: TrainOptions) -> list[str]:
         options: of a run.
     """
     found = [
-        f"Option '{name}' has no effect: it is of {', '.join(families_of(name) or ())}, not of "
+        f"Option '{name}' has no effect: it is of {', '.join(owners(name) or ())}, not of "
         f"{options.model}"
         for name in TrainOptions.model_fields
-        if not matters_to(name, options.model) and getattr(options, name) != _default(name)
+        if not matters_to(name, family=options.model, backbone=options.backbone)
+        and getattr(options, name) != _default(name)
     ]
     if options.valid_file is not None and options.valid_fraction != _default("valid_fraction"):
         found.append("Option 'valid_fraction' has no effect: a valid_file is given")

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mace_scf_jax.options.group import OptionGroup
+from mace_scf_jax.backbones import BACKBONES, DEFAULT_BACKBONE
+from mace_scf_jax.models import FAMILIES
+from mace_scf_jax.options import OneOf, OptionGroup
 from mace_scf_jax.options.values import (
-    ChargesOfElements,
     EnergiesOfIsolatedAtoms,
     FilePath,
     Literally,
@@ -24,16 +25,6 @@ from mace_scf_jax.options.values import (
     PositiveWholeNumber,
     WholeNumberFromZero,
     not_yet,
-)
-
-InteractionBlock = Literal[
-    "RealAgnosticInteractionBlock",
-    "RealAgnosticResidualInteractionBlock",
-    "RealAgnosticDensityInteractionBlock",
-    "RealAgnosticDensityResidualInteractionBlock",
-]
-_OTHER_BLOCKS = not_yet(
-    "RealAgnosticAttResidualInteractionBlock", "RealAgnosticResidualNonLinearInteractionBlock"
 )
 
 
@@ -162,70 +153,17 @@ class DataOptions(OptionGroup):
     )
 
 
-class BackboneOptions(OptionGroup):
-    """Backbone (MACE)"""
+class ModelOptions(OptionGroup):
+    """Model"""
 
-    model: Literal[
-        "MACE",
-        "ScaleShiftMACE",
-        "LocalCharges",
-        "LocalSplitCharges",
-        "FixedChargeBaselinedMACE",
-        "MACEQEq",
-        "EnergyFunctional",
-        "FixedPoint",
-    ] = Field(default="MACE", description="model family")
+    model: Annotated[str, OneOf(FAMILIES)] = Field(default="MACE", description="model family")
+    backbone: Annotated[str, OneOf(BACKBONES)] = Field(
+        default=DEFAULT_BACKBONE, description="network that reads the neighbourhood of each atom"
+    )
     r_max: PositiveNumber = Field(default=5.0, description="cutoff radius of the edges, in Å")
-    radial_type: Literal["bessel", "gaussian", "chebyshev"] = Field(
-        default="bessel", description="radial basis"
-    )
-    num_radial_basis: PositiveWholeNumber = Field(
-        default=8, description="number of radial basis functions"
-    )
-    num_cutoff_basis: PositiveWholeNumber = Field(
-        default=5, description="exponent p of the polynomial cutoff"
-    )
-    distance_transform: Literal["None", "Agnesi", "Soft"] = Field(
-        default="None", description="transform of distances before the radial basis"
-    )
-    pair_repulsion: bool = Field(
-        default=False, description="add the ZBL repulsion of nuclei to the energy"
-    )
-    max_ell: WholeNumberFromZero = Field(
-        default=3, description="highest order of the spherical harmonics of edges"
-    )
-    hidden_irreps: Annotated[str | None, NoneInText] = Field(
-        default=None, description="node features, such as 64x0e + 64x1o (equal multiplicities)"
-    )
-    num_channels: Annotated[PositiveWholeNumber | None, NoneInText] = Field(
-        default=None, description="with max_L: channels of hidden_irreps, which these two replace"
-    )
-    max_L: Annotated[WholeNumberFromZero | None, NoneInText] = Field(  # noqa: N815
-        default=None, description="with num_channels: highest order in hidden_irreps"
-    )
-    correlation: PositiveWholeNumber = Field(
-        default=3, description="correlation order of the product basis"
-    )
-    num_interactions: PositiveWholeNumber = Field(default=2, description="number of layers")
-    interaction: Annotated[InteractionBlock, _OTHER_BLOCKS] = Field(
-        default="RealAgnosticResidualInteractionBlock", description="block of layers 2, 3, …"
-    )
-    interaction_first: Annotated[InteractionBlock, _OTHER_BLOCKS] = Field(
-        default="RealAgnosticResidualInteractionBlock", description="block of the first layer"
-    )
     MLP_irreps: str = Field(default="16x0e", description="hidden features of the last readout")
-    radial_MLP: Annotated[tuple[PositiveWholeNumber, ...], Literally] = Field(  # noqa: N815
-        default=(64, 64, 64), description="widths of the hidden layers of the radial network"
-    )
     gate: Annotated[Literal["silu", "tanh", "abs"] | None, NoneInText] = Field(
         default="silu", description="activation of the last readout"
-    )
-    use_linear_final_readout: bool = Field(
-        default=False, description="make the last energy readout linear too"
-    )
-    scaling: Literal["rms_forces_scaling", "std_scaling", "no_scaling"] = Field(
-        default="rms_forces_scaling",
-        description="scale of the interaction energy (ScaleShiftMACE only)",
     )
     avg_num_neighbors: PositiveNumber = Field(
         default=1.0, description="divisor of the sums over neighbours, unless it is measured"
@@ -235,84 +173,6 @@ class BackboneOptions(OptionGroup):
     )
     compute_forces: bool = Field(default=True, description="must stay true")
     compute_stress: bool = Field(default=False, description="train, report and predict stress")
-
-
-class ElectrostaticsOptions(OptionGroup):
-    """Charge density and electrostatics"""
-
-    atomic_multipoles_max_l: Annotated[WholeNumberFromZero, Field(le=1)] = Field(
-        default=1, description="highest atomic multipole: 0 charges, 1 charges and dipoles"
-    )
-    atomic_multipoles_smearing_width: PositiveNumber = Field(
-        default=1.5, description="width σ of the Gaussian multipoles, in Å"
-    )
-    kspace_cutoff_factor: PositiveNumber = Field(
-        default=1.25, description="multiplies the reciprocal cutoff 2.25 (l + 1)^0.3 / σ"
-    )
-    electrostatic_pbc_method: Literal[
-        "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic", "auto"
-    ] = Field(
-        default="mixed_periodic",
-        description="boundary conditions of the Coulomb energy; auto: mixed_periodic if any "
-        "structure is periodic, else realspace",
-    )
-    include_electrostatic_self_interaction: bool = Field(
-        default=True, description="include the energy of each atom's density with itself"
-    )
-
-
-class FormalChargeOptions(OptionGroup):
-    """Formal charges and charge transfer (LocalSplitCharges, FixedChargeBaselinedMACE)"""
-
-    atomic_formal_charges: ChargesOfElements = Field(
-        default={}, description="formal charge of each element in e: {H: 1, O: -2}"
-    )
-    formal_charges_from_data: bool = Field(
-        default=False, description="take the formal charge of each atom from the property charges"
-    )
-    static_bond_transfer_block: Literal[
-        "OxidationDependentSymmetricPredictionSourceBlock", "NoFieldSymmetricPredictionSourceBlock"
-    ] = Field(
-        default="OxidationDependentSymmetricPredictionSourceBlock",
-        description="charge transfer between neighbours, with or without knowledge of the formal "
-        "charges (LocalSplitCharges)",
-    )
-    oxidation_state_mixer: Literal[
-        "SumOxidationStateMixer", "ProductOxidationStateMixer", "NoOxidationStateMixer"
-    ] = Field(
-        default="SumOxidationStateMixer",
-        description="how formal charges enter the initial features (LocalSplitCharges)",
-    )
-    oxidation_state_range: Annotated[tuple[Number, Number], Literally] = Field(
-        default=(-6.0, 6.0),
-        description="lowest and highest formal charge in e that mixer and transfer block can tell "
-        "apart",
-    )
-    compute_polarizability: bool = Field(
-        default=True, description="predict polarizabilities (LocalSplitCharges)"
-    )
-
-
-class ChargeEquilibrationOptions(OptionGroup):
-    """Charge equilibration (MACEQEq, EnergyFunctional)"""
-
-    qeq_charges: Literal["autograd"] = Field(
-        default="autograd", description="how charges are solved for; there is no other choice"
-    )
-    read_enegs: bool = Field(
-        default=False,
-        description="add the property enegs of each atom to its learned electronegativity",
-    )
-    read_hardness: bool = Field(
-        default=False,
-        description="start from the property hardness of each atom instead of default_hardness",
-    )
-    train_hardness: bool = Field(default=False, description="add a learned hardness")
-    default_hardness: PositiveNumber = Field(
-        default=2.0,
-        description="hardness of every atom in eV/e², unless it is read; EnergyFunctional: before "
-        "learning",
-    )
 
 
 class OptimizerOptions(OptionGroup):

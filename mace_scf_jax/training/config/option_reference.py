@@ -16,13 +16,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic.fields import FieldInfo
 
-from mace_scf_jax.models import (
-    CHARGED_FAMILIES,
-    CHARGES_ONLY_FAMILIES,
-    FORMAL_CHARGE_FAMILIES,
-    SELF_CONSISTENT_FAMILIES,
-)
-from mace_scf_jax.training.config.option_families import families_of, matters_to
+from mace_scf_jax.models import FAMILIES
+from mace_scf_jax.options import OneOf
+from mace_scf_jax.training.config.option_families import matters_to, owners
 from mace_scf_jax.training.config.options import TOPICS
 
 WIDTH = 98
@@ -60,7 +56,6 @@ HEADS_WITH_MULTIPOLES = {
     }
 }
 LOSS_WITH_MULTIPOLES = {"energy_per_atom": 1.0, "forces": 100.0, "atomic_multipoles": 100.0}
-FORMAL_CHARGES = {"H": 1.0, "O": -2.0}
 FIXED_POINT_TRAINING = {
     "mode": "implicit",
     "scf": {"num_scf_steps": 50, "mixing_parameter": 0.25},
@@ -105,7 +100,7 @@ def default_configuration(family: str | None = None) -> str:
     examples = EXAMPLES if family is None else EXAMPLES | _examples_of(family)
     blocks = [HEADER.format(which="" if family is None else f" for the model {family}")]
     for topic in TOPICS:
-        names = [name for name in topic.model_fields if matters_to(name, family)]
+        names = [name for name in topic.model_fields if matters_to(name, family=family)]
         if not names:
             continue
         blocks.append(f"# {_heading(topic)} ".ljust(WIDTH + 2, "-") + "\n")
@@ -135,16 +130,19 @@ def reference_page() -> str:
     return "\n".join(parts)
 
 
-def _examples_of(family: str) -> dict[str, Any]:
-    """Values that this family needs, or that make sense for it."""
-    examples: dict[str, Any] = {}
-    stage: dict[str, Any] = {}
-    if family in FORMAL_CHARGE_FAMILIES:
-        examples["atomic_formal_charges"] = FORMAL_CHARGES
-    if family in set(CHARGED_FAMILIES) - set(CHARGES_ONLY_FAMILIES):
+def _examples_of(name: str) -> dict[str, Any]:
+    """Values that a family needs, or that make sense for it."""
+    family, stage = FAMILIES[name], {}
+    examples = {
+        option: field.examples[0]
+        for group in family.options
+        for option, field in group.model_fields.items()
+        if field.examples
+    }
+    if family.max_l:
         examples["heads"] = HEADS_WITH_MULTIPOLES
         stage["loss"] = LOSS_WITH_MULTIPOLES
-    if family in SELF_CONSISTENT_FAMILIES:
+    if family.is_self_consistent:
         stage["fixed_point_training_options"] = FIXED_POINT_TRAINING
     stages = {index: values | stage for index, values in EXAMPLES["train_schedule"].items()}
     return examples | {"train_schedule": stages}
@@ -157,7 +155,7 @@ def _heading(topic: type) -> str:
 def _meaning(name: str, field: FieldInfo) -> str:
     """Description of an option, and the families it matters to unless it says so itself."""
     text = field.description or ""
-    known = families_of(name)
+    known = owners(name)
     if known is None or any(family in text for family in known):
         return text
     topic = next(topic for topic in TOPICS if name in topic.model_fields)
@@ -168,19 +166,24 @@ def _meaning(name: str, field: FieldInfo) -> str:
 
 def _sentence(field: FieldInfo) -> str:
     """Description of an option with its possible values."""
-    choices = _choices(field.annotation)
+    choices = _choices(field)
     return f"{field.description}" + (f"; one of {', '.join(choices)}" if choices else "")
 
 
-def _choices(kind: Any) -> tuple[str, ...]:
+def _choices(field: FieldInfo) -> tuple[str, ...]:
     """The values that an option is limited to, if it is."""
+    named = [mark.names for mark in field.metadata if isinstance(mark, OneOf)]
+    return tuple(named[0]) if named else _choices_of_kind(field.annotation)
+
+
+def _choices_of_kind(kind: Any) -> tuple[str, ...]:
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return tuple(str(member) for member in members)
     if origin is Annotated:
-        return _choices(members[0])
+        return _choices_of_kind(members[0])
     if origin in (typing.Union, types.UnionType):
-        found = [_choices(member) for member in members if member is not types.NoneType]
+        found = [_choices_of_kind(member) for member in members if member is not types.NoneType]
         if all(found):
             return (*(choice for part in found for choice in part), "None")
     return ()
@@ -188,7 +191,7 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 def _kind(field: FieldInfo) -> str:
     """What an option takes, for the page."""
-    choices = _choices(field.annotation)
+    choices = _choices(field)
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     return _name_of(field.annotation)

@@ -15,25 +15,23 @@ from pydantic import (
     model_validator,
 )
 
+from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import SUFFIXES
 from mace_scf_jax.data.stored_set import is_stored
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.models import FORMAL_CHARGE_FAMILIES, SELF_CONSISTENT_FAMILIES
+from mace_scf_jax.models import FAMILIES, Family
+from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
+from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.options.error import ConfigurationError, problems_of
 from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.training.config.config_file import read_config_file
-from mace_scf_jax.training.config.fixed_point_options import FixedPointOptions
 from mace_scf_jax.training.config.fixed_point_training import OPTIONS_KEY
 from mace_scf_jax.training.config.option_groups import (
-    BackboneOptions,
-    ChargeEquilibrationOptions,
     DataOptions,
-    ElectrostaticsOptions,
-    FormalChargeOptions,
+    ModelOptions,
     OptimizerOptions,
-    OptionGroup,
     RunOptions,
 )
 from mace_scf_jax.training.config.option_names import NO_EFFECT, canonical_name, problem_with_name
@@ -77,16 +75,21 @@ class ScheduleOptions(OptionGroup):
         return parse_schedule(schedule, default_lr=info.data.get("lr", DEFAULT_LEARNING_RATE))
 
 
+MODEL_TOPICS: tuple[type[OptionGroup], ...] = (
+    *(backbone.options for backbone in BACKBONES.values()),
+    ElectrostaticsOptions,
+    *dict.fromkeys(group for family in FAMILIES.values() for group in family.options),
+)
+"""Options that matter to some backbones or families only."""
+
+
 class TrainOptions(
     TrackingOptions,
     ScheduleOptions,
     OptimizerOptions,
     SamplingOptions,
-    FixedPointOptions,
-    ChargeEquilibrationOptions,
-    FormalChargeOptions,
-    ElectrostaticsOptions,
-    BackboneOptions,
+    *reversed(MODEL_TOPICS),
+    ModelOptions,
     DataOptions,
     RunOptions,
 ):
@@ -120,17 +123,12 @@ class TrainOptions(
             problems.append(str(error))
         if not self.compute_forces:
             problems.append("option 'compute_forces': must be true, found false")
-        if (self.num_channels is None) != (self.max_L is None):
-            problems.append("options 'num_channels' and 'max_L': give both or none")
-        elif self.hidden_irreps is None and self.num_channels is None:
-            problems.append("option 'hidden_irreps' (or 'num_channels' and 'max_L') is required")
-        if self.model in FORMAL_CHARGE_FAMILIES and (
-            bool(self.atomic_formal_charges) == self.formal_charges_from_data
-        ):
-            problems.append(
-                f"model {self.model}: give either 'atomic_formal_charges', the charge of each "
-                "element, or 'formal_charges_from_data: true'"
-            )
+        problems += BACKBONES[self.backbone].options.problems(self)
+        problems += [
+            f"model {self.model}: {problem}"
+            for group in self.family.options
+            for problem in group.problems(self)
+        ]
         if self.optimizer == "schedulefree" and self.beta == 0.0:
             problems.append("option 'beta': must be above 0 for the schedulefree optimizer")
         if self.log_on_test_sets and self.test_file is None:
@@ -161,8 +159,8 @@ class TrainOptions(
 
     def _problems_with_modes(self) -> list[str]:
         """Stages that do not say how they train a fixed-point model, or do so for another model."""
-        wanted = self.model in SELF_CONSISTENT_FAMILIES
-        owners = " or ".join(SELF_CONSISTENT_FAMILIES)
+        wanted = self.family.is_self_consistent
+        owners = " or ".join(name for name in FAMILIES if FAMILIES[name].is_self_consistent)
         found = f"must be absent, because it belongs to the model {owners}"
         if wanted:
             found = f"is required by the model {self.model}"
@@ -196,15 +194,12 @@ class TrainOptions(
     def summarises_convergence(self) -> bool:
         """Whether the run ends with a summary of the convergence of linear mixing."""
         wanted = self.scf_convergence_summary and not self.skip_scf_convergence_summary
-        return wanted and self.model in SELF_CONSISTENT_FAMILIES
+        return wanted and self.family.is_self_consistent
 
     @property
-    def irreps(self) -> str:
-        """Hidden irreps: ``num_channels`` and ``max_L`` win over ``hidden_irreps``."""
-        if self.num_channels is None or self.max_L is None:
-            return str(self.hidden_irreps)
-        orders = range(self.max_L + 1)
-        return " + ".join(f"{self.num_channels}x{order}{'eo'[order % 2]}" for order in orders)
+    def family(self) -> Family:
+        """The family of the model."""
+        return FAMILIES[self.model]
 
 
 def options_from(config: TrainOptions | Mapping[str, Any] | str | Path) -> TrainOptions:
@@ -225,11 +220,8 @@ TOPICS: tuple[type[OptionGroup], ...] = (
     RunOptions,
     DataOptions,
     SamplingOptions,
-    BackboneOptions,
-    ElectrostaticsOptions,
-    FormalChargeOptions,
-    ChargeEquilibrationOptions,
-    FixedPointOptions,
+    ModelOptions,
+    *MODEL_TOPICS,
     OptimizerOptions,
     ScheduleOptions,
     TrackingOptions,

@@ -143,7 +143,7 @@ def _features(
 ) -> dict[str, Array]:
     """Normalised field features without Fermi level, of predicted and reference multipoles."""
     local, _, _, _ = predict.step_at(params, graph, outputs)
-    offset = predict.module.settings.fixed_point.fermi_level_offset
+    offset = predict.module.settings.own.fermi_level_offset
     levels = jnp.full_like(graph.positions[:, 0], offset)
 
     def features(multipoles: Array) -> Array:

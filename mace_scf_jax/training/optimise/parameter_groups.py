@@ -7,73 +7,42 @@ that the user meant, so it is an error.
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from mace_scf_jax.backbones import BACKBONES
+from mace_scf_jax.models import FAMILIES
+from mace_scf_jax.parameter_group import WEIGHT_DECAY, ParameterGroup
+
 Parameters = Any
 """A nested dictionary of arrays."""
-
-DECAYED_INTERACTION_LAYER = "linear"
-"""The layer of an interaction block that weight decay applies to, the map of the messages."""
 
 
 class ParameterGroupError(ValueError):
     """A parameter belongs to no optimiser group."""
 
 
-def _interaction_group(layers: tuple[str, ...]) -> str:
-    decayed = DECAYED_INTERACTION_LAYER in layers
-    return "interactions_decay" if decayed else "interactions_no_decay"
+def _groups() -> dict[str, ParameterGroup]:
+    """Groups of all backbones and families by the pattern of their parameters' paths."""
+    of_backbones = {
+        f"backbone/{pattern}": group
+        for backbone in BACKBONES.values()
+        for pattern, group in backbone.groups.items()
+    }
+    of_families = [family.groups for family in FAMILIES.values()]
+    return functools.reduce(operator.or_, of_families, of_backbones)
 
 
-_RULES: tuple[tuple[str, Callable[[tuple[str, ...]], str]], ...] = (
-    (r"backbone/embedding/", lambda layers: "embedding"),
-    (r"backbone/interaction_\d+/", _interaction_group),
-    (r"backbone/product_\d+/", lambda layers: "products"),
-    (r"backbone/readout_\d+/", lambda layers: "readouts"),
-    (
-        r"(multipole_readout|bond_transfer|oxidation_state_gate)_\d+/",
-        lambda layers: "lr_source_maps",
-    ),
-    (r"polarizability_readout_\d+/", lambda layers: "polarizability_readouts"),
-    (r"oxidation_state_mixer/", lambda layers: "oxidation_state_mixer"),
-    (r"electronegativity_readout_\d+/", lambda layers: "enegs_readouts"),
-    (r"hardness_readout_\d+/", lambda layers: "hardness_readouts"),
-    (r"functional/", lambda layers: "functional_readouts"),
-    (r"density_update/", lambda layers: "field_dependent_charges_map"),
-    (r"field_readout/", lambda layers: "local_electron_energy"),
-    (r"feature_mixer_\d+/", lambda layers: "layer_feature_mixer"),
-)
-
-PARAMETER_GROUPS = (
-    "embedding",
-    "interactions_decay",
-    "interactions_no_decay",
-    "products",
-    "readouts",
-    "lr_source_maps",
-    "polarizability_readouts",
-    "oxidation_state_mixer",
-    "enegs_readouts",
-    "hardness_readouts",
-    "functional_readouts",
-    "field_dependent_charges_map",
-    "local_electron_energy",
-    "layer_feature_mixer",
-)
+PARAMETER_GROUPS = tuple(dict.fromkeys(group.name for group in _groups().values()))
 """Names of the optimiser groups."""
 
-WEIGHT_DECAY_GROUPS = (
-    "interactions_decay",
-    "products",
-    "enegs_readouts",
-    "hardness_readouts",
-    "local_electron_energy",
-    "layer_feature_mixer",
+WEIGHT_DECAY_GROUPS = tuple(
+    dict.fromkeys(group.name for group in _groups().values() if group.decay == WEIGHT_DECAY)
 )
 """Groups that the option ``weight_decay`` applies to; others have none, or one of their own."""
 
@@ -92,9 +61,9 @@ def group_of(name: str) -> str:
     Raises:
         ParameterGroupError: no group holds the parameter.
     """
-    for pattern, choose in _RULES:
+    for pattern, group in _groups().items():
         if re.match(pattern, name):
-            return choose(tuple(name.split("/")))
+            return group.name
     raise ParameterGroupError(
         f"parameter '{name}' belongs to no optimiser group ({', '.join(PARAMETER_GROUPS)}); "
         "every trainable parameter needs one"

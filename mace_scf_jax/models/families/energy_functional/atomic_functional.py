@@ -57,15 +57,15 @@ class AtomicFunctionalReadout(nn.Module):
     """Coefficients of the functional from the features of every layer.
 
     Attributes:
-        settings: of the model; `electrostatics` and `energy_functional` are needed.
+        settings: of the model; `electrostatics` is needed.
     """
 
-    settings: ModelSettings
+    settings: ModelSettings[EnergyFunctionalSettings]
 
     @nn.compact
     def __call__(self, backbone: BackboneOutput) -> AtomicFunctional:
         """Read out the coefficients of every atom."""
-        functional = self.settings.energy_functional
+        functional = self.settings.own
         max_l = self.settings.electrostatics.max_l
         scalars = self._scalars(backbone, 3 + max_l)  # slope of the charge, u, k_0 … k_L
         channels = 1 + functional.num_directions

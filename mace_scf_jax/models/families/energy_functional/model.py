@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mace_scf_jax.backbones import MACEBackbone
 from mace_scf_jax.electrostatics import (
     System,
     atomic_dipole_contributions,
@@ -143,10 +142,10 @@ class EnergyFunctional(nn.Module):
 
     Attributes:
         settings: sizes, choices and constants; `electrostatics`, with self-interaction, and
-            `energy_functional` are needed.
+            own settings are needed.
     """
 
-    settings: ModelSettings
+    settings: ModelSettings[EnergyFunctionalSettings]
 
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
@@ -157,11 +156,11 @@ class EnergyFunctional(nn.Module):
         ``solver_steps`` and ``charge_residual``, the largest component of the gradient by the
         multipoles in eV/(e Å^l).
         """
-        backbone = MACEBackbone(self.settings.backbone, name="backbone")(graph)
+        backbone = self.settings.backbone.build(name="backbone")(graph)
         functional = AtomicFunctionalReadout(self.settings, name="functional")(backbone)
         prepared = prepare_batch(graph, settings=self.settings.electrostatics)
         minimum, dense, energies = jax.vmap(
-            functools.partial(minimise, settings=self.settings.energy_functional)
+            functools.partial(minimise, settings=self.settings.own)
         )(
             prepared,
             jax.tree.map(graph.to_slots, functional),

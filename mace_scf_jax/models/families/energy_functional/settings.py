@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+
+from mace_scf_jax.models.family import FamilySettings
+from mace_scf_jax.models.hardness import check_hardness
+from mace_scf_jax.models.settings import ModelSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class EnergyFunctionalSettings:
+class EnergyFunctionalSettings(FamilySettings):
     """Where the learned functional starts, what it can express, and how it is minimised.
 
     Raises:
@@ -24,11 +27,15 @@ class EnergyFunctionalSettings:
     """Newton steps after which the minimisation ends."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.default_hardness) and self.default_hardness > 0.0):
-            raise ValueError(
-                "default_hardness: expected a positive number (eV/e²), because charges would "
-                f"otherwise grow without limit; found {self.default_hardness!r}"
-            )
+        check_hardness(self.default_hardness)
         for name in ("num_directions", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)!r}")
+
+    def check_model(self, settings: ModelSettings) -> None:
+        """Refuse electrostatics without which the energy may have no minimum."""
+        if not settings.electrostatics.include_self_interaction:
+            raise ValueError(
+                "model EnergyFunctional: expected include_electrostatic_self_interaction: true, "
+                "because the energy has no minimum for certain without it"
+            )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Array
 
-from mace_scf_jax.backbones import MACEBackbone
 from mace_scf_jax.electrostatics import batch_dipole
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.density_outputs import density_outputs
-from mace_scf_jax.models.formal_charges import formal_charges
+from mace_scf_jax.models.formal_charges import FormalChargeSettings, formal_charges
 from mace_scf_jax.models.settings import ModelSettings
 
 
@@ -22,12 +21,12 @@ class FixedChargeBaselinedMACE(nn.Module):
         settings: sizes, choices and constants; `electrostatics` is needed, with `max_l` 0.
     """
 
-    settings: ModelSettings
+    settings: ModelSettings[FormalChargeSettings]
 
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies (eV), multipoles (e; formal charges) and dipoles (e Å; x, y, z)."""
-        backbone = MACEBackbone(self.settings.backbone, name="backbone")(graph)
+        backbone = self.settings.backbone.build(name="backbone")(graph)
         multipoles = formal_charges(self.settings, graph)[:, None]
         return density_outputs(
             self.settings, graph, backbone, multipoles, batch_dipole(graph, multipoles)

@@ -27,12 +27,16 @@ from mace_scf_jax.models.families.fixed_point.channel_products import (
 )
 from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import nonlinear
 from mace_scf_jax.models.families.fixed_point.potential_embedding import EMBEDDINGS
-from mace_scf_jax.models.families.fixed_point.settings import SCALED_UPDATES
 
 MAX_EDGE_DEGREE = 2
 """Highest degree of the edge harmonics that many-body blocks see."""
 RADIAL_WIDTHS = (64, 64, 64)
 """Hidden widths of the radial network of many-body blocks."""
+
+SCALED_UPDATES = ("OneBodyScaledNonLinearUpdate", "OneBodyScaledDPNonLinearUpdate")
+"""Names of density updates with a scale for each element."""
+UPDATES = ("OneBodyVariableUpdate", *SCALED_UPDATES, "ManyBodyUpdate")
+"""Names of density updates."""
 
 
 class InvariantResponse(nn.Module):

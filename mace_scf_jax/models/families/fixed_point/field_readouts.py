@@ -6,6 +6,9 @@ field features v to one energy per atom in eV.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -25,6 +28,7 @@ from mace_scf_jax.models.families.fixed_point.density_update import (
 from mace_scf_jax.models.families.fixed_point.potential_embedding import (
     BiasedLinearPotentialEmbedding,
 )
+from mace_scf_jax.registry import Registry
 
 SCALAR = {0: 1}
 PRODUCT_CHANNELS = {0: 32, 1: 32}
@@ -201,21 +205,30 @@ class ManyBodyChargesReadout(nn.Module):
         return energy[0][:, 0, 0]
 
 
-def field_readout(readout: str, num_elements: int) -> nn.Module:
-    """The field readout of that name.
+@dataclasses.dataclass(frozen=True)
+class FieldReadout:
+    """A field readout by name."""
 
-    Args:
-        readout: name of the option, in `FIELD_READOUTS`.
-        num_elements: number of elements.
-    """
-    if readout in ("ManyBodyChargesReadout", "ManyBodyChargesFieldReadout"):
-        with_potential = readout == "ManyBodyChargesFieldReadout"
-        return ManyBodyChargesReadout(num_elements, with_potential)
-    simple = {
-        "NullFieldReadout": NullFieldReadout,
-        "StrictQuadraticFieldEnergyReadout": StrictQuadraticFieldEnergyReadout,
-        "OneBodyMLPFieldReadout": OneBodyMLPFieldReadout,
-        "LinearChargesEnergyReadout": LinearChargesEnergyReadout,
-        "QuadraticChargesEnergyReadout": QuadraticChargesEnergyReadout,
-    }
-    return simple[readout](num_elements)
+    name: str
+    """Value of ``type`` in the option ``field_readout_config``."""
+    make: Callable[[int], nn.Module]
+    """From the number of elements to a module, called with `SolvedDensity`, edges and batch."""
+    needs_edges: bool = False
+    """Whether it passes messages along edges."""
+
+
+FIELD_READOUTS: Registry[FieldReadout] = Registry(
+    "field readout",
+    FieldReadout("NullFieldReadout", NullFieldReadout),
+    FieldReadout("StrictQuadraticFieldEnergyReadout", StrictQuadraticFieldEnergyReadout),
+    FieldReadout("OneBodyMLPFieldReadout", OneBodyMLPFieldReadout),
+    FieldReadout("LinearChargesEnergyReadout", LinearChargesEnergyReadout),
+    FieldReadout("QuadraticChargesEnergyReadout", QuadraticChargesEnergyReadout),
+    FieldReadout("ManyBodyChargesReadout", ManyBodyChargesReadout, needs_edges=True),
+    FieldReadout(
+        "ManyBodyChargesFieldReadout",
+        functools.partial(ManyBodyChargesReadout, reads_potential=True),
+        needs_edges=True,
+    ),
+)
+"""All field readouts; plugins add theirs."""

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mace_scf_jax.backbones import BackboneOutput, MACEBackbone
+from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import (
     Response,
     batch_atomic_potentials,
@@ -37,9 +37,12 @@ from mace_scf_jax.layers.features import (
 from mace_scf_jax.layers.linear import EquivariantLinear
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 from mace_scf_jax.models.density_outputs import density_outputs
-from mace_scf_jax.models.families.fixed_point.density_update import MAX_EDGE_DEGREE, DensityUpdate
-from mace_scf_jax.models.families.fixed_point.field_readouts import SolvedDensity, field_readout
-from mace_scf_jax.models.families.fixed_point.settings import SCALED_UPDATES
+from mace_scf_jax.models.families.fixed_point.density_update import DensityUpdate
+from mace_scf_jax.models.families.fixed_point.field_readouts import (
+    FIELD_READOUTS,
+    SolvedDensity,
+)
+from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
 from mace_scf_jax.models.settings import ModelSettings
 
 LOCAL_READOUT_GATE = "silu"
@@ -69,22 +72,21 @@ class FixedPoint(nn.Module):
     The energy is not variational in the multipoles: forces contain their response.
 
     Attributes:
-        settings: sizes, choices and constants; `electrostatics` with features and `fixed_point`
-            are needed.
+        settings: sizes, choices and constants; `electrostatics` with features are needed.
     """
 
-    settings: ModelSettings
+    settings: ModelSettings[FixedPointSettings]
 
     def setup(self) -> None:
         """The layers; a layer of the name ``x_i`` belongs to layer i of the backbone."""
-        settings, choices = self.settings, self.settings.fixed_point
+        settings, choices = self.settings, self.settings.own
         backbone, max_l = settings.backbone, settings.electrostatics.max_l
         num_elements = len(settings.elements)
         one_of_each = dict.fromkeys(range(max_l + 1), 1)
         same = dict.fromkeys(range(backbone.max_hidden_degree + 1), backbone.channels)
         hidden = parse_multiplicities(backbone.MLP_irreps, option="MLP_irreps")
 
-        self.backbone = MACEBackbone(backbone)
+        self.backbone = backbone.build()
         for layer in range(backbone.num_interactions):
             readout = (
                 LinearReadout(one_of_each)
@@ -103,7 +105,7 @@ class FixedPoint(nn.Module):
             skip_connection=choices.skip_connection,
             scale=choices.atom_density_scaling,
         )
-        self.field_readout = field_readout(choices.field_readout, num_elements)
+        self.field_readout = FIELD_READOUTS[choices.field_readout].make(num_elements)
 
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Observables of one step from the local multipoles at the Fermi levels of the batch.
@@ -134,8 +136,8 @@ class FixedPoint(nn.Module):
                 if mixed is None
                 else {degree: value + mapped[degree] for degree, value in mixed.items()}
             )
-        if self.settings.fixed_point.linear_local_multipoles:
-            scale = jnp.asarray(self.settings.fixed_point.atom_density_scaling, multipoles.dtype)
+        if self.settings.own.linear_local_multipoles:
+            scale = jnp.asarray(self.settings.own.atom_density_scaling, multipoles.dtype)
             multipoles *= scale[graph.species][:, None]
         return LocalState(
             graph=graph,
@@ -162,7 +164,7 @@ class FixedPoint(nn.Module):
         """
         return external_field_features(
             jnp.asarray(local.graph.positions),
-            levels - self.settings.fixed_point.fermi_level_offset,
+            levels - self.settings.own.fermi_level_offset,
             jnp.zeros_like(local.graph.positions),
             features=self.settings.electrostatics.features,
         )
@@ -249,7 +251,7 @@ class FixedPoint(nn.Module):
             potential=self._by_degree(features),
         )
         field_energies = self.field_readout(density, local.backbone.edges, graph)
-        if not self.settings.fixed_point.include_field_energy:
+        if not self.settings.own.include_field_energy:
             field_energies = jnp.zeros_like(field_energies)
         field_energies = jnp.where(graph.atom_mask, field_energies, 0.0)
         field_energy = graph.sum_atoms(field_energies)
@@ -272,7 +274,7 @@ class FixedPoint(nn.Module):
     def feature_norms(self) -> np.ndarray:
         """What every component of the field features is divided by, [features]."""
         receivers = self.settings.electrostatics.features
-        norms = np.reshape(self.settings.fixed_point.field_feature_norms, (receivers.max_l + 1, -1))
+        norms = np.reshape(self.settings.own.field_feature_norms, (receivers.max_l + 1, -1))
         return np.concatenate(
             [np.repeat(norms[degree], 2 * degree + 1) for degree in range(receivers.max_l + 1)]
         )
@@ -293,41 +295,3 @@ def _multipole_features(multipoles: Float[Array, "atoms components"]) -> Feature
     """Multipoles as features of one channel."""
     max_l = round(multipoles.shape[-1] ** 0.5) - 1
     return {l: multipoles[:, l**2 : (l + 1) ** 2, None] for l in range(max_l + 1)}
-
-
-def check_fixed_point(settings: ModelSettings) -> None:
-    """Refuse settings that do not make a `FixedPoint`.
-
-    Args:
-        settings: of the model.
-
-    Raises:
-        ValueError: a part is missing, or sizes disagree.
-    """
-    choices, electrostatics = settings.fixed_point, settings.electrostatics
-    if choices is None:
-        raise ValueError("model FixedPoint needs fixed-point settings")
-    if electrostatics is None or electrostatics.features is None:
-        raise ValueError("model FixedPoint needs electrostatic settings with field features")
-    receivers = electrostatics.features
-    expected = len(receivers.widths) * (receivers.max_l + 1)
-    if len(choices.field_feature_norms) != expected:
-        raise ValueError(
-            f"field_feature_norms: expected {expected} numbers, one for each degree up to "
-            f"{receivers.max_l} and each of {len(receivers.widths)} widths, found "
-            f"{len(choices.field_feature_norms)}"
-        )
-    scaling = choices.atom_density_scaling
-    if scaling is not None and len(scaling) != len(settings.elements):
-        raise ValueError(
-            f"atom_density_scaling: expected one number for each of the elements "
-            f"{settings.elements}, found {len(scaling)}"
-        )
-    if choices.update in SCALED_UPDATES and settings.backbone.max_hidden_degree < 1:
-        raise ValueError(f"hidden_irreps: {choices.update} needs vectors (1o), found scalars only")
-    many_body = choices.update == "ManyBodyUpdate" or choices.field_readout.startswith("ManyBody")
-    if many_body and settings.backbone.max_ell < MAX_EDGE_DEGREE:
-        raise ValueError(
-            f"max_ell: many-body updates and readouts need edge harmonics up to degree "
-            f"{MAX_EDGE_DEGREE}, found {settings.backbone.max_ell}"
-        )

@@ -17,6 +17,13 @@ from mace_scf_jax.layers.linear import ElementLinear, EquivariantLinear
 TANH_WIDTHS = tuple(np.logspace(0.0, 1.0, 5).tolist())
 """Scales on which `TanhPotentialEmbedding` resolves field features."""
 
+POTENTIAL_EMBEDDINGS = (
+    "LinearPotentialEmbedding",
+    "BiasedLinearPotentialEmbedding",
+    "TanhPotentialEmbedding",
+)
+"""Names of potential embeddings."""
+
 
 class LinearPotentialEmbedding(nn.Module):
     """Linear map of the field features with weights of the element.

@@ -40,7 +40,7 @@ def response_slopes(
         graphs have room for more than `MOST_UNKNOWNS` unknowns.
     """
     matrices, graph = local.response.matrices, local.graph
-    if not module.settings.fixed_point.is_one_body:
+    if not module.settings.own.is_one_body:
         return None
     if matrices is None or matrices.shape[-1] > MOST_UNKNOWNS:
         return None

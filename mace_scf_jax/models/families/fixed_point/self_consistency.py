@@ -18,6 +18,7 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.fixed_point.model import FixedPoint, LocalState
 from mace_scf_jax.models.families.fixed_point.response_slopes import response_slopes
 from mace_scf_jax.models.families.fixed_point.self_consistency_settings import (
+    DirectStep,
     InitialDensity,
     InitialFermiLevel,
     SelfConsistency,
@@ -122,7 +123,7 @@ def initial_state(module: FixedPoint, local: LocalState, how: SelfConsistency) -
         multipoles = jnp.zeros_like(multipoles)
     levels = jnp.asarray(graph.fermi_level)
     if how.initial_fermi_level is InitialFermiLevel.ZERO:
-        levels = jnp.full_like(levels, module.settings.fixed_point.fermi_level_offset)
+        levels = jnp.full_like(levels, module.settings.own.fermi_level_offset)
     return SCFState(multipoles, jnp.where(graph.graph_mask, levels, 0.0))
 
 
@@ -310,3 +311,35 @@ def direct_outputs(module: FixedPoint, params: Parameters, graph: Graph) -> dict
         **module.apply(variables, local, answer, features, method="observables"),
         "fermi_level": jnp.asarray(graph.fermi_level),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Iterated:
+    """Outputs are those at the solved multipoles, or after one step from those of the data."""
+
+    default: SelfConsistency = dataclasses.field(
+        default_factory=lambda: SelfConsistency(initial_fermi_level=InitialFermiLevel.ZERO)
+    )
+
+    def outputs(
+        self,
+        module: FixedPoint,
+        params: Parameters,
+        graph: Graph,
+        *,
+        how: SelfConsistency | DirectStep | None = None,
+        start: SCFState | None = None,
+    ) -> dict[str, Array]:
+        """Return what `solved_outputs` or `direct_outputs` does.
+
+        Args:
+            module: the model.
+            params: its parameters.
+            graph: the batch; with labels for a `DirectStep`.
+            how: settings of the search, those of the class `SelfConsistency` by default.
+            start: start from these multipoles and (at constant charge) Fermi levels instead.
+        """
+        if isinstance(how, DirectStep):
+            return direct_outputs(module, params, graph)
+        how = SelfConsistency() if how is None else how
+        return solved_outputs(module, params, graph, how=how, start=start)

@@ -5,33 +5,29 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection
+from typing import Any
 
+from mace_scf_jax.backbones import Offer
+from mace_scf_jax.electrostatics import FieldFeatureSettings
 from mace_scf_jax.hints import unknown_name
-
-SCALED_UPDATES = ("OneBodyScaledNonLinearUpdate", "OneBodyScaledDPNonLinearUpdate")
-"""Names of density updates with a scale for each element."""
-UPDATES = ("OneBodyVariableUpdate", *SCALED_UPDATES, "ManyBodyUpdate")
-"""Names of density updates."""
-POTENTIAL_EMBEDDINGS = (
-    "LinearPotentialEmbedding",
-    "BiasedLinearPotentialEmbedding",
-    "TanhPotentialEmbedding",
+from mace_scf_jax.models.families.fixed_point.density_update import (
+    MAX_EDGE_DEGREE,
+    SCALED_UPDATES,
+    UPDATES,
 )
-"""Names of potential embeddings."""
-LINEAR_NONLINEARITIES = ("NoNonLinearity", "ShallowNonLinearity")
-"""Those that are linear."""
-NONLINEARITIES = (*LINEAR_NONLINEARITIES, "MLPNonLinearity", "SkipMLPLinearity")
-"""Names of nonlinearities of the invariant descriptors."""
-FIELD_READOUTS = (
-    "NullFieldReadout",
-    "StrictQuadraticFieldEnergyReadout",
-    "OneBodyMLPFieldReadout",
-    "LinearChargesEnergyReadout",
-    "QuadraticChargesEnergyReadout",
-    "ManyBodyChargesReadout",
-    "ManyBodyChargesFieldReadout",
+from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS
+from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import (
+    LINEAR_NONLINEARITIES,
+    NONLINEARITIES,
 )
-"""Names of energy readouts of the solved multipoles."""
+from mace_scf_jax.models.families.fixed_point.measured import (
+    atom_density_scaling,
+    fermi_level_offset,
+    field_feature_norms,
+)
+from mace_scf_jax.models.families.fixed_point.potential_embedding import POTENTIAL_EMBEDDINGS
+from mace_scf_jax.models.family import FamilySettings, TrainingSet
+from mace_scf_jax.models.settings import ModelSettings
 
 
 def _require_choice(name: str, value: str, choices: Collection[str]) -> None:
@@ -40,7 +36,7 @@ def _require_choice(name: str, value: str, choices: Collection[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class FixedPointSettings:
+class FixedPointSettings(FamilySettings):
     """Choices and constants of a `FixedPoint` model.
 
     Raises:
@@ -113,3 +109,67 @@ class FixedPointSettings:
             and self.nonlinearity in LINEAR_NONLINEARITIES
             and self.potential_embedding != "TanhPotentialEmbedding"
         )
+
+    @classmethod
+    def field_features(cls, options: Any) -> FieldFeatureSettings:
+        """Return which features of the potential the update reads."""
+        return FieldFeatureSettings(
+            max_l=options.field_feature_max_l,
+            widths=options.field_feature_widths,
+            include_self_interaction=options.include_field_si,
+        )
+
+    @classmethod
+    def from_options(cls, options: Any, training: TrainingSet) -> FixedPointSettings:
+        """Return what options and training set describe.
+
+        Raises:
+            ConfigurationError: sizes do not fit, or the training set lacks what is to be measured.
+        """
+        offset = fermi_level_offset(options, training)
+        update = options.fixedpoint_update_config
+        return cls(
+            field_feature_norms=field_feature_norms(options, training, offset=offset),
+            fermi_level_offset=offset,
+            update=update["type"],
+            potential_embedding=update["potential_embedding_cls"],
+            nonlinearity=update["nonlinearity_cls"],
+            correlation=update["correlation"],
+            skip_connection=update["use_sc"],
+            field_readout=options.field_readout_config["type"],
+            include_field_energy=options.include_local_electron_energy,
+            linear_local_multipoles=options.use_linear_local_charges,
+            atom_density_scaling=atom_density_scaling(options, training),
+        )
+
+    def check_model(self, settings: ModelSettings) -> None:
+        """Refuse sizes that disagree, and a backbone without what updates and readouts read."""
+        receivers = settings.electrostatics.features
+        if receivers is None:
+            raise ValueError("model FixedPoint needs electrostatic settings with field features")
+        expected = len(receivers.widths) * (receivers.max_l + 1)
+        if len(self.field_feature_norms) != expected:
+            raise ValueError(
+                f"field_feature_norms: expected {expected} numbers, one for each degree up to "
+                f"{receivers.max_l} and each of {len(receivers.widths)} widths, found "
+                f"{len(self.field_feature_norms)}"
+            )
+        scaling = self.atom_density_scaling
+        if scaling is not None and len(scaling) != len(settings.elements):
+            raise ValueError(
+                f"atom_density_scaling: expected one number for each of the elements "
+                f"{settings.elements}, found {len(scaling)}"
+            )
+        if self.update in SCALED_UPDATES and settings.backbone.max_hidden_degree < 1:
+            raise ValueError(f"hidden_irreps: {self.update} needs vectors (1o), found scalars only")
+        passes_messages = not self.is_one_body or FIELD_READOUTS[self.field_readout].needs_edges
+        if passes_messages and Offer.EDGES not in settings.backbone_offers:
+            raise ValueError(
+                f"many-body updates and readouts need a backbone with {Offer.EDGES}, found "
+                f"{settings.backbone.name}, which has none"
+            )
+        if passes_messages and settings.backbone.max_ell < MAX_EDGE_DEGREE:
+            raise ValueError(
+                f"max_ell: many-body updates and readouts need edge harmonics up to degree "
+                f"{MAX_EDGE_DEGREE}, found {settings.backbone.max_ell}"
+            )

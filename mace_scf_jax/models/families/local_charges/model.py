@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mace_scf_jax.backbones import MACEBackbone
 from mace_scf_jax.electrostatics import batch_dipole
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import concatenate_components
@@ -30,7 +29,7 @@ class LocalCharges(nn.Module):
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies (eV), multipoles (e, e Å; order Q, d_y, d_z, d_x) and dipoles (e Å; x, y, z)."""
-        backbone = MACEBackbone(self.settings.backbone, name="backbone")(graph)
+        backbone = self.settings.backbone.build(name="backbone")(graph)
         one_of_each = dict.fromkeys(range(self.settings.electrostatics.max_l + 1), 1)
         multipoles = sum(
             concatenate_components(

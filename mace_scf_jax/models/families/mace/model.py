@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mace_scf_jax.backbones import MACEBackbone
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.families.mace.settings import ScaleShiftSettings
 from mace_scf_jax.models.settings import ModelSettings
 
 
@@ -28,7 +28,7 @@ class MACE(nn.Module):
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies of a batch in eV: energy, node_energy, contributions."""
-        backbone = MACEBackbone(self.settings.backbone, name="backbone")(graph)
+        backbone = self.settings.backbone.build(name="backbone")(graph)
         isolated = isolated_atom_energies(self.settings, graph)
         terms = jnp.stack([isolated, backbone.pair_energy, *backbone.layer_energies], axis=-1)
         return _energies(terms, graph)
@@ -41,15 +41,15 @@ class ScaleShiftMACE(nn.Module):
         settings: sizes, choices and constants.
     """
 
-    settings: ModelSettings
+    settings: ModelSettings[ScaleShiftSettings]
 
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies of a batch in eV: energy, node_energy, contributions."""
-        backbone = MACEBackbone(self.settings.backbone, name="backbone")(graph)
+        backbone = self.settings.backbone.build(name="backbone")(graph)
         isolated = isolated_atom_energies(self.settings, graph)
         interaction = backbone.pair_energy + jnp.sum(backbone.layer_energies, axis=0)
-        scaled = self.settings.scale * interaction + self.settings.shift
+        scaled = self.settings.own.scale * interaction + self.settings.own.shift
         return _energies(jnp.stack([isolated, scaled], axis=-1), graph)
 
 

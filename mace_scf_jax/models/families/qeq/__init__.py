@@ -1,1 +1,24 @@
 """MACEQEq: charges equilibrated over learned electronegativities."""
+
+from mace_scf_jax.models.families.qeq.model import MACEQEq
+from mace_scf_jax.models.families.qeq.settings import (
+    ChargeEquilibrationOptions,
+    ChargeEquilibrationSettings,
+)
+from mace_scf_jax.models.family import Family
+from mace_scf_jax.models.hardness import HardnessOptions
+from mace_scf_jax.parameter_group import WEIGHT_DECAY, ParameterGroup
+
+FAMILY = Family(
+    name="MACEQEq",
+    module=MACEQEq,
+    settings=ChargeEquilibrationSettings,
+    stored_as="charge_equilibration",
+    max_l=0,
+    options=(ChargeEquilibrationOptions, HardnessOptions),
+    groups={
+        r"electronegativity_readout_\d+/": ParameterGroup("enegs_readouts", WEIGHT_DECAY),
+        r"hardness_readout_\d+/": ParameterGroup("hardness_readouts", WEIGHT_DECAY),
+    },
+    responds_to_field=True,
+)

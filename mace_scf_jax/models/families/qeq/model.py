@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mace_scf_jax.backbones import BackboneOutput, MACEBackbone
+from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import (
     System,
     batch_dipole,
@@ -22,6 +22,11 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import parse_multiplicities
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 from mace_scf_jax.models.families.mace.model import isolated_atom_energies
+from mace_scf_jax.models.families.qeq.settings import (
+    ENEGS_INPUT,
+    HARDNESS_INPUT,
+    ChargeEquilibrationSettings,
+)
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.scf import (
     ConstrainedMinimum,
@@ -29,11 +34,6 @@ from mace_scf_jax.scf import (
     constrained_minimum,
     stationary_value,
 )
-
-ENEGS_INPUT = "enegs"
-"""Per-atom input that holds electronegativities in eV/e."""
-HARDNESS_INPUT = "hardness"
-"""Per-atom input that holds hardnesses in eV/e²."""
 
 
 def charge_energy(
@@ -117,11 +117,11 @@ class MACEQEq(nn.Module):
     The external field is part of the electronegativities, χ + E·r.
 
     Attributes:
-        settings: sizes, choices and constants; `electrostatics`, with `max_l` 0, and
-            `charge_equilibration` are needed.
+        settings: sizes, choices and constants; `electrostatics`, with `max_l` 0, is
+            needed.
     """
 
-    settings: ModelSettings
+    settings: ModelSettings[ChargeEquilibrationSettings]
 
     OUTPUTS = (
         "energy",
@@ -146,8 +146,8 @@ class MACEQEq(nn.Module):
         deviation of any atom's dE/dq from it: how well the charges are converged.
         """
         electrostatics = self.settings.electrostatics
-        equilibration = self.settings.charge_equilibration
-        backbone = MACEBackbone(self.settings.backbone, name="backbone")(graph)
+        equilibration = self.settings.own
+        backbone = self.settings.backbone.build(name="backbone")(graph)
 
         in_field = jnp.sum(graph.positions * graph.external_field[graph.atom_graph], axis=-1)
         electronegativity = self._readout("electronegativity", backbone) + in_field

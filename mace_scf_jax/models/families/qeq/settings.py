@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.models.family import FamilySettings
+from mace_scf_jax.models.hardness import check_hardness
+from mace_scf_jax.options import OptionGroup
+
+ENEGS_INPUT = "enegs"
+"""Per-atom input that holds electronegativities in eV/e."""
+HARDNESS_INPUT = "hardness"
+"""Per-atom input that holds hardnesses in eV/e²."""
 
 DENSE_MAX_ATOMS = 64
 """Up to here writing out the matrix is faster than conjugate gradients."""
 
 
+class ChargeEquilibrationOptions(OptionGroup):
+    """Charge equilibration (MACEQEq)"""
+
+    qeq_charges: Literal["autograd"] = Field(
+        default="autograd", description="how charges are solved for; there is no other choice"
+    )
+    read_enegs: bool = Field(
+        default=False,
+        description="add the property enegs of each atom to its learned electronegativity",
+    )
+    read_hardness: bool = Field(
+        default=False,
+        description="start from the property hardness of each atom instead of default_hardness",
+    )
+    train_hardness: bool = Field(default=False, description="add a learned hardness")
+
+
 @dataclasses.dataclass(frozen=True)
-class ChargeEquilibrationSettings:
+class ChargeEquilibrationSettings(FamilySettings):
     """Where electronegativities and hardnesses come from, and how charges are solved for.
 
     Raises:
@@ -29,8 +60,22 @@ class ChargeEquilibrationSettings:
     """Largest (padded) number of atoms of a structure for which the matrix is written out."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.default_hardness) and self.default_hardness > 0.0):
-            raise ValueError(
-                "default_hardness: expected a positive number (eV/e²), because charges would "
-                f"otherwise grow without limit; found {self.default_hardness!r}"
+        check_hardness(self.default_hardness)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What is read of every atom."""
+        wanted = {ENEGS_INPUT: self.read_enegs, HARDNESS_INPUT: self.read_hardness}
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
+    def check_structure(self, configuration: Configuration) -> None:
+        """Refuse hardnesses that are not positive."""
+        if not self.read_hardness:
+            return
+        hardness = configuration.values[HARDNESS_INPUT]
+        if np.any(hardness <= 0.0):
+            atom = int(np.argmax(hardness <= 0.0))
+            raise DataError(
+                f"{configuration.location}: found hardness {hardness[atom]:g} eV/e² of atom "
+                f"{atom}, expected positive numbers, because charges would grow without limit"
             )

@@ -1,1 +1,31 @@
 """LocalSplitCharges: formal charges, and charge transferred along bonds."""
+
+from mace_scf_jax.backbones import Offer
+from mace_scf_jax.electrostatics.harmonics import MAX_L
+from mace_scf_jax.models.families.split_charges.model import LocalSplitCharges
+from mace_scf_jax.models.families.split_charges.settings import (
+    SplitChargeOptions,
+    SplitChargeSettings,
+)
+from mace_scf_jax.models.family import Family
+from mace_scf_jax.models.formal_charges import FormalChargeOptions
+from mace_scf_jax.parameter_group import ParameterGroup
+
+FAMILY = Family(
+    name="LocalSplitCharges",
+    module=LocalSplitCharges,
+    settings=SplitChargeSettings,
+    stored_as="split_charges",
+    stored_flat=("formal_charges",),
+    max_l=MAX_L,
+    options=(FormalChargeOptions, SplitChargeOptions),
+    groups={
+        r"(multipole_readout|bond_transfer|oxidation_state_gate)_\d+/": ParameterGroup(
+            "lr_source_maps"
+        ),
+        r"polarizability_readout_\d+/": ParameterGroup("polarizability_readouts"),
+        r"oxidation_state_mixer/": ParameterGroup("oxidation_state_mixer"),
+    },
+    needs=frozenset({Offer.EDGES, Offer.EMBEDDING}),
+    formal_charges=True,
+)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mace_scf_jax.backbones import BackboneOutput, MACEBackbone
+from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import dipole_cartesian
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import Features, concatenate_components
@@ -25,6 +25,7 @@ from mace_scf_jax.models.families.split_charges.oxidation_states import (
     OxidationStateGate,
     OxidationStateMixer,
 )
+from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.formal_charges import formal_charges
 from mace_scf_jax.models.polarizability import cartesian_tensor
 from mace_scf_jax.models.settings import ModelSettings
@@ -42,10 +43,10 @@ class LocalSplitCharges(nn.Module):
     defined under periodicity up to a lattice vector times a formal charge.
 
     Attributes:
-        settings: sizes, choices and constants; `electrostatics` and `split_charges` are needed.
+        settings: sizes, choices and constants; `electrostatics` is needed.
     """
 
-    settings: ModelSettings
+    settings: ModelSettings[SplitChargeSettings]
 
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
@@ -55,7 +56,7 @@ class LocalSplitCharges(nn.Module):
         also have ``polarizability`` [graphs, 3, 3] in e Å²/V.
         """
         charges = formal_charges(self.settings, graph)
-        split = self.settings.split_charges
+        split = self.settings.own
         mix_embedding = None
         if split.oxidation_state_mixer != NO_MIXER:
             mixer = OxidationStateMixer(
@@ -64,9 +65,7 @@ class LocalSplitCharges(nn.Module):
                 name="oxidation_state_mixer",
             )
             mix_embedding = functools.partial(mixer, formal_charges=charges)
-        backbone = MACEBackbone(self.settings.backbone, name="backbone")(
-            graph, mix_embedding=mix_embedding
-        )
+        backbone = self.settings.backbone.build(name="backbone")(graph, mix_embedding=mix_embedding)
         layers = self._source_features(backbone, charges)
         transfer = sum(
             BondTransfer(split.transfer_block, name=f"bond_transfer_{layer}")(
@@ -93,7 +92,7 @@ class LocalSplitCharges(nn.Module):
         self, backbone: BackboneOutput, charges: Float[Array, "atoms"]
     ) -> list[Features]:
         """Features of each layer from which transfers and multipoles are read."""
-        split = self.settings.split_charges
+        split = self.settings.own
         if not TRANSFER_BLOCKS[split.transfer_block].oxidation_dependent:
             return list(backbone.layers)
         return [

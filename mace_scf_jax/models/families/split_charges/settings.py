@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Annotated, Any
 
+import numpy as np
+from pydantic import Field
+
+from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models.families.split_charges.bond_transfer import (
     OXIDATION_DEPENDENT_BLOCK,
@@ -15,10 +21,41 @@ from mace_scf_jax.models.families.split_charges.oxidation_states import (
     OXIDATION_STATE_MIXERS,
     SUM_MIXER,
 )
+from mace_scf_jax.models.family import TrainingSet
+from mace_scf_jax.models.formal_charges import (
+    FORMAL_CHARGES_INPUT,
+    FormalChargeSettings,
+    formal_charges_of,
+)
+from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.options import OneOf, OptionGroup
+from mace_scf_jax.options.values import Literally, Number
+
+
+class SplitChargeOptions(OptionGroup):
+    """Charge transfer (LocalSplitCharges)"""
+
+    static_bond_transfer_block: Annotated[str, OneOf(TRANSFER_BLOCKS)] = Field(
+        default=OXIDATION_DEPENDENT_BLOCK,
+        description="charge transfer between neighbours, with or without knowledge of the formal "
+        "charges (LocalSplitCharges)",
+    )
+    oxidation_state_mixer: Annotated[str, OneOf(OXIDATION_STATE_MIXERS)] = Field(
+        default=SUM_MIXER,
+        description="how formal charges enter the initial features (LocalSplitCharges)",
+    )
+    oxidation_state_range: Annotated[tuple[Number, Number], Literally] = Field(
+        default=(-6.0, 6.0),
+        description="lowest and highest formal charge in e that mixer and transfer block can tell "
+        "apart",
+    )
+    compute_polarizability: bool = Field(
+        default=True, description="predict polarizabilities (LocalSplitCharges)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitChargeSettings:
+class SplitChargeSettings(FormalChargeSettings):
     """How formal charges enter the features, and how charge is split between neighbours.
 
     Raises:
@@ -37,6 +74,7 @@ class SplitChargeSettings:
     """Predict polarizabilities."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.transfer_block not in TRANSFER_BLOCKS:
             raise ValueError(unknown_name("transfer block", self.transfer_block, TRANSFER_BLOCKS))
         if self.oxidation_state_mixer not in OXIDATION_STATE_MIXERS:
@@ -62,3 +100,43 @@ class SplitChargeSettings:
         if self.oxidation_state_mixer != NO_MIXER:
             ranges.append(self.oxidation_state_range)
         return max(low for low, _ in ranges), min(high for _, high in ranges)
+
+    @classmethod
+    def from_options(cls, options: Any, training: TrainingSet) -> SplitChargeSettings:
+        """Return what the options describe.
+
+        Raises:
+            ConfigurationError: formal charges are missing for an element, or given for others.
+        """
+        return cls(
+            formal_charges=formal_charges_of(options, training.elements),
+            transfer_block=options.static_bond_transfer_block,
+            transfer_range=options.oxidation_state_range,
+            oxidation_state_mixer=options.oxidation_state_mixer,
+            oxidation_state_range=options.oxidation_state_range,
+            polarizability=options.compute_polarizability,
+        )
+
+    def check_model(self, settings: ModelSettings) -> None:
+        """Refuse formal charges that are not of the elements, or outside the expanded range."""
+        super().check_model(settings)
+        low, high = self.charge_range
+        for element, charge in zip(settings.elements, self.formal_charges or (), strict=False):
+            if not low <= charge <= high:
+                raise ValueError(
+                    f"formal_charges: found {charge:g} e for element {element}, expected a charge "
+                    f"in the range of oxidation states, {low:g} to {high:g} e"
+                )
+
+    def check_structure(self, configuration: Configuration) -> None:
+        """Refuse formal charges of the data outside the expanded range."""
+        if self.formal_charges is not None:
+            return
+        low, high = self.charge_range
+        charges = configuration.values[FORMAL_CHARGES_INPUT]
+        if np.any((charges < low) | (charges > high)):
+            raise DataError(
+                f"{configuration.location}: found formal charges from {charges.min():g} to "
+                f"{charges.max():g} e, expected charges in the range of oxidation states, "
+                f"{low:g} to {high:g} e"
+            )

@@ -1,9 +1,9 @@
-"""Settings of a fixed-point model from options and training set, and its first parameters."""
+"""What the settings of a fixed-point model measure on the training set."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -12,19 +12,16 @@ import numpy as np
 from ase.data import chemical_symbols
 from jaxtyping import Array
 
-from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
     external_field_features,
     prepare_response,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import FixedPointSettings
-from mace_scf_jax.models.families.fixed_point.settings import SCALED_UPDATES
-from mace_scf_jax.options.error import ConfigurationError
-from mace_scf_jax.training.config.fixed_point_options import AVERAGE
-from mace_scf_jax.training.config.options import TrainOptions
-from mace_scf_jax.training.optimise.parameter_groups import Parameters
+from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
+from mace_scf_jax.models.families.fixed_point.options import AVERAGE
+from mace_scf_jax.models.family import TrainingSet
+from mace_scf_jax.options import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -32,70 +29,13 @@ SMALLEST_NORM = 1e-8
 """Measured norms and scales below this would blow up what they divide or be of no use."""
 
 
-def fixed_point_settings(
-    options: TrainOptions,
-    *,
-    elements: tuple[int, ...],
-    electrostatics: ElectrostaticsSettings,
-    catalogue: Catalogue,
-    batches: Callable[[], Iterable[Graph]],
-) -> FixedPointSettings:
-    """Choices and constants of the model that options and training set describe.
-
-    Args:
-        options: of the run.
-        elements: atomic numbers, ascending.
-        electrostatics: with field features.
-        catalogue: of the training set.
-        batches: the training set as batches with labels, each time it is called.
+def fermi_level_offset(options: Any, training: TrainingSet) -> float:
+    """Return the Fermi level in eV that causes no field features, given or the mean of the set.
 
     Raises:
-        ConfigurationError: sizes do not fit, or the training set lacks what is to be measured.
+        ConfigurationError: a key for Fermi levels is given, and no structure has any.
     """
-    offset = _fermi_level_offset(options, catalogue)
-    update = options.fixedpoint_update_config
-    return FixedPointSettings(
-        field_feature_norms=_field_feature_norms(options, electrostatics, offset, batches),
-        fermi_level_offset=offset,
-        update=update["type"],
-        potential_embedding=update["potential_embedding_cls"],
-        nonlinearity=update["nonlinearity_cls"],
-        correlation=update["correlation"],
-        skip_connection=update["use_sc"],
-        field_readout=options.field_readout_config["type"],
-        include_field_energy=options.include_local_electron_energy,
-        linear_local_multipoles=options.use_linear_local_charges,
-        atom_density_scaling=_atom_density_scaling(options, elements, batches),
-    )
-
-
-def with_scaled_charge_heads(parameters: Parameters, scale: float) -> Parameters:
-    """Initial parameters with small local multipoles and a small answer to the potential.
-
-    So the first self-consistent cycles are far from diverging.
-
-    Args:
-        parameters: random ones.
-        scale: multiplies the last layers that give multipoles; 1 changes nothing.
-    """
-    if scale == 1.0:
-        return parameters
-
-    def scaled(layer: Any) -> Any:
-        return jax.tree.map(lambda weights: scale * weights, layer)
-
-    changed = dict(parameters)
-    for name, layers in parameters.items():
-        if name.startswith("multipole_readout_"):
-            changed[name] = {**layers, "linear": scaled(layers["linear"])}
-    update = parameters["density_update"]
-    response = {**update["response"], "output": scaled(update["response"]["output"])}
-    changed["density_update"] = {**update, "response": response}
-    logger.info("Initial weights of the charge heads are multiplied by %g", scale)
-    return changed
-
-
-def _fermi_level_offset(options: TrainOptions, catalogue: Catalogue) -> float:
+    catalogue = training.catalogue
     if options.fermi_level_offset is not None:
         logger.info("Using manually specified Fermi level offset %g eV", options.fermi_level_offset)
         return options.fermi_level_offset
@@ -110,19 +50,20 @@ def _fermi_level_offset(options: TrainOptions, catalogue: Catalogue) -> float:
     return offset
 
 
-def _field_feature_norms(
-    options: TrainOptions,
-    electrostatics: ElectrostaticsSettings,
-    offset: float,
-    batches: Callable[[], Iterable[Graph]],
-) -> tuple[float, ...]:
+def field_feature_norms(options: Any, training: TrainingSet, *, offset: float) -> tuple[float, ...]:
+    """Return what field features are divided by, given or measured, by degree and width.
+
+    Raises:
+        ConfigurationError: there are too few or too many, or nothing to measure them on.
+    """
+    electrostatics = training.electrostatics
     receivers = electrostatics.features
     expected = len(receivers.widths) * (receivers.max_l + 1)
     norms = options.field_feature_norms
     if norms is None:
         return (1.0,) * expected
     if norms == AVERAGE:
-        norms = measured_feature_norms(batches(), electrostatics, offset=offset)
+        norms = measured_feature_norms(training.batches(), electrostatics, offset=offset)
         logger.info(
             "Field feature norms (by order, then width): %s", ", ".join(f"{x:.6g}" for x in norms)
         )
@@ -184,10 +125,13 @@ def measured_feature_norms(
     return tuple(norms)
 
 
-def _atom_density_scaling(
-    options: TrainOptions, elements: tuple[int, ...], batches: Callable[[], Iterable[Graph]]
-) -> tuple[float, ...] | None:
-    """Scale of the multipoles of each element; None where the model does not use any."""
+def atom_density_scaling(options: Any, training: TrainingSet) -> tuple[float, ...] | None:
+    """Return the scale of the multipoles of each element; None where the model does not use any.
+
+    Raises:
+        ConfigurationError: numbers are given for other elements than those of the training set.
+    """
+    elements = training.elements
     scaling = options.atom_density_scaling
     if isinstance(scaling, dict) and set(scaling) != set(elements):
         symbols = (", ".join(chemical_symbols[z] for z in sorted(s)) for s in (elements, scaling))
@@ -201,7 +145,7 @@ def _atom_density_scaling(
     if scaling is None:
         return (1.0,) * len(elements)
     if scaling == AVERAGE:
-        scaling = measured_density_scaling(batches(), elements)
+        scaling = measured_density_scaling(training.batches(), elements)
     logger.info(
         "Atom density scaling: %s",
         ", ".join(f"{chemical_symbols[z]} {scaling[z]:.6g}" for z in elements),

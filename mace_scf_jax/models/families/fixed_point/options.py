@@ -1,4 +1,4 @@
-"""The training options of the family FixedPoint; see `option_groups` for the others."""
+"""The training options of the family FixedPoint."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.electrostatics.harmonics import MAX_L
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.models.families.fixed_point.settings import (
-    FIELD_READOUTS,
-    NONLINEARITIES,
-    POTENTIAL_EMBEDDINGS,
-    UPDATES,
-)
+from mace_scf_jax.models.families.fixed_point.density_update import UPDATES
+from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS
+from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import NONLINEARITIES
+from mace_scf_jax.models.families.fixed_point.potential_embedding import POTENTIAL_EMBEDDINGS
+from mace_scf_jax.options.group import OptionGroup
 from mace_scf_jax.options.values import (
     Literally,
     NoneInText,
@@ -25,7 +24,6 @@ from mace_scf_jax.options.values import (
     WholeNumberFromZero,
     not_yet,
 )
-from mace_scf_jax.training.config.option_groups import OptionGroup
 
 AVERAGE = "average"
 """Value of options whose numbers are measured on the training set."""

@@ -1,0 +1,148 @@
+"""What a backbone is: a network from structures to features of atoms, chosen by name.
+
+A backbone is its settings, a Flax module that is called with a batch, the options that training
+takes for it, and the optimiser groups of its parameters. Families see its settings and its output
+only, and say what they need of it.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from mace_scf_jax.layers.features import Features
+from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.parameter_group import ParameterGroup
+from mace_scf_jax.registry import Registry
+
+
+class Offer(enum.StrEnum):
+    """What some backbones can do beyond features of atoms."""
+
+    EDGES = "features of its edges"
+    """`BackboneOutput.edges` is there."""
+    EMBEDDING = "an element embedding that can be mixed with other inputs"
+    """The module takes ``mix_embedding``, a function of the features before the first layer."""
+
+
+class EdgeFeatures(NamedTuple):
+    """Geometry of the edges as the layers see it."""
+
+    vectors: Float[Array, "edges 3"]
+    """From sender to receiver, in Å; (0, 0, 1) for padding edges."""
+    harmonics: Float[Array, "edges components"]
+    radial_basis: Float[Array, "edges basis"]
+    """With its envelope; zero for padding edges."""
+
+
+class BackboneOutput(NamedTuple):
+    """What a backbone computes for every atom of a batch."""
+
+    layers: tuple[Features, ...]
+    """Features of each layer, of the degrees and channels that the settings tell."""
+    layer_energies: Float[Array, "layers atoms"]
+    """Energy readout of each layer in eV (before any scaling)."""
+    pair_energy: Float[Array, "atoms"]
+    """Nuclear repulsion in eV; zero unless asked for."""
+    edges: EdgeFeatures | None = None
+    """None for backbones that do not offer `Offer.EDGES`."""
+
+
+class BackboneSettings(abc.ABC):
+    """Sizes and choices of a backbone: a frozen dataclass with at least these attributes."""
+
+    name: ClassVar[str]
+    """Of the backbone in `BACKBONES`."""
+
+    elements: tuple[int, ...]
+    """Atomic numbers, ascending."""
+    r_max: float
+    """Cutoff of the edges in Å."""
+    MLP_irreps: str = "16x0e"
+    """Hidden features of the nonlinear readouts of a family."""
+    gate: str = "silu"
+    """Activation of these readouts."""
+    max_ell: int = 0
+    """Highest degree of the harmonics of the edges."""
+
+    @property
+    @abc.abstractmethod
+    def num_interactions(self) -> int:
+        """Number of layers; what an atom sees reaches as many times as far as the cutoff."""
+
+    @property
+    @abc.abstractmethod
+    def channels(self) -> int:
+        """Channels of every degree of the features."""
+
+    @property
+    @abc.abstractmethod
+    def max_hidden_degree(self) -> int:
+        """Highest degree of the features."""
+
+    @property
+    def irreps(self) -> str:
+        """The features in words."""
+        degrees = range(self.max_hidden_degree + 1)
+        return " + ".join(f"{self.channels}x{l}{'eo'[l % 2]}" for l in degrees)
+
+    @classmethod
+    def from_options(cls, options: OptionGroup, **measured: Any) -> BackboneSettings:
+        """Return the settings that options and what was measured describe.
+
+        Args:
+            options: of a run; those that are fields of the settings, by the same name, are used.
+            measured: further values by name; those that are no fields of the settings are not used.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        measured = {name: value for name, value in measured.items() if name in fields}
+        return cls(**options.values_for(cls) | measured)
+
+    def build(self, **arguments: Any) -> nn.Module:
+        """Return the module; ``arguments`` are those of any Flax module, such as its name."""
+        return BACKBONES[self.name].module(self, **arguments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data from which `settings_from_dict` makes the same settings."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return values if self.name == DEFAULT_BACKBONE else {"name": self.name} | values
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A backbone with all that is to be said about it."""
+
+    name: str
+    """Value of the option ``backbone``."""
+    module: type[nn.Module]
+    """``module(settings)(graph)`` gives a `BackboneOutput`."""
+    settings: type[BackboneSettings]
+    options: type[OptionGroup]
+    """What training asks for, beside what it asks for every backbone."""
+    groups: Mapping[str, ParameterGroup]
+    """Optimiser group of the parameters whose path within the module begins with a pattern."""
+    offers: frozenset[Offer] = frozenset()
+
+
+DEFAULT_BACKBONE = "MACE"
+"""The backbone of files and configurations that name none."""
+
+BACKBONES: Registry[Backbone] = Registry("backbone")
+"""All backbones by name; plugins add theirs."""
+
+
+def settings_from_dict(data: Mapping[str, Any]) -> BackboneSettings:
+    """Return the settings of a backbone from plain data, such as a JSON object.
+
+    Raises:
+        UnknownNameError: there is no backbone of that name.
+        TypeError, ValueError: a field is missing, unknown or invalid.
+    """
+    values = dict(data)
+    return BACKBONES[values.pop("name", DEFAULT_BACKBONE)].settings(**values)

@@ -1,0 +1,66 @@
+"""The electrostatics of a family with charges, as training asks for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import Bool
+from pydantic import Field
+
+from mace_scf_jax.electrostatics import ElectrostaticsSettings, resolve_boundary
+from mace_scf_jax.models.family import Family
+from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.options.values import PositiveNumber, WholeNumberFromZero
+
+
+class ElectrostaticsOptions(OptionGroup):
+    """Charge density and electrostatics"""
+
+    atomic_multipoles_max_l: Annotated[WholeNumberFromZero, Field(le=1)] = Field(
+        default=1, description="highest atomic multipole: 0 charges, 1 charges and dipoles"
+    )
+    atomic_multipoles_smearing_width: PositiveNumber = Field(
+        default=1.5, description="width σ of the Gaussian multipoles, in Å"
+    )
+    kspace_cutoff_factor: PositiveNumber = Field(
+        default=1.25, description="multiplies the reciprocal cutoff 2.25 (l + 1)^0.3 / σ"
+    )
+    electrostatic_pbc_method: Literal[
+        "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic", "auto"
+    ] = Field(
+        default="mixed_periodic",
+        description="boundary conditions of the Coulomb energy; auto: mixed_periodic if any "
+        "structure is periodic, else realspace",
+    )
+    include_electrostatic_self_interaction: bool = Field(
+        default=True, description="include the energy of each atom's density with itself"
+    )
+
+
+def multipoles_max_l(family: Family, options: Any) -> int:
+    """Return the highest degree of the multipoles that the model has and labels are read with."""
+    asked = options.atomic_multipoles_max_l
+    return asked if family.max_l is None else min(asked, family.max_l)
+
+
+def electrostatics_settings(
+    family: Family, options: Any, *, pbc: Bool[np.ndarray, "structures 3"]
+) -> ElectrostaticsSettings | None:
+    """Return the electrostatics that options describe; None for families without charges.
+
+    Args:
+        family: of the model.
+        options: of a run.
+        pbc: periodicity along x, y, z of all structures, for the boundary condition ``auto``.
+    """
+    if not family.is_charged:
+        return None
+    return ElectrostaticsSettings(
+        max_l=multipoles_max_l(family, options),
+        smearing_width=options.atomic_multipoles_smearing_width,
+        kspace_cutoff_factor=options.kspace_cutoff_factor,
+        boundary=resolve_boundary(options.electrostatic_pbc_method, pbc),
+        include_self_interaction=options.include_electrostatic_self_interaction,
+        features=family.settings.field_features(options),
+    )
