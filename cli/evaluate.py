@@ -14,10 +14,10 @@ from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.committee import is_committee, load_committee
 from mace_scf_jax.predict.committee_evaluation import evaluate_committee_file
 from mace_scf_jax.predict.convergence import NotConverged
+from mace_scf_jax.predict.error_tables import ERROR_TABLES, final_table
 from mace_scf_jax.predict.evaluation import FileEvaluation, SCFHistory, evaluate_file
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.runtime import prepare_command
-from mace_scf_jax.training.records.error_tables import ERROR_TABLES, final_table
 from mace_scf_jax_cli.argument_types import picture, positive
 from mace_scf_jax_cli.committee_table import committee_table
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of

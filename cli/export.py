@@ -11,7 +11,7 @@ from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.reading import read_atoms
 from mace_scf_jax.predict.stablehlo import export_stablehlo
 from mace_scf_jax.pytorch import export_torch_model
-from mace_scf_jax.pytorch.state import read_torch_model, write_torch_model
+from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model
 from mace_scf_jax.simulate import Model, load_model
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 

@@ -29,6 +29,9 @@ class BoundaryMode(enum.StrEnum):
     """`REALSPACE` if no structure is periodic, else `MIXED_PERIODIC`; resolved on the host."""
 
 
+_LINEARLY_DEPENDENT = 1e-8
+"""Smallest singular value of the unit vectors along independent lattice vectors."""
+
 OPEN = (False, False, False)
 SLAB = (True, True, False)
 PERIODIC = (True, True, True)
@@ -113,3 +116,16 @@ def resolve_boundary(
     if mode is not BoundaryMode.AUTO:
         return mode
     return BoundaryMode.MIXED_PERIODIC if np.any(pbc) else BoundaryMode.REALSPACE
+
+
+def encloses_volume(cell: Float[np.ndarray, "3 3"]) -> bool:
+    """Whether the lattice vectors are finite, not zero and linearly independent."""
+    return bool(np.all(np.isfinite(cell)) and are_independent(cell))
+
+
+def are_independent(vectors: Float[np.ndarray, "vectors 3"]) -> bool:
+    """Whether directions of vectors (rows, some perhaps zero) are linearly independent."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not lengths.all():
+        return False
+    return bool(np.linalg.svd(vectors / lengths, compute_uv=False).min() > _LINEARLY_DEPENDENT)

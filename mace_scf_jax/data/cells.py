@@ -7,13 +7,11 @@ import enum
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mace_scf_jax.boundary import are_independent, encloses_volume
 from mace_scf_jax.data.errors import DataError
 
 MINIMUM_OPEN_CELL = 30.0
 """Smallest cell edge (Å) of a structure without periodic directions."""
-
-_LINEARLY_DEPENDENT = 1e-8
-"""Smallest singular value of the unit vectors along independent lattice vectors."""
 
 
 class CellRule(enum.Enum):
@@ -67,19 +65,6 @@ def volume(cell: Float[np.ndarray, "3 3"]) -> float:
     return float(abs(np.linalg.det(cell)))
 
 
-def encloses_volume(cell: Float[np.ndarray, "3 3"]) -> bool:
-    """Whether the lattice vectors are finite, not zero and linearly independent."""
-    return bool(np.all(np.isfinite(cell)) and _independent(cell))
-
-
-def _independent(vectors: np.ndarray) -> bool:
-    """Whether directions of vectors (rows, some perhaps zero) are linearly independent."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not lengths.all():
-        return False
-    return bool(np.linalg.svd(vectors / lengths, compute_uv=False).min() > _LINEARLY_DEPENDENT)
-
-
 def _check_periodic_vectors(cell: np.ndarray, pbc: np.ndarray) -> None:
     """Refuse lattice vectors along which nothing can be repeated."""
     lengths = np.linalg.norm(cell, axis=1)
@@ -90,7 +75,7 @@ def _check_periodic_vectors(cell: np.ndarray, pbc: np.ndarray) -> None:
                 f"cell: found a zero vector for direction {'abc'[axis]}, which is periodic "
                 f"(pbc {flags}); expected a lattice vector"
             )
-    if not _independent(cell[pbc]):
+    if not are_independent(cell[pbc]):
         raise DataError(
             f"cell: found linearly dependent vectors {cell[pbc].tolist()} for the periodic "
             f"directions (pbc {flags})"

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from jaxtyping import Float, Int
 
-from mace_scf_jax.data.cells import encloses_volume
+from mace_scf_jax.boundary import encloses_volume
 from mace_scf_jax.data.errors import DataError
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mace_scf_jax.boundary import BoundaryMode, check_pbc, check_slab_cell, resolve_boundary
-from mace_scf_jax.data.cells import encloses_volume
+from mace_scf_jax.boundary import (
+    BoundaryMode,
+    check_pbc,
+    check_slab_cell,
+    encloses_volume,
+    resolve_boundary,
+)
 
 
 class ElectrostaticsInputError(ValueError):

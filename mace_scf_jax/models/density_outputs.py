@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones import BackboneOutput
@@ -12,7 +11,7 @@ from mace_scf_jax.electrostatics import (
     batch_external_field_energy,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.families.mace.model import isolated_atom_energies
+from mace_scf_jax.models.energies import energy_outputs, layer_terms
 from mace_scf_jax.models.settings import ModelSettings
 
 
@@ -35,17 +34,14 @@ def density_outputs(
         dipole: in e Å (x, y, z).
         prepared: what `prepare_batch` gave for this graph, to be reused.
     """
-    isolated = isolated_atom_energies(settings, graph) + backbone.pair_energy
-    terms = jnp.stack([isolated, *backbone.layer_energies], axis=-1)
-    contributions = graph.sum_atoms(terms)
+    outputs = energy_outputs(graph, layer_terms(settings, graph, backbone))
     coulomb = batch_coulomb_energy(
         graph, multipoles, settings=settings.electrostatics, prepared=prepared
     )
     in_field = batch_external_field_energy(graph, dipole)
     return {
-        "energy": jnp.sum(contributions, axis=-1) + coulomb + in_field,
-        "node_energy": jnp.where(graph.atom_mask, jnp.sum(terms, axis=-1), 0.0),
-        "contributions": contributions,
+        **outputs,
+        "energy": outputs["energy"] + coulomb + in_field,
         "electrostatic_energy": coulomb,
         "multipoles": multipoles,
         "dipole": dipole,

@@ -17,7 +17,8 @@ from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration,
 )
 from mace_scf_jax.pytorch.constants import state_constants
-from mace_scf_jax.pytorch.state import TorchModel, read_torch_model
+from mace_scf_jax.pytorch.files import read_torch_model
+from mace_scf_jax.pytorch.state import TorchModel
 from mace_scf_jax.pytorch.weights import export_weights, import_parameters
 
 CONFIGURATION = "pytorch_configuration"
@@ -37,7 +38,7 @@ def import_model(
     """A model of the PyTorch packages, with the same weights and the same predictions.
 
     Args:
-        source: the model, or its file (see `mace_scf_jax.pytorch.state.read_torch_model`).
+        source: the model, or its file (see `mace_scf_jax.pytorch.files.read_torch_model`).
         options: entries of ``options`` in its configuration that are added or replaced.
         dtype: precision of the parameters.
 

@@ -23,6 +23,7 @@ from mace_scf_jax.data.splitting import save_split
 from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.models import build
 from mace_scf_jax.options.error import ConfigurationError
+from mace_scf_jax.predict.error_tables import final_table
 from mace_scf_jax.training.config.option_families import ineffective
 from mace_scf_jax.training.config.options import TrainOptions, options_from
 from mace_scf_jax.training.config.schedule import Stage
@@ -35,6 +36,7 @@ from mace_scf_jax.training.loop.devices import (
     wait_for_all_processes,
 )
 from mace_scf_jax.training.loop.loop import Trainer
+from mace_scf_jax.training.loop.observer import FinalErrors, Observer
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
@@ -45,7 +47,6 @@ from mace_scf_jax.training.preparation import (
     prepare_run,
     scheduler_settings,
 )
-from mace_scf_jax.training.records.error_tables import final_table
 from mace_scf_jax.training.records.history import TrainingHistory
 from mace_scf_jax.training.records.logs import (
     FILES_ONLY,
@@ -53,7 +54,6 @@ from mace_scf_jax.training.records.logs import (
     DelayedFileHandler,
     logging_to,
 )
-from mace_scf_jax.training.records.observer import FinalErrors, Observer
 from mace_scf_jax.training.records.progress_bar import ProgressBar
 from mace_scf_jax.training.records.reporting import LogLines, Observers, ResultLines, log_counts
 from mace_scf_jax.training.records.run_files import RunFiles

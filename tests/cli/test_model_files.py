@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mace_scf_jax
-from mace_scf_jax.pytorch.state import read_torch_model
+from mace_scf_jax.pytorch.files import read_torch_model
 from mace_scf_jax_cli.main import main
 
 MODELS = Path(__file__).parents[1] / "data/reference/models"

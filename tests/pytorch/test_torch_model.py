@@ -8,13 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model
 from mace_scf_jax.pytorch.options import options_from_state
-from mace_scf_jax.pytorch.state import (
-    TorchModel,
-    TorchModelError,
-    read_torch_model,
-    write_torch_model,
-)
+from mace_scf_jax.pytorch.state import TorchModel, TorchModelError
 
 MODELS = Path(__file__).parents[1] / "data" / "reference" / "models"
 WITHOUT_CHARGES = ("mace", "scale_shift_mace")

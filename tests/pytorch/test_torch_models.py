@@ -12,7 +12,7 @@ import pytest
 import mace_scf_jax
 from mace_scf_jax.pytorch import TemplateError, export_torch_model, import_model
 from mace_scf_jax.pytorch.configuration import TorchConfigurationError
-from mace_scf_jax.pytorch.state import read_torch_model
+from mace_scf_jax.pytorch.files import read_torch_model
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 FILES = sorted((REFERENCE / "models").glob("*.npz"))

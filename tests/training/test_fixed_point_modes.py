@@ -21,8 +21,8 @@ from mace_scf_jax.training.config.fixed_point_training import (
     TrainingMode,
 )
 from mace_scf_jax.training.loop.fixed_point_modes import FURTHER_OUTPUTS, FixedPointPredict
+from mace_scf_jax.training.loop.scf_counts import SCFCounts, scf_counts
 from mace_scf_jax.training.losses.registry import weighted_loss
-from mace_scf_jax.training.records.scf_counts import SCFCounts, scf_counts
 
 SETTINGS = tiny_settings("FixedPoint", num_interactions=1, correlation=1)
 NONLINEAR = dataclasses.replace(

@@ -5,8 +5,8 @@ import resource
 
 import pytest
 
+from mace_scf_jax.training.loop.observer import StepRecord
 from mace_scf_jax.training.loop.watching import Watched
-from mace_scf_jax.training.records.observer import StepRecord
 from mace_scf_jax.training.records.reporting import ResultLines
 
 

@@ -10,11 +10,11 @@ from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.option_reference import EXAMPLES
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.observer import EvaluationRecord, FinalErrors, StepRecord
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.watching import Watched
 from mace_scf_jax.training.optimise.learning_rates import start_of_stage
 from mace_scf_jax.training.records import tracking
-from mace_scf_jax.training.records.observer import EvaluationRecord, FinalErrors, StepRecord
 
 STAGE = Stage("a", 0, 1, {"forces": 1.0}, lr=0.02)
 METRICS = {"rmse_f": 0.1, "rmse_e_per_atom": 0.01, "rel_rmse_f": 3.0, "mae_f": 0.05}

@@ -26,6 +26,7 @@ from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
 from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.options.error import ConfigurationError, problems_of
 from mace_scf_jax.options.values import parse_literal
+from mace_scf_jax.predict.error_tables import ERROR_TABLES
 from mace_scf_jax.training.config.config_file import read_config_file
 from mace_scf_jax.training.config.fixed_point_training import OPTIONS_KEY
 from mace_scf_jax.training.config.option_groups import (
@@ -38,7 +39,6 @@ from mace_scf_jax.training.config.option_names import NO_EFFECT, canonical_name,
 from mace_scf_jax.training.config.sampling_options import SamplingOptions
 from mace_scf_jax.training.config.schedule import DEFAULT_LEARNING_RATE, Stage, parse_schedule
 from mace_scf_jax.training.config.tracking_options import TrackingOptions
-from mace_scf_jax.training.records.error_tables import ERROR_TABLES
 
 
 class ScheduleOptions(OptionGroup):

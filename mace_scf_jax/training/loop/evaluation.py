@@ -12,6 +12,7 @@ import numpy as np
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.predict.metrics import ErrorAccumulator
 from mace_scf_jax.training.loop.devices import rows_of_all_processes
+from mace_scf_jax.training.loop.scf_counts import NO_COUNTS, SCFCounts
 from mace_scf_jax.training.loop.scf_steps import log_steps
 from mace_scf_jax.training.loop.steps import (
     NO_OPTIONS,
@@ -22,7 +23,6 @@ from mace_scf_jax.training.loop.steps import (
     one_behind,
 )
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
-from mace_scf_jax.training.records.scf_counts import NO_COUNTS, SCFCounts
 
 logger = logging.getLogger(__name__)
 

@@ -38,6 +38,8 @@ from mace_scf_jax.training.loop.loop_settings import (
     LoopSettings,
     TrainingData,
 )
+from mace_scf_jax.training.loop.observer import Observer, StepRecord
+from mace_scf_jax.training.loop.scf_counts import SCFCounts
 from mace_scf_jax.training.loop.scf_steps import log_steps
 from mace_scf_jax.training.loop.state import Progress, TrainingState, initial_state
 from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps, scalars
@@ -47,8 +49,6 @@ from mace_scf_jax.training.losses.registry import check_terms
 from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings, next_epoch
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, evaluation_parameters
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
-from mace_scf_jax.training.records.observer import Observer, StepRecord
-from mace_scf_jax.training.records.scf_counts import SCFCounts
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.loop.devices import Devices
-from mace_scf_jax.training.records.scf_counts import SCFCounts
+from mace_scf_jax.training.loop.scf_counts import SCFCounts
 
 logger = logging.getLogger(__name__)
 

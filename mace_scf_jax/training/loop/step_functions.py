@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.predict.metrics import METRIC_INPUTS
 from mace_scf_jax.training.loop.devices import Devices
+from mace_scf_jax.training.loop.scf_counts import SCF_INPUTS, scf_counts
 from mace_scf_jax.training.loop.scf_steps import scf_steps
 from mace_scf_jax.training.loop.state import TrainingState
 from mace_scf_jax.training.loop.watching import WatchSettings, watch
@@ -32,7 +33,6 @@ from mace_scf_jax.training.optimise.optimiser import (
     moving_average,
 )
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
-from mace_scf_jax.training.records.scf_counts import SCF_INPUTS, scf_counts
 
 Scalars = dict[str, Float[Array, ""]]
 LossOptions = Mapping[str, Any]

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.loop.devices import PARTS, SAME, Devices, Placement
+from mace_scf_jax.training.loop.scf_counts import SCF_INPUTS
 from mace_scf_jax.training.loop.state import TrainingState
 from mace_scf_jax.training.loop.step_functions import (
     NO_OPTIONS,
@@ -35,7 +36,6 @@ from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, WatchSettings
 from mace_scf_jax.training.losses.registry import LOSS_INPUTS
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
-from mace_scf_jax.training.records.scf_counts import SCF_INPUTS
 
 __all__ = [
     "NO_OPTIONS",

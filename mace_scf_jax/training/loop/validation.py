@@ -20,10 +20,10 @@ from mace_scf_jax.training.loop.loop_settings import (
     LoopSettings,
     TrainingData,
 )
+from mace_scf_jax.training.loop.observer import EvaluationRecord, Observer
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Mode, Steps, scalars
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
-from mace_scf_jax.training.records.observer import EvaluationRecord, Observer
 
 logger = logging.getLogger(__name__)
 

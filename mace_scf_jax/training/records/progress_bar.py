@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.observer import EvaluationRecord, Observer, StepRecord
 from mace_scf_jax.training.loop.state import Progress
-from mace_scf_jax.training.records.observer import EvaluationRecord, Observer, StepRecord
 from mace_scf_jax.training.records.reporting import VALIDATION
 
 COMPILING = "compiling"

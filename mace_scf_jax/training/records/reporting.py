@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from mace_scf_jax.predict.error_tables import epoch_line, labels_without_metric
 from mace_scf_jax.training.config.schedule import Stage
-from mace_scf_jax.training.loop.state import Progress
-from mace_scf_jax.training.loop.steps import Compilation
-from mace_scf_jax.training.optimise.learning_rates import named_rates
-from mace_scf_jax.training.records.error_tables import epoch_line, labels_without_metric
-from mace_scf_jax.training.records.observer import (
+from mace_scf_jax.training.loop.observer import (
     EvaluationRecord,
     FinalErrors,
     Observer,
     StepRecord,
 )
+from mace_scf_jax.training.loop.scf_counts import NO_COUNTS, SCFCounts
+from mace_scf_jax.training.loop.state import Progress
+from mace_scf_jax.training.loop.steps import Compilation
+from mace_scf_jax.training.optimise.learning_rates import named_rates
 from mace_scf_jax.training.records.results_file import FINAL, MONITORED, STEP, VALIDATED
-from mace_scf_jax.training.records.scf_counts import NO_COUNTS, SCFCounts
 
 VALIDATION = "valid"
 """Name of the validation set in evaluation records."""

@@ -18,15 +18,15 @@ from typing import Any, Protocol, runtime_checkable
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage
-from mace_scf_jax.training.loop.state import Progress
-from mace_scf_jax.training.loop.watching import Watched
-from mace_scf_jax.training.optimise.learning_rates import named_rates
-from mace_scf_jax.training.records.observer import (
+from mace_scf_jax.training.loop.observer import (
     EvaluationRecord,
     FinalErrors,
     Observer,
     StepRecord,
 )
+from mace_scf_jax.training.loop.state import Progress
+from mace_scf_jax.training.loop.watching import Watched
+from mace_scf_jax.training.optimise.learning_rates import named_rates
 
 PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX"}
 """What each option needs."""

@@ -21,12 +21,12 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.electrostatics.harmonics import degrees
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.energies import energy_outputs, layer_terms
 from mace_scf_jax.models.families.energy_functional.atomic_functional import (
     AtomicFunctional,
     AtomicFunctionalReadout,
 )
 from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
-from mace_scf_jax.models.families.mace.model import isolated_atom_energies
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.scf import (
     ConvexMinimum,
@@ -168,13 +168,10 @@ class EnergyFunctional(nn.Module):
             jnp.asarray(graph.total_charge),
         )
         multipoles = graph.from_slots(dense)
-        isolated = isolated_atom_energies(self.settings, graph) + backbone.pair_energy
-        terms = jnp.stack([isolated, *backbone.layer_energies], axis=-1)
-        contributions = graph.sum_atoms(terms)
+        outputs = energy_outputs(graph, layer_terms(self.settings, graph, backbone))
         return {
-            "energy": jnp.sum(contributions, axis=-1) + energies,
-            "node_energy": jnp.where(graph.atom_mask, jnp.sum(terms, axis=-1), 0.0),
-            "contributions": contributions,
+            **outputs,
+            "energy": outputs["energy"] + energies,
             "electrostatic_energy": jax.vmap(system_energy)(prepared, dense),
             "functional_energy": energies,
             "multipoles": multipoles,

@@ -21,7 +21,7 @@ from mace_scf_jax.electrostatics import (
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import parse_multiplicities
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
-from mace_scf_jax.models.families.mace.model import isolated_atom_energies
+from mace_scf_jax.models.energies import energy_outputs, layer_terms
 from mace_scf_jax.models.families.qeq.settings import (
     ENEGS_INPUT,
     HARDNESS_INPUT,
@@ -171,15 +171,12 @@ class MACEQEq(nn.Module):
         )
         multipoles = graph.from_slots(minimum.charges)[:, None]
 
-        isolated = isolated_atom_energies(self.settings, graph) + backbone.pair_energy
-        terms = jnp.stack([isolated, *backbone.layer_energies], axis=-1)
-        contributions = graph.sum_atoms(terms)
+        outputs = energy_outputs(graph, layer_terms(self.settings, graph, backbone))
         charges = multipoles[:, 0]
         on_atoms = electronegativity * charges + 0.5 * hardness * charges**2
         return {
-            "energy": jnp.sum(contributions, axis=-1) + charge_energies,
-            "node_energy": jnp.where(graph.atom_mask, jnp.sum(terms, axis=-1), 0.0),
-            "contributions": contributions,
+            **outputs,
+            "energy": outputs["energy"] + charge_energies,
             "electrostatic_energy": charge_energies - graph.sum_atoms(on_atoms),
             "equilibration_energy": charge_energies,
             "multipoles": multipoles,

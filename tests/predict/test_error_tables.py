@@ -1,6 +1,6 @@
 import pytest
 
-from mace_scf_jax.training.records.error_tables import (
+from mace_scf_jax.predict.error_tables import (
     ERROR_TABLES,
     epoch_line,
     final_table,

@@ -9,10 +9,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.scf_counts import NO_COUNTS, SCFCounts
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Compilation
 from mace_scf_jax.training.loop.watching import Watched
-from mace_scf_jax.training.records.scf_counts import NO_COUNTS, SCFCounts
 
 
 @dataclasses.dataclass(frozen=True)

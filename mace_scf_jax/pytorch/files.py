@@ -1,0 +1,64 @@
+"""Files of PyTorch models: archives of arrays, and what ``torch.save`` writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mace_scf_jax.io.archive import ArchiveError, read_archive, with_prefix
+from mace_scf_jax.pytorch.module import load_torch_file, save_torch_file
+from mace_scf_jax.pytorch.state import TorchModel, TorchModelError
+
+STATE = "state/"
+"""Start of the names of weights in an archive."""
+SUFFIXES = (".npz", ".pt")
+"""Kinds of files that are written."""
+
+
+def read_torch_model(path: str | Path) -> TorchModel:
+    """Read a PyTorch model.
+
+    Args:
+        path: an ``.npz`` archive of arrays ``state/<name>`` with the configuration in ``meta``; or
+            anything that ``torch.save`` wrote: a whole module, or a state dict with its
+            configuration as `write_torch_model` writes it. Only the second kind needs PyTorch, and
+            a whole module the packages it was made with; such files are pickles, which run the
+            code that they contain.
+
+    Raises:
+        TorchModelError: the file is missing or damaged, holds no such model, or PyTorch is absent.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        return load_torch_file(path)
+    try:
+        configuration, arrays = read_archive(path)
+    except ArchiveError as error:
+        raise TorchModelError(str(error)) from error
+    state = with_prefix(arrays, STATE)
+    if not state:
+        raise TorchModelError(f"{path}: expected arrays '{STATE}…', found {sorted(arrays)[:5]}")
+    return TorchModel(configuration, state)
+
+
+def write_torch_model(path: str | Path, model: TorchModel) -> None:
+    """Write a state dict with its configuration.
+
+    Args:
+        path: ``.npz``, or ``.pt`` for ``torch.load(path, weights_only=True)``, which gives a
+            dictionary with the entries ``configuration`` and ``state_dict``.
+        model: what to write.
+
+    Raises:
+        TorchModelError: another suffix, or PyTorch is absent where it is needed.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise TorchModelError(f"{path}: expected a name ending in {' or '.join(SUFFIXES)}")
+    if path.suffix == ".pt":
+        save_torch_file(path, model)
+        return
+    arrays = {f"{STATE}{name}": values for name, values in model.state.items()}
+    np.savez(path, meta=json.dumps(model.configuration), **arrays)
