@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CHECK = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None))"
+CHECK = """
+import sys
+from importlinter.cli import lint_imports
+sys.exit(lint_imports(cache_dir=None))
+"""
 
 
 def check_imports(root: Path) -> subprocess.CompletedProcess:
