@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pydantic import Field
 
 from mace_scf_jax.data.preprocessing import PreprocessSettings
+from mace_scf_jax.models.electrostatics import electrostatics_settings
 from mace_scf_jax.options.values import FilePath
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.schedule import Stage
-from mace_scf_jax.training.model_setup import electrostatics_settings
 from mace_scf_jax.training.preparation import data_settings
+
+PERIODIC = np.ones((1, 3), dtype=bool)
+"""Of one structure that needs all that any may need."""
 
 
 class PreprocessOptions(TrainOptions):
@@ -42,7 +46,7 @@ def preprocess_settings(
     Raises:
         DataError: for numbers that are not positive.
     """
-    electrostatics = electrostatics_settings(options, any_periodic=True)
+    electrostatics = electrostatics_settings(options.family, options, pbc=PERIODIC)
     return PreprocessSettings(
         data=data_settings(options),
         cutoff=options.r_max,

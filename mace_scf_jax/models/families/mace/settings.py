@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from mace_scf_jax.data.statistics import scale_and_shift
@@ -37,7 +38,10 @@ class ScaleShiftSettings(FamilySettings):
     def from_options(cls, options: Any, training: TrainingSet) -> ScaleShiftSettings:
         """Measure both on the training set."""
         scale, shift = scale_and_shift(
-            training.catalogue, training.atomic_energies, training.elements, options.scaling
+            training.catalogue,
+            np.array(training.atomic_energies),
+            training.elements,
+            options.scaling,
         )
         logger.info("Scale %g and shift %g of the interaction energy", scale, shift)
         return cls(scale, shift)
