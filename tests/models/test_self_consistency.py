@@ -18,6 +18,7 @@ from mace_scf_jax.models import (
 )
 from mace_scf_jax.scf import Anderson, Auto, Dense, LinearMixing, NewtonKrylov, SolverStatus
 
+SLOW = pytest.mark.slow
 MODULE, PARAMS = model()
 REFERENCE = random_multipoles(BATCH, seed=4)
 GRAPH = BATCH.replace(fermi_level=LEVELS, labels={"atomic_multipoles": REFERENCE})
@@ -48,7 +49,7 @@ def random_direction(shape, seed=5):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-@pytest.mark.parametrize("constant_charge", [False, True])
+@pytest.mark.parametrize("constant_charge", [pytest.param(False, marks=SLOW), True])
 def test_forces_and_stress_are_total_derivatives(constant_charge):
     how = SelfConsistency(constant_charge=constant_charge)
     outputs = evaluation(how, stress=True)(graph())
@@ -73,7 +74,7 @@ def test_forces_and_stress_are_total_derivatives(constant_charge):
 
 def test_the_solution_is_where_a_warm_start_stays():
     how = SelfConsistency()
-    cold = evaluation(how)(graph())
+    cold = evaluation(how, stress=True)(graph())
     assert np.all(np.asarray(cold["scf_steps"])[:2] > 0)
     warm = evaluation(how)(graph(), SCFState.of(cold))
     np.testing.assert_array_equal(warm["scf_steps"], 0)
@@ -150,11 +151,11 @@ def test_starts_that_need_labels():
 @pytest.mark.parametrize(
     "solver",
     [
-        LinearMixing(max_steps=200, mixing=0.3, tolerance=1e-11),
-        LinearMixing(max_steps=200, mixing=0.8, tolerance=1e-11),
+        pytest.param(LinearMixing(max_steps=200, mixing=0.3, tolerance=1e-11), marks=SLOW),
+        pytest.param(LinearMixing(max_steps=200, mixing=0.8, tolerance=1e-11), marks=SLOW),
         Anderson(tolerance=1e-11),
-        NewtonKrylov(tolerance=1e-11),
-        Dense(tolerance=1e-11),
+        pytest.param(NewtonKrylov(tolerance=1e-11), marks=SLOW),
+        pytest.param(Dense(tolerance=1e-11), marks=SLOW),
     ],
     ids=repr,
 )

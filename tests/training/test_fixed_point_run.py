@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -16,7 +18,7 @@ from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.records.reporting import ResultLines
-from mace_scf_jax.training.run import train
+from mace_scf_jax.training.run import TrainingResult, train
 
 EXAMPLE = Path(__file__).parents[2] / "examples/water_ions/fixed_point.yaml"
 
@@ -35,12 +37,25 @@ def water(index: int) -> Atoms:
     return atoms
 
 
-def run_in(folder: Path, programs: Programs):
-    """The example, with a smaller model and few epochs."""
+@dataclasses.dataclass
+class FinishedRun:
+    """A run that went through: its folder, result and compiled steps."""
+
+    folder: Path
+    forces: bool
+    programs: Programs
+    result: TrainingResult
+
+
+def run_in(folder: Path, programs: Programs, *, forces: bool):
+    """The example, with a smaller model and few epochs, with or without its forces."""
     write(folder / "train.xyz", [water(index) for index in range(5)], format="extxyz")
     write(folder / "valid.xyz", [water(5)], format="extxyz")
     values = yaml.safe_load(EXAMPLE.read_text())
     direct, solved = values["train_schedule"].values()
+    if not forces:
+        direct["loss"].pop("forces")
+        solved["loss"].pop("forces")
     smaller = {
         "name": "water",
         "seed": 123,
@@ -68,15 +83,20 @@ def run_in(folder: Path, programs: Programs):
     return train(TrainOptions(**(values | smaller)), programs=programs)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run that went through: its folder, result and compiled steps."""
+@pytest.fixture(
+    scope="module",
+    params=[False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["without forces", "with forces"],
+)
+def finished(request, tmp_path_factory):
+    """Forces in the loss ask for second derivatives, which take long to compile."""
     folder, programs = tmp_path_factory.mktemp("finished"), Programs()
-    return folder, run_in(folder, programs), programs
+    result = run_in(folder, programs, forces=request.param)
+    return FinishedRun(folder, request.param, programs, result)
 
 
 def test_a_run_of_two_stages(finished):
-    folder, result, _ = finished
+    folder, result = finished.folder, finished.result
     log = (folder / "logs/water_run-123.log").read_text()
     for expected in (
         "Computed Fermi level offset -5.8 eV from 5 structures",
@@ -110,8 +130,7 @@ def test_a_run_of_two_stages(finished):
 
 def test_the_debug_log_has_the_steps_of_every_solution(finished):
     """As a script for logs of the reference reads them."""
-    folder, _, _ = finished
-    log = (folder / "logs/water_run-123_debug.log").read_text()
+    log = (finished.folder / "logs/water_run-123_debug.log").read_text()
     step = re.compile(r"DEBUG: step (\d+), .*abs_change\(s\)=([-+0-9.eE]+)")
     end = re.compile(r"DEBUG: SCF converged at step (\d+), .*abs_change\(s\)=([-+0-9.eE]+)")
     solutions, numbers = 0, []
@@ -129,7 +148,7 @@ def test_the_debug_log_has_the_steps_of_every_solution(finished):
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(finished, tmp_path, monkeypatch):
-    _, expected, programs = finished
+    run = functools.partial(run_in, tmp_path, finished.programs, forces=finished.forces)
     step_done = ResultLines.step_done
 
     def interrupt(self, record):
@@ -139,12 +158,12 @@ def test_an_interrupted_run_ends_with_the_same_weights(finished, tmp_path, monke
 
     monkeypatch.setattr(ResultLines, "step_done", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_in(tmp_path, programs)
+        run()
     monkeypatch.undo()
-    found = run_in(tmp_path, programs)
+    found = run()
     log = (tmp_path / "logs/water_run-123.log").read_text()
     assert "Resuming from" in log
     assert "Compiled training step" not in log  # the steps of the first run serve
-    for stage, path in expected.models.items():
+    for stage, path in finished.result.models.items():
         old, new = load_model(path), load_model(found.models[stage])
         np.testing.assert_equal(new.parameters, old.parameters)
