@@ -13,7 +13,7 @@ from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile, read
 from mace_scf_jax.pytorch.weights import import_parameters
 from mace_scf_jax.simulate import Model
 
-FOLDER = Path(__file__).parent / "data" / "reference"
+REFERENCE = Path(__file__).parent / "data" / "reference"
 TRAINED = "trained/fixed_point_water_ions"
 """Trained on water clusters with ions; open boundaries, at most 12 atoms."""
 STRONG = "models/fixed_point_default"
@@ -24,7 +24,7 @@ UNSTABLE = "models/fixed_point_unstable"
 
 @functools.cache
 def reference(name: str) -> ReferenceFile:
-    return read_reference_file(FOLDER / f"{name}.npz")
+    return read_reference_file(REFERENCE / f"{name}.npz")
 
 
 @functools.cache

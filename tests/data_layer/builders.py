@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 
 from mace_scf_jax.data.configuration import Configuration, from_atoms
+from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.structure import Structure, prepare
@@ -97,3 +98,13 @@ def periodic_structure(
     return prepare(
         configuration(atoms), elements=(1, 8), cutoff=cutoff, kspace_cutoff=kspace_cutoff
     )
+
+
+def load(tmp_path: Path, train: list[ase.Atoms], **options) -> DataSets:
+    """Data sets of structures written to files; valid and test may be lists of structures."""
+    files = {"train_file": write(tmp_path / "train.xyz", train)}
+    for split in ("valid", "test"):
+        if split in options:
+            files[f"{split}_file"] = write(tmp_path / f"{split}.xyz", options.pop(split))
+    defaults = {"keys": KEYS, "multipoles_max_l": 1, "E0s": "average", "work_dir": tmp_path}
+    return load_datasets(DataSettings(**(defaults | files | options)))

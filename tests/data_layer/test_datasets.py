@@ -7,21 +7,11 @@ import ase
 import numpy as np
 import pytest
 
-from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
+from mace_scf_jax.data.datasets import DataSettings, load_datasets
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 
-from .builders import INFO_KEYS, KEYS, WATER_IONS, heads, labelled_atoms, write
-
-
-def load(tmp_path: Path, train: list[ase.Atoms], **options) -> DataSets:
-    """Data sets of structures written to files; valid and test may be lists of structures."""
-    files = {"train_file": write(tmp_path / "train.xyz", train)}
-    for split in ("valid", "test"):
-        if split in options:
-            files[f"{split}_file"] = write(tmp_path / f"{split}.xyz", options.pop(split))
-    defaults = {"keys": KEYS, "multipoles_max_l": 1, "E0s": "average", "work_dir": tmp_path}
-    return load_datasets(DataSettings(**(defaults | files | options)))
+from .builders import INFO_KEYS, KEYS, WATER_IONS, heads, labelled_atoms, load, write
 
 
 def waters(count: int, **info) -> list[ase.Atoms]:

@@ -11,8 +11,7 @@ from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.configuration_set import ConfigurationsInMemory
 from mace_scf_jax.data.errors import DataError
 
-from .builders import configuration, labelled_atoms
-from .test_datasets import load
+from .builders import configuration, labelled_atoms, load
 
 E0S = {1: -13.0, 8: -2039.0}
 """A water molecule of these atoms has -2065 eV."""

@@ -9,10 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import batch_of, molecule, periodic, random_parameters, structure, tiny_backbone
+from fixed_point_models import (
+    BATCH,
+    LEVELS,
+    NUM_ATOMS,
+    batch,
+    model,
+    one_step,
+    random_multipoles,
+    settings,
+)
+from tiny_models import molecule, tiny_backbone
 
-from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
-from mace_scf_jax.models import FamilySettings, FixedPointSettings, ModelSettings, build
+from mace_scf_jax.models import FamilySettings, ModelSettings, build
 from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     solved_observables,
@@ -20,58 +29,11 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
 from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
 from mace_scf_jax.scf.status import SolverStatus
 
-NORMS = (30.0, 25.0, 4.0, 3.0)
-
-
-def settings(**changes) -> ModelSettings:
-    choices = {"field_feature_norms": NORMS, "fermi_level_offset": -2.0} | changes
-    return ModelSettings(
-        family="FixedPoint",
-        backbone=tiny_backbone(max_ell=2, num_interactions=1, correlation=1),
-        atomic_energies=(-13.0, -430.0),
-        electrostatics=ElectrostaticsSettings(
-            max_l=1,
-            smearing_width=1.0,
-            kspace_cutoff_factor=0.8,
-            features=FieldFeatureSettings(1, (1.0, 2.0)),
-        ),
-        own=FixedPointSettings(**choices),
-    )
-
-
-def batch(*atoms):
-    chosen = settings()
-    return batch_of([structure(one, chosen) for one in atoms])
-
-
-BATCH = batch(molecule(), periodic())
-NUM_ATOMS = 10
 SCALED = {
     "update": "OneBodyScaledDPNonLinearUpdate",
     "nonlinearity": "SkipMLPLinearity",
     "atom_density_scaling": (1.0, 0.5),
 }
-LEVELS = jnp.where(BATCH.graph_mask, -1.0, 0.0)
-
-
-@functools.cache
-def model(**changes):
-    module = build(settings(**changes))
-    return module, random_parameters(module, BATCH)
-
-
-def one_step(module, params, graph, multipoles):
-    """Multipoles and observables of one step."""
-    variables, levels = {"params": params}, LEVELS[graph.atom_graph]
-    local = module.apply(variables, graph, method="local")
-    features = module.apply(variables, local, multipoles, levels, method="field_features")
-    answer = module.apply(variables, local, features, method="answer")
-    return answer, module.apply(variables, local, answer, features, method="observables")
-
-
-def random_multipoles(graph, seed=0):
-    values = np.random.default_rng(seed).normal(size=(graph.num_atoms, 4))
-    return jnp.where(graph.atom_mask[:, None], jnp.asarray(values), 0.0)
 
 
 def rotated(graph, multipoles, rotation):

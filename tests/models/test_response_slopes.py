@@ -7,7 +7,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from test_fixed_point import BATCH, LEVELS, model, random_multipoles
+from fixed_point_models import BATCH, LEVELS, model, random_multipoles
 
 from mace_scf_jax.models import SelfConsistency, evaluate_self_consistent
 from mace_scf_jax.models.families.fixed_point import response_slopes

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_fixed_point import BATCH, LEVELS, NUM_ATOMS, model, one_step, random_multipoles
+from fixed_point_models import BATCH, LEVELS, NUM_ATOMS, model, one_step, random_multipoles
 
 from mace_scf_jax.models import (
     SCFState,

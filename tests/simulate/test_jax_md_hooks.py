@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ase import units
 from ase.md.verlet import VelocityVerlet
+from jax_md_runs import FREE_SHIFT, STEP, THERMAL_ENERGY, masses, run
 from tiny_models import assert_close, periodic
 
 from mace_scf_jax.simulate import MACESCFCalculator
@@ -15,12 +15,7 @@ from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions, to_box
 
 with jax.numpy_dtype_promotion("standard"):
     pytest.importorskip("jax_md")
-    from jax_md import minimize, quantity, simulate, space
-
-_, FREE_SHIFT = space.free()
-STEP = float(np.float32(0.2 * units.fs))
-"""JAX-MD rounds time steps to single precision."""
-THERMAL_ENERGY = 300.0 * units.kB
+    from jax_md import minimize, quantity, simulate
 
 
 @pytest.fixture(autouse=True)
@@ -32,29 +27,6 @@ def promotion_as_jax_md_needs_it():
 @pytest.fixture(scope="module")
 def hooks(model):
     return jax_md_functions(model, periodic(), skin=0.3, largest_strain=0.2)
-
-
-def masses():
-    return jnp.asarray(periodic().get_masses())
-
-
-def run(step_fn, state, neighbors, num_steps, observe):
-    """Steps within one scan, neighbours renewed on the way."""
-
-    @jax.jit
-    def scan(state, neighbors):
-        def body(carry, _):
-            state, neighbors = carry
-            box = {"box": state.box} if hasattr(state, "box") else {}
-            neighbors = neighbors.update(state.position, **box)
-            state = step_fn(state, neighbor=neighbors)
-            return (state, neighbors), observe(state, neighbors)
-
-        return jax.lax.scan(body, (state, neighbors), length=num_steps)
-
-    (state, neighbors), observed = scan(state, neighbors)
-    assert not bool(neighbors.did_buffer_overflow)
-    return state, neighbors, observed
 
 
 def test_nve_is_that_of_ase(model):

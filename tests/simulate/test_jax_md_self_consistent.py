@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.md.verlet import VelocityVerlet
-from test_jax_md_hooks import FREE_SHIFT, STEP, THERMAL_ENERGY, masses, run, to_box
+from jax_md_runs import FREE_SHIFT, STEP, THERMAL_ENERGY, masses, run
 from tiny_models import periodic, tiny_model
 
 from mace_scf_jax.models import SelfConsistency
 from mace_scf_jax.scf import Auto
 from mace_scf_jax.simulate import MACESCFCalculator
-from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions
+from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions, to_box
 
 with jax.numpy_dtype_promotion("standard"):
     pytest.importorskip("jax_md")

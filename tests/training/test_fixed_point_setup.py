@@ -7,8 +7,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from test_options import STAGE, options
 from tiny_models import molecule, periodic, random_parameters, structure, tiny_settings
+from train_options import STAGE, options
 
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.collate import collate

@@ -1,7 +1,7 @@
 """The block fixed_point_training_options: defaults, forms, and what is refused."""
 
 import pytest
-from test_options import STAGE, options, problems
+from train_options import STAGE, options, problems
 
 from mace_scf_jax.models import InitialDensity, SelfConsistency
 from mace_scf_jax.options.error import ConfigurationError

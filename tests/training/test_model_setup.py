@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import train_options
 
 from mace_scf_jax.electrostatics import BoundaryMode
 from mace_scf_jax.models import FormalChargeSettings, SplitChargeSettings, TrainingSet
@@ -14,18 +15,7 @@ from mace_scf_jax.training.model_setup import model_settings
 
 
 def options(**changes) -> TrainOptions:
-    return TrainOptions(
-        **{
-            "name": "water",
-            "train_file": "train.xyz",
-            "error_table": "PerAtomRMSE",
-            "model": "LocalCharges",
-            "hidden_irreps": "4x0e + 4x1o",
-            "heads": {"DFT": {"info_keys": {"total_charge": "q"}, "arrays_keys": {}}},
-            "train_schedule": {0: {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}},
-        }
-        | changes
-    )
+    return train_options.options(**{"model": "LocalCharges"} | changes)
 
 
 @pytest.mark.parametrize(

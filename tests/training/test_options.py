@@ -5,31 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
+from train_options import STAGE, VALID, options, problems
 
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.option_families import ineffective
 from mace_scf_jax.training.config.option_names import NO_EFFECT, NOT_AVAILABLE
 from mace_scf_jax.training.config.options import TOPICS, TrainOptions, options_from
-
-STAGE = {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}
-VALID = {
-    "name": "water",
-    "train_file": "train.xyz",
-    "error_table": "PerAtomRMSE",
-    "hidden_irreps": "4x0e + 4x1o",
-    "heads": {"DFT": {"info_keys": {"total_charge": "total_charge"}, "arrays_keys": {}}},
-    "train_schedule": {0: STAGE},
-}
-
-
-def options(**changes) -> TrainOptions:
-    return TrainOptions(**{k: v for k, v in (VALID | changes).items() if v is not ...})
-
-
-def problems(**changes) -> tuple[str, ...]:
-    with pytest.raises(ConfigurationError) as caught:
-        options(**changes)
-    return caught.value.problems
 
 
 def test_defaults_are_those_of_the_reference():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mace_scf_jax.training.config.options import TrainOptions
+from train_options import options
+
 from mace_scf_jax.training.loop.loop import LoopSettings
 from mace_scf_jax.training.loop.watching import WatchSettings
 from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings
@@ -37,20 +38,6 @@ LOOP = {
     "keep_checkpoints": True,
     "save_all_checkpoints": True,
 }
-
-
-def options(**changes) -> TrainOptions:
-    return TrainOptions(
-        **{
-            "name": "water",
-            "train_file": "train.xyz",
-            "error_table": "PerAtomRMSE",
-            "hidden_irreps": "4x0e + 4x1o",
-            "heads": {"DFT": {"info_keys": {"total_charge": "q"}, "arrays_keys": {}}},
-            "train_schedule": {0: {"name": "a", "start": 0, "end": 1, "loss": {"forces": 1.0}}},
-        }
-        | changes
-    )
 
 
 def test_every_setting_of_the_optimiser_comes_from_its_option():

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from reference_models import REFERENCE
 
 from mace_scf_jax.pytorch.verification import ReferenceFileError, verify
 from mace_scf_jax.pytorch.verification.blocks import UnknownBlockError
@@ -15,7 +16,6 @@ from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 from mace_scf_jax.pytorch.verification.report import deviation
 from mace_scf_jax.pytorch.verification.training import verify_training
 
-REFERENCE = Path(__file__).parents[2] / "data" / "reference"
 FILES = sorted(
     path
     for folder in ("blocks", "electrostatics", "models", "trained")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_reference_files import REFERENCE
+from reference_models import REFERENCE
 
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 from mace_scf_jax.pytorch.verification.training import reference_gradient, reference_loss
