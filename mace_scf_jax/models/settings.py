@@ -76,6 +76,17 @@ class ModelSettings(Generic[Own]):
         return BACKBONES[self.backbone.name].offers
 
     @property
+    def density(self) -> ElectrostaticsSettings:
+        """The electrostatics of a family with charges.
+
+        Raises:
+            ValueError: the family has none.
+        """
+        if self.electrostatics is None:
+            raise ValueError(f"model {self.family} has no electrostatic settings")
+        return self.electrostatics
+
+    @property
     def kspace_cutoff(self) -> float | None:
         """Radius in 1/Å up to which structures need reciprocal indices; None if they need none."""
         return None if self.electrostatics is None else self.electrostatics.indices_cutoff

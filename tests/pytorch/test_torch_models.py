@@ -70,9 +70,10 @@ def test_options_that_the_source_does_not_tell():
 
 def test_changed_weights_and_constants_replace_those_of_the_template():
     model, source = import_model(MACE), read_torch_model(MACE)
+    own = dataclasses.replace(model.settings.own, scale=2.0)
     changed = dataclasses.replace(
         model,
-        settings=dataclasses.replace(model.settings, scale=2.0, atomic_energies=(1.0, 2.0, 3.0)),
+        settings=dataclasses.replace(model.settings, own=own, atomic_energies=(1.0, 2.0, 3.0)),
         parameters=jax.tree.map(lambda values: 2.0 * values, model.parameters),
     )
     state = export_torch_model(changed, template=source).state
