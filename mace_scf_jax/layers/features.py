@@ -7,7 +7,9 @@ that every linear map is a plain matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Iterable, Mapping
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
@@ -104,3 +106,8 @@ def to_e3nn(features: Features) -> Float[Array, "atoms width"]:
 def concatenate_components(features: Features) -> Float[Array, "atoms components channels"]:
     """All components of features with equal channels in one array, degrees ascending."""
     return jnp.concatenate([features[degree] for degree in sorted(features)], axis=1)
+
+
+def add_up(arrays: Iterable[Array]) -> Array:
+    """Return the sum of arrays of one shape, of which there is at least one."""
+    return functools.reduce(operator.add, arrays)

@@ -35,9 +35,7 @@ def density_outputs(
         prepared: what `prepare_batch` gave for this graph, to be reused.
     """
     outputs = energy_outputs(graph, layer_terms(settings, graph, backbone))
-    coulomb = batch_coulomb_energy(
-        graph, multipoles, settings=settings.electrostatics, prepared=prepared
-    )
+    coulomb = batch_coulomb_energy(graph, multipoles, settings=settings.density, prepared=prepared)
     in_field = batch_external_field_energy(graph, dipole)
     return {
         **outputs,

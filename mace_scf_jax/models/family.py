@@ -85,8 +85,10 @@ class FamilySettings:
 class Solve(Protocol):
     """How outputs follow from a batch."""
 
-    default: Any
-    """How the state is solved for unless told otherwise; None where nothing is solved for."""
+    @property
+    def default(self) -> Any:
+        """How the state is solved for unless told otherwise; None where nothing is solved for."""
+        ...
 
     def outputs(
         self, module: nn.Module, params: Parameters, graph: Graph, *, how: Any, start: Any
@@ -196,10 +198,10 @@ class Family:
             raise ValueError(f"model {self.name} has no electrostatic settings")
         if self.max_l is not None and electrostatics is None:
             raise ValueError(f"model {self.name} needs electrostatic settings")
-        if electrostatics is not None and electrostatics.max_l > self.max_l:
+        if self.max_l is not None and settings.density.max_l > self.max_l:
             raise ValueError(
                 f"model {self.name}: expected charges only (max_l {self.max_l}), "
-                f"found max_l {electrostatics.max_l}"
+                f"found max_l {settings.density.max_l}"
             )
         missing = self.needs - settings.backbone_offers
         if missing:

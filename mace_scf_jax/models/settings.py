@@ -15,7 +15,7 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 
-Own = TypeVar("Own", bound=FamilySettings)
+Own = TypeVar("Own", bound=FamilySettings, covariant=True)
 
 _IN_EVERY_FILE: dict[str, Any] = {
     "electrostatics": None,
@@ -118,7 +118,7 @@ class ModelSettings(Generic[Own]):
             values["backbone"] = settings_from_dict(values["backbone"])
             if values.get("electrostatics") is not None:
                 values["electrostatics"] = _electrostatics(values["electrostatics"])
-            return cls(**values, own=own)
+            return cls(**values, own=own)  # type: ignore[arg-type]  # of any family
         except (TypeError, KeyError) as error:
             raise ValueError(f"model settings: {error}") from error
 

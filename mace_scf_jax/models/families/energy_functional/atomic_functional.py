@@ -21,8 +21,9 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics.harmonics import degrees
-from mace_scf_jax.layers.features import concatenate_components, parse_multiplicities
+from mace_scf_jax.layers.features import add_up, concatenate_components, parse_multiplicities
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
+from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
 from mace_scf_jax.models.settings import ModelSettings
 
 
@@ -66,10 +67,10 @@ class AtomicFunctionalReadout(nn.Module):
     def __call__(self, backbone: BackboneOutput) -> AtomicFunctional:
         """Read out the coefficients of every atom."""
         functional = self.settings.own
-        max_l = self.settings.electrostatics.max_l
+        max_l = self.settings.density.max_l
         scalars = self._scalars(backbone, 3 + max_l)  # slope of the charge, u, k_0 … k_L
         channels = 1 + functional.num_directions
-        vectors = sum(
+        vectors = add_up(
             concatenate_components(
                 LinearReadout(dict.fromkeys(range(max_l + 1), channels), name=f"vectors_{layer}")(
                     features

@@ -158,7 +158,7 @@ class EnergyFunctional(nn.Module):
         """
         backbone = self.settings.backbone.build(name="backbone")(graph)
         functional = AtomicFunctionalReadout(self.settings, name="functional")(backbone)
-        prepared = prepare_batch(graph, settings=self.settings.electrostatics)
+        prepared = prepare_batch(graph, settings=self.settings.density)
         minimum, dense, energies = jax.vmap(
             functools.partial(minimise, settings=self.settings.own)
         )(

@@ -34,7 +34,7 @@ class EnergyFunctionalSettings(FamilySettings):
 
     def check_model(self, settings: ModelSettings) -> None:
         """Refuse electrostatics without which the energy may have no minimum."""
-        if not settings.electrostatics.include_self_interaction:
+        if not settings.density.include_self_interaction:
             raise ValueError(
                 "model EnergyFunctional: expected include_electrostatic_self_interaction: true, "
                 "because the energy has no minimum for certain without it"

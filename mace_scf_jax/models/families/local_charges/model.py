@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from mace_scf_jax.electrostatics import batch_dipole
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import concatenate_components
+from mace_scf_jax.layers.features import add_up, concatenate_components
 from mace_scf_jax.layers.readout import LinearReadout
 from mace_scf_jax.models.density_outputs import density_outputs
 from mace_scf_jax.models.settings import ModelSettings
@@ -30,8 +30,8 @@ class LocalCharges(nn.Module):
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies (eV), multipoles (e, e Å; order Q, d_y, d_z, d_x) and dipoles (e Å; x, y, z)."""
         backbone = self.settings.backbone.build(name="backbone")(graph)
-        one_of_each = dict.fromkeys(range(self.settings.electrostatics.max_l + 1), 1)
-        multipoles = sum(
+        one_of_each = dict.fromkeys(range(self.settings.density.max_l + 1), 1)
+        multipoles = add_up(
             concatenate_components(
                 LinearReadout(one_of_each, name=f"multipole_readout_{layer}")(features)
             )[..., 0]

@@ -145,7 +145,6 @@ class MACEQEq(nn.Module):
         ``chemical_potential`` is dE/dQ of each structure in eV/e, ``charge_residual`` the largest
         deviation of any atom's dE/dq from it: how well the charges are converged.
         """
-        electrostatics = self.settings.electrostatics
         equilibration = self.settings.own
         backbone = self.settings.backbone.build(name="backbone")(graph)
 
@@ -164,7 +163,7 @@ class MACEQEq(nn.Module):
         small = graph.slots.shape[1] <= equilibration.dense_max_atoms
         solver = LinearSolver.DENSE if small else LinearSolver.CONJUGATE_GRADIENTS
         minimum, charge_energies = jax.vmap(functools.partial(equilibrate, solver=solver))(
-            prepare_batch(graph, settings=electrostatics),
+            prepare_batch(graph, settings=self.settings.density),
             graph.to_slots(electronegativity),
             graph.to_slots(hardness),
             jnp.asarray(graph.total_charge),

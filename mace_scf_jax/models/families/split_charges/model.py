@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -11,7 +9,7 @@ from jaxtyping import Array, Float
 from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import dipole_cartesian
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import Features, concatenate_components
+from mace_scf_jax.layers.features import Features, add_up, concatenate_components
 from mace_scf_jax.layers.readout import LinearReadout, PolarizabilityReadout
 from mace_scf_jax.models.density_outputs import density_outputs
 from mace_scf_jax.models.families.split_charges.bond_transfer import (
@@ -64,10 +62,13 @@ class LocalSplitCharges(nn.Module):
                 split.oxidation_state_range,
                 name="oxidation_state_mixer",
             )
-            mix_embedding = functools.partial(mixer, formal_charges=charges)
+
+            def mix_embedding(features: Features) -> Features:
+                return mixer(features, formal_charges=charges)
+
         backbone = self.settings.backbone.build(name="backbone")(graph, mix_embedding=mix_embedding)
         layers = self._source_features(backbone, charges)
-        transfer = sum(
+        transfer = add_up(
             BondTransfer(split.transfer_block, name=f"bond_transfer_{layer}")(
                 features, backbone.edges, graph
             )
@@ -104,11 +105,11 @@ class LocalSplitCharges(nn.Module):
 
     def _higher_multipoles(self, layers: list[Features]) -> list[Float[Array, "atoms components"]]:
         """Multipoles of degree 1 and higher, summed over layers; an empty list for none."""
-        degrees = range(1, self.settings.electrostatics.max_l + 1)
+        degrees = range(1, self.settings.density.max_l + 1)
         if not degrees:
             return []
         return [
-            sum(
+            add_up(
                 concatenate_components(
                     LinearReadout(dict.fromkeys(degrees, 1), name=f"multipole_readout_{layer}")(
                         features
@@ -120,7 +121,7 @@ class LocalSplitCharges(nn.Module):
 
     def _polarizability(self, backbone: BackboneOutput) -> Float[Array, "atoms 3 3"]:
         """Contribution of every atom in e Å²/V."""
-        return sum(
+        return add_up(
             cartesian_tensor(
                 PolarizabilityReadout(name=f"polarizability_readout_{layer}")(features)
             )
