@@ -22,8 +22,9 @@ from mace_scf_jax.data.reciprocal import half_space_indices
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
     FieldFeatureSettings,
+    Mesh,
+    choose_mesh,
     prepare,
-    resolve_method,
     system_energy,
     system_field_features,
 )
@@ -38,11 +39,13 @@ SETTINGS = ElectrostaticsSettings(
 )
 
 
-def geometries(boxes: list, settings: ElectrostaticsSettings, dtype: str) -> dict[str, np.ndarray]:
+def geometries(
+    boxes: list, settings: ElectrostaticsSettings, mesh: Mesh | None, dtype: str
+) -> dict[str, np.ndarray]:
     """Arguments of `prepare` with a leading axis of systems; all have as many atoms."""
     cells = np.stack([box.cell.array for box in boxes])
     indices = [np.zeros((0, 3), dtype=np.int32) for _ in boxes]
-    if settings.mesh is None:
+    if mesh is None:
         indices = [half_space_indices(cell, settings.kspace_cutoff) for cell in cells]
     most = max(map(len, indices))
     padded = [np.pad(index, ((0, most - len(index)), (0, 0))) for index in indices]
@@ -56,9 +59,9 @@ def geometries(boxes: list, settings: ElectrostaticsSettings, dtype: str) -> dic
     }
 
 
-def measured_function(task: str, settings: ElectrostaticsSettings):
+def measured_function(task: str, settings: ElectrostaticsSettings, mesh: Mesh | None):
     def one_system(positions, multipoles, geometry):
-        system = prepare(**{**geometry, "positions": positions}, settings=settings)
+        system = prepare(**{**geometry, "positions": positions}, settings=settings, mesh=mesh)
         if task.startswith("energy"):
             return system_energy(system, multipoles)
         return system_field_features(system, multipoles)
@@ -87,15 +90,14 @@ def main() -> None:
 
     boxes, multipoles = case.structures(given.count, given.atoms)
     cells = np.stack([box.cell.array for box in boxes])
-    settings = resolve_method(
-        dataclasses.replace(SETTINGS, method=given.method), cells, len(boxes[0])
-    )
-    geometry = geometries(boxes, settings, given.dtype)
+    settings = dataclasses.replace(SETTINGS, sums=given.method)
+    mesh = choose_mesh(settings, cells, len(boxes[0]))
+    geometry = geometries(boxes, settings, mesh, given.dtype)
     multipoles = multipoles.reshape(given.count, -1, multipoles.shape[1]).astype(given.dtype)
     arguments = jax.device_put((geometry["positions"], multipoles, geometry))
 
     started = time.perf_counter()
-    compiled = jax.jit(measured_function(given.task, settings)).lower(*arguments).compile()
+    compiled = jax.jit(measured_function(given.task, settings, mesh)).lower(*arguments).compile()
     compile_s = time.perf_counter() - started
     result = time_calls(lambda: jax.block_until_ready(compiled(*arguments)))
     print(
@@ -105,8 +107,8 @@ def main() -> None:
                 "compile_s": compile_s,
                 "peak_memory_mb": peak_memory_mb(),
                 "kvectors": int(geometry["k_mask"][0].sum()),
-                "mesh": None if settings.mesh is None else list(settings.mesh.shape),
-                "order": None if settings.mesh is None else settings.mesh.order,
+                "mesh": None if mesh is None else list(mesh.shape),
+                "order": None if mesh is None else mesh.order,
                 "device": jax.devices()[0].device_kind,
                 "jax": jax.__version__,
             }

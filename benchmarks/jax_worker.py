@@ -22,7 +22,7 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.data.structure import prepare
-from mace_scf_jax.electrostatics import ElectrostaticsSettings
+from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh
 from mace_scf_jax.models import ModelSettings, build, evaluate
 from mace_scf_jax.training.losses.registry import weighted_loss
 
@@ -54,6 +54,13 @@ def model_settings(family: str) -> ModelSettings:
     )
 
 
+def mesh_of(settings: ModelSettings, atoms):
+    """The mesh of the electrostatic sums, if the settings ask for one."""
+    if settings.electrostatics is None:
+        return None
+    return choose_mesh(settings.electrostatics, atoms.cell.array, len(atoms))
+
+
 def batch_of(structures, settings: ModelSettings, dtype: str, layout: str):
     prepared = [
         prepare(
@@ -61,6 +68,7 @@ def batch_of(structures, settings: ModelSettings, dtype: str, layout: str):
             elements=settings.elements,
             cutoff=settings.backbone.r_max,
             kspace_cutoff=settings.kspace_cutoff,
+            mesh=mesh_of(settings, atoms),
         )
         for atoms in structures
     ]

@@ -17,7 +17,7 @@ from jax_worker import LOSS, batch_of, model_settings
 from timing import time_in_turns
 from water import water_box
 
-from mace_scf_jax.electrostatics import FieldFeatureSettings, resolve_method
+from mace_scf_jax.electrostatics import FieldFeatureSettings
 from mace_scf_jax.models import ModelSettings, build, evaluate
 from mace_scf_jax.models.families.fixed_point.self_consistency import (
     SelfConsistency,
@@ -35,6 +35,8 @@ MIXING = 0.3
 def settings_of(family: str) -> ModelSettings:
     """LocalCharges, or the same with the default update and field readout on top."""
     local = model_settings("LocalCharges")
+    electrostatics = dataclasses.replace(local.electrostatics, sums="auto")
+    local = dataclasses.replace(local, electrostatics=electrostatics)
     if family == "LocalCharges":
         return local
     return dataclasses.replace(
@@ -42,15 +44,6 @@ def settings_of(family: str) -> ModelSettings:
         family="FixedPoint",
         electrostatics=dataclasses.replace(local.electrostatics, features=FIELD_FEATURES),
         own=FixedPointSettings(field_feature_norms=FIELD_FEATURE_NORMS, fermi_level_offset=0.0),
-    )
-
-
-def with_usual_method(settings: ModelSettings, structures: list[Atoms]) -> ModelSettings:
-    """The direct sum for small systems and a mesh for large ones, as everywhere by default."""
-    electrostatics = dataclasses.replace(settings.electrostatics, method="auto")
-    cells = np.stack([atoms.cell.array for atoms in structures])
-    return dataclasses.replace(
-        settings, electrostatics=resolve_method(electrostatics, cells, len(structures[0]))
     )
 
 
@@ -63,7 +56,7 @@ def function_of(variant: str, task: str, structures: list[Atoms]) -> tuple[Calla
         structures: of the batch.
     """
     family = "LocalCharges" if variant == "LocalCharges" else "FixedPoint"
-    settings = with_usual_method(settings_of(family), structures)
+    settings = settings_of(family)
     module = build(settings)
     graph = batch_of(structures, settings, "float64", "per_atom")
     params = jax.jit(module.init)(jax.random.key(0), graph)["params"]

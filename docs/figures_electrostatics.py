@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +83,7 @@ def prepared(
     pad_to: int | None = None,
 ) -> System:
     """The geometry with all reciprocal vectors up to a cutoff, by default that of the settings."""
-    if settings.boundary.value == "realspace" or settings.mesh is not None:
+    if settings.boundary.value == "realspace":
         indices = np.zeros((0, 3), dtype=int)
     else:
         indices = half_space_indices(atoms.cell, cutoff or settings.kspace_cutoff)
@@ -242,8 +241,8 @@ def mesh_figure() -> Figure:
     for order, colour in zip((4, 6, 8, 10), BLUES, strict=True):
         errors = []
         for points in shapes:
-            settings = dataclasses.replace(direct, method="mesh", mesh=Mesh((points,) * 3, order))
-            value, forces = _energy_and_forces(atoms, settings)
+            mesh = Mesh((points,) * 3, order)
+            value, forces = _energy_and_forces(atoms, direct, mesh)
             errors.append(
                 (abs(value / exact - 1), _rms(forces - exact_forces) / _rms(exact_forces))
             )
@@ -259,11 +258,13 @@ def mesh_figure() -> Figure:
     return figure
 
 
-def _energy_and_forces(atoms: Atoms, settings: ElectrostaticsSettings) -> tuple[float, np.ndarray]:
+def _energy_and_forces(
+    atoms: Atoms, settings: ElectrostaticsSettings, mesh: Mesh | None = None
+) -> tuple[float, np.ndarray]:
     indices = half_space_indices(atoms.cell, settings.kspace_cutoff)
 
-    @functools.partial(jax.jit, static_argnames="settings")
-    def compute(positions, *, settings):
+    @jax.jit
+    def compute(positions):
         def total(positions):
             system = prepare(
                 positions,
@@ -273,12 +274,13 @@ def _energy_and_forces(atoms: Atoms, settings: ElectrostaticsSettings) -> tuple[
                 jnp.asarray(indices),
                 jnp.ones(len(indices), dtype=bool),
                 settings=settings,
+                mesh=mesh,
             )
             return system_energy(system, jnp.asarray(atoms.multipoles))
 
         return jax.value_and_grad(total)(positions)
 
-    value, gradient = compute(jnp.asarray(atoms.positions), settings=settings)
+    value, gradient = compute(jnp.asarray(atoms.positions))
     return float(value), -np.asarray(gradient)
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mace_scf_jax.mesh import Mesh
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Graph:
 
     neighbours_per_atom: int | None = dataclasses.field(default=None, metadata={"static": True})
     """If set, the edges of atom i are exactly [i * K, (i + 1) * K), K = neighbours_per_atom."""
+    mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+    """Grid of the electrostatic sums of every graph, chosen on the host; None for direct sums over
+    the reciprocal vectors, or over pairs with open boundary."""
 
     @property
     def num_atoms(self) -> int:

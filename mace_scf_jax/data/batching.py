@@ -16,6 +16,7 @@ from mace_scf_jax.data.sizes import BatchSizes, Layout, choose_buckets, merge, r
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.data.structure_set import as_set
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.mesh import Mesh, common_mesh
 
 __all__ = [
     "BatchLoader",
@@ -56,6 +57,7 @@ class BatchLoader:
         repeats: bool = False,
         parts: int = 1,
         own_parts: range | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         """Choose the batch sizes for a data set.
 
@@ -73,6 +75,7 @@ class BatchLoader:
                 have to fit too; see `batches`.
             parts: number of parts of a batch.
             own_parts: those that are made here; None for all.
+            mesh: grid of the electrostatic sums of every batch; None for direct sums.
 
         Raises:
             DataError: if there are no structures, or for a batch size or number of parts below 1.
@@ -93,6 +96,7 @@ class BatchLoader:
         self.max_buckets = max_buckets
         self.repeats = repeats
         self.parts = parts
+        self.mesh = mesh
         self.own_parts = range(parts) if own_parts is None else own_parts
         self.buckets = choose_buckets(
             [*self.observed_sizes(), self.largest_sizes()], max_buckets=max_buckets
@@ -159,6 +163,7 @@ class BatchLoader:
             dtype=self.dtype,
             max_buckets=self.max_buckets,
             repeats=self.repeats,
+            mesh=self.mesh,
         )
 
     def bucket_of(self, indices: Int[np.ndarray, "structures"]) -> BatchSizes:
@@ -191,7 +196,8 @@ class BatchLoader:
         return np.array_split(indices, self.parts)
 
     def _part(self, indices: np.ndarray, bucket: BatchSizes) -> Graph:
-        return padded(self.structures.stack(indices), bucket, dtype=self.dtype)
+        batch = padded(self.structures.stack(indices), bucket, dtype=self.dtype)
+        return batch.replace(mesh=self.mesh)
 
     def _batch_sizes(self, indices: np.ndarray) -> BatchSizes:
         """Exact sizes that hold each part of a batch, with room for the full number of graphs."""
@@ -255,5 +261,6 @@ def batches_by_size(
         chunks = [np.array(members[i : i + count]) for i in range(0, len(members), count)]
         batches = [[structures[index] for index in chunk] for chunk in chunks]
         sizes = merge(required_sizes(batch, layout) for batch in batches).rounded()
+        mesh = common_mesh(structures[index].mesh for index in members)
         for chunk, batch in zip(chunks, batches, strict=True):
-            yield IndexedBatch(chunk, collate(batch, sizes, dtype=dtype, labels=labels))
+            yield IndexedBatch(chunk, collate(batch, sizes, dtype=dtype, labels=labels, mesh=mesh))

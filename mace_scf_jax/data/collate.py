@@ -24,6 +24,7 @@ from mace_scf_jax.data.sizes import BatchSizes, Layout
 from mace_scf_jax.data.stack import Stack, stack
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.mesh import Mesh, common_mesh
 
 PADDING_CELL = 10.0
 """Edge (Å) of the cubic cell of padding graphs: any cell with a volume will do."""
@@ -36,6 +37,7 @@ def collate(
     dtype: DTypeLike = np.float64,
     labels: bool = True,
     padding: bool = True,
+    mesh: Mesh | None = None,
 ) -> Graph:
     """One padded batch of structures, as NumPy arrays; see `padded`.
 
@@ -47,16 +49,21 @@ def collate(
         dtype: of all real numbers; indices are int32.
         labels: whether to include reference values and their weights.
         padding: as for `padded`.
+        mesh: grid of the electrostatic sums; None for the coarsest that serves the structures.
 
     Raises:
         DataError: if there are no structures, or they do not fit.
+        MeshError: some of the structures have a mesh and others have none.
     """
     if not structures:
         raise DataError("batch: found no structures")
     stacked = stack(structures, BATCH_PROPERTIES if labels else (*GRAPH_INPUTS, *ATOM_INPUTS))
     if sizes is None:
         sizes = stacked.required_sizes("flat", padding=padding).rounded()
-    return padded(stacked, sizes, dtype=dtype, labels=labels, padding=padding)
+    if mesh is None:
+        mesh = common_mesh(entry.mesh for entry in structures)
+    batch = padded(stacked, sizes, dtype=dtype, labels=labels, padding=padding)
+    return batch.replace(mesh=mesh)
 
 
 def padded(

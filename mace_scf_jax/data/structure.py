@@ -13,6 +13,7 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.neighbours import neighbour_list
 from mace_scf_jax.data.reciprocal import half_space_indices
+from mace_scf_jax.mesh import Mesh
 
 _COINCIDENT = 1e-6
 
@@ -30,6 +31,8 @@ class Structure:
     cell_shifts: Int[np.ndarray, "edges 3"]
     """Edge vector = r_receiver - r_sender + cell_shift @ cell."""
     k_indices: Int[np.ndarray, "kvectors 3"]
+    mesh: Mesh | None = None
+    """Grid of the electrostatic sums; None where they are direct, or there are none."""
 
     @property
     def num_atoms(self) -> int:
@@ -58,6 +61,7 @@ def prepare(
     cutoff: float,
     kspace_cutoff: float | None = None,
     largest_strain: float = 0.0,
+    mesh: Mesh | None = None,
 ) -> Structure:
     """Find edges and reciprocal vectors of a configuration.
 
@@ -68,6 +72,7 @@ def prepare(
         kspace_cutoff: cutoff of the reciprocal vectors, 1/Å; None where the model needs none.
         largest_strain: range of cells that the reciprocal vectors are to serve, as for
             `half_space_indices`.
+        mesh: grid of the electrostatic sums, which then need no reciprocal vectors.
 
     Raises:
         DataError: if an element is unknown to the model, two atoms coincide, or reciprocal vectors
@@ -78,7 +83,7 @@ def prepare(
             configuration.positions, configuration.cell, configuration.pbc, cutoff
         )
         _check_distances(configuration, senders, receivers, shifts)
-        if kspace_cutoff is None:
+        if kspace_cutoff is None or mesh is not None:
             k_indices = np.zeros((0, 3), dtype=np.int32)
         else:
             k_indices = half_space_indices(
@@ -91,6 +96,7 @@ def prepare(
             receivers=receivers,
             cell_shifts=shifts,
             k_indices=k_indices,
+            mesh=mesh,
         )
     except DataError as error:
         raise DataError(f"{configuration.location}: {error}") from None

@@ -22,7 +22,7 @@ from mace_scf_jax.electrostatics.features import (
     system_field_features,
 )
 from mace_scf_jax.electrostatics.gaussians import Receivers
-from mace_scf_jax.electrostatics.mesh_accuracy import choose_mesh, resolve_method
+from mace_scf_jax.electrostatics.mesh_choice import choose_mesh
 from mace_scf_jax.electrostatics.moments import (
     atomic_dipole_contributions,
     batch_dipole,
@@ -45,10 +45,11 @@ from mace_scf_jax.electrostatics.settings import (
     ElectrostaticsSettings,
     ElectrostaticsSettingsError,
     FieldFeatureSettings,
+    SummationMethod,
 )
 from mace_scf_jax.electrostatics.summation import Summation
-from mace_scf_jax.electrostatics.sums.grid import Mesh, MeshError, SummationMethod
 from mace_scf_jax.electrostatics.system import System, prepare, prepare_batch
+from mace_scf_jax.mesh import Mesh, MeshError
 
 __all__ = [
     "ALLOWED_PBC",
@@ -83,7 +84,6 @@ __all__ = [
     "prepare_batch",
     "prepare_response",
     "resolve_boundary",
-    "resolve_method",
     "system_coulomb_gradient",
     "system_coulomb_matrix",
     "system_energy",

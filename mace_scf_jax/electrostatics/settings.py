@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.gaussians import Receivers
 from mace_scf_jax.electrostatics.harmonics import MAX_L, num_components
 from mace_scf_jax.electrostatics.sums.direct import Fade
-from mace_scf_jax.electrostatics.sums.grid import Mesh, SummationMethod
+
+
+class SummationMethod(enum.StrEnum):
+    """How the sums over reciprocal vectors are done."""
+
+    DIRECT = "direct"
+    """Term by term; cost grows as atoms × vectors."""
+    MESH = "mesh"
+    """On a grid, by fast Fourier transforms; cost grows as atoms × log(atoms)."""
+    AUTO = "auto"
+    """The cheaper one for each structure (see `mesh_choice`)."""
 
 
 class ElectrostaticsSettingsError(ValueError):
@@ -67,12 +80,10 @@ class ElectrostaticsSettings:
     kspace_fade: float = 0.0
     """Relative width of the range of |k| above the cutoff over which terms fade out. With 0 the
     cutoff is sharp, and energies jump where a changing cell gains or loses wavevectors."""
-    method: SummationMethod = SummationMethod.DIRECT
+    sums: SummationMethod = SummationMethod.DIRECT
     """How periodic sums are done (a `SummationMethod` or its name)."""
     mesh_accuracy: float = 1e-5
     """Relative accuracy of all outputs that a mesh is chosen for."""
-    mesh: Mesh | None = None
-    """Grid of the mesh sum, fixed on the host by `resolve_method`."""
 
     def __post_init__(self) -> None:
         try:
@@ -86,11 +97,11 @@ class ElectrostaticsSettings:
         _require_positive("smearing_width", self.smearing_width)
         _require_positive("kspace_cutoff_factor", self.kspace_cutoff_factor)
         try:
-            object.__setattr__(self, "method", SummationMethod(self.method))
+            object.__setattr__(self, "sums", SummationMethod(self.sums))
         except ValueError as error:
             raise ElectrostaticsSettingsError(
-                f"method must be one of {', '.join(method.value for method in SummationMethod)}, "
-                f"found {self.method!r}"
+                f"sums must be one of {', '.join(method.value for method in SummationMethod)}, "
+                f"found {self.sums!r}"
             ) from error
         _require_positive("mesh_accuracy", self.mesh_accuracy)
         _require_positive("molecule_exponent", self.molecule_exponent)
@@ -98,6 +109,21 @@ class ElectrostaticsSettings:
             raise ElectrostaticsSettingsError(
                 f"kspace_fade must be finite and not negative, found {self.kspace_fade!r}"
             )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ElectrostaticsSettings:
+        """Settings from plain data, also that of earlier versions (`method` and `mesh`).
+
+        Raises:
+            TypeError: a field is missing or unknown.
+            ElectrostaticsSettingsError: a field is invalid.
+        """
+        values = {name: value for name, value in data.items() if name not in ("method", "mesh")}
+        if "method" in data:
+            values["sums"] = data["method"]
+        if values.get("features") is not None:
+            values["features"] = FieldFeatureSettings(**values["features"])
+        return cls(**values)
 
     @property
     def num_multipoles(self) -> int:
@@ -117,7 +143,7 @@ class ElectrostaticsSettings:
     @property
     def indices_cutoff(self) -> float | None:
         """Radius in 1/Å up to which structures need reciprocal indices; None if no sum uses any."""
-        if self.boundary is BoundaryMode.REALSPACE or self.mesh is not None:
+        if self.boundary is BoundaryMode.REALSPACE or self.sums is SummationMethod.MESH:
             return None
         return self.kspace_cutoff
 

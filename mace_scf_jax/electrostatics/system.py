@@ -15,12 +15,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.corrections import Correction, correction
+from mace_scf_jax.electrostatics.mesh_choice import uses_mesh
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
 from mace_scf_jax.electrostatics.summation import Summation
 from mace_scf_jax.electrostatics.sums import DirectSum, MeshSum, OpenSum
 from mace_scf_jax.electrostatics.sums.direct import PHASES_IN_MEMORY
-from mace_scf_jax.electrostatics.sums.grid import MeshError, SummationMethod
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.mesh import Mesh, MeshError
 
 
 @jax.tree_util.register_dataclass
@@ -76,6 +77,7 @@ def prepare(
     k_mask: Bool[Array, "kvectors"],
     *,
     settings: ElectrostaticsSettings,
+    mesh: Mesh | None = None,
     chunk: int | None = None,
 ) -> System:
     """Prepare one geometry.
@@ -89,6 +91,7 @@ def prepare(
             not used with open boundary, nor with a mesh.
         k_mask: False for padding indices.
         settings: density and boundary condition.
+        mesh: what `choose_mesh` gave on the host; None for direct sums.
         chunk: wavevectors whose phases are in memory together; None chooses by size.
 
     Returns:
@@ -96,7 +99,7 @@ def prepare(
 
     Raises:
         BoundaryError: the boundary condition is ``auto``.
-        MeshError: the method is ``auto``, or ``mesh`` without a mesh.
+        MeshError: the settings ask for a mesh, and there is none.
     """
     positions = jnp.where(atom_mask[:, None], positions, 0.0)
     # The cell of a padding graph may be singular, which would poison its derivatives.
@@ -105,16 +108,16 @@ def prepare(
     sums: Summation
     if settings.boundary is BoundaryMode.REALSPACE:
         sums = OpenSum(positions, **density)
-    elif settings.method is SummationMethod.DIRECT:
+    elif mesh is not None:
+        sums = MeshSum.of(positions, cell, mesh=mesh, **density)
+    elif uses_mesh(settings, len(positions)):
+        raise MeshError(
+            f"sums {settings.sums.value!r} of {len(positions)} atoms need a mesh, found none; "
+            "`choose_mesh` makes it on the host"
+        )
+    else:
         sums = DirectSum.of(
             positions, cell, k_indices, k_mask, fade=settings.fade, chunk=chunk, **density
-        )
-    elif settings.mesh is not None:
-        sums = MeshSum.of(positions, cell, mesh=settings.mesh, **density)
-    else:
-        raise MeshError(
-            f"found method {settings.method.value!r} and mesh {settings.mesh}; choose method and "
-            "mesh on the host with `resolve_method` first"
         )
     corrected = correction(settings.boundary, pbc, cell, exponent=settings.molecule_exponent)
     return System(positions, atom_mask, sums, corrected, settings)
@@ -138,7 +141,7 @@ def prepare_batch(
     """
     if chunk is None:
         chunk = max(1, PHASES_IN_MEMORY // max(1, graph.slots.size))
-    return jax.vmap(functools.partial(prepare, settings=settings, chunk=chunk))(
+    return jax.vmap(functools.partial(prepare, settings=settings, mesh=graph.mesh, chunk=chunk))(
         graph.to_slots(graph.positions),
         graph.slot_mask,
         graph.cell,

@@ -16,13 +16,14 @@ from mace_scf_jax.data.reciprocal import half_space_indices
 from mace_scf_jax.data.sizes import round_up
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
-    SummationMethod,
     System,
     check_inputs,
+    choose_mesh,
     prepare,
     resolve_boundary,
 )
 from mace_scf_jax.electrostatics.moments import atomic_dipole_contributions
+from mace_scf_jax.mesh import Mesh
 
 
 @jax.tree_util.register_dataclass
@@ -44,6 +45,8 @@ class AtomicMultipoles:
     """False for padding: sizes are rounded up, so that cells of similar size compile once."""
     settings: ElectrostaticsSettings = dataclasses.field(metadata={"static": True})
     """Density and boundary condition, which is not ``auto``."""
+    mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+    """Grid of the sums; None for direct ones."""
 
     def strained(self, strain: Float[Array, "3 3"]) -> AtomicMultipoles:
         """The same multipoles at atoms and in a cell transformed by 1 + ½(ε + εᵀ)."""
@@ -68,6 +71,7 @@ class AtomicMultipoles:
             jnp.asarray(self.k_indices),
             jnp.asarray(self.k_mask),
             settings=self.settings,
+            mesh=self.mesh,
             chunk=chunk,
         )
 
@@ -88,8 +92,7 @@ def multipoles_of_atoms(
 ) -> AtomicMultipoles:
     """Check multipoles and their atoms, and choose boundary condition and reciprocal vectors.
 
-    Sums over wavevectors are direct, whatever the method of the settings. Atoms without periodic
-    direction get the cell of `electrostatic_cell`.
+    Atoms without periodic direction get the cell of `electrostatic_cell`.
 
     Args:
         atoms: positions, cell and periodicity.
@@ -100,6 +103,7 @@ def multipoles_of_atoms(
     Raises:
         ElectrostaticsInputError: NaN or infinity, or a cell without volume.
         BoundaryError: the periodicity does not fit the boundary condition.
+        MeshError: a mesh is asked for, and the boundary is open or the accuracy out of reach.
         DataError: lattice vectors of periodic directions are zero or linearly dependent.
         ValueError: there are not (max_l + 1)² multipoles for each atom, or the field is not three
             finite numbers.
@@ -117,15 +121,11 @@ def multipoles_of_atoms(
     pbc = np.array(atoms.pbc, dtype=bool)
     positions = np.array(atoms.positions, dtype=np.float64)
     cell, _ = electrostatic_cell(np.array(atoms.cell, dtype=np.float64), pbc, positions)
-    settings = dataclasses.replace(
-        settings,
-        boundary=resolve_boundary(settings.boundary, pbc),
-        method=SummationMethod.DIRECT,
-        mesh=None,
-    )
+    settings = dataclasses.replace(settings, boundary=resolve_boundary(settings.boundary, pbc))
     check_inputs(positions, multipoles, cell, pbc, settings.boundary)
     k_indices, count = np.zeros((0, 3), dtype=np.int32), 0
-    if settings.boundary is not BoundaryMode.REALSPACE:
+    mesh = choose_mesh(settings, cell, len(atoms))
+    if settings.boundary is not BoundaryMode.REALSPACE and mesh is None:
         k_indices = half_space_indices(cell, settings.kspace_cutoff)
         count = round_up(len(k_indices))
     padded = np.zeros((count, 3), dtype=np.int32)
@@ -139,4 +139,5 @@ def multipoles_of_atoms(
         k_indices=padded,
         k_mask=np.arange(count) < len(k_indices),
         settings=settings,
+        mesh=mesh,
     )

@@ -17,6 +17,7 @@ from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
     Receivers,
+    SummationMethod,
     System,
     dipole_cartesian,
     system_projections,
@@ -130,7 +131,7 @@ def predicted_multipoles(
     external_field: Float[np.ndarray, "3"] | None = None,
     boundary: BoundaryMode | str = BoundaryMode.AUTO,
 ) -> AtomicMultipoles:
-    """The multipoles that a model predicts, as sources of a potential.
+    """The multipoles that a model predicts, as sources of a potential, which is summed directly.
 
     Args:
         model: the model, whose Gaussians the density is made of.
@@ -149,7 +150,9 @@ def predicted_multipoles(
     return multipoles_of_atoms(
         atoms,
         np.asarray(prediction["multipoles"], dtype=np.float64),
-        settings=dataclasses.replace(settings, boundary=BoundaryMode(boundary)),
+        settings=dataclasses.replace(
+            settings, boundary=BoundaryMode(boundary), sums=SummationMethod.DIRECT
+        ),
         external_field=external_field,
     )
 

@@ -36,6 +36,14 @@ class ElectrostaticsOptions(OptionGroup):
     include_electrostatic_self_interaction: bool = Field(
         default=True, description="include the energy of each atom's density with itself"
     )
+    sums: Literal["auto", "direct", "mesh"] = Field(
+        default="auto",
+        description="how periodic Coulomb sums are done: direct, over wavevectors; on a mesh; or "
+        "auto, by the number of atoms of the largest structure",
+    )
+    mesh_accuracy: Annotated[PositiveNumber, Field(lt=1)] = Field(
+        default=1e-5, description="relative accuracy of energies and features on a mesh"
+    )
 
 
 def multipoles_max_l(family: Family, options: Any) -> int:
@@ -63,4 +71,6 @@ def electrostatics_settings(
         boundary=resolve_boundary(options.electrostatic_pbc_method, pbc),
         include_self_interaction=options.include_electrostatic_self_interaction,
         features=family.settings.field_features(options),
+        sums=options.sums,
+        mesh_accuracy=options.mesh_accuracy,
     )

@@ -8,11 +8,7 @@ from typing import Any, Generic, TypeVar
 import flax.linen as nn
 
 from mace_scf_jax.backbones import BACKBONES, BackboneSettings, Offer, settings_from_dict
-from mace_scf_jax.electrostatics import (
-    ElectrostaticsSettings,
-    FieldFeatureSettings,
-    Mesh,
-)
+from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 
 Own = TypeVar("Own", bound=FamilySettings, covariant=True)
@@ -117,18 +113,12 @@ class ModelSettings(Generic[Own]):
                     values.pop(name, None)
             values["backbone"] = settings_from_dict(values["backbone"])
             if values.get("electrostatics") is not None:
-                values["electrostatics"] = _electrostatics(values["electrostatics"])
+                values["electrostatics"] = ElectrostaticsSettings.from_dict(
+                    values["electrostatics"]
+                )
             return cls(**values, own=own)  # type: ignore[arg-type]  # of any family
         except (TypeError, KeyError) as error:
             raise ValueError(f"model settings: {error}") from error
-
-
-def _electrostatics(data: dict[str, Any]) -> ElectrostaticsSettings:
-    values = dict(data)
-    for name, kind in (("features", FieldFeatureSettings), ("mesh", Mesh)):
-        if values.get(name) is not None:
-            values[name] = kind(**values[name])
-    return ElectrostaticsSettings(**values)
 
 
 def build(settings: ModelSettings) -> nn.Module:

@@ -17,7 +17,13 @@ from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.structure import Structure, prepare
-from mace_scf_jax.electrostatics import BoundaryError, check_pbc, check_slab_cell
+from mace_scf_jax.electrostatics import (
+    BoundaryError,
+    SummationMethod,
+    check_pbc,
+    check_slab_cell,
+    choose_mesh,
+)
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.io.model_file import load_model_file, save_model
 from mace_scf_jax.models import (
@@ -117,12 +123,12 @@ class Model:
     def prepare(
         self, configuration: Configuration, *, skin: float = 0.0, largest_strain: float = 0.0
     ) -> Structure:
-        """Edges and reciprocal vectors of a structure.
+        """Edges and reciprocal vectors, or the mesh, of a structure.
 
         Args:
             configuration: the structure.
             skin: length in Å by which edges may be longer than the model's cutoff.
-            largest_strain: range of cells that the reciprocal vectors serve, as for
+            largest_strain: range of cells that reciprocal vectors or mesh serve, as for
                 `mace_scf_jax.data.reciprocal.half_space_indices`.
 
         Raises:
@@ -131,6 +137,7 @@ class Model:
                 volume along a periodic direction.
             BoundaryError: its periodicity is not one that the model's electrostatics treats, or it
                 is a slab that does not lie in the xy plane.
+            MeshError: a mesh is asked for, and the boundary is open or the accuracy out of reach.
         """
         if self.settings.electrostatics is not None:
             try:
@@ -140,12 +147,21 @@ class Model:
                 raise BoundaryError(f"{configuration.location}: {error}") from None
         check_inputs(self.settings, configuration)
         self._check_initial_state(configuration)
+        mesh = None
+        if self.settings.electrostatics is not None:
+            mesh = choose_mesh(
+                self.settings.electrostatics,
+                configuration.cell,
+                configuration.num_atoms,
+                largest_strain=largest_strain,
+            )
         return prepare(
             configuration,
             elements=self.settings.elements,
             cutoff=self.settings.backbone.r_max + skin,
             kspace_cutoff=self.settings.kspace_cutoff,
             largest_strain=largest_strain,
+            mesh=mesh,
         )
 
     def predict(
@@ -249,6 +265,34 @@ class Model:
         read = (REFERENCE_MULTIPOLES,) if self._starts_from_reference else ()
         return graph.replace(labels={name: graph.labels[name] for name in read}, weights={})
 
+    def with_sums(
+        self, sums: SummationMethod | str | None, *, mesh_accuracy: float | None = None
+    ) -> Model:
+        """The same model with its electrostatic sums done in another way.
+
+        Args:
+            sums: ``direct``, ``mesh``, or ``auto``, which decides by the size of a structure; None
+                for the way of the model.
+            mesh_accuracy: relative accuracy of energies, forces and features with a mesh; None for
+                that of the model.
+
+        Raises:
+            ValueError: the model has no electrostatics, or there is no such way.
+        """
+        changes = {"sums": sums, "mesh_accuracy": mesh_accuracy}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if not changes:
+            return self
+        electrostatics = self.settings.electrostatics
+        if electrostatics is None:
+            raise ValueError(
+                f"sums: expected a model with electrostatics, found one of the family "
+                f"{self.settings.family}"
+            )
+        electrostatics = dataclasses.replace(electrostatics, **changes)
+        settings = dataclasses.replace(self.settings, electrostatics=electrostatics)
+        return dataclasses.replace(self, settings=settings)
+
     def save(self, path: str | Path) -> None:
         """Write a model file."""
         save_model(path, self.parameters, self.settings, self.record)
@@ -320,18 +364,24 @@ def split_outputs(outputs: dict[str, np.ndarray], graph: Graph) -> list[Predicti
     return predictions
 
 
-def load_model(path: str | Path, *, scf: SelfConsistency | DirectStep | None = None) -> Model:
+def load_model(
+    path: str | Path,
+    *,
+    scf: SelfConsistency | DirectStep | None = None,
+    sums: SummationMethod | str | None = None,
+) -> Model:
     """Read a model from its file.
 
     Args:
         path: a file written by training or `Model.save`.
         scf: how the multipoles of a self-consistent model are solved for; None for the default.
+        sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the file.
 
     Raises:
         ModelFileError: the file is missing, damaged or written by a newer version.
         ValueError: its settings describe no model of this version, or the model is not
-            self-consistent and ``scf`` was given.
+            self-consistent and ``scf`` was given, or without electrostatics and ``sums`` was given.
     """
     content = load_model_file(path)
     settings = ModelSettings.from_dict(content.settings)
-    return Model(settings, content.parameters, content.record, scf)
+    return Model(settings, content.parameters, content.record, scf).with_sums(sums)

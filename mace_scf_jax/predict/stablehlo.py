@@ -102,8 +102,8 @@ def export_stablehlo(
 ) -> ExportedModel:
     """A function of plain arrays that predicts as the model does.
 
-    Reciprocal vectors belong to the function: they are those of the given structure, so other
-    structures have to have (nearly) its cell. Self-consistent models are solved for as
+    Reciprocal vectors, or the mesh, belong to the function: they are those of the given structure,
+    so other structures have to have (nearly) its cell. Self-consistent models are solved for as
     ``model.scf`` says; outputs tell how well, as those of the model do.
 
     Args:
@@ -127,7 +127,7 @@ def export_stablehlo(
     k_indices = np.array(structure.k_indices)
 
     def function(**arguments: Array) -> dict[str, Array]:
-        graph = _graph(arguments, k_indices)
+        graph = _graph(arguments, k_indices).replace(mesh=structure.mesh)
         outputs = predict(graph)
         return {
             name: values if values.shape[:1] == (graph.num_atoms,) else values[_GRAPH]

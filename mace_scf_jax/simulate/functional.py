@@ -26,6 +26,7 @@ from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.neighbours import search_box
 from mace_scf_jax.data.sizes import BatchSizes, round_up
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.mesh import common_mesh
 from mace_scf_jax.models import SCFState, SelfConsistency
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.simulate.neighbours import Neighbours, images_needed
@@ -183,9 +184,9 @@ def energy_function(
         model: a model or the path of its file.
         skin: length in Å by which edges reach beyond the model's cutoff: neighbours stay valid
             while no atom moves by more than half of it.
-        largest_strain: relative change of the cell's vectors that one set of reciprocal vectors is
-            to serve. With 0 energies are those of `Model.predict`; otherwise there are more
-            vectors, and energies are smooth functions of the cell.
+        largest_strain: relative change of the cell's vectors that one set of reciprocal vectors, or
+            one mesh, is to serve. With 0 energies are those of `Model.predict`; otherwise there are
+            more vectors, or grid points, and energies are smooth functions of the cell.
         extra_capacity: room for more neighbours than there are, as a part of them.
         scf: how the multipoles of a self-consistent model are solved for; None for the way of the
             model.
@@ -260,8 +261,11 @@ def prepare_neighbours(
     # Vectors may shrink by the strain before the reciprocal vectors have to be chosen anew.
     images = images_needed(box * (1.0 - largest_strain), pbc, reach)
     room = round_up(int(np.ceil((1.0 + extra_capacity) * structure.neighbour_counts().max())))
-    kvectors = structure.num_kvectors
+    has_kvectors = model.settings.kspace_cutoff is not None
+    kvectors, mesh = structure.num_kvectors, structure.mesh
     if previous is not None:
+        if mesh is not None and previous.graph.mesh is not None:
+            mesh = common_mesh((mesh, previous.graph.mesh))
         images = tuple(np.maximum(images, previous.images).tolist())
         room = max(room, previous.graph.neighbours_per_atom)
         kvectors = max(kvectors, previous.graph.k_indices.shape[1])
@@ -280,6 +284,7 @@ def prepare_neighbours(
         dtype=model.dtype,
         labels=False,
         padding=False,
+        mesh=mesh,
     )
     graph = jax.device_put(graph)
     return Neighbours(
@@ -289,7 +294,7 @@ def prepare_neighbours(
         overflow=jnp.asarray(False),
         cutoff=model.settings.backbone.r_max,
         skin=skin,
-        largest_strain=None if model.settings.kspace_cutoff is None else largest_strain,
+        largest_strain=None if mesh is None and not has_kvectors else largest_strain,
         images=images,
     )
 

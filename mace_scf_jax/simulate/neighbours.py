@@ -49,7 +49,7 @@ class Neighbours:
     skin: float = dataclasses.field(metadata={"static": True})
     """Length in Å by which edges may be longer."""
     largest_strain: float | None = dataclasses.field(metadata={"static": True})
-    """Stretch of the cell that the reciprocal vectors serve; None if there are none."""
+    """Stretch of the cell that reciprocal vectors or mesh serve; None if there are none."""
     images: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
     """Periodic images of a pair that a search looks at, in each direction."""
 
@@ -83,7 +83,9 @@ class Neighbours:
         return (reach - self.cutoff) / self.skin
 
     def serves_cell(self, cell: Float[Array, "3 3"]) -> Bool[Array, ""]:
-        """Whether the reciprocal vectors were chosen for a range that contains this cell."""
+        """Whether reciprocal vectors, or mesh, were chosen for a range that contains this cell."""
+        if self.graph.mesh is not None:
+            return self.graph.mesh.serves(cell)
         if self.largest_strain is None:
             return jnp.asarray(True)
         change = jnp.linalg.solve(self.reciprocal_cell, jax.lax.stop_gradient(cell))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from mace_scf_jax.data import summary
 from mace_scf_jax.data.batching import BatchLoader, share_buckets
+from mace_scf_jax.data.configuration_set import ConfigurationSet
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.set_record import set_record
@@ -20,7 +21,9 @@ from mace_scf_jax.data.statistics import (
     surplus_charges,
 )
 from mace_scf_jax.data.structure_set import StructureSet
+from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.mesh import Mesh
 from mace_scf_jax.models import (
     ModelSettings,
     TrainingSet,
@@ -141,11 +144,13 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         options,
         pbc=np.concatenate([members.catalogue.pbc for members in sets.values()]),
     )
+    mesh = None if electrostatics is None else _common_mesh(electrostatics, sets.values())
+    direct = electrostatics is not None and mesh is None
     structures = {
         name: members.prepare(
             elements=data.elements,
             cutoff=options.r_max,
-            kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
+            kspace_cutoff=electrostatics.indices_cutoff if direct else None,
         )
         for name, members in sets.items()
     }
@@ -153,7 +158,8 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     if options.compute_avg_num_neighbors:
         neighbours = average_number_of_neighbours(structures["train"].sizes)
     logger.info(summary.average_neighbours(neighbours))
-    training, evaluation = _loaders(structures, options, Devices() if devices is None else devices)
+    devices = Devices() if devices is None else devices
+    training, evaluation = _loaders(structures, options, devices, mesh)
     settings = model_settings(
         options,
         TrainingSet(
@@ -297,8 +303,21 @@ def data_settings(options: TrainOptions) -> DataSettings:
     )
 
 
+def _common_mesh(
+    electrostatics: ElectrostaticsSettings, sets: Iterable[ConfigurationSet]
+) -> Mesh | None:
+    """The mesh of all structures of a run; None for direct sums."""
+    catalogues = [members.catalogue for members in sets]
+    cells = np.concatenate([catalogue.cell for catalogue in catalogues])
+    most = max(int(catalogue.num_atoms.max()) for catalogue in catalogues)
+    return choose_mesh(electrostatics, cells, most)
+
+
 def _loaders(
-    structures: Mapping[str, StructureSet], options: TrainOptions, devices: Devices
+    structures: Mapping[str, StructureSet],
+    options: TrainOptions,
+    devices: Devices,
+    mesh: Mesh | None,
 ) -> tuple[BatchLoader, dict[str, BatchLoader]]:
     """The loader to train with, and one per set to evaluate, which share their padded sizes."""
     training = BatchLoader(
@@ -312,6 +331,7 @@ def _loaders(
         repeats=options.sampling_policy != "uniform",
         parts=devices.count,
         own_parts=devices.own_parts,
+        mesh=mesh,
     )
     evaluation = {
         name: BatchLoader(
@@ -321,6 +341,7 @@ def _loaders(
             dtype=options.default_dtype,
             parts=devices.count,
             own_parts=devices.own_parts,
+            mesh=mesh,
         )
         for name, members in structures.items()
     }

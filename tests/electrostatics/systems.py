@@ -10,6 +10,7 @@ import numpy as np
 
 from mace_scf_jax.data.reciprocal import half_space_indices
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.mesh import Mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,10 @@ class Sizes:
 
 
 def batch(
-    systems: list[System], cutoff: float | None, sizes: Sizes | None = None
+    systems: list[System],
+    cutoff: float | None,
+    sizes: Sizes | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Graph, jax.Array]:
     """Pad systems to one graph batch and the flat multipoles that belong to it.
 
@@ -122,5 +126,6 @@ def batch(
         labels={},
         weights={},
         config_weight=np.ones(num_graphs),
+        mesh=mesh,
     )
     return jax.tree.map(jnp.asarray, (graph, multipoles))

@@ -18,9 +18,9 @@ from mace_scf_jax.electrostatics import (
     batch_atomic_potentials,
     batch_coulomb_energy,
     batch_field_features,
+    choose_mesh,
     prepare_batch,
     prepare_response,
-    resolve_method,
     system_potential,
 )
 
@@ -28,13 +28,13 @@ from .systems import Sizes, System, batch, random_system
 from .tolerances import FIRST_DERIVATIVE, IDENTITY, SECOND_DERIVATIVE, assert_close
 
 SIZES = Sizes(atoms=15, graphs=4, slots=6, kvectors=0)
-MESH = ElectrostaticsSettings(
+MESH = Mesh((15, 16, 18), order=8)
+SETTINGS = ElectrostaticsSettings(
     max_l=1,
     smearing_width=1.0,
     boundary="mixed_periodic",
     features=FieldFeatureSettings(max_l=1, widths=(1.0, 1.6)),
-    method="mesh",
-    mesh=Mesh((15, 16, 18), order=8),
+    sums="mesh",
 )
 POINTS = np.array([[0.3, -4.0, 11.0], [2.0, 2.5, 3.0]])
 
@@ -87,18 +87,17 @@ def everything(graph, multipoles, *, settings):
 def test_the_mesh_agrees_with_the_direct_sum_within_the_accuracy_asked_for(max_l, accuracy):
     """The direct sum goes so far in k that it is exact in comparison."""
     direct = dataclasses.replace(
-        MESH,
+        SETTINGS,
         max_l=max_l,
         features=FieldFeatureSettings(max_l=max_l, widths=(1.0, 1.6)),
-        method="direct",
-        mesh=None,
+        sums="direct",
         kspace_cutoff_factor=7.5 / 2.25 / (max_l + 1) ** 0.3,
     )
     systems = three_systems(max_l)
-    wanted = dataclasses.replace(direct, method="mesh", mesh_accuracy=accuracy)
-    mesh = resolve_method(wanted, np.stack([system.cell for system in systems]), num_atoms=5)
+    wanted = dataclasses.replace(direct, sums="mesh", mesh_accuracy=accuracy)
+    mesh = choose_mesh(wanted, np.stack([system.cell for system in systems]), num_atoms=5)
     expected = everything(*batch(systems, direct.kspace_cutoff), settings=direct)
-    actual = everything(*batch(systems, None), settings=mesh)
+    actual = everything(*batch(systems, None, mesh=mesh), settings=wanted)
     for name, value in expected.items():
         assert_close(actual[name], value, accuracy)
 
@@ -112,19 +111,19 @@ def weighted_sum(variables, graph, weights, settings):
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def gradient(variables, graph, weights, *, settings=MESH):
+def gradient(variables, graph, weights, *, settings=SETTINGS):
     return jax.value_and_grad(weighted_sum)(variables, graph, weights, settings)
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def forward_over_reverse(variables, direction, graph, weights, *, settings=MESH):
+def forward_over_reverse(variables, direction, graph, weights, *, settings=SETTINGS):
     return jax.jvp(
         lambda x: jax.grad(weighted_sum)(x, graph, weights, settings), (variables,), (direction,)
     )[1]
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def reverse_over_reverse(variables, direction, graph, weights, *, settings=MESH):
+def reverse_over_reverse(variables, direction, graph, weights, *, settings=SETTINGS):
     def directional(x):
         slopes = jax.grad(weighted_sum)(x, graph, weights, settings)
         return sum(jnp.vdot(g, d) for g, d in zip(slopes, direction, strict=True))
@@ -135,7 +134,7 @@ def reverse_over_reverse(variables, direction, graph, weights, *, settings=MESH)
 def variables_and_weights(systems):
     """Variables, a direction in them that leaves padding alone, the batch, output weights."""
     rng = np.random.default_rng(0)
-    graph, multipoles = batch(systems, None, SIZES)
+    graph, multipoles = batch(systems, None, SIZES, MESH)
     variables = (graph.positions, multipoles, np.zeros_like(graph.cell))
     mask = graph.atom_mask[:, None]
     direction = (
@@ -145,7 +144,7 @@ def variables_and_weights(systems):
     )
     weights = {
         "energy": rng.normal(size=graph.num_graphs),
-        "features": rng.normal(size=(graph.num_atoms, MESH.features.num_features)),
+        "features": rng.normal(size=(graph.num_atoms, SETTINGS.features.num_features)),
         "potentials": rng.normal(size=graph.num_atoms),
     }
     return variables, direction, graph, weights
@@ -156,7 +155,7 @@ def moved(variables, direction, step):
 
 
 def test_first_derivatives_equal_finite_differences():
-    variables, direction, graph, weights = variables_and_weights(three_systems(MESH.max_l))
+    variables, direction, graph, weights = variables_and_weights(three_systems(SETTINGS.max_l))
     _, slopes = gradient(variables, graph, weights)
     step = 1e-5
     for index in range(3):
@@ -169,7 +168,7 @@ def test_first_derivatives_equal_finite_differences():
 
 @pytest.mark.parametrize("second_derivatives", [forward_over_reverse, reverse_over_reverse])
 def test_second_derivatives_equal_finite_differences(second_derivatives):
-    variables, direction, graph, weights = variables_and_weights(three_systems(MESH.max_l))
+    variables, direction, graph, weights = variables_and_weights(three_systems(SETTINGS.max_l))
     second = second_derivatives(variables, direction, graph, weights)
     step = 1e-5
     _, plus = gradient(moved(variables, direction, step), graph, weights)
@@ -179,7 +178,7 @@ def test_second_derivatives_equal_finite_differences(second_derivatives):
 
 
 def test_derivatives_are_finite_at_coincident_atoms_and_for_single_atoms():
-    first, second, third = three_systems(MESH.max_l)
+    first, second, third = three_systems(SETTINGS.max_l)
     first.positions[1] = first.positions[0]
     second.positions[:] = 0.0
     single = third.replace(positions=np.zeros((1, 3)), multipoles=third.multipoles[:1])
@@ -191,14 +190,14 @@ def test_derivatives_are_finite_at_coincident_atoms_and_for_single_atoms():
 
 
 def test_graphs_are_independent_of_their_batch_and_of_padding():
-    systems = three_systems(MESH.max_l)
-    together = observables(*batch(systems, None, SIZES), settings=MESH)
+    systems = three_systems(SETTINGS.max_l)
+    together = observables(*batch(systems, None, SIZES, MESH), settings=SETTINGS)
     assert float(together["energy"][3]) == 0.0
     np.testing.assert_array_equal(together["features"][12:], 0.0)
     np.testing.assert_array_equal(together["potentials"][12:], 0.0)
     start = 0
     for index, system in enumerate(systems):
-        alone = observables(*batch([system], None, SIZES), settings=MESH)
+        alone = observables(*batch([system], None, SIZES, MESH), settings=SETTINGS)
         count = len(system.positions)
         assert_close(alone["energy"][0], together["energy"][index], IDENTITY)
         for name in ("features", "potentials"):
@@ -208,41 +207,43 @@ def test_graphs_are_independent_of_their_batch_and_of_padding():
 
 def test_translations_change_outputs_within_accuracy_and_lattice_vectors_not_at_all():
     accuracy = 1e-6
-    system = three_systems(MESH.max_l)[0]
+    system = three_systems(SETTINGS.max_l)[0]
     # Neutral, so that the dipole of a translated cell content stays what it is.
     system.multipoles[:, 0] -= system.multipoles[:, 0].mean()
-    settings = dataclasses.replace(MESH, mesh=None, mesh_accuracy=accuracy, boundary="pbc")
-    settings = resolve_method(settings, system.cell, num_atoms=4)
-    expected = observables(*batch([system], None, SIZES), settings=settings)
+    settings = dataclasses.replace(SETTINGS, mesh_accuracy=accuracy, boundary="pbc")
+    mesh = choose_mesh(settings, system.cell, num_atoms=4)
+    expected = observables(*batch([system], None, SIZES, mesh), settings=settings)
     shifted = system.replace(positions=system.positions + np.array([0.123, -0.456, 0.789]))
-    for name, value in observables(*batch([shifted], None, SIZES), settings=settings).items():
+    for name, value in observables(*batch([shifted], None, SIZES, mesh), settings=settings).items():
         assert_close(value, expected[name], accuracy)
     images = np.array([[1, 0, 0], [0, -2, 0], [3, 1, -1], [0, 0, 0]]) @ system.cell
     wrapped = system.replace(positions=system.positions + images)
-    for name, value in observables(*batch([wrapped], None, SIZES), settings=settings).items():
+    for name, value in observables(*batch([wrapped], None, SIZES, mesh), settings=settings).items():
         assert_close(value, expected[name], IDENTITY)
 
 
 def test_the_response_has_the_exact_adjoint():
-    systems = three_systems(MESH.max_l)
-    graph, multipoles = batch(systems, None, SIZES)
+    systems = three_systems(SETTINGS.max_l)
+    graph, multipoles = batch(systems, None, SIZES, MESH)
     rng = np.random.default_rng(4)
-    cotangent = jnp.asarray(rng.normal(size=(graph.num_atoms, MESH.features.num_features)))
+    cotangent = jnp.asarray(rng.normal(size=(graph.num_atoms, SETTINGS.features.num_features)))
 
     @jax.jit
     def both(graph, multipoles, cotangent):
-        response = prepare_response(graph, settings=MESH)
+        response = prepare_response(graph, settings=SETTINGS)
         return response.apply(multipoles), response.transpose(cotangent)
 
     features, transposed = both(graph, multipoles, cotangent)
     left = np.vdot(cotangent, features)
     np.testing.assert_allclose(left, np.vdot(transposed, multipoles), rtol=IDENTITY)
-    expected = observables(graph, multipoles, settings=MESH)["features"]
+    expected = observables(graph, multipoles, settings=SETTINGS)["features"]
     assert_close(features, expected, IDENTITY)
 
 
-@pytest.mark.parametrize("settings", [{"method": "mesh"}, {"method": "auto"}])
-def test_method_and_mesh_have_to_be_chosen_on_the_host(settings):
-    unresolved = dataclasses.replace(MESH, mesh=None, **settings)
-    with pytest.raises(MeshError, match="resolve_method"):
-        prepare_batch(batch(three_systems(MESH.max_l), None)[0], settings=unresolved)
+@pytest.mark.parametrize(("sums", "num_atoms"), [("mesh", 3), ("auto", 513)])
+def test_a_mesh_has_to_be_chosen_on_the_host(sums, num_atoms):
+    """Without it, and without wavevectors, there would be no interaction at all."""
+    unresolved = dataclasses.replace(SETTINGS, sums=sums)
+    graph, _ = batch([random_system(0, num_atoms)], None)
+    with pytest.raises(MeshError, match="`choose_mesh`"):
+        jax.eval_shape(functools.partial(prepare_batch, settings=unresolved), graph)

@@ -7,7 +7,7 @@ transform give the potential on the grid, which is interpolated with the same sp
 done in fractional coordinates, so any cell will do. Forces and stress are derivatives of the energy
 as computed, hence exact for it.
 
-The sums of `direct` are approximated without its cutoff; `mesh_accuracy` chooses the grid.
+The sums of `direct` are approximated without its cutoff; `mesh_choice` chooses the grid.
 
 Sources: Essmann et al., J. Chem. Phys. 103, 8577 (1995); for multipoles, Sagui, Pedersen and
 Darden, J. Chem. Phys. 120, 73 (2004).
@@ -30,9 +30,9 @@ from mace_scf_jax.electrostatics.cells import cell_volume, dual_cell
 from mace_scf_jax.electrostatics.gaussians import Receivers, odd_double_factorial
 from mace_scf_jax.electrostatics.harmonics import SOLID_HARMONICS
 from mace_scf_jax.electrostatics.polynomials import monomials_of_degree
-from mace_scf_jax.electrostatics.sums.grid import Mesh, MeshError
 from mace_scf_jax.electrostatics.sums.splines import influence
 from mace_scf_jax.electrostatics.sums.spreading import interpolate, spread
+from mace_scf_jax.mesh import Mesh, MeshError
 from mace_scf_jax.units import FIELD_CONSTANT
 
 ComplexPair = tuple[Float[Array, "x y z"], Float[Array, "x y z"]]

@@ -207,7 +207,7 @@ def check_fingerprint(
     differing = [
         f"{key}: {then.get(key, 'absent')} then, {now.get(key, 'absent')} now"
         for key in dict.fromkeys([*then, *now])
-        if then.get(key, _ABSENT) != now.get(key, _ABSENT)
+        if key not in _HOW_SUMMED and then.get(key, _ABSENT) != now.get(key, _ABSENT)
     ]
     if differing:
         raise CheckpointError(
@@ -244,6 +244,11 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, 
 
 
 _ABSENT = object()
+
+_HOW_SUMMED = frozenset(
+    f"model.electrostatics.{name}" for name in ("sums", "mesh_accuracy", "method", "mesh")
+)
+"""Settings, also of earlier versions, that change how a number is computed, not the number."""
 
 
 def _write_partial(path: Path, tree: Any, record: Mapping[str, Any]) -> Path:

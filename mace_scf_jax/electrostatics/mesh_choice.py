@@ -1,4 +1,8 @@
-"""Grid and splines of a mesh sum from the accuracy that is asked for, and when a mesh pays.
+"""When a mesh pays, and its grid and splines, from the accuracy that is asked for.
+
+`choose_mesh` decides for a structure, or for several that share a grid. `auto` takes a mesh from
+`MESH_PAYS_ABOVE` atoms on: both sums grow with the volume alike, the direct one with the number of
+atoms too, so that neither width nor accuracy changes the size much where they cost the same.
 
 Error of a mesh sum. The splines multiply a mode k by W(k), which is divided out; but the grid
 cannot tell k from k + K, K a multiple of 2π/h along an axis, and what lies there is mixed in with
@@ -13,15 +17,18 @@ are receivers of one degree more. `relative_error` is the largest of these over 
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import logging
 import math
 
 import numpy as np
 from jaxtyping import Float
 
 from mace_scf_jax.boundary import BoundaryMode
-from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
-from mace_scf_jax.electrostatics.sums.grid import Mesh, MeshError, SummationMethod
+from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings, SummationMethod
+from mace_scf_jax.mesh import Mesh, MeshError
+
+logger = logging.getLogger(__name__)
 
 HIGHEST_ACCURACY = 1e-11
 """Below, rounding errors take over."""
@@ -29,9 +36,9 @@ HIGHEST_ACCURACY = 1e-11
 MAX_POINTS = 2**28
 """Grid points that are still accepted: one grid of 2 GiB in float64."""
 
-MESH_PAYS_FROM = 400
-"""Atoms from which ``auto`` chooses a mesh. Measured for water, σ = 1.5 Å, l ≤ 1, two cores, 1e-5:
-both methods take the same time a little below (energy and forces) or above (features too)."""
+MESH_PAYS_ABOVE = 512
+"""Atoms above which ``auto`` chooses a mesh; a power of two, as the sizes that structures of a
+prediction are grouped by."""
 
 HIGHEST_ORDER = 14
 _ORDER_ABOVE_DEGREE = 4  # keeps second derivatives of all outputs continuous
@@ -39,6 +46,9 @@ _ORDER_ABOVE_DEGREE = 4  # keeps second derivatives of all outputs continuous
 _GRID_COST = 12.0
 """Weight of a grid point against one grid point touched by one atom. In time the ratio is 3 to 6;
 more is put here, since larger grids also cost memory and leave the cache."""
+
+_ATOMS_PER_VOLUME = 0.1
+"""Atoms in Å³ for which the costs of splines and grid points are weighed: as in liquid water."""
 
 _SAFETY = 3.0
 """Between the root mean square of the estimate and what is promised."""
@@ -92,6 +102,7 @@ def relative_error(
     return largest
 
 
+@functools.lru_cache(maxsize=256)
 def _largest_spacing(settings: ElectrostaticsSettings, order: int, skewness: float) -> float:
     """Largest spacing that reaches the accuracy of the settings, in Å, by bisection."""
     target = settings.mesh_accuracy / _SAFETY
@@ -100,38 +111,64 @@ def _largest_spacing(settings: ElectrostaticsSettings, order: int, skewness: flo
         middle = 0.5 * (low + high)
         error = relative_error(settings, spacing=middle, order=order, skewness=skewness)
         low, high = (middle, high) if error <= target else (low, middle)
-    return low
+    return max(low, 1e-9)
 
 
-def smooth_length(least: int) -> int:
-    """Smallest 2^a 3^b 5^c 7^d that is not below a number: lengths that transform fast."""
-    length = least
-    while True:
-        rest = length
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 1
+@functools.lru_cache(maxsize=64)
+def cheapest_order(settings: ElectrostaticsSettings) -> int:
+    """Order of the splines for which a dense system costs least: wide splines or fine grids.
 
-
-def choose_mesh(
-    settings: ElectrostaticsSettings, cell: Float[np.ndarray, "*graphs 3 3"], num_atoms: int
-) -> Mesh:
-    """The cheapest grid and splines that reach the accuracy of the settings.
+    It does not depend on the structure, so that structures can share a mesh.
 
     Args:
         settings: density, features and `mesh_accuracy`.
+    """
+    highest_l = max(settings.max_l, 0 if settings.features is None else settings.features.max_l)
+
+    def cost(order: int) -> float:
+        spacing = _largest_spacing(settings, order, 1.0)
+        return _ATOMS_PER_VOLUME * order**3 + _GRID_COST / spacing**3
+
+    return min(range(highest_l + _ORDER_ABOVE_DEGREE, HIGHEST_ORDER + 1), key=cost)
+
+
+def grid_length(least: int) -> int:
+    """Smallest of a few lengths that transform fast, not below a number.
+
+    They are 8, 9, 10, 12, 14 and 15 times powers of two: structures of similar cells have the same.
+    """
+    step = 1
+    while least > 16 * step:
+        step *= 2
+    if step == 1 and least <= 10:
+        return least
+    return next(length * step for length in (8, 9, 10, 12, 14, 15, 16) if length * step >= least)
+
+
+def choose_mesh(
+    settings: ElectrostaticsSettings,
+    cell: Float[np.ndarray, "*graphs 3 3"],
+    num_atoms: int,
+    *,
+    largest_strain: float = 0.0,
+) -> Mesh | None:
+    """The mesh that structures get; None if their sums are direct.
+
+    Args:
+        settings: density, features, `sums` and `mesh_accuracy`.
         cell: lattice vectors in Å (rows) of one system, or of all that share the grid (host array).
-        num_atoms: number of atoms, which decides between wide splines and fine grids.
+        num_atoms: number of atoms of the largest system, by which ``auto`` decides.
+        largest_strain: range of cells that the mesh is to serve: any cell A (1 + ε), where ε is
+            symmetric with eigenvalues of at most this magnitude.
 
     Returns:
-        The choice. It holds for all cells whose lattice vectors are no longer.
+        A grid fine enough for each of the cells. With an equal cell of other atoms it is the same.
 
     Raises:
-        MeshError: the accuracy is out of reach, or needs too large a grid.
+        MeshError: a mesh is asked for with open boundary, or its accuracy is out of reach.
     """
+    if not uses_mesh(settings, num_atoms):
+        return None
     if not HIGHEST_ACCURACY <= settings.mesh_accuracy < 1.0:
         raise MeshError(
             f"mesh_accuracy must lie between {HIGHEST_ACCURACY:g} (rounding) and 1, found "
@@ -140,51 +177,48 @@ def choose_mesh(
     cells = np.asarray(cell, dtype=float).reshape(-1, 3, 3)
     if not np.all(np.isfinite(cells)) or np.any(np.linalg.det(cells) == 0.0):
         raise MeshError("a mesh sum needs a cell of finite, non-zero volume")
-    all_lengths = np.linalg.norm(cells, axis=-1)
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(cells), axis=-2)
-    skewness = float(np.max(all_lengths / heights))
-    highest_l = max(settings.max_l, 0 if settings.features is None else settings.features.max_l)
-    candidates = []
-    for order in range(highest_l + _ORDER_ABOVE_DEGREE, HIGHEST_ORDER + 1):
-        spacing = _largest_spacing(settings, order, skewness)
-        least = np.maximum(np.ceil(all_lengths.max(axis=0) / max(spacing, 1e-9)), order)
-        if np.prod(least) > MAX_POINTS:
-            continue
-        mesh = Mesh(tuple(smooth_length(int(length)) for length in least), order)
-        candidates.append((num_atoms * order**3 + _GRID_COST * mesh.num_points, mesh))
-    if not candidates:
+    lengths = np.linalg.norm(cells, axis=-1)
+    # Distances of lattice planes are 1/|b|. A strain changes lengths and distances by 1 ± ε.
+    skewness = float(np.max(lengths * np.linalg.norm(np.linalg.inv(cells), axis=-2)))
+    skewness *= (1.0 + largest_strain) / (1.0 - largest_strain)
+    skewness = math.sqrt(2.0) ** max(0, math.ceil(2.0 * math.log2(skewness) - 1e-3))
+    order = cheapest_order(settings)
+    spacing = _largest_spacing(settings, order, skewness)
+    longest = lengths.max(axis=0) * (1.0 + largest_strain)
+    least = np.maximum(np.ceil(longest / spacing), order)
+    if np.prod(least) > MAX_POINTS:
         raise MeshError(
             f"mesh_accuracy {settings.mesh_accuracy:g} with width {settings.smearing_width:g} Å "
             f"needs more than {MAX_POINTS} grid points in a cell with edges of "
-            f"{', '.join(f'{length:.4g}' for length in all_lengths.max(axis=0))} Å"
+            f"{', '.join(f'{length:.4g}' for length in longest)} Å"
         )
-    return min(candidates, key=lambda candidate: candidate[0])[1]
+    shape = tuple(grid_length(int(length)) for length in least)
+    return Mesh(shape, order, spacing, skewness)
 
 
-def resolve_method(
-    settings: ElectrostaticsSettings, cell: Float[np.ndarray, "*graphs 3 3"], num_atoms: int
-) -> ElectrostaticsSettings:
-    """Fix method and grid for systems of one size: what ``auto`` and ``mesh`` leave to the host.
+def uses_mesh(settings: ElectrostaticsSettings, num_atoms: int) -> bool:
+    """Whether structures of a size are summed on a mesh; what ``auto`` decides is logged once.
 
     Args:
-        settings: density, features, method and `mesh_accuracy`.
-        cell: lattice vectors in Å (rows) of one system, or of all that share the grid (host array).
-        num_atoms: number of atoms in the largest system.
-
-    Returns:
-        Settings with method ``direct``, or ``mesh`` and a mesh. A mesh that is already set stays.
+        settings: of the electrostatics.
+        num_atoms: number of atoms.
 
     Raises:
-        MeshError: ``mesh`` is asked for with open boundary, or its accuracy is out of reach.
+        MeshError: a mesh is asked for with open boundary.
     """
-    method = settings.method
     if settings.boundary is BoundaryMode.REALSPACE:
-        if method is SummationMethod.MESH:
+        if settings.sums is SummationMethod.MESH:
             raise MeshError("a mesh sum is periodic; open boundary is summed over pairs of atoms")
-        method = SummationMethod.DIRECT
-    if method is SummationMethod.AUTO:
-        method = SummationMethod.MESH if num_atoms >= MESH_PAYS_FROM else SummationMethod.DIRECT
-    if method is SummationMethod.DIRECT:
-        return dataclasses.replace(settings, method=method, mesh=None)
-    mesh = settings.mesh or choose_mesh(settings, cell, num_atoms)
-    return dataclasses.replace(settings, method=method, mesh=mesh)
+        return False
+    if settings.sums is not SummationMethod.AUTO:
+        return settings.sums is SummationMethod.MESH
+    large = num_atoms > MESH_PAYS_ABOVE
+    _say(large)
+    return large
+
+
+@functools.cache
+def _say(large: bool) -> None:
+    than = f"more than {MESH_PAYS_ABOVE}" if large else f"at most {MESH_PAYS_ABOVE}"
+    how = "on a mesh" if large else "directly, over wavevectors"
+    logger.info("Coulomb sums of structures of %s atoms: %s", than, how)

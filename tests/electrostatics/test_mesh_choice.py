@@ -16,17 +16,17 @@ from mace_scf_jax.electrostatics import (
     FieldFeatureSettings,
     Mesh,
     MeshError,
-    SummationMethod,
     choose_mesh,
-    resolve_method,
 )
-from mace_scf_jax.electrostatics.mesh_accuracy import (
-    MESH_PAYS_FROM,
+from mace_scf_jax.electrostatics.mesh_choice import (
+    MESH_PAYS_ABOVE,
+    _say,
+    grid_length,
     relative_error,
-    smooth_length,
 )
 from mace_scf_jax.electrostatics.sums.splines import influence, spline_weights, transform
 from mace_scf_jax.electrostatics.sums.spreading import interpolate, monomial_positions, spread
+from mace_scf_jax.mesh import common_mesh
 
 from .tolerances import assert_close
 
@@ -35,7 +35,7 @@ SETTINGS = ElectrostaticsSettings(
     smearing_width=1.5,
     boundary="pbc",
     features=FieldFeatureSettings(max_l=1, widths=(1.5, 2.0)),
-    method="mesh",
+    sums="mesh",
 )
 CELL = np.array([[20.0, 0.0, 0.0], [4.0, 25.0, 0.0], [0.0, -3.0, 31.0]])
 
@@ -83,7 +83,7 @@ def test_the_mesh_grows_with_accuracy_and_cell_and_has_lengths_that_transform_fa
     for accuracy in (1e-3, 1e-5, 1e-8):
         settings = dataclasses.replace(SETTINGS, mesh_accuracy=accuracy)
         mesh = choose_mesh(settings, CELL, num_atoms=1500)
-        assert all(length == smooth_length(length) for length in mesh.shape)
+        assert all(length == grid_length(length) for length in mesh.shape)
         spacing = max(np.linalg.norm(CELL, axis=1) / mesh.shape)
         assert relative_error(settings, spacing=spacing, order=mesh.order, skewness=1.02) < accuracy
         points.append(mesh.num_points * mesh.order**3)
@@ -94,13 +94,49 @@ def test_the_mesh_grows_with_accuracy_and_cell_and_has_lengths_that_transform_fa
 
 def test_one_grid_for_several_cells_is_fine_enough_for_each():
     mesh = choose_mesh(SETTINGS, np.stack([CELL, CELL[::-1]]), num_atoms=1500)
-    alone = choose_mesh(SETTINGS, np.diag([31.2, 25.4, 31.2]), num_atoms=1500)
-    assert mesh.order == alone.order
-    assert min(np.subtract(mesh.shape, alone.shape)) >= 0
+    alone = [choose_mesh(SETTINGS, cell, num_atoms=1500) for cell in (CELL, CELL[::-1])]
+    assert common_mesh(alone) == mesh
+    assert {mesh.order} == {one.order for one in alone}
+    assert all(min(np.subtract(mesh.shape, one.shape)) >= 0 for one in alone)
+    assert common_mesh([]) is None
+    assert common_mesh([None, None]) is None
+    with pytest.raises(MeshError, match="with and without a mesh"):
+        common_mesh([mesh, None])
+
+
+def test_similar_cells_have_the_same_grid():
+    scales = np.linspace(1.0, 1.03, 7)
+    meshes = {
+        choose_mesh(SETTINGS, scale * CELL, num_atoms=100 + i) for i, scale in enumerate(scales)
+    }
+    assert len(meshes) <= 2
 
 
 def test_lengths_that_transform_fast():
-    assert [smooth_length(n) for n in (1, 11, 13, 97, 121, 127)] == [1, 12, 14, 98, 125, 128]
+    assert [grid_length(n) for n in (5, 11, 13, 16, 17, 97, 121, 127)] == [
+        5,
+        12,
+        14,
+        16,
+        18,
+        112,
+        128,
+        128,
+    ]
+
+
+@pytest.mark.parametrize("strain", [0.05, 0.3])
+def test_a_mesh_serves_the_range_of_cells_that_it_is_chosen_for(strain):
+    """Every cell within the strain, and not one far beyond; sheared ones too."""
+    mesh = choose_mesh(SETTINGS, CELL, num_atoms=1500, largest_strain=strain)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        tensor = axes @ np.diag(rng.uniform(-strain, strain, 3)) @ axes.T
+        assert bool(mesh.serves(jnp.asarray(CELL @ (np.eye(3) + tensor))))
+    assert not bool(mesh.serves(jnp.asarray(CELL * (1.0 + strain) * 1.25)))
+    flat = CELL @ np.diag([1.0, 1.0, 0.02])
+    assert not bool(mesh.serves(jnp.asarray(flat + 0.5 * flat[[1, 2, 0]])))
 
 
 @pytest.mark.parametrize(
@@ -125,29 +161,44 @@ def test_meshes_smaller_than_their_splines_are_refused():
 
 def test_unknown_methods_are_refused():
     with pytest.raises(ElectrostaticsSettingsError, match="direct, mesh, auto"):
-        dataclasses.replace(SETTINGS, method="grid")
+        dataclasses.replace(SETTINGS, sums="grid")
 
 
 @pytest.mark.parametrize(
-    ("method", "num_atoms", "expected"),
+    ("sums", "num_atoms", "has_mesh"),
     [
-        ("auto", MESH_PAYS_FROM - 1, SummationMethod.DIRECT),
-        ("auto", MESH_PAYS_FROM, SummationMethod.MESH),
-        ("direct", 10**6, SummationMethod.DIRECT),
-        ("mesh", 3, SummationMethod.MESH),
+        ("auto", MESH_PAYS_ABOVE, False),
+        ("auto", MESH_PAYS_ABOVE + 1, True),
+        ("direct", 10**6, False),
+        ("mesh", 3, True),
     ],
 )
-def test_the_method_is_chosen_by_size_unless_given(method, num_atoms, expected):
-    settings = dataclasses.replace(SETTINGS, method=method)
-    resolved = resolve_method(settings, CELL, num_atoms)
-    assert resolved.method is expected
-    assert (resolved.mesh is not None) == (expected is SummationMethod.MESH)
-    assert resolve_method(resolved, CELL, num_atoms) == resolved
+def test_the_method_is_chosen_by_size_unless_given(sums, num_atoms, has_mesh):
+    settings = dataclasses.replace(SETTINGS, sums=sums)
+    assert (choose_mesh(settings, CELL, num_atoms) is not None) == has_mesh
+
+
+def test_what_auto_decides_is_logged_once(caplog):
+    _say.cache_clear()
+    settings = dataclasses.replace(SETTINGS, sums="auto")
+    with caplog.at_level("INFO"):
+        for num_atoms in (10, 20, 1000, 2000):
+            choose_mesh(settings, CELL, num_atoms)
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == [
+        "directly, over wavevectors",
+        "on a mesh",
+    ]
 
 
 def test_open_boundary_has_no_mesh():
     settings = dataclasses.replace(SETTINGS, boundary="realspace")
     with pytest.raises(MeshError, match="open boundary"):
-        resolve_method(settings, CELL, 1000)
-    automatic = dataclasses.replace(settings, method="auto")
-    assert resolve_method(automatic, CELL, 1000).method is SummationMethod.DIRECT
+        choose_mesh(settings, CELL, 1000)
+    assert choose_mesh(dataclasses.replace(settings, sums="auto"), CELL, 1000) is None
+
+
+def test_settings_of_earlier_versions():
+    fields = {"max_l": 1, "smearing_width": 1.5, "method": "direct", "mesh": None}
+    settings = ElectrostaticsSettings.from_dict(fields)
+    assert settings == ElectrostaticsSettings(max_l=1, smearing_width=1.5, sums="direct")
+    assert ElectrostaticsSettings.from_dict(dataclasses.asdict(SETTINGS)) == SETTINGS
