@@ -1,8 +1,8 @@
 """Trainings on one device and on two; as a program, for tests that need several devices.
 
-python devices_run.py compare FOLDER: each setting on one device into FOLDER/<setting>/one, and on
-two into FOLDER/<setting>/two; what "forces" does first in `two`, up to the end of an epoch, is done
-on one. Then prints what options say that ask for too much.
+python devices_run.py compare FOLDER SETTING: trains on one device into FOLDER/one, and on two into
+FOLDER/two; what "forces" does first in `two`, up to the end of an epoch, is done on one. Then
+prints what options say that ask for too much.
 
 python devices_run.py join FOLDER: trains "forces" in FOLDER, which holds the structures, as one of
 several processes.
@@ -116,12 +116,11 @@ def options(folder: Path, setting: str, **changes) -> TrainOptions:
     return TrainOptions(**values | files | {"train_schedule": {0: stage}})
 
 
-def compare(folder: Path) -> None:
-    for setting in SETTINGS:
-        train(options(folder / setting / "one", setting))
-        if setting == "forces":
-            train(options(folder / setting / "two", setting, end=0))
-        train(options(folder / setting / "two", setting, devices=2))
+def compare(folder: Path, setting: str) -> None:
+    train(options(folder / "one", setting))
+    if setting == "forces":
+        train(options(folder / "two", setting, end=0))
+    train(options(folder / "two", setting, devices=2))
     for changes in ({"devices": 3}, {"devices": "all", "batch_size": 1}):
         try:
             train(options(folder / "refused", "forces", **changes))
@@ -134,4 +133,5 @@ def join(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"compare": compare, "join": join}[sys.argv[1]](Path(sys.argv[2]))
+    _, what, folder, *further = sys.argv
+    {"compare": compare, "join": join}[what](Path(folder), *further)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from devices_run import SETTINGS, options
+from devices_run import options
 
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.loop import devices
@@ -39,11 +39,19 @@ def output(process: subprocess.Popen) -> str:
     return said
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory) -> tuple[Path, str]:
+def compare(folder: Path, setting: str) -> tuple[Path, str]:
     """The folder of runs on one device and on two, and what was printed."""
-    folder = tmp_path_factory.mktemp("devices")
-    return folder, output(start("compare", folder, **TWO_DEVICES))
+    return folder, output(start("compare", folder, setting, **TWO_DEVICES))
+
+
+@pytest.fixture(scope="module")
+def forces(tmp_path_factory) -> tuple[Path, str]:
+    return compare(tmp_path_factory.mktemp("forces"), "forces")
+
+
+@pytest.fixture(scope="module")
+def self_consistent(tmp_path_factory) -> tuple[Path, str]:
+    return compare(tmp_path_factory.mktemp("self_consistent"), "self_consistent")
 
 
 def state(folder: Path) -> tuple[dict, dict]:
@@ -89,28 +97,30 @@ def assert_close(found, expected) -> None:
         assert found == expected
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_two_devices_train_like_one(compared, setting):
-    folder = compared[0]
-    assert_same_run(folder / setting / "two", folder / setting / "one")
-    log = (folder / setting / "two/logs/water_run-123.log").read_text()
+@pytest.mark.parametrize(
+    "setting", ["forces", pytest.param("self_consistent", marks=pytest.mark.slow)]
+)
+def test_two_devices_train_like_one(request, setting):
+    folder, _ = request.getfixturevalue(setting)
+    assert_same_run(folder / "two", folder / "one")
+    log = (folder / "two/logs/water_run-123.log").read_text()
     assert "Every batch is divided among 2 devices (processes: 1)" in log
     assert "each at most once per bucket" in log
 
 
-def test_a_run_goes_on_with_another_number_of_devices(compared):
-    log = (compared[0] / "forces/two/logs/water_run-123.log").read_text()
+def test_a_run_goes_on_with_another_number_of_devices(forces):
+    log = (forces[0] / "two/logs/water_run-123.log").read_text()
     assert log.find("divided") > log.find("Epoch 0") > 0
     assert "Resuming from" in log
 
 
-def test_options_that_ask_for_too_much_are_refused(compared):
-    too_many, too_few = compared[1].splitlines()
+def test_options_that_ask_for_too_much_are_refused(forces):
+    too_many, too_few = forces[1].splitlines()
     assert "'devices': asks for 3, JAX finds 2: cpu:0, cpu:1" in too_many
     assert "'batch_size': found 1, expected at least one structure for each of the 2" in too_few
 
 
-def test_two_processes_train_like_one(compared, tmp_path):
+def test_two_processes_train_like_one(forces, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -119,7 +129,7 @@ def test_two_processes_train_like_one(compared, tmp_path):
     processes = [start("join", tmp_path, **environment, JAX_PROCESS_ID=str(i)) for i in range(2)]
     for process in processes:
         output(process)
-    assert_same_run(tmp_path, compared[0] / "forces/one")
+    assert_same_run(tmp_path, forces[0] / "one")
     for name in ("water_run-123", "water_run-123_rank1"):
         assert "INFO: Training complete" in (tmp_path / f"logs/{name}.log").read_text()
         assert "loss breakdown" in (tmp_path / f"logs/{name}_debug.log").read_text()
