@@ -41,13 +41,22 @@ ROWS = rows()
 
 def missing_tests(row: Row) -> list[str]:
     """Tests named in a row that do not exist."""
-    missing = []
-    for name in re.findall(r"`([^`]+)`", row.test):
-        file, _, test = name.partition("::")
-        path = ROOT / "tests" / file
-        if not path.is_file() or test not in functions_in(path):
-            missing.append(f"{row.number}: {name}")
-    return missing
+    names = re.findall(r"`([^`]+)`", row.test)
+    return [f"{row.number}: {name}" for name in names if function(name) is None]
+
+
+def has_a_quick_test(row: Row) -> bool:
+    """Whether one of its tests is not marked as slow in all its cases."""
+    tests = [function(name) for name in re.findall(r"`([^`]+)`", row.test)]
+    marks = [[ast.unparse(mark) for mark in test.decorator_list] for test in tests]
+    return not tests or any("pytest.mark.slow" not in of_test for of_test in marks)
+
+
+def function(name: str) -> ast.FunctionDef | None:
+    """The definition of a test given as file::name, if there is one."""
+    file, _, test = name.partition("::")
+    path = ROOT / "tests" / file
+    return functions_in(path).get(test) if path.is_file() else None
 
 
 def missing_files(row: Row) -> list[str]:
@@ -58,10 +67,10 @@ def missing_files(row: Row) -> list[str]:
 
 
 @functools.cache
-def functions_in(path: Path) -> set[str]:
-    """Names of the functions of a file."""
+def functions_in(path: Path) -> dict[str, ast.FunctionDef]:
+    """The functions of a file by their names."""
     tree = ast.parse(path.read_text())
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def test_every_row_of_the_checklist_is_answered_once():
@@ -81,3 +90,7 @@ def test_the_answers_are_complete():
 def test_files_and_tests_exist():
     assert [problem for row in ROWS for problem in missing_files(row)] == []
     assert [problem for row in ROWS for problem in missing_tests(row)] == []
+
+
+def test_every_feature_has_a_quick_test():
+    assert [row.number for row in ROWS if not has_a_quick_test(row)] == []

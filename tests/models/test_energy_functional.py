@@ -65,11 +65,15 @@ def predicted(batch, params):
 
 
 def test_multipoles_minimise_the_functional(batch, params, predicted):
-    backbone = settings_of().backbone.build().apply({"params": params["backbone"]}, batch)
-    functional = AtomicFunctionalReadout(settings_of()).apply(
-        {"params": params["functional"]}, backbone
-    )
-    prepared = prepare_batch(batch, settings=settings_of().electrostatics)
+    @jax.jit
+    def parts(params, batch):
+        backbone = settings_of().backbone.build().apply({"params": params["backbone"]}, batch)
+        functional = AtomicFunctionalReadout(settings_of()).apply(
+            {"params": params["functional"]}, backbone
+        )
+        return functional, prepare_batch(batch, settings=settings_of().electrostatics)
+
+    functional, prepared = parts(params, batch)
 
     def energy(dense):
         coefficients = jax.tree.map(batch.to_slots, functional)

@@ -102,6 +102,7 @@ def test_small_moves_compile_nothing_new(atoms):
     assert compiled == []
 
 
+@pytest.mark.slow
 def test_a_thousand_steps_of_a_liquid_compile_nothing_new():
     """Real weights in a small box: the numbers of neighbours go up and down as the atoms move."""
     file = read_reference_file(TRAINED)

@@ -126,7 +126,7 @@ def test_derivatives_are_forces_stress_and_dipole(functions, neighbours):
     assert_close(by_field, results.dipole, 1e-12)
 
 
-@pytest.mark.parametrize("family", ["FixedPoint", "MACEQEq"])
+@pytest.mark.parametrize("family", [pytest.param("FixedPoint", marks=pytest.mark.slow), "MACEQEq"])
 def test_forces_are_the_gradient_of_a_compiled_energy_that_is_solved_for(family):
     energy_fn, prepare = mace_scf_jax.energy_function(tiny_model(family))
     atoms = molecule()
