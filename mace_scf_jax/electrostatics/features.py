@@ -7,7 +7,6 @@ the multipoles; with an external potential they gain a constant.
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from mace_scf_jax.electrostatics.gaussians import project_linear_potential, receiver_scale
@@ -15,22 +14,10 @@ from mace_scf_jax.electrostatics.harmonics import degrees
 from mace_scf_jax.electrostatics.operator import map_graphs, system_matrix, system_projections
 from mace_scf_jax.electrostatics.settings import (
     ElectrostaticsSettings,
-    ElectrostaticsSettingsError,
     FieldFeatureSettings,
 )
 from mace_scf_jax.electrostatics.system import System
 from mace_scf_jax.graph import Graph
-
-
-def feature_settings(settings: ElectrostaticsSettings) -> FieldFeatureSettings:
-    """The settings of field features.
-
-    Raises:
-        ElectrostaticsSettingsError: there are none.
-    """
-    if settings.features is None:
-        raise ElectrostaticsSettingsError("field features were asked for, but features is not set")
-    return settings.features
 
 
 def as_features(
@@ -42,15 +29,13 @@ def as_features(
         projections: in V/Å^l.
         features: degree and widths of the receivers.
     """
-    scale = np.array(
-        [
-            [receiver_scale(degree, width) for degree in degrees(features.max_l)]
-            for width in features.widths
-        ]
-    )
+    by_width = [
+        [receiver_scale(degree, width) for degree in degrees(features.max_l)]
+        for width in features.widths
+    ]
     num_atoms, _, _, *columns = projections.shape
-    scale = jnp.asarray(scale, dtype=projections.dtype).reshape(*scale.shape, *[1] * len(columns))
-    scaled = projections * scale
+    scale = jnp.asarray(by_width, dtype=projections.dtype)
+    scaled = projections * scale.reshape(*scale.shape, *[1] * len(columns))
     blocks = [
         scaled[:, :, degree**2 : (degree + 1) ** 2].reshape(num_atoms, -1, *columns)
         for degree in range(features.max_l + 1)
@@ -74,7 +59,7 @@ def system_field_features(
         ValueError: the multipoles do not have (max_l + 1)² components.
         ElectrostaticsSettingsError: the settings have no features.
     """
-    features = feature_settings(system.settings)
+    features = system.settings.receivers
     projections = system_projections(system, multipoles, features)
     return as_features(jnp.where(system.atom_mask[:, None, None], projections, 0.0), features)
 
@@ -92,7 +77,7 @@ def system_response_matrix(system: System) -> Float[Array, "atoms features atoms
         ElectrostaticsSettingsError: the settings have no features.
         ValueError: `has_pair_sums` does not hold for the system.
     """
-    features = feature_settings(system.settings)
+    features = system.settings.receivers
     return as_features(system_matrix(system, features), features)
 
 

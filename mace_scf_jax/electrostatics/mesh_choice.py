@@ -192,8 +192,8 @@ def choose_mesh(
             f"needs more than {MAX_POINTS} grid points in a cell with edges of "
             f"{', '.join(f'{length:.4g}' for length in longest)} Å"
         )
-    shape = tuple(grid_length(int(length)) for length in least)
-    return Mesh(shape, order, spacing, skewness)
+    x, y, z = (grid_length(int(length)) for length in least)
+    return Mesh((x, y, z), order, spacing, skewness)
 
 
 def uses_mesh(settings: ElectrostaticsSettings, num_atoms: int) -> bool:

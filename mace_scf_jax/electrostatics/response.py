@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.features import (
-    feature_settings,
     system_field_features,
     system_response_matrix,
 )
@@ -123,7 +122,7 @@ def _dense_pays(graph: Graph, settings: ElectrostaticsSettings) -> bool:
     about 4 K N (C + F) operations as sums and 2 N² F C as a matrix, which takes 4 K N² F C to make.
     """
     num_graphs, num_slots = graph.slots.shape
-    num_features = feature_settings(settings).num_features
+    num_features = settings.receivers.num_features
     per_pair = num_features * settings.num_multipoles
     if num_graphs * num_slots**2 * per_pair > DENSE_ENTRIES:
         return False

@@ -131,6 +131,19 @@ class ElectrostaticsSettings:
         return num_components(self.max_l)
 
     @property
+    def receivers(self) -> FieldFeatureSettings:
+        """The receivers of field features.
+
+        Raises:
+            ElectrostaticsSettingsError: there are none.
+        """
+        if self.features is None:
+            raise ElectrostaticsSettingsError(
+                "field features were asked for, but features is not set"
+            )
+        return self.features
+
+    @property
     def own_receivers(self) -> Receivers:
         """The density as receivers of its own potential: their projections make its energy."""
         return Receivers(self.max_l, (self.smearing_width,), self.include_self_interaction)
@@ -157,7 +170,7 @@ class ElectrostaticsSettings:
     @property
     def _full_weight_cutoff(self) -> float:
         """Largest |k| in 1/Å whose term counts fully."""
-        widths = (self.smearing_width,)
+        widths: tuple[float, ...] = (self.smearing_width,)
         highest_l = self.max_l
         if self.features is not None:
             widths += self.features.widths

@@ -104,12 +104,12 @@ def prepare(
     positions = jnp.where(atom_mask[:, None], positions, 0.0)
     # The cell of a padding graph may be singular, which would poison its derivatives.
     cell = jnp.where(jnp.any(atom_mask), cell, jnp.eye(3, dtype=cell.dtype))
-    density = {"width": settings.smearing_width, "max_l": settings.max_l}
+    width, max_l = settings.smearing_width, settings.max_l
     sums: Summation
     if settings.boundary is BoundaryMode.REALSPACE:
-        sums = OpenSum(positions, **density)
+        sums = OpenSum(positions, width=width, max_l=max_l)
     elif mesh is not None:
-        sums = MeshSum.of(positions, cell, mesh=mesh, **density)
+        sums = MeshSum.of(positions, cell, mesh=mesh, width=width, max_l=max_l)
     elif uses_mesh(settings, len(positions)):
         raise MeshError(
             f"sums {settings.sums.value!r} of {len(positions)} atoms need a mesh, found none; "
@@ -117,7 +117,14 @@ def prepare(
         )
     else:
         sums = DirectSum.of(
-            positions, cell, k_indices, k_mask, fade=settings.fade, chunk=chunk, **density
+            positions,
+            cell,
+            k_indices,
+            k_mask,
+            fade=settings.fade,
+            chunk=chunk,
+            width=width,
+            max_l=max_l,
         )
     corrected = correction(settings.boundary, pbc, cell, exponent=settings.molecule_exponent)
     return System(positions, atom_mask, sums, corrected, settings)

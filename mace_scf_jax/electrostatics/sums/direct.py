@@ -222,6 +222,8 @@ class DirectSum:
         self, width: float, max_l: int
     ) -> tuple[Float[Array, "kvectors columns"], Float[Array, "kvectors columns"]]:
         """Real and imaginary part of φ̃_lm(k) exp(-ik·r_i), with columns (i, lm)."""
+        if self.phases is None:
+            raise ValueError("expected phases in memory, found sums in chunks of wavevectors")
         cosines, sines = (phase[:, :, None] for phase in self.phases)
         factors = form_factors(self.wavevectors, width, max_l)[:, None, :]
         real_phase, minus_imaginary_phase = _quarter_turns(max_l, factors.dtype)

@@ -89,9 +89,9 @@ class MeshSum:
             for axis, index in enumerate(indices)
         ]
         metric = (4.0 * math.pi**2) * jnp.matmul(dual, dual.T, precision=_HIGHEST)
-        squared = sum(
-            metric[i, j] * along[i] * along[j] for i, j in itertools.product(range(3), repeat=2)
-        )
+        squared = jnp.zeros((), dtype)
+        for i, j in itertools.product(range(3), repeat=2):
+            squared += metric[i, j] * along[i] * along[j]
         undone = [influence(length, mesh.order) for length in mesh.shape]
         undone[2] = undone[2][: len(indices[2])]
         factor = np.einsum("x,y,z->xyz", *undone)
@@ -187,7 +187,7 @@ def _harmonic_tensors(degree: int) -> np.ndarray:
     """R_lm/(2l-1)!! as tensors [m, 3^l]: their contraction with l equal vectors is R_lm."""
     tensors = np.zeros((2 * degree + 1,) + (3,) * degree)
     for axes in itertools.product(range(3), repeat=degree):
-        exponents = tuple(axes.count(axis) for axis in range(3))
+        exponents = (axes.count(0), axes.count(1), axes.count(2))
         ways = math.factorial(degree) / math.prod(math.factorial(power) for power in exponents)
         for m, harmonic in enumerate(SOLID_HARMONICS[degree]):
             tensors[(m, *axes)] = harmonic.get(exponents, 0.0) / ways

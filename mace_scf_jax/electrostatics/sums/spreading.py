@@ -51,14 +51,14 @@ def _block_values(coefficients: Array, weights: Array, max_l: int) -> Array:
     """Contribution of each source to its block of grid points, one axis after the other."""
     index = monomial_positions(max_l)
     along_x, along_y, along_z = (weights[:, axis] for axis in range(3))
-    blocks = 0.0
+    zero = jnp.zeros((), weights.dtype)
+    blocks = zero
     for a in range(max_l + 1):
-        planes = 0.0
+        planes = zero
         for b in range(max_l + 1 - a):
-            lines = sum(
-                coefficients[:, index[a, b, c], None] * along_z[:, c]
-                for c in range(max_l + 1 - a - b)
-            )
+            lines = zero
+            for c in range(max_l + 1 - a - b):
+                lines += coefficients[:, index[a, b, c], None] * along_z[:, c]
             planes += along_y[:, b, :, None] * lines[:, None, :]
         blocks += along_x[:, a, :, None, None] * planes[:, None, :, :]
     return blocks
@@ -123,9 +123,8 @@ def _raising(max_l: int) -> np.ndarray:
     """1 where the derivative [monomial] along [axis] is the [monomial] of one degree more."""
     lower, higher = monomial_positions(max_l), monomial_positions(max_l + 1)
     tensor = np.zeros((len(lower), 3, len(higher)))
-    for exponents, row in lower.items():
-        for axis in range(3):
-            raised = tuple(power + (axis == other) for other, power in enumerate(exponents))
+    for (a, b, c), row in lower.items():
+        for axis, raised in enumerate([(a + 1, b, c), (a, b + 1, c), (a, b, c + 1)]):
             tensor[row, axis, higher[raised]] = 1.0
     return tensor
 
@@ -218,10 +217,11 @@ def interpolate(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _interpolate(points: Array, grid: Array, order: int, max_l: int) -> Array:
+    x, y, z = grid.shape
     num_chunks = max(1, -(-len(points) // _CHUNK))
-    visited = _visiting_order(points, grid.shape) if num_chunks > 1 else None
+    visited = _visiting_order(points, (x, y, z)) if num_chunks > 1 else None
     in_order = points if visited is None else points[visited]
-    corners, weights = _corners_and_weights(in_order, grid.shape, order, max_l)
+    corners, weights = _corners_and_weights(in_order, (x, y, z), order, max_l)
     extended = jnp.pad(grid, (0, order - 1), mode="wrap")
 
     @jax.checkpoint
