@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _without_command(words)
     command = importlib.import_module(f"mace_scf_jax_cli.{MODULES.get(words[0], words[0])}")
     try:
+        words, named = _take_plugins(words)
+        _load_plugins(named)
         return command.run(words[1:])
     except KeyboardInterrupt:
         print(f"\n{command.WHEN_INTERRUPTED}", file=sys.stderr)
@@ -69,12 +71,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
 
 
+def _take_plugins(words: list[str]) -> tuple[list[str], list[str]]:
+    """Split ``--plugins first,second`` off the words of a command; training reads its own."""
+    rest: list[str] = []
+    named: list[str] = []
+    waiting = iter(words)
+    for word in waiting:
+        option, has_value, value = word.partition("=")
+        if option != "--plugins":
+            rest.append(word)
+            continue
+        value = value if has_value else next(waiting, "")
+        if not value or value.startswith("-"):
+            raise ValueError("option --plugins needs a value: the names of modules")
+        named += [name.strip() for name in value.strip("[]").split(",")]
+    return rest, named
+
+
+def _load_plugins(named: list[str]) -> None:
+    """Load the plugins of installed packages, and those that are named."""
+    from mace_scf_jax.plugins import load_installed_plugins, load_plugins  # slow to import
+
+    load_installed_plugins()
+    load_plugins(named)
+
+
 def _without_command(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="mace-scf-jax",
         description="Charge-aware machine-learning interatomic potentials in JAX.",
-        epilog="Help on a command: mace-scf-jax COMMAND --help. "
-        "--traceback shows where an error arose.",
+        epilog="Help on a command: mace-scf-jax COMMAND --help. With every command: --plugins "
+        "MODULE,… loads modules that add families, solvers, …; --traceback shows where an error "
+        "arose.",
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
