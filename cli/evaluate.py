@@ -21,6 +21,7 @@ from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax_cli.argument_types import picture, positive
 from mace_scf_jax_cli.committee_table import committee_table
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
+from mace_scf_jax_cli.sums_argument import add_sums_argument
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 DEFAULT_ERROR_TABLE = "PerAtomRMSE"
@@ -35,8 +36,9 @@ def run(words: Sequence[str]) -> int:
         if scf is not None:
             raise ValueError("--mode direct: expected no options of a solver, found some")
         scf = DirectStep()
-    committee = load_committee(given.model, scf=scf) if is_committee(given.model) else None
-    model = load_model(given.model, scf=scf) if committee is None else committee.first
+    how = {"scf": scf, "sums": given.sums}
+    committee = load_committee(given.model, **how) if is_committee(given.model) else None
+    model = load_model(given.model, **how) if committee is None else committee.first
     evaluate = partial(evaluate_file, model)
     if committee is not None:
         if given.scf_history != "none":
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="start of the names of predictions in OUT.xyz (default: MACE_)",
     )
     parser.add_argument("--stress", action="store_true", help="predict the stress too")
+    add_sums_argument(parser)
     parser.add_argument(
         "--no_forces",
         "--no-forces",

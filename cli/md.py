@@ -7,6 +7,8 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+from mace_scf_jax_cli.sums_argument import add_sums_argument
+
 WHEN_INTERRUPTED = "interrupted; the same command with --restart goes on from the last frame"
 
 LARGEST_STRAIN = 0.1
@@ -40,7 +42,7 @@ def run(words: Sequence[str]) -> int:
         raise SimulationError("found both --restart and --overwrite, expected at most one")
     if not (given.restart or given.overwrite):
         files.require_none()
-    model = load_model(given.model)
+    model = load_model(given.model, sums=given.sums)
     checksum = file_checksum(given.model)
     atoms = read_atoms(given.start)[-1]
     snapshot = None
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         help="extended XYZ file whose last structure is the start; total_charge, external_field "
         "and momenta are read from it",
     )
+    add_sums_argument(parser)
     parser.add_argument("--ensemble", required=True, metavar="NAME", help="nve, nvt or npt")
     parser.add_argument(
         "--steps", required=True, type=_count, metavar="N", help="steps in all, restarts included"

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mace_scf_jax_cli.sums_argument import add_sums_argument
+
 WHEN_INTERRUPTED = "interrupted; the structures of the steps made so far are in the trajectory"
 EXIT_NOT_CONVERGED = 1
 
@@ -33,7 +35,7 @@ def run(words: Sequence[str]) -> int:
             raise RelaxationError(f"{path}: no such folder")
         if path.exists() and not given.overwrite:
             raise RelaxationError(f"{path}: exists already; replace it with --overwrite")
-    model, atoms = load_model(given.model), read_atoms(given.start)[-1]
+    model, atoms = load_model(given.model, sums=given.sums), read_atoms(given.start)[-1]
 
     def report(step: RelaxationStep) -> None:
         print(f"{step.step:6d} {step.energy:18.6f} {step.largest_force:14.6f}", flush=True)
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "start", metavar="START.xyz", help="extended XYZ file; its last structure is relaxed"
     )
     parser.add_argument("--cell", action="store_true", help="relax the cell too")
+    add_sums_argument(parser)
     parser.add_argument(
         "--fmax",
         type=float,

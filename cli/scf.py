@@ -20,6 +20,7 @@ from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.predict.scf_diagnosis import Diagnosis, diagnose, require_cycle
 from mace_scf_jax_cli.argument_types import picture, positive
 from mace_scf_jax_cli.scf_arguments import add_scf_arguments, charge_mode_of, solvers_of
+from mace_scf_jax_cli.sums_argument import add_sums_argument
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 EXIT_NOT_CONVERGED = 1
@@ -37,7 +38,7 @@ def run(words: Sequence[str]) -> int:
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: no such folder")
     solvers = solvers_of(given)
-    model = load_model(given.model)
+    model = load_model(given.model, sums=given.sums)
     require_cycle(model)
     model = dataclasses.replace(model, scf=charge_mode_of(given))
     keys = None if given.heads is None else KeySpecification.from_heads(given.heads)
@@ -136,5 +137,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MAPPING",
         help="keys of the file, as in training (default: those of the training)",
     )
+    add_sums_argument(parser)
     add_scf_arguments(parser, several_solvers=True)
     return parser

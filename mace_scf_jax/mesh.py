@@ -39,6 +39,11 @@ class Mesh:
         if self.order < 2:
             raise MeshError(f"the order of the splines must be at least 2, found {self.order}")
 
+    def __str__(self) -> str:
+        """The grid in words."""
+        points = " x ".join(map(str, self.shape))
+        return f"{points} points with splines of order {self.order}"
+
     @property
     def num_points(self) -> int:
         """Number of grid points."""

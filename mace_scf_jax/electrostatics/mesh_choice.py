@@ -208,7 +208,10 @@ def uses_mesh(settings: ElectrostaticsSettings, num_atoms: int) -> bool:
     """
     if settings.boundary is BoundaryMode.REALSPACE:
         if settings.sums is SummationMethod.MESH:
-            raise MeshError("a mesh sum is periodic; open boundary is summed over pairs of atoms")
+            raise MeshError(
+                "sums: found mesh, expected direct or auto: open boundary is summed over pairs of "
+                "atoms"
+            )
         return False
     if settings.sums is not SummationMethod.AUTO:
         return settings.sums is SummationMethod.MESH

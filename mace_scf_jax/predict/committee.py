@@ -15,6 +15,7 @@ from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.io.committee_file import COMMITTEE_FILE, CommitteeFile, read_committee_file
@@ -192,6 +193,7 @@ def load_committee(
     *,
     stage: str | None = None,
     scf: SelfConsistency | None = None,
+    sums: SummationMethod | str | None = None,
 ) -> Committee:
     """Read a committee.
 
@@ -200,6 +202,7 @@ def load_committee(
             several model files.
         stage: name of the stage whose models to take; None for the last. Not with model files.
         scf: how the multipoles of self-consistent models are solved for; None for the default.
+        sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the file.
 
     Raises:
         CommitteeFileError: there is no readable ``committee.json``.
@@ -216,7 +219,8 @@ def load_committee(
         folder = folder.parent if folder.name == COMMITTEE_FILE else folder
         paths = _model_files(folder, read_committee_file(folder), stage)
     return Committee(
-        tuple(load_model(path, scf=scf) for path in paths), tuple(str(path) for path in paths)
+        tuple(load_model(path, scf=scf, sums=sums) for path in paths),
+        tuple(str(path) for path in paths),
     )
 
 

@@ -17,6 +17,7 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.models import SelfConsistency, required_inputs
 from mace_scf_jax.predict.convergence import (
     NotConverged,
@@ -80,6 +81,7 @@ class MACESCFCalculator(Calculator):
         scf: SelfConsistency | None = None,
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
+        sums: SummationMethod | str | None = None,
         **kwargs,
     ) -> None:
         """Make a calculator.
@@ -92,6 +94,8 @@ class MACESCFCalculator(Calculator):
             warm_start: start from the solutions of previous geometries; None to solve every
                 geometry by itself, which makes results independent of the past.
             not_converged: what to do if the multipoles are not self-consistent.
+            sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the
+                model.
             kwargs: passed on to ASE's ``Calculator``.
 
         Raises:
@@ -101,7 +105,7 @@ class MACESCFCalculator(Calculator):
         """
         super().__init__(**kwargs)
         check_policy(not_converged)
-        model = model if isinstance(model, Model) else load_model(model)
+        model = (model if isinstance(model, Model) else load_model(model)).with_sums(sums)
         self.model = model if scf is None else dataclasses.replace(model, scf=scf)
         if warm_start is not None and not self.model.is_self_consistent:
             raise ValueError(

@@ -8,6 +8,7 @@ from typing import ClassVar
 import ase
 from ase.calculators.calculator import Calculator, all_changes
 
+from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
 from mace_scf_jax.predict.committee import Committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged, NotConvergedError
@@ -31,6 +32,7 @@ class CommitteeCalculator(Calculator):
             models.
         warm_start: start from the solutions of previous geometries; each member has its own.
         not_converged: what to do if the multipoles of a member are not self-consistent.
+        sums: how electrostatic sums are done; None for the way of the models.
         kwargs: passed on to ASE's ``Calculator``.
 
     Raises:
@@ -49,13 +51,16 @@ class CommitteeCalculator(Calculator):
         scf: SelfConsistency | None = None,
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
+        sums: SummationMethod | str | None = None,
         **kwargs,
     ) -> None:
         self.committee = (
             committee if isinstance(committee, Committee) else load_committee(committee)
         )
         self.calculators = tuple(
-            MACESCFCalculator(member, scf=scf, warm_start=warm_start, not_converged=not_converged)
+            MACESCFCalculator(
+                member, scf=scf, warm_start=warm_start, not_converged=not_converged, sums=sums
+            )
             for member in self.committee.members
         )
         of_one = self.calculators[0].implemented_properties

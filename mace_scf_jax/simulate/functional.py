@@ -25,6 +25,7 @@ from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.neighbours import search_box
 from mace_scf_jax.data.sizes import BatchSizes, round_up
+from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.mesh import common_mesh
 from mace_scf_jax.models import SCFState, SelfConsistency
@@ -177,6 +178,7 @@ def energy_function(
     largest_strain: float = 0.0,
     extra_capacity: float = 0.1,
     scf: SelfConsistency | None = None,
+    sums: SummationMethod | str | None = None,
 ) -> tuple[EnergyFunction, Prepare]:
     """The energy of a model as a pure function, and the preparation of structures on the host.
 
@@ -189,6 +191,8 @@ def energy_function(
             more vectors, or grid points, and energies are smooth functions of the cell.
         extra_capacity: room for more neighbours than there are, as a part of them.
         scf: how the multipoles of a self-consistent model are solved for; None for the way of the
+            model.
+        sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the
             model.
 
     Returns:
@@ -206,7 +210,7 @@ def energy_function(
         raise ValueError(f"largest_strain: found {largest_strain}, expected a number from 0 to 1")
     if not (np.isfinite(extra_capacity) and extra_capacity >= 0.0):
         raise ValueError(f"extra_capacity: found {extra_capacity}, expected at least 0")
-    loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = (model if isinstance(model, Model) else load_model(model)).with_sums(sums)
     if scf is not None:
         loaded = dataclasses.replace(loaded, scf=scf)
 

@@ -22,6 +22,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.models import SCFState, SelfConsistency
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.simulate.functional import EnergyFunction, Prepare, energy_function
@@ -184,6 +185,7 @@ def jax_md_functions(
     skin: float = 0.5,
     largest_strain: float = 0.0,
     scf: SelfConsistency | None = None,
+    sums: SummationMethod | str | None = None,
 ) -> tuple[NeighborFunctions, JaxMDEnergy]:
     """Neighbour lists and energy of a structure for JAX-MD.
 
@@ -194,6 +196,7 @@ def jax_md_functions(
         skin: as for `energy_function`.
         largest_strain: as for `energy_function`; above 0 where the box changes.
         scf: as for `energy_function`.
+        sums: as for `energy_function`.
 
     Returns:
         ``neighbor_fn`` with ``allocate`` and ``update``, and ``energy_fn``.
@@ -202,7 +205,9 @@ def jax_md_functions(
         ValueError: an option is out of range.
         ModelFileError: the file cannot be used.
     """
-    energy_fn, prepare = energy_function(model, skin=skin, largest_strain=largest_strain, scf=scf)
+    energy_fn, prepare = energy_function(
+        model, skin=skin, largest_strain=largest_strain, scf=scf, sums=sums
+    )
     kept = atoms.copy()
     kept.calc = None
     return NeighborFunctions(prepare, kept, fractional_coordinates), JaxMDEnergy(energy_fn)

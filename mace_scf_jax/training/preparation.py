@@ -310,7 +310,10 @@ def _common_mesh(
     catalogues = [members.catalogue for members in sets]
     cells = np.concatenate([catalogue.cell for catalogue in catalogues])
     most = max(int(catalogue.num_atoms.max()) for catalogue in catalogues)
-    return choose_mesh(electrostatics, cells, most)
+    mesh = choose_mesh(electrostatics, cells, most)
+    if mesh is not None:
+        logger.info("Coulomb sums on a mesh of %s", mesh)
+    return mesh
 
 
 def _loaders(

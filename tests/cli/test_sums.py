@@ -1,0 +1,80 @@
+"""The option ``--sums`` of commands, and of training."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from ase.io import read, write
+from labelled_water import make_input, train_in
+from tiny_models import periodic, tiny_model
+
+from mace_scf_jax.electrostatics.mesh_choice import _say
+from mace_scf_jax.predict.model import load_model
+from mace_scf_jax_cli.main import main
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a model, which sums directly, and a structure."""
+    tiny_model().save(tmp_path / "model")
+    write(tmp_path / "start.xyz", periodic(), format="extxyz")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_commands_sum_as_they_are_told(folder, capsys):
+    direct = tiny_model().predict(periodic())["energy"]
+    expected = tiny_model().with_sums("mesh").predict(periodic())["energy"]
+    assert abs(direct - expected) > 1e-6
+    start = ["model", "start.xyz", "--sums", "mesh"]
+    assert main(["evaluate", *start, "--output", "evaluated.xyz"]) == 0
+    assert read("evaluated.xyz").info["MACE_energy"] == pytest.approx(expected, abs=1e-9)
+    main(["relax", *start, "--steps", "1", "--trajectory", "steps.xyz"])
+    assert read("steps.xyz", "0").get_potential_energy() == pytest.approx(expected, abs=1e-9)
+    assert (
+        main(
+            [
+                "md",
+                *start,
+                "--ensemble",
+                "nve",
+                "--temperature",
+                "10",
+                "--steps",
+                "1",
+                "--output",
+                "md.xyz",
+            ]
+        )
+        == 0
+    )
+    with open("md.csv", newline="") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["potential_energy_eV"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_auto_decides_is_printed(folder, capsys):
+    _say.cache_clear()
+    assert main(["evaluate", "model", "start.xyz", "--sums", "auto"]) == 0
+    assert "at most 512 atoms: directly, over wavevectors" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", "model", "start.xyz", "--sums", "ewald"])
+
+
+def test_a_model_without_charges_has_no_sums(folder, capsys):
+    tiny_model("MACE").save(folder / "model")
+    assert main(["evaluate", "model", "start.xyz", "--sums", "mesh"]) == 2
+    assert "expected a model with electrostatics" in capsys.readouterr().err
+
+
+def test_training_on_a_mesh(tmp_path, capsys):
+    make_input(tmp_path)
+    words = ["--kspace_cutoff_factor", "1.5", "--sums", "mesh", "--mesh_accuracy", "1e-4"]
+    refused = [*words, "--electrostatic_pbc_method", "realspace"]
+    assert train_in(tmp_path, *refused) == 2
+    assert "open boundary is summed over pairs" in capsys.readouterr().err
+    assert train_in(tmp_path, *words) == 0
+    assert "Coulomb sums on a mesh of " in capsys.readouterr().err
+    trained = load_model(tmp_path / "water_b.model.safetensors").settings.electrostatics
+    assert (trained.sums, trained.mesh_accuracy) == ("mesh", 1e-4)
