@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import yaml
 
-from mace_scf_jax.data.prefetch import prefetched
+from mace_scf_jax.data.batching import prefetched
 from mace_scf_jax.data.preprocessing import preprocess
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.config.options import TrainOptions

@@ -98,8 +98,9 @@ def average_atomic_energies(train: Catalogue, elements: Sequence[int]) -> dict[i
 def _from_isolated_atoms(atoms: Catalogue) -> dict[int, float]:
     """Energy of each element among the isolated atoms, the mean where there are several."""
     energies: dict[int, list[float]] = defaultdict(list)
-    for row in range(len(atoms)):
-        number = atoms.elements[int(np.argmax(atoms.element_counts[row]))]
+    elements = atoms.occurring_elements()
+    for row, column in enumerate(np.argmax(atoms.counts_of(elements), axis=1)):
+        number = elements[column]
         if not atoms.present["energy"][row]:
             logger.warning(
                 "%s: isolated atom %s has no energy, its atomic energy is taken as 0 eV",

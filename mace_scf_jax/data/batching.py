@@ -1,20 +1,22 @@
-"""Batches of structures in few padded sizes, for training, evaluation and prediction."""
+"""Batches of structures in few padded sizes, made ahead of time in the background."""
 
 from __future__ import annotations
 
 import itertools
+import queue
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import DTypeLike, Int
 
 from mace_scf_jax.data.collate import collate, concatenate, padded, without_structures
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.sets import as_set
 from mace_scf_jax.data.sizes import BatchSizes, Layout, choose_buckets, merge, required_sizes
 from mace_scf_jax.data.structure import Structure
-from mace_scf_jax.data.structure_set import as_set
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.mesh import Mesh, common_mesh
 
@@ -24,11 +26,16 @@ __all__ = [
     "IndexedBatch",
     "batches_by_size",
     "collate",
+    "prefetched",
     "required_sizes",
     "share_buckets",
 ]
 
 _OBSERVED_BATCHES = 256
+
+Item = TypeVar("Item")
+
+_END = object()
 
 
 class BatchLoader:
@@ -202,7 +209,7 @@ class BatchLoader:
     def _batch_sizes(self, indices: np.ndarray) -> BatchSizes:
         """Exact sizes that hold each part of a batch, with room for the full number of graphs."""
         return merge(
-            self.structures.sizes.of_batch(part, self.layout, graphs=self._part_size)
+            self.structures.sizes.take(part).of_one_batch(self.layout, graphs=self._part_size)
             for part in self._divided(indices)
             if len(part)
         )
@@ -264,3 +271,71 @@ def batches_by_size(
         mesh = common_mesh(structures[index].mesh for index in members)
         for chunk, batch in zip(chunks, batches, strict=True):
             yield IndexedBatch(chunk, collate(batch, sizes, dtype=dtype, labels=labels, mesh=mesh))
+
+
+def prefetched(items: Iterable[Item], *, depth: int = 8) -> Iterator[Item]:
+    """The same items in the same order, made ahead of time by a thread.
+
+    They are made in bursts: when half of the places for waiting items (rounded down, but at least
+    one) are free, the thread fills them one after the other. Beside a step that keeps all
+    processors busy, an item of a fraction of a millisecond takes several times as long when it is
+    made alone, with caches that hold none of its code and data.
+
+    What making an item raises is raised where that item would have come. When the iterator is
+    closed or forgotten, the thread ends.
+
+    Args:
+        items: made one by one.
+        depth: how many may wait; with the one in the making there are ``depth + 1`` in memory
+            besides the one in use.
+
+    Raises:
+        ValueError: if the depth is not positive.
+    """
+    if depth < 1:
+        raise ValueError(f"depth: found {depth}, expected at least 1")
+    return _prefetched(items, depth)
+
+
+def _prefetched(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    # Queues that need no lock of Python: whoever takes what is there never waits for the other
+    # thread, which on a busy machine may have to wait for a processor itself.
+    made: queue.SimpleQueue = queue.SimpleQueue()
+    places: queue.SimpleQueue = queue.SimpleQueue()
+    no_longer_wanted = threading.Event()
+
+    def make() -> None:
+        try:
+            for item in items:
+                places.get()
+                if no_longer_wanted.is_set():
+                    return
+                made.put((item, None))
+            made.put((_END, None))
+        except BaseException as error:  # Raised again in the thread that wants the items.
+            made.put((_END, error))
+
+    def free_places(count: int) -> None:
+        for _ in range(count):
+            places.put(None)
+
+    free_places(depth)
+    thread = threading.Thread(target=make, name="batches", daemon=True)
+    thread.start()
+    burst, taken = max(1, depth // 2), 0
+    try:
+        while True:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            taken += 1
+            if taken % burst == 0:
+                free_places(burst)
+            yield item
+    finally:
+        no_longer_wanted.set()
+        free_places(1)
+        if thread is not threading.current_thread():  # which may collect a forgotten iterator
+            thread.join()

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from mace_scf_jax.data.configuration import ISOLATED_ATOM, Configuration
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.properties import PROPERTIES, Shape
+from mace_scf_jax.data.table import Table
 
 NUMERIC_PROPERTIES: tuple[str, ...] = tuple(
     name for name, entry in PROPERTIES.items() if entry.shape is not Shape.TEXT
@@ -21,7 +22,7 @@ NUMERIC_PROPERTIES: tuple[str, ...] = tuple(
 
 
 @dataclasses.dataclass(frozen=True)
-class Catalogue:
+class Catalogue(Table):
     """One row per configuration: all that checks, splits, summaries and statistics need.
 
     About half a kilobyte per configuration, however large the configurations are.
@@ -32,9 +33,8 @@ class Catalogue:
     index: Int[np.ndarray, "configurations"]
     """Position in that file, from 0."""
     num_atoms: Int[np.ndarray, "configurations"]
-    elements: tuple[int, ...]
-    """Atomic numbers that occur, ascending."""
-    element_counts: Int[np.ndarray, "configurations elements"]
+    element_counts: Mapping[int, Int[np.ndarray, "configurations"]]
+    """Number of atoms of each element, by atomic number."""
     cell: Float[np.ndarray, "configurations 3 3"]
     """Cells for electrostatics and volume, Å."""
     pbc: Bool[np.ndarray, "configurations 3"]
@@ -55,25 +55,19 @@ class Catalogue:
     digest: UInt8[np.ndarray, "configurations 32"]
     """SHA-256 of everything in the configuration but `config_weight`."""
 
-    def __len__(self) -> int:
-        return len(self.num_atoms)
-
     @classmethod
     def of(cls, configurations: Sequence[Configuration]) -> Catalogue:
-        """The catalogue of configurations in memory.
-
-        Args:
-            configurations: any number.
-        """
+        """The catalogue of any number of configurations in memory."""
         numbers = [entry.atomic_numbers for entry in configurations]
         elements = sorted({int(z) for present in numbers for z in np.unique(present)})
-        counts = [[np.sum(present == z) for z in elements] for present in numbers]
         return cls(
             file=_texts(entry.location.file for entry in configurations),
             index=np.array([entry.location.index for entry in configurations], dtype=np.int64),
             num_atoms=np.array([entry.num_atoms for entry in configurations], dtype=np.int32),
-            elements=tuple(elements),
-            element_counts=np.array(counts, dtype=np.int32).reshape(len(numbers), len(elements)),
+            element_counts={
+                z: np.array([np.sum(present == z) for present in numbers], dtype=np.int32)
+                for z in elements
+            },
             cell=np.array([entry.cell for entry in configurations]).reshape(-1, 3, 3),
             pbc=np.array([entry.pbc for entry in configurations], dtype=bool).reshape(-1, 3),
             config_type=_texts(entry.config_type for entry in configurations),
@@ -96,38 +90,8 @@ class Catalogue:
             ).reshape(-1, 32),
         )
 
-    @classmethod
-    def concatenate(cls, parts: Sequence[Catalogue]) -> Catalogue:
-        """Several catalogues one after the other.
-
-        Args:
-            parts: at least one.
-        """
-        elements = tuple(sorted({z for part in parts for z in part.elements}))
-        columns = {
-            name: _concatenated([getattr(part, name) for part in parts])
-            for name in _COLUMNS
-            if name != "element_counts"
-        }
-        counts = np.concatenate([part.counts_of(elements) for part in parts])
-        return cls(elements=elements, element_counts=counts, **columns)
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> Catalogue:
-        """The catalogue of some of the configurations, in the order given.
-
-        Args:
-            rows: their positions.
-        """
-        rows = np.asarray(rows, dtype=np.int64)
-        chosen = {name: _taken(getattr(self, name), rows) for name in _COLUMNS}
-        return dataclasses.replace(self, **chosen)
-
     def weighted(self, factors: Float[np.ndarray, "configurations"]) -> Catalogue:
-        """The same catalogue with the weight of each configuration multiplied.
-
-        Args:
-            factors: one per configuration.
-        """
+        """The same catalogue with the weight of each configuration multiplied."""
         return dataclasses.replace(self, config_weight=self.config_weight * factors)
 
     def location(self, row: int) -> Location:
@@ -136,14 +100,12 @@ class Catalogue:
 
     def occurring_elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur, ascending."""
-        occurs = self.element_counts.any(axis=0)
-        return tuple(z for z, found in zip(self.elements, occurs, strict=True) if found)
+        return tuple(z for z, counts in sorted(self.element_counts.items()) if counts.any())
 
     def counts_of(self, elements: Sequence[int]) -> Int[np.ndarray, "configurations wanted"]:
         """Number of atoms of each of the given elements."""
-        column = {z: self.element_counts[:, i] for i, z in enumerate(self.elements)}
-        none = np.zeros(len(self), dtype=self.element_counts.dtype)
-        return np.stack([column.get(z, none) for z in elements], axis=1)
+        none = np.zeros(len(self), dtype=np.int32)
+        return np.stack([self.element_counts.get(z, none) for z in elements], axis=1)
 
     def isolated_atoms(self) -> Bool[np.ndarray, "configurations"]:
         """Which configurations are free atoms that give atomic energies."""
@@ -163,17 +125,8 @@ class Catalogue:
         return content.hexdigest()
 
 
-_COLUMNS = tuple(
-    field.name for field in dataclasses.fields(Catalogue) if field.name not in ("elements",)
-)
-
-
 def configuration_digest(entry: Configuration) -> bytes:
-    """SHA-256 of a configuration without its own weight, which depends on options too.
-
-    Args:
-        entry: the configuration.
-    """
+    """SHA-256 of a configuration without its own weight, which depends on options too."""
     arrays = {
         "numbers": entry.atomic_numbers,
         "positions": entry.positions,
@@ -191,26 +144,12 @@ def configuration_digest(entry: Configuration) -> bytes:
 
 def _texts(values: Iterable[str | None]) -> np.ndarray:
     """Texts (or None) as an array of objects, each distinct text stored once."""
-    shared = [None if value is None else sys.intern(value) for value in values]
-    texts = np.empty(len(shared), dtype=object)
-    texts[:] = shared
-    return texts
+    shared = (None if value is None else sys.intern(value) for value in values)
+    return np.fromiter(shared, dtype=object)
 
 
 def _floats(values: Iterable[np.ndarray]) -> np.ndarray:
     return np.array(list(values), dtype=np.float64)
-
-
-def _taken(column, rows: np.ndarray):
-    if isinstance(column, Mapping):
-        return {name: values[rows] for name, values in column.items()}
-    return column[rows]
-
-
-def _concatenated(columns: Sequence):
-    if isinstance(columns[0], Mapping):
-        return {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
-    return np.concatenate(columns)
 
 
 def _per_row(weights: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from mace_scf_jax.data.properties import (
     Shape,
     row_shape,
 )
-from mace_scf_jax.data.sizes import BatchSizes, Layout
+from mace_scf_jax.data.sizes import BatchSizes, Layout, StructureSizes
 from mace_scf_jax.data.stack import Stack, stack
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
@@ -59,7 +59,7 @@ def collate(
         raise DataError("batch: found no structures")
     stacked = stack(structures, BATCH_PROPERTIES if labels else (*GRAPH_INPUTS, *ATOM_INPUTS))
     if sizes is None:
-        sizes = stacked.required_sizes("flat", padding=padding).rounded()
+        sizes = StructureSizes.of(stacked).of_one_batch("flat", padding=padding).rounded()
     if mesh is None:
         mesh = common_mesh(entry.mesh for entry in structures)
     batch = padded(stacked, sizes, dtype=dtype, labels=labels, padding=padding)
@@ -97,15 +97,16 @@ def padded(
         DataError: if the structures do not fit.
     """
     layout: Layout = "flat" if sizes.neighbours_per_atom is None else "per_atom"
-    needed = stacked.required_sizes(layout, padding=padding)
+    needed = StructureSizes.of(stacked).of_one_batch(layout, padding=padding)
     if not sizes.holds(needed):
         raise DataError(f"batch: found structures that need {needed}, expected at most {sizes}")
 
-    num_graphs, num_atoms = len(stacked), len(stacked.positions)
-    graph_of_atom = np.repeat(np.arange(num_graphs), stacked.num_atoms)
+    atoms = stacked.atoms
+    num_graphs, num_atoms = len(stacked), atoms.total
+    graph_of_atom = np.repeat(np.arange(num_graphs), atoms.counts)
     atom_graph = np.full(sizes.atoms, sizes.graphs - 1, dtype=np.int32)
     atom_graph[:num_atoms] = graph_of_atom
-    slot_of_atom = np.arange(num_atoms) - stacked.first_atom[graph_of_atom]
+    slot_of_atom = np.arange(num_atoms) - atoms.first[graph_of_atom]
     slots = np.zeros((sizes.graphs, sizes.slots), dtype=np.int32)
     slots[graph_of_atom, slot_of_atom] = np.arange(num_atoms)
     k_indices = np.zeros((sizes.graphs, sizes.kvectors, 3), dtype=np.int32)
@@ -116,10 +117,11 @@ def padded(
 
     def values(name: str) -> np.ndarray:
         rows = sizes.atoms if PROPERTIES[name].per_atom else sizes.graphs
-        if name in stacked.values:
-            kind = np.int32 if PROPERTIES[name].shape is Shape.ATOM_INTEGER else dtype
-            return _pad(stacked.values[name], rows, kind)
-        return _no_values(name, rows, stacked.multipoles_max_l, dtype)
+        found = stacked.property(name)
+        if found is None:
+            return _no_values(name, rows, stacked.multipoles_max_l, dtype)
+        kind = np.int32 if PROPERTIES[name].shape is Shape.ATOM_INTEGER else dtype
+        return _pad(found, rows, kind)
 
     def weights(name: str) -> np.ndarray:
         if name in stacked.weights:
@@ -128,8 +130,8 @@ def padded(
 
     names = (*GRAPH_LABELS, *ATOM_LABELS) if labels else ()
     return Graph(
-        positions=_pad(stacked.positions, sizes.atoms, dtype),
-        species=_pad(stacked.species, sizes.atoms, np.int32),
+        positions=_pad(atoms["positions"], sizes.atoms, dtype),
+        species=_pad(atoms["species"], sizes.atoms, np.int32),
         atom_graph=atom_graph,
         atom_mask=np.arange(sizes.atoms) < num_atoms,
         **_edges(stacked, sizes),
@@ -138,7 +140,7 @@ def padded(
         graph_mask=np.arange(sizes.graphs) < num_graphs,
         **{name: values(name) for name in GRAPH_INPUTS},
         slots=slots,
-        slot_mask=_counted(stacked.num_atoms, sizes.graphs, sizes.slots),
+        slot_mask=_counted(atoms.counts, sizes.graphs, sizes.slots),
         slot_of_atom=_pad(slot_of_atom, sizes.atoms, np.int32),
         k_indices=k_indices,
         k_mask=_counted(stacked.num_kvectors, sizes.graphs, sizes.kvectors),
@@ -154,9 +156,7 @@ def concatenate(parts: Sequence[Graph]) -> Graph:
     """Batches of equal padded sizes one after the other along the first axis of every array.
 
     Indices still count within each part: this is how several devices hold one batch, a part each.
-
-    Args:
-        parts: at least one.
+    There is at least one.
     """
     if len(parts) == 1:
         return parts[0]
@@ -164,11 +164,7 @@ def concatenate(parts: Sequence[Graph]) -> Graph:
 
 
 def without_structures(batch: Graph) -> Graph:
-    """A batch of the same padded sizes that holds padding only.
-
-    Args:
-        batch: of at least one structure.
-    """
+    """A batch of the same padded sizes as one of at least one structure, with padding only."""
     last_atom = np.full_like(batch.senders, batch.num_atoms - 1)
     is_flat = batch.neighbours_per_atom is None
     return jax.tree.map(np.zeros_like, batch).replace(
@@ -181,8 +177,9 @@ def without_structures(batch: Graph) -> Graph:
 
 def _edges(stacked: Stack, sizes: BatchSizes) -> dict[str, np.ndarray]:
     """Edge arrays of a batch, in the layout that the sizes ask for."""
-    first_atom = np.repeat(stacked.first_atom, stacked.num_edges)
-    senders, receivers = stacked.senders + first_atom, stacked.receivers + first_atom
+    edges = stacked.edges
+    first_atom = np.repeat(stacked.atoms.first, edges.counts)
+    senders, receivers = edges["senders"] + first_atom, edges["receivers"] + first_atom
     last_atom = sizes.atoms - 1
     if sizes.neighbours_per_atom is None:
         places: slice | np.ndarray = slice(len(senders))
@@ -196,7 +193,7 @@ def _edges(stacked: Stack, sizes: BatchSizes) -> dict[str, np.ndarray]:
     all_senders = np.full(sizes.edges, last_atom, dtype=np.int32)
     all_senders[places] = senders
     all_shifts = np.zeros((sizes.edges, 3), dtype=np.int32)
-    all_shifts[places] = stacked.cell_shifts
+    all_shifts[places] = edges["cell_shifts"]
     mask = np.zeros(sizes.edges, dtype=bool)
     mask[places] = True
     return {

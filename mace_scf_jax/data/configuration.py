@@ -49,10 +49,6 @@ class Configuration:
         """Number of atoms."""
         return len(self.atomic_numbers)
 
-    def is_isolated_atom(self) -> bool:
-        """Whether this is a free atom that gives an atomic energy."""
-        return self.num_atoms == 1 and self.config_type == ISOLATED_ATOM
-
 
 def from_atoms(
     atoms: ase.Atoms,

@@ -11,11 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from mace_scf_jax.boundary import ALLOWED_PBC
-from mace_scf_jax.data import checks, filtering, summary
+from mace_scf_jax.data import checks, selection
 from mace_scf_jax.data.atomic_energies import AtomicEnergySetting, atomic_energies
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.cells import CellRule
-from mace_scf_jax.data.configuration_set import ConfigurationSet, ConfigurationsInMemory
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import (
@@ -24,7 +23,7 @@ from mace_scf_jax.data.reading import (
     warn_about_adjusted_cells,
     warn_about_missing_labels,
 )
-from mace_scf_jax.data.splitting import describe_split, random_split
+from mace_scf_jax.data.sets import ConfigurationSet, ConfigurationsInMemory
 from mace_scf_jax.data.stored_set import is_stored, open_stored
 
 logger = logging.getLogger("mace_scf_jax")
@@ -136,7 +135,10 @@ def load_datasets(settings: DataSettings) -> DataSets:
     if "test" in sets:
         tests = _group(sets["test"])
         _log_set("Test", sets["test"], settings.keys)
-    logger.info(summary.configuration_counts(train, valid, tests))
+    groups = ", ".join(f"{name}: {len(group)}" for name, group in tests.items())
+    logger.info(
+        f"Total number of configurations: train={len(train)}, valid={len(valid)}, tests=[{groups}]"
+    )
 
     _check_densities(
         {
@@ -149,14 +151,14 @@ def load_datasets(settings: DataSettings) -> DataSets:
     elements = tuple(
         sorted({*train.catalogue.occurring_elements(), *valid.catalogue.occurring_elements()})
     )
-    logger.info(summary.element_table(elements))
+    logger.info(f"AtomicNumberTable: ({', '.join(str(number) for number in elements)})")
     energies = atomic_energies(
         settings.E0s,
         elements=elements,
         train=train.catalogue,
         isolated_atoms=free_atoms,
     )
-    logger.info(summary.atomic_energy_table(energies))
+    logger.info(f"Atomic energies: {energies.tolist()}")
     return DataSets(
         train=train,
         valid=valid,
@@ -190,6 +192,26 @@ def check_sets(
         open_cells = catalogue.cell_rule[~catalogue.pbc.any(axis=1)]
         warn_about_adjusted_cells([CellRule(rule) for rule in open_cells], files[split])
         checks.check_something_to_fit(catalogue, files[split])
+
+
+def property_counts(title: str, catalogue: Catalogue, keys: KeySpecification) -> str:
+    """One line with the sum of the weights of each property over a set.
+
+    Properties are listed in the order in which the user mapped them. For the dipole the weights
+    of all components are added.
+
+    Returns:
+        `<title> [<property>: <count>, ...]`
+    """
+    counts = []
+    for name in keys.names():
+        if name == "head":
+            counts.append(f"head: {len(catalogue)}")
+            continue
+        total = catalogue.weights[name].sum()
+        label = "dipole components" if name == "dipole" else name
+        counts.append(f"{label}: {int(total)}")
+    return f"{title} [{', '.join(counts)}]"
 
 
 def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, ConfigurationSet]:
@@ -248,18 +270,18 @@ def _rows_within_limits(
         )
         words = f"with an interaction energy above max_energy = {settings.max_energy:g} eV/atom"
         for title, members in sets.items():
-            within[title][words] = filtering.within_energy(
+            within[title][words] = selection.within_energy(
                 members.catalogue, settings.max_energy, atomic_energies=energies, elements=elements
             )
     if settings.max_forces is not None:
         words = f"with a force above max_forces = {settings.max_forces:g} eV/Å"
         for title, members in sets.items():
-            within[title][words] = filtering.within_forces(members, settings.max_forces)
+            within[title][words] = selection.within_forces(members, settings.max_forces)
     rows = {}
     for title, members in sets.items():
         rows[title] = np.arange(len(members))
         if within[title]:
-            kept, line = filtering.within_all(title, within[title])
+            kept, line = selection.within_all(title, within[title])
             logger.info(line)
             rows[title] = np.flatnonzero(kept)
     return rows
@@ -270,11 +292,11 @@ def _split(
 ) -> tuple[ConfigurationSet, ConfigurationSet, list[int]]:
     """A random part of the training configurations for validation, and its indices."""
     logger.info("No validation set provided, splitting training data instead.")
-    train_indices, valid_indices = random_split(
+    train_indices, valid_indices = selection.random_split(
         len(train), fraction=settings.valid_fraction, seed=settings.valid_set_seed
     )
     logger.info(
-        describe_split(
+        selection.describe_split(
             valid_indices,
             fraction=settings.valid_fraction,
             seed=settings.valid_set_seed,
@@ -283,9 +305,7 @@ def _split(
     )
     parts = train.take(train_indices), train.take(valid_indices)
     for title, part in zip(("Training", "Validation"), parts, strict=True):
-        logger.info(
-            summary.property_counts(f"Random Split {title} set", part.catalogue, settings.keys)
-        )
+        logger.info(property_counts(f"Random Split {title} set", part.catalogue, settings.keys))
     return *parts, valid_indices
 
 
@@ -299,8 +319,8 @@ def _group(tests: ConfigurationSet) -> dict[str, ConfigurationSet]:
 
 def _log_set(title: str, members: ConfigurationSet, keys: KeySpecification) -> None:
     """Log the contents of a file; the wording leaves room for several files."""
-    logger.info(summary.property_counts(f"{title} set 1/1", members.catalogue, keys))
-    logger.info(summary.property_counts(f"Total {title} set", members.catalogue, keys))
+    logger.info(property_counts(f"{title} set 1/1", members.catalogue, keys))
+    logger.info(property_counts(f"Total {title} set", members.catalogue, keys))
 
 
 def _check_densities(sets: Mapping[str, ConfigurationSet], settings: DataSettings) -> None:

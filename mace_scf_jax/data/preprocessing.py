@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mace_scf_jax.data import checks, summary
-from mace_scf_jax.data.datasets import DataSettings, check_sets
+from mace_scf_jax.data import checks
+from mace_scf_jax.data.datasets import DataSettings, check_sets, property_counts
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.frames import FilePart, file_parts
 from mace_scf_jax.data.properties import Place
-from mace_scf_jax.data.reading import to_configurations
+from mace_scf_jax.data.reading import FilePart, file_parts, to_configurations
 from mace_scf_jax.data.shard import SUFFIX, write_shard
 from mace_scf_jax.data.stored_set import open_stored
 from mace_scf_jax.data.structure import prepare_all
@@ -218,7 +217,7 @@ def _report(folder: Path, files: Mapping[str, str], settings: PreprocessSettings
     sets = {split: open_stored(folder / split, split=split) for split in files}
     check_sets(sets, files, settings.data)
     for split, members in sets.items():
-        logger.info(summary.property_counts(f"{split} set", members.catalogue, settings.data.keys))
+        logger.info(property_counts(f"{split} set", members.catalogue, settings.data.keys))
         sizes = members.sizes
         logger.info(
             "%s set: %d structures with %d atoms, %d edges and %d reciprocal vectors",

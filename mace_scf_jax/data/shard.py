@@ -26,41 +26,38 @@ import json
 import os
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Int, UInt32
+from jaxtyping import Int
 
-from mace_scf_jax.data import shard_tables
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import PROPERTIES, Shape
-from mace_scf_jax.data.shard_tables import Columns, Rows
+from mace_scf_jax.data.shard_tables import (
+    TABLES,
+    TYPES,
+    Columns,
+    Rows,
+    checksum_of,
+    columns_of,
+    parts_of,
+    shared_indices,
+    tables_of,
+)
 from mace_scf_jax.data.sizes import StructureSizes
+from mace_scf_jax.data.stack import stack
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.data.table import Table
 
 FORMAT = "mace-scf-jax structures"
 FORMAT_VERSION = 1
 SUFFIX = ".h5"
 
 AGAIN = "run `mace-scf-jax preprocess` again"
-_TABLES = ("structures", "atoms", "atom_integers", "edges", "k_indices")
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Where the parts of each structure are, and how to know that they are whole."""
-
-    atoms: Int[np.ndarray, "structures"]
-    """First row of each structure in the tables of atoms."""
-    edges: Int[np.ndarray, "structures"]
-    k_indices: Int[np.ndarray, "structures"]
-    checksum: UInt32[np.ndarray, "structures"]
-    """CRC-32 of the rows of a structure in all tables, one after the other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +69,9 @@ class ShardIndex:
     number: int
     shards: int
     sizes: StructureSizes
-    places: Places
+    places: Mapping[str, Int[np.ndarray, "structures"]]
+    """First row of each structure in the tables ``atoms``, ``edges`` and ``k_indices``, and
+    ``checksum``, the CRC-32 of its rows in all tables, one after the other."""
     columns: Columns
     """Columns of its tables."""
 
@@ -99,24 +98,25 @@ def write_shard(
     """
     catalogue = Catalogue.of([entry.configuration for entry in structures])
     _refuse_grids(catalogue)
-    sizes = StructureSizes.of(structures)
-    columns = shard_tables.columns_of(catalogue, description.multipoles_max_l)
-    rows = [shard_tables.to_rows(entry, columns) for entry in structures]
-    k_indices, k_starts = shard_tables.shared_indices(structures)
-    places = Places(
-        atoms=_starts(sizes.atoms),
-        edges=_starts(sizes.edges),
-        k_indices=k_starts,
-        checksum=np.array([entry.checksum() for entry in rows], dtype=np.uint32),
-    )
-    groups = {"catalogue": _flat(catalogue), "sizes": _flat(sizes), "places": _flat(places)}
-    tables = {
-        "structures": np.concatenate([entry.structures for entry in rows]),
-        "atoms": np.concatenate([entry.atoms for entry in rows]),
-        "atom_integers": np.concatenate([entry.atom_integers for entry in rows]),
-        "edges": np.concatenate([entry.edges for entry in rows]),
-        "k_indices": k_indices,
+    numbers = [entry.configuration.atomic_numbers for entry in structures]
+    stacked = stack(structures).with_atoms(atomic_numbers=np.concatenate(numbers))
+    sizes = StructureSizes.of(stacked)
+    columns = columns_of(catalogue, description.multipoles_max_l)
+    k_indices, k_starts = shared_indices(stacked.k_indices)
+    tables = tables_of(stacked, columns) | {"k_indices": k_indices}
+    places = {
+        "atoms": stacked.atoms.first,
+        "edges": stacked.edges.first,
+        "k_indices": k_starts,
     }
+    places["checksum"] = np.array(
+        [
+            checksum_of([tables[name][part] for name, part in parts_of(sizes, places, row).items()])
+            for row in range(len(structures))
+        ],
+        dtype=np.uint32,
+    )
+    groups = {"catalogue": _flat_catalogue(catalogue), "sizes": _flat(sizes), "places": places}
     with h5py.File(path, "w-", libver="v110") as file:
         for group, members in groups.items():
             _write_group(file.create_group(group), members)
@@ -139,9 +139,6 @@ def write_shard(
 def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
     """Open a shard, check that it is whole and of this format, and read what it tells of itself.
 
-    Args:
-        path: of the file.
-
     Returns:
         Where the structures are, and their catalogue.
 
@@ -154,12 +151,9 @@ def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
             attributes = dict(file.attrs)
             digest = str(attributes["digest"])
             described = json.loads(attributes["description"])
-            if any(name not in file for name in _TABLES):
+            if any(name not in file for name in TABLES):
                 raise KeyError("a table is missing")
-            columns = {
-                name: json.loads(file[name].attrs["columns"])
-                for name in shard_tables.TABLES_WITH_COLUMNS
-            }
+            columns = {name: json.loads(file[name].attrs["columns"]) for name in TYPES}
         except (KeyError, OSError, ValueError) as error:
             raise DataError(f"{path}: damaged ({error}); {AGAIN}") from None
     if _digest(groups) != digest:
@@ -170,67 +164,51 @@ def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
         number=int(attributes["shard"]),
         shards=int(attributes["shards"]),
         sizes=StructureSizes(**groups["sizes"]),
-        places=Places(**groups["places"]),
+        places=groups["places"],
         columns=columns,
     )
     return index, _catalogue(groups["catalogue"])
 
 
 class OpenShard:
-    """A shard that is open for reading structures.
+    """A shard that is open for reading structures."""
 
-    Args:
-        index: of the shard.
-        columns: of the rows to give; those that the shard lacks are zero.
-    """
-
-    def __init__(self, index: ShardIndex, columns: Columns):
+    def __init__(self, index: ShardIndex):
         self._index = index
         self._file = _opened(index.path)
-        self._tables = {name: _Table(self._file[name]) for name in _TABLES}
+        self._tables = {name: _FileTable(self._file[name]) for name in TABLES}
         self._is_whole = np.zeros(len(index.sizes), dtype=bool)
         self._held_k_indices = weakref.WeakValueDictionary[int, np.ndarray]()
         self._latest_k_indices: np.ndarray | None = None
-        self._spreads = shard_tables.spreads_between(index.columns, columns)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def read(self, row: int) -> Rows:
-        """The rows of a structure in all tables, checked the first time.
-
-        Args:
-            row: position of the structure in the shard.
+        """The rows of the structure at a position in the shard, checked the first time.
 
         Raises:
             DataError: if the file cannot be read or its content has changed.
         """
-        sizes, places = self._index.sizes, self._index.places
-
-        atoms = _part(places.atoms[row], sizes.atoms[row])
-        edges = _part(places.edges[row], sizes.edges[row])
-        k_indices = _part(places.k_indices[row], sizes.kvectors[row])
-        tables = self._tables
+        index = self._index
+        *parts, k_part = parts_of(index.sizes, index.places, row).items()
         try:
-            rows = Rows(
-                structures=tables["structures"].rows(slice(row, row + 1)),
-                atoms=tables["atoms"].rows(atoms),
-                atom_integers=tables["atom_integers"].rows(atoms),
-                edges=tables["edges"].rows(edges),
-                k_indices=self._k_indices(k_indices),
+            rows = (
+                *(self._tables[name].rows(part) for name, part in parts),
+                self._k_indices(k_part[1]),
             )
         except OSError as error:
             raise DataError(
-                f"{self._index.path}: structure {row} cannot be read ({error}); {AGAIN}"
+                f"{index.path}: structure {row} cannot be read ({error}); {AGAIN}"
             ) from None
-        if not self._is_whole[row] and rows.checksum() != places.checksum[row]:
+        if not self._is_whole[row] and checksum_of(rows) != index.places["checksum"][row]:
             raise DataError(
-                f"{self._index.path}: damaged (structure {row} does not have the checksum it "
+                f"{index.path}: damaged (structure {row} does not have the checksum it "
                 f"should); {AGAIN}"
             )
         self._is_whole[row] = True
-        return rows.spread(self._spreads)
+        return rows
 
     def _k_indices(self, part: slice) -> np.ndarray:
         """Reciprocal indices, which structures in equal cells share for as long as one is held."""
@@ -242,14 +220,13 @@ class OpenShard:
         return indices
 
 
-class _Table:
-    """Rows of a dataset.
+class _FileTable:
+    """Rows of a dataset of an open file.
 
     Where they are contiguous in the file, as `write_shard` leaves them, they are read without going
-    through HDF5, which takes ten times as long for so few.
-
-    Args:
-        dataset: of an open file.
+    through HDF5, which takes ten times as long for so few. They are not mapped into memory: what
+    was read once would count as memory of the process, and a file cut short would end it by a
+    signal instead of an error that tells which structure is missing.
     """
 
     def __init__(self, dataset: h5py.Dataset):
@@ -286,38 +263,37 @@ def _refuse_grids(catalogue: Catalogue) -> None:
             )
 
 
-def _starts(counts: np.ndarray) -> np.ndarray:
-    """First row of each structure, given the number of rows of each."""
-    return np.cumsum(counts) - counts
-
-
-def _part(first: np.integer, count: np.integer) -> slice:
-    """Consecutive rows."""
-    return slice(int(first), int(first + count))
-
-
-def _flat(record: Any) -> dict[str, np.ndarray]:
-    """Columns of a table in a dataclass by name; those of nested mappings as ``name/key``."""
+def _flat(table: Table) -> dict[str, np.ndarray]:
+    """Columns of a table by name; those of nested mappings as ``name/key``."""
     flat: dict[str, np.ndarray] = {}
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
         if isinstance(value, Mapping):
             flat.update({f"{field.name}/{key}": column for key, column in value.items()})
         else:
-            flat[field.name] = np.asarray(value)
+            flat[field.name] = value
     return flat
 
 
+def _flat_catalogue(catalogue: Catalogue) -> dict[str, np.ndarray]:
+    """Columns of a catalogue by name; the counts of all elements are one array."""
+    elements = sorted(catalogue.element_counts)
+    columns = _flat(dataclasses.replace(catalogue, element_counts={}))
+    counts = catalogue.counts_of(elements)
+    return columns | {"elements": np.array(elements), "element_counts": counts}
+
+
 def _catalogue(columns: Mapping[str, np.ndarray]) -> Catalogue:
-    """The catalogue of which `_flat` gave the columns."""
-    nested: dict[str, Any] = {}
+    """The catalogue of which `_flat_catalogue` gave the columns."""
+    nested: dict = {}
     for name, values in columns.items():
         outer, _, inner = name.partition("/")
         if inner:
             nested.setdefault(outer, {})[inner] = values
         else:
             nested[outer] = values
-    nested["elements"] = tuple(int(number) for number in nested["elements"])
+    counts = np.ascontiguousarray(nested["element_counts"].T)
+    nested["element_counts"] = dict(zip(nested.pop("elements").tolist(), counts, strict=True))
     return Catalogue(**nested)
 
 
@@ -360,20 +336,12 @@ def _read_group(group: h5py.Group) -> dict[str, np.ndarray]:
 def _digest(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     """SHA-256 of the names and contents of all datasets in some groups."""
     digest = hashlib.sha256()
-    for part in _named_bytes(groups):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _named_bytes(groups: Mapping[str, Mapping[str, np.ndarray]]) -> Iterator[bytes]:
     for group in sorted(groups):
         for name in sorted(groups[group]):
-            values = groups[group][name]
-            yield f"{group}/{name}".encode()
-            if values.dtype == object:
-                yield "\0".join(values).encode()
-            else:
-                yield np.ascontiguousarray(values).tobytes()
+            values, is_text = groups[group][name], groups[group][name].dtype == object
+            digest.update(f"{group}/{name}".encode())
+            digest.update("\0".join(values).encode() if is_text else values.tobytes())
+    return digest.hexdigest()
 
 
 def _opened(path: Path) -> h5py.File:

@@ -2,85 +2,93 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Int, Int32
 
 from mace_scf_jax.data.catalogue import NUMERIC_PROPERTIES, Catalogue
 from mace_scf_jax.data.properties import PROPERTIES, Property, Shape, row_shape
-from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.data.sizes import StructureSizes
+from mace_scf_jax.data.stack import Stack, objects
+from mace_scf_jax.data.table import Ragged
+
+TABLES = ("structures", "atoms", "atom_integers", "edges", "k_indices")
+TYPES = {"structures": np.float64, "atoms": np.float64, "atom_integers": np.int32}
+"""Tables that hold several arrays side by side, and the type of their numbers."""
 
 Columns = Mapping[str, Mapping[str, int]]
-"""For each table, how many columns each array has; the arrays stand side by side in this order."""
+"""For each table of several arrays, how many columns each array has, in their order."""
 
-TABLES_WITH_COLUMNS = ("structures", "atoms", "atom_integers")
-"""Tables that hold several arrays."""
-
-_ATOM_ARRAYS: dict[str, tuple[int, ...]] = {"positions": (3,), "atomic_numbers": ()}
-"""Arrays that are no properties, and the shape of their rows."""
+Rows = tuple[np.ndarray, ...]
+"""The rows of one structure in each table, in the order of `TABLES`."""
 
 
-class ColumnsOf(NamedTuple):
-    """Where an array is in the tables, and the shape of its rows."""
+def to_stack(
+    read: Sequence[Rows],
+    columns: Columns,
+    *,
+    num_atoms: Int[np.ndarray, "structures"],
+    num_edges: Int[np.ndarray, "structures"],
+    multipoles_max_l: int,
+    **known: Any,
+) -> Stack:
+    """Put rows of structures together; instead of ``species`` there are ``atomic_numbers``.
 
-    name: str
-    table: str
-    columns: slice
-    row_shape: tuple[int, ...]
+    Args:
+        read: the rows of each structure, at least one.
+        columns: of their tables.
+        num_atoms: of each structure.
+        num_edges: of each structure.
+        multipoles_max_l: highest order of the multipoles.
+        known: what a `Stack` holds that is in no table.
+    """
+    tables = dict(zip(TABLES, zip(*read, strict=True), strict=True))
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for table, widths in columns.items():
+        values = np.concatenate(tables[table])
+        ends = itertools.accumulate(widths.values())
+        arrays[table] = {
+            name: values[:, end - width : end].reshape(-1, *_row_shape(name, multipoles_max_l))
+            for (name, width), end in zip(widths.items(), ends, strict=True)
+        }
+    edges = np.concatenate(tables["edges"])
+    return Stack(
+        atoms=Ragged(num_atoms, arrays["atoms"] | arrays["atom_integers"]),
+        edges=Ragged(
+            num_edges,
+            {"senders": edges[:, 0], "receivers": edges[:, 1], "cell_shifts": edges[:, 2:]},
+        ),
+        k_indices=objects(tables["k_indices"]),
+        values=arrays["structures"],
+        multipoles_max_l=multipoles_max_l,
+        **known,
+    )
 
 
-class Spread(NamedTuple):
-    """Where the columns of a table belong in a wider one."""
-
-    places: Int[np.ndarray, "columns"]
-    width: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The rows of one structure in each table."""
-
-    structures: Float[np.ndarray, "1 columns"]
-    atoms: Float[np.ndarray, "atoms columns"]
-    atom_integers: Int32[np.ndarray, "atoms columns"]
-    edges: Int32[np.ndarray, "edges 5"]
-    k_indices: Int32[np.ndarray, "kvectors 3"]
-
-    def checksum(self) -> int:
-        """CRC-32 of all rows."""
-        value = 0
-        for field in dataclasses.fields(self):
-            value = zlib.crc32(np.ascontiguousarray(getattr(self, field.name)), value)
-        return value
-
-    def spread(self, spreads: Mapping[str, Spread]) -> Rows:
-        """The same rows in wider tables, zero in the columns that they lack.
-
-        Args:
-            spreads: of the tables that are wider; see `spreads_between`.
-        """
-        wider = {}
-        for table, spread in spreads.items():
-            rows = getattr(self, table)
-            wider[table] = np.zeros((len(rows), spread.width), dtype=rows.dtype)
-            wider[table][:, spread.places] = rows
-        return dataclasses.replace(self, **wider) if wider else self
+def tables_of(stacked: Stack, columns: Columns) -> dict[str, np.ndarray]:
+    """All tables but that of reciprocal indices, with zeros for what the stack leaves out."""
+    arrays = {**stacked.values, **stacked.atoms.entries}
+    tables = {}
+    for table, widths in columns.items():
+        rows = len(stacked) if table == "structures" else stacked.atoms.total
+        parts = [np.empty((rows, 0))]
+        for name, width in widths.items():
+            values = arrays.get(name)
+            parts.append(np.zeros((rows, width)) if values is None else values.reshape(rows, width))
+        tables[table] = np.concatenate(parts, axis=1).astype(TYPES[table])
+    edges = stacked.edges
+    pairs = (edges["senders"][:, None], edges["receivers"][:, None], edges["cell_shifts"])
+    return tables | {"edges": np.concatenate(pairs, axis=1).astype(np.int32)}
 
 
 def columns_of(catalogue: Catalogue, multipoles_max_l: int) -> Columns:
-    """Columns for the properties that at least one configuration has.
-
-    Args:
-        catalogue: of the configurations.
-        multipoles_max_l: highest order of their multipoles.
-    """
+    """Columns for the properties that at least one configuration has."""
     columns: dict[str, dict[str, int]] = {
         "structures": {},
         "atoms": {"positions": 3},
@@ -88,126 +96,9 @@ def columns_of(catalogue: Catalogue, multipoles_max_l: int) -> Columns:
     }
     for name in NUMERIC_PROPERTIES:
         if catalogue.present[name].any():
-            entry = PROPERTIES[name]
-            row = row_shape(entry, multipoles_max_l=multipoles_max_l)
-            columns[_table_of(entry)][name] = math.prod(row)
+            table = _table_of(PROPERTIES[name])
+            columns[table][name] = math.prod(_row_shape(name, multipoles_max_l))
     return columns
-
-
-def all_columns(parts: Iterable[Columns]) -> Columns:
-    """Columns of tables that hold every array of several.
-
-    Args:
-        parts: columns of each.
-    """
-    columns: dict[str, dict[str, int]] = {table: {} for table in TABLES_WITH_COLUMNS}
-    for part in parts:
-        for table in TABLES_WITH_COLUMNS:
-            columns[table].update(part[table])
-    return columns
-
-
-def spreads_between(narrow: Columns, wide: Columns) -> dict[str, Spread]:
-    """Where the columns of tables belong in wider ones, for those that are wider.
-
-    Args:
-        narrow: columns of the tables.
-        wide: columns that hold all of them.
-    """
-    spreads = {}
-    for table in TABLES_WITH_COLUMNS:
-        if list(narrow[table].items()) != list(wide[table].items()):
-            slices = _slices(wide[table])
-            places = [np.arange(slices[name].start, slices[name].stop) for name in narrow[table]]
-            spreads[table] = Spread(
-                np.concatenate([np.empty(0, dtype=np.int64), *places]), sum(wide[table].values())
-            )
-    return spreads
-
-
-def columns_by_name(columns: Columns, multipoles_max_l: int) -> list[ColumnsOf]:
-    """Where every array is in the tables, and the shape of its rows.
-
-    Args:
-        columns: of the tables.
-        multipoles_max_l: highest order of the multipoles.
-    """
-    return [
-        ColumnsOf(name, table, part, _row_shape(name, multipoles_max_l))
-        for table in TABLES_WITH_COLUMNS
-        for name, part in _slices(columns[table]).items()
-    ]
-
-
-def arrays_of(parts: Sequence[Rows], columns: Sequence[ColumnsOf]) -> dict[str, np.ndarray]:
-    """Positions, atomic numbers and properties of structures one after the other.
-
-    Args:
-        parts: rows of each structure, at least one.
-        columns: of the tables; see `columns_by_name`.
-
-    Returns:
-        Arrays [structures, ...] or [atoms, ...] by name, which share memory.
-    """
-    tables = {
-        table: np.concatenate([getattr(part, table) for part in parts])
-        for table in TABLES_WITH_COLUMNS
-    }
-    return {
-        entry.name: tables[entry.table][:, entry.columns].reshape(-1, *entry.row_shape)
-        for entry in columns
-    }
-
-
-def to_rows(structure: Structure, columns: Columns) -> Rows:
-    """A structure as rows of the tables.
-
-    Args:
-        structure: the structure.
-        columns: of the tables.
-    """
-    configuration = structure.configuration
-    arrays = {
-        **configuration.values,
-        "positions": configuration.positions,
-        "atomic_numbers": configuration.atomic_numbers,
-    }
-
-    def table(name: str, rows: int, dtype: Any) -> np.ndarray:
-        parts = [arrays[column].reshape(rows, -1) for column in columns[name]]
-        return np.concatenate([np.empty((rows, 0), dtype=dtype), *parts], axis=1).astype(dtype)
-
-    edges = (structure.senders[:, None], structure.receivers[:, None], structure.cell_shifts)
-    return Rows(
-        structures=table("structures", 1, np.float64),
-        atoms=table("atoms", structure.num_atoms, np.float64),
-        atom_integers=table("atom_integers", structure.num_atoms, np.int32),
-        edges=np.concatenate(edges, axis=1).astype(np.int32),
-        k_indices=structure.k_indices.astype(np.int32),
-    )
-
-
-def shared_indices(
-    structures: Sequence[Structure],
-) -> tuple[Int32[np.ndarray, "kvectors 3"], Int[np.ndarray, "structures"]]:
-    """All different sets of reciprocal indices one after the other, and where each one starts.
-
-    Args:
-        structures: any number.
-
-    Returns:
-        The indices, and the first row of those of each structure.
-    """
-    pool, starts, length = [np.zeros((0, 3), dtype=np.int32)], [], 0
-    known: dict[bytes, int] = {}
-    for entry in structures:
-        content = hashlib.sha256(np.ascontiguousarray(entry.k_indices)).digest()
-        if content not in known:
-            known[content] = length
-            pool.append(entry.k_indices)
-            length += entry.num_kvectors
-        starts.append(known[content])
-    return np.concatenate(pool), np.array(starts, dtype=np.int64)
 
 
 def _table_of(entry: Property) -> str:
@@ -218,16 +109,47 @@ def _table_of(entry: Property) -> str:
 
 
 def _row_shape(name: str, multipoles_max_l: int) -> tuple[int, ...]:
-    """Shape of the rows of an array."""
-    if name in _ATOM_ARRAYS:
-        return _ATOM_ARRAYS[name]
-    return row_shape(PROPERTIES[name], multipoles_max_l=multipoles_max_l)
+    """Shape of the rows of an array: a property, positions or atomic numbers."""
+    if name in PROPERTIES:
+        return row_shape(PROPERTIES[name], multipoles_max_l=multipoles_max_l)
+    return (3,) if name == "positions" else ()
 
 
-def _slices(widths: Mapping[str, int]) -> dict[str, slice]:
-    """Columns of each array of a table."""
-    ends = itertools.accumulate(widths.values())
+def shared_indices(
+    k_indices: np.ndarray,
+) -> tuple[Int32[np.ndarray, "kvectors 3"], Int[np.ndarray, "structures"]]:
+    """All different sets of reciprocal indices one after the other, and where each one starts."""
+    pool, starts, length = [np.zeros((0, 3), dtype=np.int32)], [], 0
+    known: dict[bytes, int] = {}
+    for indices in k_indices:
+        content = hashlib.sha256(np.ascontiguousarray(indices)).digest()
+        if content not in known:
+            known[content] = length
+            pool.append(indices.astype(np.int32))
+            length += len(indices)
+        starts.append(known[content])
+    return np.concatenate(pool), np.array(starts, dtype=np.int64)
+
+
+def parts_of(sizes: StructureSizes, places: Mapping[str, np.ndarray], row: int) -> dict[str, slice]:
+    """The rows of a structure in each table, in the order of `TABLES`."""
+
+    def part(first: np.ndarray, counts: np.ndarray) -> slice:
+        return slice(start := int(first[row]), start + int(counts[row]))
+
+    atoms = part(places["atoms"], sizes.atoms)
     return {
-        name: slice(end - width, end)
-        for (name, width), end in zip(widths.items(), ends, strict=True)
+        "structures": slice(row, row + 1),
+        "atoms": atoms,
+        "atom_integers": atoms,
+        "edges": part(places["edges"], sizes.edges),
+        "k_indices": part(places["k_indices"], sizes.kvectors),
     }
+
+
+def checksum_of(rows: Iterable[np.ndarray]) -> int:
+    """CRC-32 of the rows of a structure."""
+    value = 0
+    for part in rows:
+        value = zlib.crc32(np.ascontiguousarray(part), value)
+    return value

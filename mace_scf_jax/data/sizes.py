@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Int
 
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.stack import Stack, stack
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.data.table import Table
 
 Layout = Literal["flat", "per_atom"]
 """Order of the edges: sorted by receiver, or padded to the same number for every atom."""
@@ -91,7 +93,7 @@ class BatchSizes:
 
 
 @dataclasses.dataclass(frozen=True)
-class StructureSizes:
+class StructureSizes(Table):
     """Sizes of each structure of a set, one row per structure."""
 
     atoms: Int[np.ndarray, "structures"]
@@ -102,64 +104,42 @@ class StructureSizes:
     connected_atoms: Int[np.ndarray, "structures"]
     """Number of atoms that have a neighbour."""
 
-    def __len__(self) -> int:
-        return len(self.atoms)
-
     @classmethod
-    def of(cls, structures: Sequence[Structure]) -> StructureSizes:
+    def of(cls, stacked: Stack) -> StructureSizes:
         """The sizes of structures in memory."""
-        counts = [entry.neighbour_counts() for entry in structures]
-        rows = [
-            (entry.num_atoms, entry.num_edges, entry.num_kvectors, count.max(), np.sum(count > 0))
-            for entry, count in zip(structures, counts, strict=True)
-        ]
-        return cls(*np.array(rows, dtype=np.int64).reshape(len(rows), 5).T)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[StructureSizes]) -> StructureSizes:
-        """Several sets one after the other, at least one."""
+        atoms, edges = stacked.atoms, stacked.edges
+        receivers = edges["receivers"] + np.repeat(atoms.first, edges.counts)
+        neighbours = np.bincount(receivers, minlength=atoms.total)
         return cls(
-            **{
-                field.name: np.concatenate([getattr(part, field.name) for part in parts])
-                for field in dataclasses.fields(cls)
-            }
-        )
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> StructureSizes:
-        """The sizes of some of the structures, in the order given."""
-        rows = np.asarray(rows, dtype=np.int64)
-        return StructureSizes(
-            **{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
+            atoms=atoms.counts,
+            edges=edges.counts,
+            kvectors=stacked.num_kvectors,
+            neighbours=np.maximum.reduceat(neighbours, atoms.first),
+            connected_atoms=np.add.reduceat((neighbours > 0).astype(np.int64), atoms.first),
         )
 
     def without_kvectors(self) -> StructureSizes:
         """The sizes of the same structures for a model that needs no reciprocal vectors."""
         return dataclasses.replace(self, kvectors=np.zeros_like(self.kvectors))
 
-    def of_batch(
-        self,
-        rows: Sequence[int] | np.ndarray,
-        layout: Layout,
-        *,
-        graphs: int | None = None,
-        padding: bool = True,
+    def of_one_batch(
+        self, layout: Layout, *, graphs: int | None = None, padding: bool = True
     ) -> BatchSizes:
-        """Smallest sizes that hold these structures and, with padding, one more atom and graph.
+        """Smallest sizes that hold all and, with padding, one more atom and graph.
 
         Args:
-            rows: positions of the structures of the batch, at least one.
             layout: order of the edges.
             graphs: leave room for so many structures; None for as many as there are.
             padding: whether to have a padding atom and a padding graph.
         """
         is_flat = check_layout(layout) == "flat"
-        return sizes_that_hold(
-            self.atoms[rows],
-            self.edges[rows],
-            self.kvectors[rows],
-            most_neighbours=None if is_flat else int(self.neighbours[rows].max()),
-            graphs=graphs,
-            padding=padding,
+        return _batch_sizes(
+            atoms=int(self.atoms.sum()) + padding,
+            edges=max(1, int(self.edges.sum())),
+            graphs=(len(self) if graphs is None else graphs) + padding,
+            slots=int(self.atoms.max()),
+            kvectors=int(self.kvectors.max()),
+            neighbours_per_atom=None if is_flat else max(1, int(self.neighbours.max())),
         )
 
     def of_any_batch(self, count: int, layout: Layout, *, repeats: bool = False) -> BatchSizes:
@@ -170,49 +150,14 @@ class StructureSizes:
             layout: order of the edges.
             repeats: whether a structure may be there several times.
         """
-        everything = np.arange(len(self))
-        largest = self.of_batch(everything, layout, graphs=count)
         atoms, edges = (
             np.repeat(np.max(sizes), count) if repeats else np.sort(sizes)[-count:]
             for sizes in (self.atoms, self.edges)
         )
         return _batch_sizes(
-            atoms=int(atoms.sum()) + 1,
-            edges=max(1, int(edges.sum())),
-            graphs=largest.graphs,
-            slots=largest.slots,
-            kvectors=largest.kvectors,
-            neighbours_per_atom=largest.neighbours_per_atom,
+            **dataclasses.asdict(self.of_one_batch(layout, graphs=count))
+            | {"atoms": int(atoms.sum()) + 1, "edges": max(1, int(edges.sum()))}
         )
-
-
-def sizes_that_hold(
-    atoms: Int[np.ndarray, "structures"],
-    edges: Int[np.ndarray, "structures"],
-    kvectors: Int[np.ndarray, "structures"],
-    *,
-    most_neighbours: int | None,
-    graphs: int | None = None,
-    padding: bool = True,
-) -> BatchSizes:
-    """Smallest sizes of a batch that hold structures and, with padding, one more atom and graph.
-
-    Args:
-        atoms: of each structure; there is at least one.
-        edges: of each structure.
-        kvectors: of each structure.
-        most_neighbours: largest number of neighbours of an atom; None for the layout "flat".
-        graphs: leave room for so many structures; None for as many as there are.
-        padding: whether to have a padding atom and a padding graph.
-    """
-    return _batch_sizes(
-        atoms=int(atoms.sum()) + padding,
-        edges=max(1, int(edges.sum())),
-        graphs=(len(atoms) if graphs is None else graphs) + padding,
-        slots=int(atoms.max()),
-        kvectors=int(kvectors.max()),
-        neighbours_per_atom=None if most_neighbours is None else max(1, most_neighbours),
-    )
 
 
 def check_layout(layout: Layout) -> Layout:
@@ -241,8 +186,7 @@ def required_sizes(
     check_layout(layout)
     if not structures:
         raise DataError("batch: found no structures")
-    everything = np.arange(len(structures))
-    return StructureSizes.of(structures).of_batch(everything, layout, padding=padding)
+    return StructureSizes.of(stack(structures, ())).of_one_batch(layout, padding=padding)
 
 
 def merge(sizes: Iterable[BatchSizes]) -> BatchSizes:

@@ -1,17 +1,19 @@
-"""Numbers that a model takes from its training set."""
+"""Numbers that a model takes from its training set, and those that its record keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from jaxtyping import Float
 
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.stack import STACKED_AT_ONCE
-from mace_scf_jax.data.structure_set import StructureSet
 
 
 def average_number_of_neighbours(sizes: StructureSizes) -> float:
@@ -66,14 +68,19 @@ def surplus_charges(
         rows = np.arange(start, min(start + STACKED_AT_ONCE, len(structures)))
         stacked = structures.stack(rows)
         if formal_charges is None:
-            charges = stacked.values.get("charges", np.zeros(len(stacked.positions)))
+            charges = stacked.atoms.entries.get("charges", np.zeros(stacked.atoms.total))
         else:
-            charges = np.asarray(formal_charges)[stacked.species]
+            charges = np.asarray(formal_charges)[stacked.atoms["species"]]
         nothing = np.zeros(len(rows))
         labelled = stacked.weights.get("total_charge", nothing) > 0.0
         total = stacked.values.get("total_charge", nothing)
-        surplus.append((np.add.reduceat(charges, stacked.first_atom) - total)[labelled])
+        surplus.append((np.add.reduceat(charges, stacked.atoms.first) - total)[labelled])
     return np.concatenate(surplus)
+
+
+def describe_formal_charges(charges: Sequence[float] | None) -> str:
+    """The log line on formal charges in e, of the elements; None where every atom has its own."""
+    return f"Formal charges: {'of each atom, from the data' if charges is None else list(charges)}"
 
 
 def scale_and_shift(
@@ -121,3 +128,75 @@ def scale_and_shift(
     if scale == 0.0:
         raise DataError(f"{scaling}: found a scale of zero, expected training data that differ")
     return scale, float(np.mean(interaction))
+
+
+def set_record(
+    catalogue: Catalogue,
+    sizes: StructureSizes,
+    *,
+    elements: Sequence[int],
+    atomic_energies: Float[np.ndarray, "elements"],
+) -> dict[str, Any]:
+    """Statistics of a set as JSON values.
+
+    Args:
+        catalogue: of the set, with at least one structure.
+        sizes: of the same structures.
+        elements: atomic numbers of the model.
+        atomic_energies: energies of free atoms, eV.
+
+    Returns:
+        ``structures`` and ``atoms``, their numbers; ``largest_structure`` in atoms;
+        ``config_types``, structures by type; ``elements``, atoms by symbol; ``labels``, structures
+        with a weight above zero by property; ``average_number_of_neighbours``;
+        ``energy_per_atom`` and ``interaction_energy_per_atom`` (without free atoms) with mean,
+        standard deviation, least and largest in eV; ``forces_rms`` in eV/Å; ``digest``, which
+        changes with every structure, label and weight. What no structure has is left out.
+    """
+    labelled = {name: _any_component(weights) > 0.0 for name, weights in catalogue.weights.items()}
+    counts = catalogue.counts_of(catalogue.occurring_elements()).sum(axis=0)
+    record: dict[str, Any] = {
+        "structures": len(catalogue),
+        "atoms": int(catalogue.num_atoms.sum()),
+        "largest_structure": int(catalogue.num_atoms.max()),
+        "config_types": _counts(catalogue.config_type),
+        "elements": {
+            chemical_symbols[number]: int(count)
+            for number, count in zip(catalogue.occurring_elements(), counts, strict=True)
+        },
+        "labels": {name: int(rows.sum()) for name, rows in labelled.items() if rows.any()},
+    }
+    if sizes.connected_atoms.any():
+        record["average_number_of_neighbours"] = average_number_of_neighbours(sizes)
+    if labelled["energy"].any():
+        rows = labelled["energy"]
+        interaction = interaction_energies(catalogue, atomic_energies, elements)
+        record["energy_per_atom"] = _spread((catalogue.energy / catalogue.num_atoms)[rows])
+        record["interaction_energy_per_atom"] = _spread(interaction[rows])
+    if labelled["forces"].any():
+        rows = labelled["forces"]
+        components = 3 * catalogue.num_atoms[rows].sum()
+        record["forces_rms"] = float(np.sqrt(catalogue.squared_forces[rows].sum() / components))
+    return record | {"digest": catalogue.content_digest()}
+
+
+def _any_component(weights: Float[np.ndarray, "..."]) -> Float[np.ndarray, "configurations"]:
+    """Largest weight of any component of each configuration."""
+    return weights.reshape(len(weights), -1).max(axis=1)
+
+
+def _counts(names: np.ndarray) -> Mapping[str, int]:
+    """How often each name occurs, in order of first appearance."""
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[str(name)] = counts.get(str(name), 0) + 1
+    return counts
+
+
+def _spread(values: Float[np.ndarray, "configurations"]) -> dict[str, float]:
+    return {
+        "mean": float(np.mean(values)),
+        "standard_deviation": float(np.std(values)),
+        "least": float(np.min(values)),
+        "largest": float(np.max(values)),
+    }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,15 @@ import numpy as np
 from mace_scf_jax.data.catalogue import NUMERIC_PROPERTIES, Catalogue
 from mace_scf_jax.data.cells import CellRule
 from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.data.configuration_set import ConfigurationSet
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import BATCH_PROPERTIES, PROPERTIES, zero_value
+from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
 from mace_scf_jax.data.shard import AGAIN, SUFFIX, OpenShard, ShardIndex, read_index
-from mace_scf_jax.data.shard_tables import (
-    ColumnsOf,
-    Rows,
-    all_columns,
-    arrays_of,
-    columns_by_name,
-)
+from mace_scf_jax.data.shard_tables import Columns, Rows, to_stack
 from mace_scf_jax.data.sizes import StructureSizes
-from mace_scf_jax.data.stack import STACKED_AT_ONCE, Stack, joined
-from mace_scf_jax.data.structure import Structure, species_of
-from mace_scf_jax.data.structure_set import StructureSet
+from mace_scf_jax.data.stack import STACKED_AT_ONCE, Stack, objects
+from mace_scf_jax.data.structure import species_of
 
 _OPEN_FILES = 128
 KEPT_BYTES = 64_000_000
@@ -96,6 +89,8 @@ class StoredConfigurations(ConfigurationSet):
         self.sizes = sizes
         self._rows = rows
         self._file = file
+        weights = catalogue.weights
+        self._weights = {name: weights[name] for name in BATCH_PROPERTIES if weights[name].any()}
 
     @property
     def description(self) -> Description:
@@ -104,8 +99,7 @@ class StoredConfigurations(ConfigurationSet):
 
     def __getitem__(self, index: int) -> Configuration:
         """The configuration at a position, read from its shard; missing values are read-only."""
-        (stored,) = self.read([index])
-        return self.configuration(index, stored)
+        return self.configuration(index, self.stack(np.array([index])))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> StoredConfigurations:
         """The set of some of the configurations; see `ConfigurationSet.take`."""
@@ -126,39 +120,44 @@ class StoredConfigurations(ConfigurationSet):
         self._check_elements(elements)
         return StoredStructures(self, elements, with_kvectors=kspace_cutoff is not None)
 
-    def read(self, rows: Sequence[int] | np.ndarray) -> list[Rows]:
-        """What is stored of some of the configurations.
+    def stack(self, rows: np.ndarray) -> Stack:
+        """What is stored of configurations, given by their positions; see `to_stack`."""
+        kinds = self._shards.kinds_of(self._rows[rows])
+        different = np.unique(kinds)
+        parts = Stack.concatenate(self._stack(rows[kinds == kind], kind) for kind in different)
+        if len(different) == 1:
+            return parts
+        return parts.take(np.argsort(np.argsort(kinds, kind="stable"), kind="stable"))
 
-        Args:
-            rows: their positions.
-        """
-        return self._shards.read(self._rows[rows])
+    def _stack(self, rows: np.ndarray, kind: int) -> Stack:
+        """Configurations in shards of one kind."""
+        catalogue = self.catalogue
+        return to_stack(
+            self._shards.read(self._rows[rows]),
+            self._shards.columns[kind],
+            num_atoms=self.sizes.atoms[rows],
+            num_edges=self.sizes.edges[rows],
+            multipoles_max_l=self.description.multipoles_max_l,
+            cell=catalogue.cell[rows],
+            pbc=catalogue.pbc[rows],
+            config_weight=catalogue.config_weight[rows],
+            weights={name: weights[rows] for name, weights in self._weights.items()},
+        )
 
-    @property
-    def arrays(self) -> list[ColumnsOf]:
-        """Where each array is in what `read` gives."""
-        return self._shards.arrays
-
-    def configuration(self, index: int, stored: Rows) -> Configuration:
-        """The configuration at a position.
-
-        Args:
-            index: the position.
-            stored: what is stored of it.
-        """
-        arrays, catalogue = arrays_of([stored], self.arrays), self.catalogue
-        missing = _zero_values(len(stored.atoms), self.description.multipoles_max_l)
-        values = {
-            name: missing[name]
-            if name not in arrays
-            else arrays[name]
-            if PROPERTIES[name].per_atom
-            else arrays[name][0, ...]
-            for name in NUMERIC_PROPERTIES
-        }
+    def configuration(self, index: int, stacked: Stack) -> Configuration:
+        """The configuration at a position, of which the stack tells what is stored."""
+        catalogue = self.catalogue
+        num_atoms = stacked.atoms.total
+        values = {}
+        for name in NUMERIC_PROPERTIES:
+            found = stacked.property(name)
+            if found is None:
+                values[name] = _no_value(name, num_atoms, stacked.multipoles_max_l)
+            else:
+                values[name] = found if PROPERTIES[name].per_atom else found[0, ...]
         return Configuration(
-            atomic_numbers=arrays["atomic_numbers"],
-            positions=arrays["positions"],
+            atomic_numbers=stacked.atoms["atomic_numbers"],
+            positions=stacked.atoms["positions"],
             cell=catalogue.cell[index],
             pbc=catalogue.pbc[index],
             values=values,
@@ -170,16 +169,27 @@ class StoredConfigurations(ConfigurationSet):
             cell_rule=CellRule(catalogue.cell_rule[index]),
         )
 
+    def num_bytes(self) -> int:
+        """Memory that all structures take at most, without what is known of sets of any size."""
+        widths: dict[str, int] = {}
+        for columns in self._shards.columns:
+            for table in columns.values():
+                widths.update(table)
+        sizes, numbers = self.sizes, sum(widths.values())
+        per_structure = 8 * numbers * sizes.atoms + 20 * sizes.edges + 12 * sizes.kvectors
+        return int(per_structure.sum())
+
     def _check_elements(self, elements: Sequence[int]) -> None:
         """Refuse configurations with elements that the model does not know."""
-        numbers = np.array(self.catalogue.elements)
-        unknown = self.catalogue.element_counts[:, ~np.isin(numbers, elements)].any(axis=1)
+        catalogue = self.catalogue
+        unknown = catalogue.counts_of(elements).sum(axis=1) != catalogue.num_atoms
         if unknown.any():
             row = int(np.argmax(unknown))
+            numbers = [z for z, counts in catalogue.element_counts.items() if counts[row]]
             try:
-                species_of(numbers[self.catalogue.element_counts[row] > 0], elements)
+                species_of(np.array(sorted(numbers)), elements)
             except DataError as error:
-                raise DataError(f"{self.catalogue.location(row)}: {error}") from None
+                raise DataError(f"{catalogue.location(row)}: {error}") from None
 
 
 class StoredStructures(StructureSet):
@@ -201,8 +211,6 @@ class StoredStructures(StructureSet):
         numbers = np.asarray(elements)
         self._species = np.zeros(numbers.max() + 1, dtype=np.int32)
         self._species[numbers] = species_of(numbers, elements)
-        weights = configurations.catalogue.weights
-        self._weights = {name: weights[name] for name in BATCH_PROPERTIES if weights[name].any()}
 
     def stack(self, rows: np.ndarray) -> Stack:
         """Some of the structures; see `StructureSet.stack`."""
@@ -211,82 +219,45 @@ class StoredStructures(StructureSet):
     @functools.cached_property
     def _kept(self) -> Stack | None:
         """All structures, if they are few."""
-        if self._bytes() >= KEPT_BYTES:
+        if self._stored.num_bytes() >= KEPT_BYTES:
             return None
         starts = range(STACKED_AT_ONCE, len(self), STACKED_AT_ONCE)
-        return joined(self._read(rows) for rows in np.split(np.arange(len(self)), starts))
-
-    def _bytes(self) -> int:
-        """Memory that all structures take at most, without what is known of sets of any size."""
-        numbers = sum(math.prod(entry.row_shape) for entry in self._stored.arrays)
-        sizes = self.sizes
-        per_structure = 8 * numbers * sizes.atoms + 20 * sizes.edges + 12 * sizes.kvectors
-        return int(per_structure.sum())
+        return Stack.concatenate(
+            self._read(rows) for rows in np.split(np.arange(len(self)), starts)
+        )
 
     def _read(self, rows: np.ndarray) -> Stack:
-        catalogue = self._stored.catalogue
-        parts = self._stored.read(rows)
-        arrays = arrays_of(parts, self._stored.arrays)
-        edges = np.concatenate([part.edges for part in parts])
-        return Stack(
-            num_atoms=self.sizes.atoms[rows],
-            num_edges=self.sizes.edges[rows],
-            cell=catalogue.cell[rows],
-            pbc=catalogue.pbc[rows],
-            config_weight=catalogue.config_weight[rows],
-            positions=arrays["positions"],
-            species=self._species[arrays["atomic_numbers"]],
-            senders=edges[:, 0],
-            receivers=edges[:, 1],
-            cell_shifts=edges[:, 2:],
-            k_indices=[self._k_indices(part) for part in parts],
-            values={name: arrays[name] for name in BATCH_PROPERTIES if name in arrays},
-            weights={name: weights[rows] for name, weights in self._weights.items()},
-            multipoles_max_l=self._stored.description.multipoles_max_l,
-        )
+        stacked = self._stored.stack(rows)
+        stacked = stacked.with_atoms(species=self._species[stacked.atoms["atomic_numbers"]])
+        if self._with_kvectors:
+            return stacked
+        return dataclasses.replace(stacked, k_indices=objects([_NO_KVECTORS] * len(rows)))
 
-    def _structure(self, index: int) -> Structure:
-        (stored,) = self._stored.read([index])
-        configuration = self._stored.configuration(index, stored)
-        return Structure(
-            configuration=configuration,
-            species=self._species[configuration.atomic_numbers],
-            senders=stored.edges[:, 0],
-            receivers=stored.edges[:, 1],
-            cell_shifts=stored.edges[:, 2:],
-            k_indices=self._k_indices(stored),
-        )
-
-    def _k_indices(self, stored: Rows) -> np.ndarray:
-        return stored.k_indices if self._with_kvectors else _NO_KVECTORS
+    def _configuration(self, index: int, stacked: Stack) -> Configuration:
+        return self._stored.configuration(index, stacked)
 
 
 @functools.lru_cache(maxsize=1024)
-def _zero_values(num_atoms: int, multipoles_max_l: int) -> dict[str, np.ndarray]:
-    """What stands for missing properties of structures of one size, as views of a single zero."""
-    zeros = (
-        zero_value(PROPERTIES[name], num_atoms=num_atoms, multipoles_max_l=multipoles_max_l)
-        for name in NUMERIC_PROPERTIES
-    )
-    return {
-        name: np.broadcast_to(np.zeros((), like.dtype), like.shape)
-        for name, like in zip(NUMERIC_PROPERTIES, zeros, strict=True)
-    }
+def _no_value(name: str, num_atoms: int, multipoles_max_l: int) -> np.ndarray:
+    """What stands for a missing property of structures of one size: a view of a single zero."""
+    like = zero_value(PROPERTIES[name], num_atoms=num_atoms, multipoles_max_l=multipoles_max_l)
+    return np.broadcast_to(np.zeros((), like.dtype), like.shape)
 
 
 class _Shards:
-    """The shards of a data set, of which a limited number is open at any time.
-
-    Args:
-        indices: of all shards.
-    """
+    """The shards of a data set, of which a limited number is open at any time."""
 
     def __init__(self, indices: Sequence[ShardIndex]):
         self._indices = tuple(indices)
-        self._columns = all_columns(index.columns for index in indices)
         counts = np.array([len(index.sizes) for index in indices])
         self._ends = np.cumsum(counts)
         self._starts = self._ends - counts
+        self.columns: list[Columns] = []
+        """Columns of the tables of each kind of shards: the shards of a kind have the same."""
+        for index in indices:
+            if index.columns not in self.columns:
+                self.columns.append(index.columns)
+        self._kinds = np.array([self.columns.index(index.columns) for index in indices])
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -295,17 +266,12 @@ class _Shards:
         """What the data were prepared for."""
         return self._indices[0].description
 
-    @functools.cached_property
-    def arrays(self) -> list[ColumnsOf]:
-        """Where each array is in what `read` gives."""
-        return columns_by_name(self._columns, self.description.multipoles_max_l)
+    def kinds_of(self, rows: np.ndarray) -> np.ndarray:
+        """The kind of the shard of each structure, given by positions through all shards."""
+        return self._kinds[np.searchsorted(self._ends, rows, side="right")]
 
     def read(self, rows: np.ndarray) -> list[Rows]:
-        """What is stored of some structures.
-
-        Args:
-            rows: their positions, counted through all shards.
-        """
+        """What is stored of some structures, given by positions through all shards."""
         numbers = np.searchsorted(self._ends, rows, side="right")
         places = rows - self._starts[numbers]
         with self._lock:
@@ -319,7 +285,7 @@ class _Shards:
         if number not in self._open:
             if len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
-            self._open[number] = OpenShard(self._indices[number], self._columns)
+            self._open[number] = OpenShard(self._indices[number])
         self._open.move_to_end(number)
         return self._open[number]
 

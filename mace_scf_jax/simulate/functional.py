@@ -23,8 +23,8 @@ from jaxtyping import Array, Bool, Float
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.neighbours import search_box
 from mace_scf_jax.data.sizes import BatchSizes, round_up
+from mace_scf_jax.data.structure import search_box
 from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.mesh import common_mesh

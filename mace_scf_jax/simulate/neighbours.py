@@ -174,7 +174,7 @@ def search(
 ]:
     """Every pair within the cutoff, by trying all pairs: for up to a few thousand atoms.
 
-    The order is that of `mace_scf_jax.data.neighbours.neighbour_list`.
+    The order is that of `mace_scf_jax.data.structure.neighbour_list`.
 
     Args:
         positions: Å.

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from mace_scf_jax.data import summary
-from mace_scf_jax.data.batching import BatchLoader, share_buckets
-from mace_scf_jax.data.configuration_set import ConfigurationSet
+from mace_scf_jax.data.batching import BatchLoader, prefetched, share_buckets
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
-from mace_scf_jax.data.prefetch import prefetched
-from mace_scf_jax.data.set_record import set_record
+from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
+    describe_formal_charges,
     interaction_energies,
+    set_record,
     surplus_charges,
 )
-from mace_scf_jax.data.structure_set import StructureSet
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.mesh import Mesh
@@ -157,7 +155,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     neighbours = options.avg_num_neighbors
     if options.compute_avg_num_neighbors:
         neighbours = average_number_of_neighbours(structures["train"].sizes)
-    logger.info(summary.average_neighbours(neighbours))
+    logger.info(f"Average number of neighbors: {neighbours}")
     devices = Devices() if devices is None else devices
     training, evaluation = _loaders(structures, options, devices, mesh)
     settings = model_settings(
@@ -177,7 +175,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
                 check_inputs(settings, entry)
     if options.family.formal_charges:
         charges = settings.own.formal_charges
-        logger.info(summary.formal_charges(charges))
+        logger.info(describe_formal_charges(charges))
         _warn_of_surplus(surplus_charges(structures["train"], charges))
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.irreps)

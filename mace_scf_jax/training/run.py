@@ -18,8 +18,8 @@ import jax
 from rich.console import Console
 
 from mace_scf_jax import __version__
-from mace_scf_jax.data.prefetch import prefetched
-from mace_scf_jax.data.splitting import save_split
+from mace_scf_jax.data.batching import prefetched
+from mace_scf_jax.data.selection import save_split
 from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.models import build
 from mace_scf_jax.options.error import ConfigurationError

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mace_scf_jax.data import filtering
+from mace_scf_jax.data import selection
 from mace_scf_jax.data.catalogue import Catalogue
-from mace_scf_jax.data.configuration_set import ConfigurationsInMemory
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.sets import ConfigurationsInMemory
 
 from .builders import configuration, labelled_atoms, load
 
@@ -87,9 +87,9 @@ def test_forces_are_read_only_where_the_sum_of_their_squares_does_not_decide() -
     )
     # The first two are not what the catalogue says: reading them would give the opposite.
     members = ConfigurationsInMemory([high, low, between], Catalogue.of([low, high, between]))
-    np.testing.assert_array_equal(filtering.within_forces(members, 4.0), [True, False, True])
-    np.testing.assert_array_equal(filtering.within_forces(members, 3.6), [True, False, True])
-    np.testing.assert_array_equal(filtering.within_forces(members, 3.4), [True, False, False])
+    np.testing.assert_array_equal(selection.within_forces(members, 4.0), [True, False, True])
+    np.testing.assert_array_equal(selection.within_forces(members, 3.6), [True, False, True])
+    np.testing.assert_array_equal(selection.within_forces(members, 3.4), [True, False, False])
 
 
 @pytest.mark.parametrize(

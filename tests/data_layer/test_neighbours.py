@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matscipy.neighbours import neighbour_list as matscipy_neighbour_list
 
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.neighbours import neighbour_list
+from mace_scf_jax.data.structure import neighbour_list
 
 
 def pairs(senders: np.ndarray, receivers: np.ndarray, shifts: np.ndarray) -> list[tuple]:

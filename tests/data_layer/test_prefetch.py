@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from mace_scf_jax.data.prefetch import prefetched
+from mace_scf_jax.data.batching import prefetched
 
 
 def batch_threads() -> int:

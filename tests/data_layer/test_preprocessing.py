@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from mace_scf_jax.data import stored_set
-from mace_scf_jax.data.batching import BatchLoader
+from mace_scf_jax.data.batching import BatchLoader, prefetched
 from mace_scf_jax.data.datasets import DataSettings, load_datasets
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.frames import FilePart, file_parts
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.prefetch import prefetched
 from mace_scf_jax.data.preprocessing import PreprocessSettings, preprocess
-from mace_scf_jax.data.reading import read_atoms
+from mace_scf_jax.data.reading import FilePart, file_parts, read_atoms
 from mace_scf_jax.data.stored_set import open_stored
 
 from .builders import INFO_KEYS, KEYS, heads, labelled_atoms, write

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mace_scf_jax.data.catalogue import Catalogue
-from mace_scf_jax.data.set_record import set_record
 from mace_scf_jax.data.sizes import StructureSizes
+from mace_scf_jax.data.stack import stack
+from mace_scf_jax.data.statistics import set_record
 
 from .builders import configuration, labelled_atoms, structure
 
@@ -26,7 +27,7 @@ def test_statistics_by_hand() -> None:
         labelled(-2064.0 + 9.0, 2.0, config_type="bulk"),
         labelled(1e6, 1e6, config_energy_weight=0.0, config_forces_weight=0.0, config_type="ice"),
     ]
-    sizes = StructureSizes.of([structure(seed, cutoff=1.3) for seed in range(3)])
+    sizes = StructureSizes.of(stack([structure(seed, cutoff=1.3) for seed in range(3)]))
     found = set_record(Catalogue.of(members), sizes, **E0S)
     assert found["structures"] == 3
     assert found["atoms"] == 9
@@ -48,7 +49,9 @@ def test_statistics_by_hand() -> None:
 def test_what_no_structure_has_is_left_out() -> None:
     nothing = {"config_energy_weight": 0.0, "config_forces_weight": 0.0}
     members = [labelled(0.0, 0.0, **nothing)]
-    found = set_record(Catalogue.of(members), StructureSizes.of([structure(cutoff=0.1)]), **E0S)
+    found = set_record(
+        Catalogue.of(members), StructureSizes.of(stack([structure(cutoff=0.1)])), **E0S
+    )
     assert not found.keys() & {
         "average_number_of_neighbours",
         "energy_per_atom",

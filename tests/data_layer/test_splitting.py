@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.splitting import describe_split, random_split, save_split
+from mace_scf_jax.data.selection import describe_split, random_split, save_split
 
 
 def test_split_is_that_of_the_reference() -> None:

@@ -6,14 +6,15 @@ import pytest
 from mace_scf_jax.data import statistics
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.sets import StructuresInMemory
 from mace_scf_jax.data.sizes import StructureSizes
+from mace_scf_jax.data.stack import stack
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     scale_and_shift,
     surplus_charges,
 )
 from mace_scf_jax.data.structure import prepare
-from mace_scf_jax.data.structure_set import StructuresInMemory
 
 from .builders import configuration, labelled_atoms, structure
 
@@ -39,11 +40,11 @@ def test_average_number_of_neighbours_leaves_out_lonely_atoms() -> None:
     pair = structure(0, cutoff=1.3)
     assert sorted(pair.neighbour_counts().tolist()) == [1, 1, 2]
     lonely = structure(1, cutoff=0.1)
-    assert average_number_of_neighbours(StructureSizes.of([pair, lonely])) == pytest.approx(
+    assert average_number_of_neighbours(StructureSizes.of(stack([pair, lonely]))) == pytest.approx(
         4.0 / 3.0, rel=1e-14
     )
     with pytest.raises(DataError, match="no atom with a neighbour"):
-        average_number_of_neighbours(StructureSizes.of([lonely]))
+        average_number_of_neighbours(StructureSizes.of(stack([lonely])))
 
 
 @pytest.mark.parametrize("at_once", [1, 256])
@@ -86,3 +87,9 @@ def test_scale_and_shift_use_labelled_configurations_only() -> None:
 def test_impossible_scalings_are_refused(train: list, scaling: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         scale_and_shift(Catalogue.of(train), E0S, ELEMENTS, scaling)
+
+
+def test_source_of_formal_charges() -> None:
+    assert statistics.describe_formal_charges((1.0, -2.0)) == "Formal charges: [1.0, -2.0]"
+    found = statistics.describe_formal_charges(None)
+    assert found == "Formal charges: of each atom, from the data"

@@ -14,11 +14,11 @@ import pytest
 
 from mace_scf_jax.data import stored_set
 from mace_scf_jax.data.batching import BatchLoader
-from mace_scf_jax.data.configuration_set import ConfigurationsInMemory
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.data.sets import ConfigurationsInMemory
 from mace_scf_jax.data.shard import write_shard
 from mace_scf_jax.data.stored_set import open_stored
 
@@ -175,8 +175,8 @@ def test_only_small_sets_are_kept(tmp_path, monkeypatch, kept_bytes):
     with (folder / "0.h5").open("rb+") as file:
         file.seek(place)
         file.write(np.float64(7.0).tobytes())
-    position = found.stack(np.array([0])).positions[0, 0]
-    assert position == (before.positions[0, 0] if kept_bytes else 7.0)
+    position = found.stack(np.array([0])).atoms["positions"][0, 0]
+    assert position == (before.atoms["positions"][0, 0] if kept_bytes else 7.0)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, stored_set.KEPT_BYTES], ids=["read", "kept"])

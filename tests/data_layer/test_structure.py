@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.neighbours import neighbour_list
 from mace_scf_jax.data.reciprocal import half_space_indices
-from mace_scf_jax.data.structure import prepare, prepare_all
+from mace_scf_jax.data.structure import neighbour_list, prepare, prepare_all
 
 from .builders import configuration, labelled_atoms
 

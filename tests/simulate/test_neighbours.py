@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mace_scf_jax.data.neighbours import neighbour_list, search_box
+from mace_scf_jax.data.structure import neighbour_list, search_box
 from mace_scf_jax.simulate.neighbours import images_needed, search
 
 CELLS = {
