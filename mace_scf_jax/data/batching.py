@@ -134,11 +134,7 @@ class BatchLoader:
         return self.batches(self.batch_indices(epoch)[start:])
 
     def batches(self, members: Iterable[Int[np.ndarray, "_"]]) -> Iterator[Graph]:
-        """The batches of given structures.
-
-        Args:
-            members: positions in the data set of the structures of each batch.
-        """
+        """The batches of given structures, each by the positions of its members in the data set."""
         for indices in members:
             bucket = self.bucket_of(indices)
             divided = self._divided(indices)
@@ -216,11 +212,9 @@ class BatchLoader:
 
 
 def share_buckets(loaders: Sequence[BatchLoader], *, max_buckets: int = 4) -> None:
-    """Give several loaders the same few padded sizes, so that one compilation serves them all.
+    """Give several loaders of one layout the same few padded sizes, their `buckets`.
 
-    Args:
-        loaders: of one layout; their `buckets` are replaced.
-        max_buckets: largest number of different padded sizes.
+    One compilation of each size then serves them all.
     """
     observed = [sizes for loader in loaders for sizes in loader.observed_sizes()]
     largest = merge(loader.largest_sizes() for loader in loaders)

@@ -39,11 +39,7 @@ StoredKeys = Mapping[Place, set[str]]
 
 
 def stored_keys(structures: Iterable[ase.Atoms]) -> dict[Place, set[str]]:
-    """The keys that structures have.
-
-    Args:
-        structures: as ASE reads them; results of an attached calculator count for both places.
-    """
+    """The keys that structures have; results of an attached calculator count for both places."""
     info: set[str] = set()
     arrays: set[str] = set()
     for atoms in structures:
@@ -84,14 +80,7 @@ def check_dipole_weights(
     file: str,
     first_index: int = 0,
 ) -> None:
-    """Refuse a dipole without `config_dipole_weight` of 3 numbers.
-
-    Args:
-        structures: consecutive structures of a file.
-        keys: which key holds which property.
-        split: train, valid or test, for messages.
-        file: path, for messages.
-        first_index: position of the first structure in the file, for messages.
+    """Refuse a dipole without `config_dipole_weight` of 3 numbers in consecutive structures.
 
     Raises:
         DataError: names split, file, index and key of the dipole.

@@ -173,12 +173,7 @@ def load_datasets(settings: DataSettings) -> DataSets:
 def check_sets(
     sets: Mapping[str, ConfigurationSet], files: Mapping[str, str], settings: DataSettings
 ) -> None:
-    """Check whole sets, and warn about what is probably not meant.
-
-    Args:
-        sets: by split.
-        files: path of each, for messages.
-        settings: what to check.
+    """Check the whole set of each split, and warn about what is probably not meant.
 
     Raises:
         DataError: if a set cannot be used.
@@ -252,10 +247,7 @@ def _rows_within_limits(
 ) -> dict[str, np.ndarray]:
     """Positions of the configurations within `max_energy` and `max_forces`, by title of the set.
 
-    Args:
-        sets: by title; the atomic energies "average" are those of the set "Training".
-        free_atoms: isolated atoms of the training file.
-        settings: the limits.
+    The atomic energies "average" are those of the set "Training".
     """
     within: dict[str, dict[str, np.ndarray]] = {title: {} for title in sets}
     if settings.max_energy is not None:

@@ -53,12 +53,7 @@ class Description:
         )
 
     def check_labels(self, keys: KeySpecification, multipoles_max_l: int, *, file: str) -> None:
-        """Refuse other keys and another order of multipoles.
-
-        Args:
-            keys: which key holds which property, according to the run.
-            multipoles_max_l: highest order of reference multipoles, according to the run.
-            file: path, for messages.
+        """Refuse other keys and another order of multipoles than the run asks for.
 
         Raises:
             DataError: names each difference.
@@ -77,14 +72,9 @@ class Description:
         _refuse(differences, file)
 
     def check_cutoffs(self, cutoff: float, kspace_cutoff: float | None, *, file: str) -> None:
-        """Refuse other cutoffs than those the file was made with.
+        """Refuse other cutoffs, in Å and 1/Å, than the run asks for.
 
         Reciprocal vectors that the run does not need are no difference.
-
-        Args:
-            cutoff: cutoff of the edges in Å, according to the run.
-            kspace_cutoff: cutoff of the reciprocal vectors in 1/Å; None if it needs none.
-            file: path, for messages.
 
         Raises:
             DataError: names each difference.

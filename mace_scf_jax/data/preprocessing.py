@@ -91,14 +91,6 @@ def preprocess(
     The folder gets a folder ``train`` and, if there are such files, ``valid`` and ``test``. It
     appears when everything in it is complete; nothing is left behind by a failure.
 
-    Args:
-        settings: what to do.
-        folder: to be made.
-        notify: told the progress.
-
-    Returns:
-        The folder.
-
     Raises:
         DataError: if a file or anything in it cannot be used, or the folder exists.
     """

@@ -49,12 +49,7 @@ def check_readable(path: str | Path) -> None:
 
 
 def read_frames(source: Path | io.StringIO, file: str, *, first_index: int = 0) -> list[ase.Atoms]:
-    """All structures of a file, or of a part of one.
-
-    Args:
-        source: the file, or text that was read from it.
-        file: path, for messages.
-        first_index: position of the first structure in the file, for messages.
+    """All structures of a file, or of text that was read from it at the structure `first_index`.
 
     Raises:
         DataError: if a structure cannot be parsed.
@@ -176,13 +171,7 @@ def to_configurations(
 
 
 def warn_about(configurations: Sequence[Configuration], keys: KeySpecification, file: str) -> None:
-    """Warn, once per file, about labels that are nowhere and cells that were changed.
-
-    Args:
-        configurations: of the file.
-        keys: which key of the file holds which property.
-        file: path, for messages.
-    """
+    """Warn, once per file, about labels that are nowhere and cells that were changed."""
     warn_about_missing_labels(
         frozenset().union(*(entry.present for entry in configurations)), keys, file
     )
@@ -192,13 +181,7 @@ def warn_about(configurations: Sequence[Configuration], keys: KeySpecification, 
 
 
 def warn_about_missing_labels(present: Container[str], keys: KeySpecification, file: str) -> None:
-    """Warn about mapped energies or forces that a file has none of.
-
-    Args:
-        present: properties that occur in the file.
-        keys: which key of the file holds which property.
-        file: path, for messages.
-    """
+    """Warn about mapped energies or forces that are not among the properties of a file."""
     for name in ("energy", "forces"):
         key = keys.key_of(name)
         if key is not None and name not in present:
@@ -206,12 +189,7 @@ def warn_about_missing_labels(present: Container[str], keys: KeySpecification, f
 
 
 def warn_about_adjusted_cells(rules: Sequence[CellRule], file: str) -> None:
-    """Warn, once per file, about cells that were changed for the electrostatics.
-
-    Args:
-        rules: what was done to each structure without periodic directions.
-        file: path, for messages.
-    """
+    """Warn, once per file, about cells of open structures changed for the electrostatics."""
     counts = Counter(rules)
     if counts[CellRule.RAISED] or counts[CellRule.CUBE]:
         logger.warning(

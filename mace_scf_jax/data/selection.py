@@ -23,27 +23,16 @@ def within_energy(
     atomic_energies: Float[np.ndarray, "elements"],
     elements: Sequence[int],
 ) -> Bool[np.ndarray, "configurations"]:
-    """Which configurations have no interaction energy per atom above a limit, or no energy at all.
-
-    Args:
-        catalogue: of the configurations.
-        limit: eV/atom.
-        atomic_energies: energies of free atoms, eV.
-        elements: their atomic numbers.
-    """
+    """Which configurations have no interaction energy above a limit in eV/atom, or no energy."""
     energies = interaction_energies(catalogue, atomic_energies, elements)
     return (energies <= limit) | ~catalogue.present["energy"]
 
 
 def within_forces(members: ConfigurationSet, limit: float) -> Bool[np.ndarray, "configurations"]:
-    """Which configurations have no atom with a force above a limit, or no forces at all.
+    """Which configurations have no atom with a force above a limit in eV/Å, or no forces at all.
 
     The largest of N norms lies between sqrt(S / N) and sqrt(S), S being the sum of their squares,
     which the catalogue knows; only configurations where this does not decide are read.
-
-    Args:
-        members: the configurations.
-        limit: norm of the force on an atom, eV/Å.
     """
     catalogue = members.catalogue
     upper = np.sqrt(catalogue.squared_forces)
@@ -58,11 +47,9 @@ def within_forces(members: ConfigurationSet, limit: float) -> Bool[np.ndarray, "
 def within_all(
     title: str, within: Mapping[str, Bool[np.ndarray, "configurations"]]
 ) -> tuple[Bool[np.ndarray, "configurations"], str]:
-    """Which configurations pass all limits, and the log line that counts the others.
+    """Which configurations of a set pass all limits, and the log line that counts the others.
 
-    Args:
-        title: of the set.
-        within: for each limit, in words, which configurations are within it; at least one limit.
+    There is at least one limit; each is given in words, with the configurations that are within.
 
     Raises:
         DataError: none passes all.

@@ -28,6 +28,7 @@ import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -51,7 +52,6 @@ from mace_scf_jax.data.shard_tables import (
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.stack import stack
 from mace_scf_jax.data.structure import Structure
-from mace_scf_jax.data.table import Table
 
 FORMAT = "mace-scf-jax structures"
 FORMAT_VERSION = 1
@@ -104,11 +104,7 @@ def write_shard(
     columns = columns_of(catalogue, description.multipoles_max_l)
     k_indices, k_starts = shared_indices(stacked.k_indices)
     tables = tables_of(stacked, columns) | {"k_indices": k_indices}
-    places = {
-        "atoms": stacked.atoms.first,
-        "edges": stacked.edges.first,
-        "k_indices": k_starts,
-    }
+    places = {"atoms": stacked.atoms.first, "edges": stacked.edges.first, "k_indices": k_starts}
     places["checksum"] = np.array(
         [
             checksum_of([tables[name][part] for name, part in parts_of(sizes, places, row).items()])
@@ -116,7 +112,7 @@ def write_shard(
         ],
         dtype=np.uint32,
     )
-    groups = {"catalogue": _flat_catalogue(catalogue), "sizes": _flat(sizes), "places": places}
+    groups = {"catalogue": _columns(catalogue), "sizes": vars(sizes), "places": places}
     with h5py.File(path, "w-", libver="v110") as file:
         for group, members in groups.items():
             _write_group(file.create_group(group), members)
@@ -263,84 +259,64 @@ def _refuse_grids(catalogue: Catalogue) -> None:
             )
 
 
-def _flat(table: Table) -> dict[str, np.ndarray]:
-    """Columns of a table by name; those of nested mappings as ``name/key``."""
-    flat: dict[str, np.ndarray] = {}
-    for field in dataclasses.fields(table):
-        value = getattr(table, field.name)
-        if isinstance(value, Mapping):
-            flat.update({f"{field.name}/{key}": column for key, column in value.items()})
-        else:
-            flat[field.name] = value
-    return flat
-
-
-def _flat_catalogue(catalogue: Catalogue) -> dict[str, np.ndarray]:
-    """Columns of a catalogue by name; the counts of all elements are one array."""
+def _columns(catalogue: Catalogue) -> dict[str, Any]:
+    """Columns of a catalogue as a file holds them: the counts of all elements are one array."""
     elements = sorted(catalogue.element_counts)
-    columns = _flat(dataclasses.replace(catalogue, element_counts={}))
     counts = catalogue.counts_of(elements)
-    return columns | {"elements": np.array(elements), "element_counts": counts}
+    return vars(catalogue) | {"elements": np.array(elements), "element_counts": counts}
 
 
-def _catalogue(columns: Mapping[str, np.ndarray]) -> Catalogue:
-    """The catalogue of which `_flat_catalogue` gave the columns."""
-    nested: dict = {}
-    for name, values in columns.items():
-        outer, _, inner = name.partition("/")
-        if inner:
-            nested.setdefault(outer, {})[inner] = values
-        else:
-            nested[outer] = values
-    counts = np.ascontiguousarray(nested["element_counts"].T)
-    nested["element_counts"] = dict(zip(nested.pop("elements").tolist(), counts, strict=True))
-    return Catalogue(**nested)
+def _catalogue(columns: Mapping[str, Any]) -> Catalogue:
+    """The catalogue of which `_columns` gave the columns."""
+    counts = np.ascontiguousarray(columns["element_counts"].T)
+    by_element = dict(zip(columns["elements"].tolist(), counts, strict=True))
+    return Catalogue(
+        **{name: column for name, column in columns.items() if name != "elements"}
+        | {"element_counts": by_element}
+    )
 
 
-def _write_group(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns of a table: those named ``name/key`` side by side in one dataset ``name``."""
-    together: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in columns.items():
-        outer, _, key = name.partition("/")
-        together.setdefault(outer, {})[key] = values
-    for name, members in together.items():
-        if "" in members:
-            text = members[""].dtype == object
-            dtype = h5py.string_dtype() if text else None
-            group.create_dataset(name, data=members[""], dtype=dtype)
-        else:
-            parts = {key: values.reshape(len(values), -1) for key, values in members.items()}
+def _write_group(group: h5py.Group, columns: Mapping[str, Any]) -> None:
+    """Write columns of a table, those of a mapping side by side in one dataset."""
+    for name, column in columns.items():
+        if isinstance(column, Mapping):
+            parts = {key: values.reshape(len(values), -1) for key, values in column.items()}
             group[name] = np.concatenate(list(parts.values()), axis=1)
             widths = {key: part.shape[1] for key, part in parts.items()}
             group[name].attrs["columns"] = json.dumps(widths)
+        else:
+            dtype = h5py.string_dtype() if column.dtype == object else None
+            group.create_dataset(name, data=column, dtype=dtype)
 
 
-def _read_group(group: h5py.Group) -> dict[str, np.ndarray]:
+def _read_group(group: h5py.Group) -> dict[str, Any]:
     """The columns that `_write_group` wrote; equal texts are stored once."""
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     for name, item in group.items():
         if h5py.check_string_dtype(item.dtype) is not None:
-            found[name] = np.empty(item.shape, dtype=object)
-            found[name][:] = [sys.intern(text) for text in item.asstr()[()]]
+            found[name] = np.fromiter(map(sys.intern, item.asstr()[()]), dtype=object)
         elif "columns" in item.attrs:
-            values, start = item[()], 0
+            values, start, found[name] = item[()], 0, {}
             for key, width in json.loads(item.attrs["columns"]).items():
                 part = values[:, start : start + width]
-                found[f"{name}/{key}"] = np.ascontiguousarray(part[:, 0] if width == 1 else part)
+                found[name][key] = np.ascontiguousarray(part[:, 0] if width == 1 else part)
                 start += width
         else:
             found[name] = item[()]
     return found
 
 
-def _digest(groups: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """SHA-256 of the names and contents of all datasets in some groups."""
+def _digest(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """SHA-256 of the names and contents of all columns in some groups."""
+    named: dict[str, np.ndarray] = {}
+    for group, columns in groups.items():
+        for name, column in columns.items():
+            parts = column.items() if isinstance(column, Mapping) else [("", column)]
+            named |= {f"{group}/{name}/{key}".rstrip("/"): values for key, values in parts}
     digest = hashlib.sha256()
-    for group in sorted(groups):
-        for name in sorted(groups[group]):
-            values, is_text = groups[group][name], groups[group][name].dtype == object
-            digest.update(f"{group}/{name}".encode())
-            digest.update("\0".join(values).encode() if is_text else values.tobytes())
+    for name, values in sorted(named.items()):
+        digest.update(name.encode())
+        digest.update("\0".join(values).encode() if values.dtype == object else values.tobytes())
     return digest.hexdigest()
 
 

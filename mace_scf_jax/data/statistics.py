@@ -22,9 +22,6 @@ def average_number_of_neighbours(sizes: StructureSizes) -> float:
     All structures count. The PyTorch reference leaves out those that do not fill the last batch of
     one shuffled epoch, so that its value depends on the seed.
 
-    Args:
-        sizes: of the training structures.
-
     Raises:
         DataError: if no atom has a neighbour.
     """
@@ -42,13 +39,7 @@ def interaction_energies(
     atomic_energies: Float[np.ndarray, "elements"],
     elements: Sequence[int],
 ) -> Float[np.ndarray, "configurations"]:
-    """Interaction energy per atom, (E - Σ E0) / N, of each configuration, eV.
-
-    Args:
-        catalogue: of the configurations.
-        atomic_energies: energies of free atoms, eV.
-        elements: their atomic numbers.
-    """
+    """Interaction energy per atom, (E - Σ E0) / N, of each configuration, eV."""
     free_atoms = catalogue.counts_of(elements) @ np.asarray(atomic_energies, dtype=np.float64)
     return (catalogue.energy - free_atoms) / catalogue.num_atoms
 
@@ -58,10 +49,8 @@ def surplus_charges(
 ) -> Float[np.ndarray, "labelled"]:
     """Sum of the formal charges less `total_charge`, in e, of the structures that have the latter.
 
-    Args:
-        structures: of a set.
-        formal_charges: of the elements that the model knows, in e; None for the `charges` of the
-            data.
+    Formal charges are those of the elements that the model knows, or None for the `charges` of the
+    data.
     """
     surplus = []
     for start in range(0, len(structures), STACKED_AT_ONCE):
@@ -96,7 +85,7 @@ def scale_and_shift(
     configurations with energies, and forces, of non-zero weight count.
 
     Args:
-        train: catalogue of the training set.
+        train: the training set.
         atomic_energies: energies of free atoms, eV.
         elements: their atomic numbers.
         scaling: "std_scaling", "rms_forces_scaling", or "no_scaling", which is (1, 0).
@@ -137,13 +126,7 @@ def set_record(
     elements: Sequence[int],
     atomic_energies: Float[np.ndarray, "elements"],
 ) -> dict[str, Any]:
-    """Statistics of a set as JSON values.
-
-    Args:
-        catalogue: of the set, with at least one structure.
-        sizes: of the same structures.
-        elements: atomic numbers of the model.
-        atomic_energies: energies of free atoms, eV.
+    """Statistics of a set of at least one structure as JSON values.
 
     Returns:
         ``structures`` and ``atoms``, their numbers; ``largest_structure`` in atoms;

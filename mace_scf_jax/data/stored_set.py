@@ -68,11 +68,8 @@ class StoredConfigurations(ConfigurationSet):
     """Configurations in shards, read when they are asked for.
 
     Args:
-        shards: where they are.
-        catalogue: of this set.
-        sizes: of the structures of this set.
-        rows: positions of the members of this set in the shards, counted through all of them.
-        file: path, for messages.
+        rows: positions of the members of this set in the shards, counted through all of them;
+            catalogue and sizes are those of the members.
     """
 
     def __init__(
@@ -123,10 +120,10 @@ class StoredConfigurations(ConfigurationSet):
     def stack(self, rows: np.ndarray) -> Stack:
         """What is stored of configurations, given by their positions; see `to_stack`."""
         kinds = self._shards.kinds_of(self._rows[rows])
-        different = np.unique(kinds)
-        parts = Stack.concatenate(self._stack(rows[kinds == kind], kind) for kind in different)
+        different = np.unique(kinds).tolist()
         if len(different) == 1:
-            return parts
+            return self._stack(rows, different[0])
+        parts = Stack.concatenate(self._stack(rows[kinds == kind], kind) for kind in different)
         return parts.take(np.argsort(np.argsort(kinds, kind="stable"), kind="stable"))
 
     def _stack(self, rows: np.ndarray, kind: int) -> Stack:
@@ -195,10 +192,7 @@ class StoredConfigurations(ConfigurationSet):
 class StoredStructures(StructureSet):
     """Structures in shards, read when they are asked for; those of small sets are kept.
 
-    Args:
-        configurations: the set that they are stored with.
-        elements: atomic numbers that the model knows, ascending.
-        with_kvectors: whether the model needs reciprocal vectors.
+    Elements are those that the model knows, ascending.
     """
 
     def __init__(

@@ -173,11 +173,7 @@ def search_box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
 def species_of(
     atomic_numbers: Int[np.ndarray, "atoms"], elements: Sequence[int]
 ) -> Int[np.ndarray, "atoms"]:
-    """Index of each atomic number in `elements`.
-
-    Args:
-        atomic_numbers: of the atoms.
-        elements: atomic numbers that the model knows, ascending.
+    """Index of each atomic number among the elements that the model knows, which ascend.
 
     Raises:
         DataError: if an element is unknown to the model, or `elements` are not ascending.

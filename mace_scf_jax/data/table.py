@@ -6,12 +6,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
 from mace_scf_jax.data.errors import DataError
+
+AnyTable = TypeVar("AnyTable", bound="Table")
 
 
 class Table:
@@ -25,14 +27,14 @@ class Table:
     def __len__(self) -> int:
         return len(getattr(self, dataclasses.fields(self)[0].name))
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> Self:
+    def take(self: AnyTable, rows: Sequence[int] | np.ndarray) -> AnyTable:
         """The table of some of the rows, given by their positions, in the order given."""
         rows = np.asarray(rows, dtype=np.int64)
         names = [field.name for field in dataclasses.fields(self)]
         return type(self)(**{name: _take(getattr(self, name), rows) for name in names})
 
     @classmethod
-    def concatenate(cls, parts: Iterable[Self]) -> Self:
+    def concatenate(cls: type[AnyTable], parts: Iterable[AnyTable]) -> AnyTable:
         """Put tables one after the other.
 
         Those that an iterator makes are let go column by column, so that hardly more is in memory

@@ -12,6 +12,7 @@ from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.data.reading import read_atoms, to_configurations
 from mace_scf_jax.data.structure import Structure, prepare
 
 REPOSITORY = Path(__file__).parents[2]
@@ -72,6 +73,15 @@ def configuration(atoms: ase.Atoms, keys: KeySpecification = KEYS, **options) ->
     """A configuration as if read from the third place of `some.xyz`."""
     return from_atoms(
         atoms, keys=keys, location=Location("some.xyz", 2), read_calculator=True, **options
+    )
+
+
+def read_configurations(
+    path: Path, keys: KeySpecification = KEYS, *, multipoles_max_l: int = 1
+) -> list[Configuration]:
+    """All configurations of a file."""
+    return to_configurations(
+        read_atoms(path), keys, file=str(path), multipoles_max_l=multipoles_max_l
     )
 
 

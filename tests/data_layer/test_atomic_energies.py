@@ -12,9 +12,8 @@ from mace_scf_jax.data.atomic_energies import atomic_energies
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.reading import read_configurations
 
-from .builders import KEYS, WATER_IONS, configuration
+from .builders import WATER_IONS, configuration, read_configurations
 
 
 def molecule(formula: str, energy: float | None, **info) -> Configuration:
@@ -40,7 +39,7 @@ def test_average_is_a_fit_to_the_configurations_with_energies() -> None:
 
 
 def test_average_on_the_example_data_equals_an_independent_fit() -> None:
-    train = read_configurations(WATER_IONS, KEYS, multipoles_max_l=1)
+    train = read_configurations(WATER_IONS)
     elements = (1, 8, 11, 17)
     found = atomic_energies("average", elements=elements, train=Catalogue.of(train))
     counts = np.array([[(e.atomic_numbers == z).sum() for z in elements] for e in train], float)
@@ -80,7 +79,7 @@ def test_isolated_atoms_win_over_the_setting(caplog: pytest.LogCaptureFixture) -
         molecule("H", -14.0, config_type="IsolatedAtom"),
         molecule("O", None, config_type="IsolatedAtom"),
     ]
-    assert all(entry.is_isolated_atom() for entry in free)
+    assert Catalogue.of(free).isolated_atoms().all()
     with caplog.at_level(logging.WARNING, logger="mace_scf_jax"):
         found = atomic_energies(
             {"H": 1.0}, elements=(1, 8), train=Catalogue.of([]), isolated_atoms=Catalogue.of(free)

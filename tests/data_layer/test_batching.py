@@ -8,17 +8,16 @@ import pytest
 
 from mace_scf_jax.data.batching import BatchLoader, batches_by_size, share_buckets
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.reading import read_configurations
 from mace_scf_jax.data.sizes import BatchSizes
 from mace_scf_jax.data.structure import Structure, prepare_all
 from mace_scf_jax.graph import Graph
 
-from .builders import KEYS, WATER_IONS, periodic_structure, structure
+from .builders import WATER_IONS, periodic_structure, read_configurations, structure
 
 
 @pytest.fixture(scope="module")
 def water_ions() -> list[Structure]:
-    configurations = read_configurations(WATER_IONS, KEYS, multipoles_max_l=1)
+    configurations = read_configurations(WATER_IONS)
     return prepare_all(configurations, elements=(1, 8, 11, 17), cutoff=5.0, kspace_cutoff=1.2)
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.reading import read_atoms, read_configurations
+from mace_scf_jax.data.reading import read_atoms, warn_about
 
-from .builders import KEYS, WATER_IONS, heads, labelled_atoms, write
+from .builders import KEYS, WATER_IONS, heads, labelled_atoms, read_configurations, write
 
 
 def test_example_data() -> None:
-    found = read_configurations(WATER_IONS, KEYS, multipoles_max_l=1)
+    found = read_configurations(WATER_IONS)
     assert len(found) == 460
     assert {entry.config_type for entry in found} >= {"w_w", "cl_na", "h3o_w_w"}
     for entry in found:
@@ -66,9 +66,8 @@ def test_one_warning_per_file_for_adjusted_cells(
     small, wide, fine = labelled_atoms(), labelled_atoms(num_molecules=7), labelled_atoms()
     small.cell = None
     with caplog.at_level(logging.WARNING, logger="mace_scf_jax"):
-        read_configurations(
-            write(tmp_path / "a.xyz", [small] * 3 + [wide] + [fine]), KEYS, multipoles_max_l=1
-        )
+        path = write(tmp_path / "a.xyz", [small] * 3 + [wide] + [fine])
+        warn_about(read_configurations(path), KEYS, str(path))
     (message,) = caplog.messages
     assert "of 5 configurations" in message
     assert "enlarged in 3 (min cell dimension for pbc=False is 30A)" in message
@@ -82,7 +81,7 @@ def test_file_without_energies_or_forces_is_reported(
     del atoms.info["REF_energy"]
     path = write(tmp_path / "a.xyz", [atoms])
     with caplog.at_level(logging.WARNING, logger="mace_scf_jax"):
-        read_configurations(path, KEYS, multipoles_max_l=1)
+        warn_about(read_configurations(path), KEYS, str(path))
     assert caplog.messages == [f"{path}: no configuration has energy (key 'REF_energy')"]
 
 
@@ -124,4 +123,4 @@ def test_nan_label_in_a_file_names_file_index_and_key(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"train\.xyz, configuration 1, key 'REF_forces' \(forces\): found NaN"
     ):
-        read_configurations(path, KEYS, multipoles_max_l=1)
+        read_configurations(path)
