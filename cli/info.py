@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mace_scf_jax.io import load_model_file
 from mace_scf_jax.models.description import describe
+from mace_scf_jax.models.model_file import load_model_file
 
 WHEN_INTERRUPTED = "interrupted"
 NAME_WIDTH = 26

@@ -20,15 +20,11 @@ def run(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     from mace_scf_jax import runtime  # what follows takes seconds to import
     from mace_scf_jax.data.reading import read_atoms
+    from mace_scf_jax.files import file_checksum
     from mace_scf_jax.simulate import energy_function, load_model
     from mace_scf_jax.simulate.simulation import Simulation
     from mace_scf_jax.simulate.simulation_settings import SimulationError, SimulationSettings
-    from mace_scf_jax.simulate.trajectory import (
-        SimulationFiles,
-        file_checksum,
-        plot_log,
-        run,
-    )
+    from mace_scf_jax.simulate.trajectory import SimulationFiles, plot_log, run
 
     runtime.prepare_command()
     settings = SimulationSettings(

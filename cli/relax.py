@@ -23,6 +23,7 @@ def run(words: Sequence[str]) -> int:
 
     from mace_scf_jax import runtime
     from mace_scf_jax.data.reading import read_atoms
+    from mace_scf_jax.files import write_whole
     from mace_scf_jax.simulate import load_model
     from mace_scf_jax.simulate.relaxation import RelaxationError, RelaxationStep, relax
 
@@ -52,7 +53,8 @@ def run(words: Sequence[str]) -> int:
         cell=given.cell,
         report=report,
     )
-    ase.io.write(given.output, result.atoms, format="extxyz")
+    with write_whole(given.output) as partial:
+        ase.io.write(partial, result.atoms, format="extxyz")
     state = "converged" if result.converged else "not converged"
     print(f"{state} after {result.steps} steps; wrote {', '.join(map(str, written))}")
     return 0 if result.converged else EXIT_NOT_CONVERGED

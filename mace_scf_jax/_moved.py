@@ -11,6 +11,7 @@ import warnings
 MOVED = {
     "mace_scf_jax.backbone": "mace_scf_jax.backbones",
     "mace_scf_jax.exchange": "mace_scf_jax.pytorch",
+    "mace_scf_jax.io": "mace_scf_jax.models.model_file",
     "mace_scf_jax.models.qeq": "mace_scf_jax.models.families.qeq.model",
     "mace_scf_jax.models.self_consistency": (
         "mace_scf_jax.models.families.fixed_point.self_consistency"

@@ -22,6 +22,7 @@ from mace_scf_jax.electrostatics import (
     dipole_cartesian,
     system_projections,
 )
+from mace_scf_jax.files import write_whole
 from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
 from mace_scf_jax.predict.model import Model, Prediction
 
@@ -267,7 +268,7 @@ def write_cube_file(
         content: what the values are, for the first line of the file.
     """
     framed = ase.Atoms(atoms.numbers, positions=atoms.positions, cell=grid.vectors)
-    with open(path, "w") as file:
+    with write_whole(path) as partial, partial.open("w") as file:
         write_cube(
             file,
             framed,

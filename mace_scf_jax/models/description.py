@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ase.data import chemical_symbols
 
-from mace_scf_jax.io.model_file import ModelFile
+from mace_scf_jax.models.model_file import ModelFile
 from mace_scf_jax.models.settings import ModelSettings
 
 

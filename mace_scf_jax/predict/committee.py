@@ -18,8 +18,8 @@ from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.io.committee_file import COMMITTEE_FILE, CommitteeFile, read_committee_file
 from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
+from mace_scf_jax.predict.committee_file import COMMITTEE_FILE, CommitteeFile, read_committee_file
 from mace_scf_jax.predict.convergence import (
     NotConverged,
     NotConvergedError,

@@ -15,6 +15,7 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.files import write_whole
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import SelfConsistency
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
@@ -272,10 +273,5 @@ def write_predictions(
                 if name + ending in prediction:
                     entry.arrays[prefix + written + ending] = np.asarray(prediction[name + ending])
         annotated.append(entry)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        ase.io.write(temporary, annotated, format="extxyz")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_whole(path) as partial:
+        ase.io.write(partial, annotated, format="extxyz")

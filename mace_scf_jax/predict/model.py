@@ -25,7 +25,6 @@ from mace_scf_jax.electrostatics import (
     choose_mesh,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.io.model_file import load_model_file, save_model
 from mace_scf_jax.models import (
     DirectStep,
     InitialDensity,
@@ -38,6 +37,7 @@ from mace_scf_jax.models import (
     evaluate_direct,
     evaluate_self_consistent,
 )
+from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.predict.convergence import NotConverged, report_convergence
 from mace_scf_jax.predict.starting_state import state_of_batch
 from mace_scf_jax.scf.status import SolverStatus

@@ -21,6 +21,7 @@ from jaxtyping import Array
 from mace_scf_jax._version import __version__
 from mace_scf_jax.data.sizes import BatchSizes, required_sizes
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.files import write_whole
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
     DirectStep,
@@ -81,7 +82,7 @@ class ExportedModel:
 
     def save(self, path: str | Path) -> None:
         """Write the file; it is read with NumPy, JSON and JAX alone."""
-        with Path(path).open("wb") as file:
+        with write_whole(path) as partial, partial.open("wb") as file:
             np.savez(
                 file,
                 meta=json.dumps(self.description),

@@ -8,7 +8,7 @@ import logging
 from matplotlib.figure import Figure
 
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.io.model_file import ModelFileError
+from mace_scf_jax.models.model_file import ModelFileError
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.reports.learning_curves import learning_curves
 from mace_scf_jax.reports.loss_balance import loss_balance

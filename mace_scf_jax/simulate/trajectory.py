@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import io
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +14,23 @@ import ase
 import ase.io
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mace_scf_jax.files import Format, flush
 from mace_scf_jax.simulate import dynamics
 from mace_scf_jax.simulate.results import Results
 from mace_scf_jax.simulate.simulation import Simulation, Snapshot
 from mace_scf_jax.simulate.simulation_settings import SimulationError
 
-FORMAT = "mace-scf-jax simulation"
+STATE = Format(
+    name="mace-scf-jax simulation",
+    noun="state of a simulation",
+    version=2,
+    sha256_since=2,
+    error=SimulationError,
+)
 SUFFIXES = (".xyz", ".extxyz")
 
 
@@ -117,6 +120,8 @@ class SimulationFiles:
             if is_new:
                 writer.writerow(COLUMNS)
             writer.writerow("" if value is None else value for value in dataclasses.astuple(row))
+        for path in (self.trajectory, self.log):  # before the state that counts on them
+            flush(path)
         self._write_state(simulation, frame, model_checksum)
         return row
 
@@ -131,11 +136,7 @@ class SimulationFiles:
             "trajectory_bytes": self.trajectory.stat().st_size,
             "log_bytes": self.log.stat().st_size,
         }
-        metadata = {"format": FORMAT, "record": json.dumps(record)}
-        partial = self.state.with_name(f".{self.state.name}.partial")
-        contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        partial.write_bytes(safetensors.numpy.save(contiguous, metadata=metadata))
-        os.replace(partial, self.state)
+        STATE.write(self.state, tensors, {"record": record})
 
     def read_state(self) -> RestartState:
         """What a restart needs.
@@ -145,21 +146,14 @@ class SimulationFiles:
         """
         if not self.state.is_file():
             raise SimulationError(f"{self.state}: no such file, nothing to go on from")
-        try:
-            with safetensors.safe_open(self.state, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in (*_TENSORS, "numbers")}
-            record = json.loads(metadata["record"])
-            snapshot = Snapshot(
-                **{name: tensors[name] for name in _TENSORS},
-                heat=record["heat"],
-                steps_done=record["steps_done"],
-            )
-            return RestartState(snapshot, tensors["numbers"], record)
-        except (safetensors.SafetensorError, KeyError, ValueError) as error:
-            raise SimulationError(
-                f"{self.state}: not the state of a simulation ({error})"
-            ) from error
+        content = STATE.read(self.state)
+        record = content.entries["record"]
+        snapshot = Snapshot(
+            **{name: content.arrays[name] for name in _TENSORS},
+            heat=record["heat"],
+            steps_done=record["steps_done"],
+        )
+        return RestartState(snapshot, content.arrays["numbers"], record)
 
     def go_back_to(self, state: RestartState) -> None:
         """Drop frames and rows that were written after a state.
@@ -279,12 +273,6 @@ def run(
         ahead = every - simulation.steps_done % every
         simulation.advance(min(ahead, num_steps - simulation.steps_done))
         yield files.append(simulation, model_checksum)
-
-
-def file_checksum(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plot_log(path: str | Path, picture: str | Path) -> None:

@@ -13,15 +13,15 @@ from rich.console import Console
 
 from mace_scf_jax import __version__
 from mace_scf_jax.data.datasets import load_datasets
-from mace_scf_jax.io.committee_file import (
+from mace_scf_jax.models.model_file import ModelFileError, load_model_file
+from mace_scf_jax.options.error import ConfigurationError
+from mace_scf_jax.predict.committee_file import (
     COMMITTEE_FILE,
     CommitteeFile,
     DataDigests,
     MemberEntry,
     read_committee_file,
 )
-from mace_scf_jax.io.model_file import ModelFileError, load_model_file
-from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.committee_processes import train_in_processes
 from mace_scf_jax.training.config.options import TrainOptions, options_from
 from mace_scf_jax.training.loop.steps import Programs

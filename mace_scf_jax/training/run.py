@@ -20,8 +20,8 @@ from rich.console import Console
 from mace_scf_jax import __version__
 from mace_scf_jax.data.batching import prefetched
 from mace_scf_jax.data.selection import save_split
-from mace_scf_jax.io.model_file import save_model
 from mace_scf_jax.models import build
+from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.predict.error_tables import final_table
 from mace_scf_jax.training.config.option_families import ineffective

@@ -12,7 +12,7 @@ from ase.io import read
 from labelled_water import make_input, train_in
 from tiny_models import tiny_settings
 
-from mace_scf_jax.io.model_file import load_model_file, save_model
+from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.simulate import load_committee
 from mace_scf_jax.training import committee as committee_training
 from mace_scf_jax.training.loop.loop_settings import DivergedTrainingError

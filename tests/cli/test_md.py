@@ -120,7 +120,7 @@ def test_a_state_of_something_else_is_not_gone_on_from(folder, capsys):
     }
 
     def save(**changes):
-        metadata = {"record": json.dumps(record)}
+        metadata = {"format": "mace-scf-jax simulation", "record": json.dumps(record)}
         safetensors.numpy.save_file(
             tensors | changes, folder / "trajectory.state.safetensors", metadata=metadata
         )
@@ -136,4 +136,4 @@ def test_a_state_of_something_else_is_not_gone_on_from(folder, capsys):
     save(numbers=np.array([8, 8, 1]))
     assert "found H2O, expected the atoms of the state, HO2" in refused(f"{NVT} --steps 9")
     (folder / "trajectory.state.safetensors").write_bytes(b"cut off")
-    assert "not the state of a simulation" in refused(f"{NVT} --steps 9")
+    assert "not a complete state of a simulation" in refused(f"{NVT} --steps 9")

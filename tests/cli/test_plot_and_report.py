@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ase.io import read
 
-from mace_scf_jax.io.committee_file import CommitteeFile, DataDigests
+from mace_scf_jax.predict.committee_file import CommitteeFile, DataDigests
 from mace_scf_jax.reports import parity_sets
 from mace_scf_jax.reports.parity_sets import compare_sets
 from mace_scf_jax.reports.pictures import draw

@@ -19,7 +19,7 @@ from tiny_models import (
 import mace_scf_jax
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import BoundaryError
-from mace_scf_jax.io import ModelFileError
+from mace_scf_jax.models.model_file import ModelFileError
 from mace_scf_jax.pytorch.verification.models import reference_settings
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 from mace_scf_jax.pytorch.weights import import_parameters

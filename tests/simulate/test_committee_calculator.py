@@ -10,13 +10,13 @@ import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
 from tiny_models import ELEMENTS, periodic, tiny_model, tiny_settings
 
-from mace_scf_jax.io.committee_file import (
+from mace_scf_jax.models.model_file import ModelFileError
+from mace_scf_jax.predict.committee_file import (
     CommitteeFile,
     CommitteeFileError,
     DataDigests,
     MemberEntry,
 )
-from mace_scf_jax.io.model_file import ModelFileError
 from mace_scf_jax.predict.uncertainty import UncertaintyError, mean_and_std
 from mace_scf_jax.simulate import (
     Committee,
@@ -156,16 +156,25 @@ def test_committees_that_are_not_complete(folder):
     description = json.loads((folder / "committee.json").read_text())
 
     def rewritten(**changes):
-        (folder / "committee.json").write_text(json.dumps(description | changes))
+        """The file as before there were checksums."""
+        first = {name: value for name, value in description.items() if name != "sha256"}
+        content = first | {"format_version": 1} | changes
+        (folder / "committee.json").write_text(json.dumps(content))
 
     rewritten(members=description["members"][:1])
     with pytest.raises(CommitteeError, match=r"expected 3 trained members, found 1; .*: 2, 3\."):
         load_committee(folder)
-    rewritten(format_version=2)
-    with pytest.raises(CommitteeFileError, match="entry format_version: Input should be 1"):
+    rewritten(format_version=3)
+    with pytest.raises(CommitteeFileError, match=r"format version 3, .* reads up to 2"):
+        load_committee(folder)
+    rewritten(size="three")
+    with pytest.raises(CommitteeFileError, match="entry size: Input should be a valid integer"):
+        load_committee(folder)
+    (folder / "committee.json").write_text(json.dumps(description | {"size": 4}))
+    with pytest.raises(CommitteeFileError, match="do not match their checksum"):
         load_committee(folder)
     (folder / "committee.json").write_text("{")
-    with pytest.raises(CommitteeFileError, match="not a description of a committee"):
+    with pytest.raises(CommitteeFileError, match="not a complete description of a committee"):
         load_committee(folder)
     rewritten()
     (folder / "member-2/x_b.model.safetensors").unlink()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mace_scf_jax.io.archive import ArchiveError, read_archive, with_prefix
+from mace_scf_jax.pytorch.archive import ArchiveError, read_archive, with_prefix
 
 
 class ReferenceFileError(ValueError):

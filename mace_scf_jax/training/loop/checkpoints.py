@@ -1,8 +1,7 @@
 """Checkpoints: the whole state of a run to resume from, and the best parameters of each stage.
 
-A checkpoint is one safetensors file: arrays by name, and a JSON record in the header with a format
-version and a checksum. It is written beside its final name, flushed to the disk and renamed, so
-that a file under its final name is complete even if the process is killed at any moment.
+A checkpoint is one safetensors file in the envelope of `mace_scf_jax.files`: arrays by name, and a
+record in the header.
 
     <tag>_resume.safetensors              state after the last saved step
     <tag>_resume_previous.safetensors     the one before, used if the first cannot be read
@@ -18,8 +17,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,13 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-from safetensors.numpy import save
 
+from mace_scf_jax.files import Format
 from mace_scf_jax.training.loop.state import Progress, TrainingState
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, parameter_name
 
-FORMAT = "mace-scf-jax checkpoint"
-FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
 
 logger = logging.getLogger(__name__)
@@ -50,6 +45,15 @@ class UnreadableCheckpointError(CheckpointError):
 
 class UnwritableCheckpointError(CheckpointError):
     """A checkpoint cannot be written, because the disk is full for example."""
+
+
+CHECKPOINT = Format(
+    name="mace-scf-jax checkpoint",
+    noun="checkpoint",
+    version=2,
+    sha256_since=2,
+    error=UnreadableCheckpointError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +111,7 @@ class CheckpointStore:
         if not self.writes:
             return
         record = {"progress": progress.to_json(), "fingerprint": dict(fingerprint)}
-        partial = _write_partial(self.latest, state, record)
-        if self.latest.exists():
-            os.replace(self.latest, self.previous)
-        os.replace(partial, self.latest)
-        _flush(self.directory)
+        _write(self.latest, state, record, keep=self.previous)
 
     def newest(self) -> SavedRun | None:
         """The newest readable saved state, or None if there is none at all.
@@ -165,8 +165,7 @@ class CheckpointStore:
         """
         path = self.directory / f"{self.tag}_{stage}_epoch-{epoch}{SUFFIX}"
         if self.writes:
-            os.replace(_write_partial(path, parameters, {"epoch": epoch, **record}), path)
-            _flush(self.directory)
+            _write(path, parameters, {"epoch": epoch, **record})
         return path.name
 
     def load_best(self, file: str, template: Parameters) -> tuple[Parameters, Mapping[str, Any]]:
@@ -219,28 +218,11 @@ def check_fingerprint(
 def read_checkpoint(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays by name and the record of a checkpoint file.
 
-    Args:
-        path: the file.
-
     Raises:
         UnreadableCheckpointError: missing, truncated, damaged, no checkpoint, or a newer format.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UnreadableCheckpointError(f"cannot read checkpoint {path}: {error}") from error
-    if header.get("format") != FORMAT:
-        raise UnreadableCheckpointError(f"{path} is not a checkpoint of mace-scf-jax")
-    if int(header["version"]) > FORMAT_VERSION:
-        raise UnreadableCheckpointError(
-            f"{path} has checkpoint format {header['version']}, this program reads up to "
-            f"{FORMAT_VERSION}"
-        )
-    if int(header["checksum"]) != _checksum(arrays, header["record"]):
-        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: its checksum is wrong")
-    return arrays, json.loads(header["record"])
+    content = CHECKPOINT.read(path)
+    return content.arrays, content.entries["record"]
 
 
 _ABSENT = object()
@@ -251,48 +233,19 @@ _HOW_SUMMED = frozenset(
 """Settings, also of earlier versions, that change how a number is computed, not the number."""
 
 
-def _write_partial(path: Path, tree: Any, record: Mapping[str, Any]) -> Path:
-    """Write a checkpoint beside its final name and flush it to the disk."""
+def _write(path: Path, tree: Any, record: Mapping[str, Any], *, keep: Path | None = None) -> None:
+    """Write a checkpoint; that which was there before is kept under another name if so asked."""
     arrays = {
-        parameter_name(key): np.asarray(value, order="C")
+        parameter_name(key): value
         for key, value in jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
     }
-    text = json.dumps(record)
-    header = {
-        "format": FORMAT,
-        "version": str(FORMAT_VERSION),
-        "record": text,
-        "checksum": str(_checksum(arrays, text)),
-    }
-    partial = path.with_name(path.name + ".partial")
     try:
-        # Through memory: `save_file` gives files that only their owner may read.
-        partial.write_bytes(save(arrays, metadata=header))
-        _flush(partial)
+        CHECKPOINT.write(path, arrays, {"record": record}, keep=keep)
     except (OSError, safetensors.SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise UnwritableCheckpointError(
             f"cannot write checkpoint {path}: {error}. Training stopped; what was saved before is "
             "kept. Make room on the disk and start the run again to go on from there"
         ) from error
-    return partial
-
-
-def _flush(path: Path) -> None:
-    """Make the content of a file, or the renames in a directory, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _checksum(arrays: Mapping[str, np.ndarray], record: str) -> int:
-    """CRC-32 of the record and of all arrays in the order of their names."""
-    value = zlib.crc32(record.encode())
-    for name in sorted(arrays):
-        value = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), value)
-    return value
 
 
 def _restore(path: Path, arrays: Mapping[str, np.ndarray], template: Any) -> Any:

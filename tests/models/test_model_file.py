@@ -12,7 +12,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from mace_scf_jax.io import ModelFileError, load_model_file, save_model
+from mace_scf_jax.models.model_file import ModelFileError, load_model_file, save_model
 
 
 @dataclasses.dataclass(frozen=True)

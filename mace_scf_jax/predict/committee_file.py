@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mace_scf_jax.files import Format
 
 COMMITTEE_FILE = "committee.json"
 
 
 class CommitteeFileError(ValueError):
     """A file is not a complete description of a committee that this version can read."""
+
+
+COMMITTEE = Format(
+    name="mace-scf-jax committee",
+    noun="description of a committee",
+    version=2,
+    sha256_since=2,
+    error=CommitteeFileError,
+)
 
 
 class _Entry(BaseModel):
@@ -39,8 +48,6 @@ class DataDigests(_Entry):
 class CommitteeFile(_Entry):
     """A committee and those of its members that have been trained so far."""
 
-    format: Literal["mace-scf-jax committee"] = "mace-scf-jax committee"
-    format_version: Literal[1] = 1
     version: str
     """Version of mace-scf-jax that wrote the file."""
     name: str
@@ -59,16 +66,11 @@ class CommitteeFile(_Entry):
 
     def write(self, folder: Path) -> None:
         """Write the file into a folder; an old one is replaced only by a complete new one."""
-        partial = folder / f".{COMMITTEE_FILE}.partial"
-        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, folder / COMMITTEE_FILE)
+        COMMITTEE.write_json(folder / COMMITTEE_FILE, self.model_dump(mode="json"))
 
 
 def read_committee_file(folder: str | Path) -> CommitteeFile:
     """Read the description of the committee in a folder.
-
-    Args:
-        folder: holds ``committee.json``.
 
     Raises:
         CommitteeFileError: there is none, or it is damaged or of another format or version.
@@ -77,7 +79,7 @@ def read_committee_file(folder: str | Path) -> CommitteeFile:
     if not path.is_file():
         raise CommitteeFileError(f"{folder}: expected a folder with {COMMITTEE_FILE}, found none")
     try:
-        return CommitteeFile.model_validate_json(path.read_bytes())
+        return CommitteeFile.model_validate(COMMITTEE.read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,0 +1,95 @@
+"""Model files: weights as safetensors, everything else as JSON in its header; data, never code."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from mace_scf_jax.files import Format
+
+
+class ModelFileError(ValueError):
+    """A file is not a complete model file that this version can read."""
+
+
+MODEL = Format(name="mace-scf-jax model", noun="model file", error=ModelFileError)
+
+
+@runtime_checkable
+class Settings(Protocol):
+    """What a model file asks of settings."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFile:
+    """The content of a model file."""
+
+    parameters: dict[str, Any]
+    """Nested dictionaries of NumPy arrays."""
+    settings: dict[str, Any]
+    """What defines the model, as plain data."""
+    record: dict[str, Any]
+    """How the model was made."""
+    checksum: str
+    """SHA-256 of parameters, settings and record, hexadecimal; it has been verified."""
+
+
+def save_model(
+    path: str | Path, parameters: Mapping[str, Any], settings: Settings, record: Mapping[str, Any]
+) -> None:
+    """Write a model file; an existing one is replaced only by a complete new one.
+
+    Args:
+        path: the file.
+        parameters: nested dictionaries of arrays.
+        settings: what defines the model.
+        record: how it was made; any JSON data.
+    """
+    entries = {"settings": settings.to_dict(), "record": dict(record)}
+    MODEL.write(path, _flatten(parameters), entries)
+
+
+def load_model_file(path: str | Path) -> ModelFile:
+    """Read a model file.
+
+    Raises:
+        ModelFileError: the file is missing, truncated, damaged, of another kind, or written by a
+            newer version.
+    """
+    content = MODEL.read(path)
+    return ModelFile(
+        parameters=_nest(content.arrays),
+        settings=content.entries["settings"],
+        record=content.entries["record"],
+        checksum=content.checksum,
+    )
+
+
+def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Arrays by their path, joined with slashes."""
+    flat: dict[str, np.ndarray] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{name}/"))
+        else:
+            flat[f"{prefix}{name}"] = np.asarray(value)
+    return flat
+
+
+def _nest(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The inverse of `_flatten`."""
+    nested: dict[str, Any] = {}
+    for path, value in tensors.items():
+        *parents, name = path.split("/")
+        level = nested
+        for parent in parents:
+            level = level.setdefault(parent, {})
+        level[name] = value
+    return nested
