@@ -81,18 +81,6 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError(message)
 
 
-def parse_options(words: Sequence[str]) -> TrainOptions:
-    """The options of training that a file and the command line give together.
-
-    Args:
-        words: the words after ``mace-scf-jax train``.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or any option is unknown, missing or wrong.
-    """
-    return parse_command(words, TRAIN)[0]
-
-
 def parse_command(
     words: Sequence[str], command: Command
 ) -> tuple[TrainOptions, argparse.Namespace]:

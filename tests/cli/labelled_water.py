@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.io import write
 
 from mace_scf_jax_cli.main import main
+from mace_scf_jax_cli.train_arguments import TRAIN, parse_command
 
 
 def water(index: int) -> Atoms:
@@ -73,3 +74,8 @@ def train_in(folder: Path, *words: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return main(["train", "config.yaml", *words])
+
+
+def parse_options(words):
+    """The options of training that a file and the command line give together."""
+    return parse_command(words, TRAIN)[0]

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.io import write
+from labelled_water import parse_options
 
 from mace_scf_jax_cli.main import main
-from mace_scf_jax_cli.train_arguments import parse_options
 
 LOCAL_CHARGES = """
 python scripts/run_train.py \

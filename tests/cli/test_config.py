@@ -2,10 +2,10 @@
 
 import pytest
 import yaml
+from labelled_water import parse_options
 
 from mace_scf_jax.training.config.option_reference import reference_page
 from mace_scf_jax_cli.main import main
-from mace_scf_jax_cli.train_arguments import parse_options
 
 
 def test_the_printed_file_is_read_by_train(tmp_path, capsys):

@@ -2,9 +2,9 @@
 
 import pytest
 import yaml
+from labelled_water import parse_options
 
 from mace_scf_jax.options.error import ConfigurationError
-from mace_scf_jax_cli.train_arguments import parse_options
 
 CONFIG = {
     "name": "water",
