@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -166,15 +167,13 @@ class StoredConfigurations(ConfigurationSet):
             cell_rule=CellRule(catalogue.cell_rule[index]),
         )
 
-    def num_bytes(self) -> int:
-        """Memory that all structures take at most, without what is known of sets of any size."""
+    def num_columns(self) -> int:
+        """Numbers that are stored of a structure and an atom, in all shards together."""
         widths: dict[str, int] = {}
         for columns in self._shards.columns:
             for table in columns.values():
                 widths.update(table)
-        sizes, numbers = self.sizes, sum(widths.values())
-        per_structure = 8 * numbers * sizes.atoms + 20 * sizes.edges + 12 * sizes.kvectors
-        return int(per_structure.sum())
+        return sum(widths.values())
 
     def _check_elements(self, elements: Sequence[int]) -> None:
         """Refuse configurations with elements that the model does not know."""
@@ -213,12 +212,18 @@ class StoredStructures(StructureSet):
     @functools.cached_property
     def _kept(self) -> Stack | None:
         """All structures, if they are few."""
-        if self._stored.num_bytes() >= KEPT_BYTES:
+        if self._num_bytes() >= KEPT_BYTES:
             return None
         starts = range(STACKED_AT_ONCE, len(self), STACKED_AT_ONCE)
         return Stack.concatenate(
             self._read(rows) for rows in np.split(np.arange(len(self)), starts)
         )
+
+    def _num_bytes(self) -> int:
+        """Memory that all structures take at most, without what is known of sets of any size."""
+        numbers, sizes = self._stored.num_columns(), self.sizes
+        per_structure = 8 * numbers * sizes.atoms + 20 * sizes.edges + 12 * sizes.kvectors
+        return int(per_structure.sum())
 
     def _read(self, rows: np.ndarray) -> Stack:
         stacked = self._stored.stack(rows)
@@ -246,12 +251,11 @@ class _Shards:
         counts = np.array([len(index.sizes) for index in indices])
         self._ends = np.cumsum(counts)
         self._starts = self._ends - counts
-        self.columns: list[Columns] = []
-        """Columns of the tables of each kind of shards: the shards of a kind have the same."""
-        for index in indices:
-            if index.columns not in self.columns:
-                self.columns.append(index.columns)
-        self._kinds = np.array([self.columns.index(index.columns) for index in indices])
+        ordered = [json.dumps(index.columns) for index in indices]
+        kinds = list(dict.fromkeys(ordered))
+        self.columns: list[Columns] = [json.loads(kind) for kind in kinds]
+        """Columns of the tables of each kind of shards: those of a kind have the same, in order."""
+        self._kinds = np.array([kinds.index(each) for each in ordered])
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
