@@ -52,6 +52,7 @@ from mace_scf_jax.data.shard_tables import (
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.stack import stack
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.files import flush
 
 FORMAT = "mace-scf-jax structures"
 FORMAT_VERSION = 1
@@ -128,8 +129,7 @@ def write_shard(
             shards=shards,
             digest=_digest(groups),
         )
-    with path.open("rb+") as written:
-        os.fsync(written.fileno())
+    flush(path)
 
 
 def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
