@@ -18,7 +18,7 @@ from mace_scf_jax.data.datasets import DataSettings, load_datasets
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.stored_set import open_stored
 from mace_scf_jax.models.model_file import load_model_file
-from mace_scf_jax.predict import load_committee
+from mace_scf_jax.predict.committee import load_committee
 from mace_scf_jax.simulate import load_model
 from mace_scf_jax_cli.main import main
 
