@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from ase import Atoms
 from ase.io import read
 
 from mace_scf_jax.data.batching import BatchLoader
@@ -39,7 +40,8 @@ def test_there_is_a_model_of_each_family():
 @pytest.mark.parametrize("name", MODELS)
 def test_models_predict_what_they_did(name):
     model = load_model(FOLDER / "models" / name)
-    (found,) = model.predict([read(FOLDER / "models/structure.xyz")])
+    structure = Atoms(**json.loads((FOLDER / "models/structure.json").read_text()))
+    (found,) = model.predict([structure])
     expected = json.loads((FOLDER / "models/predictions.json").read_text())
     assert_same_predictions(found, expected[model.settings.family])
 
