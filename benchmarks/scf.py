@@ -73,14 +73,18 @@ class Case:
         self.local = jax.jit(
             lambda params, graph: self.module.apply({"params": params}, graph, method="local")
         )(self.params, self.graph)
+        self.start = self.graph.to_slots(self.local.multipoles)
 
     def problem(self, factor: jax.Array) -> FixedPointProblem:
         """The equations with a scaled response."""
         problem = fixed_point_problem(
             self.module, self.params, self.local, constant_charge=self.constant_charge
         )
-        start, levels = self.local.multipoles, jnp.asarray(self.graph.fermi_level)
-        slopes = response_slopes(self.module, self.params, self.local, start, levels)
+        levels = jnp.asarray(self.graph.fermi_level)
+        slopes = response_slopes(
+            self.module, self.params, self.local, self.local.multipoles, levels
+        )
+        start = self.start
         return dataclasses.replace(
             problem,
             map=lambda p, m: start + factor * (problem.map(p, m) - start),
@@ -100,7 +104,7 @@ class Case:
             problem = self.problem(factor)
             if not preconditioned:
                 problem = dataclasses.replace(problem, preconditioner=None)
-            return solver.find(problem, self.local.multipoles, levels)
+            return solver.find(problem, self.start, levels)
 
         cells = []
         for factor in factors:
@@ -118,7 +122,7 @@ class Case:
 
         @jax.jit
         def compute(factor):
-            return spectral_radius(self.problem(factor), self.local.multipoles, levels, steps=40)
+            return spectral_radius(self.problem(factor), self.start, levels, steps=40)
 
         return [f"{compute(jnp.asarray(f))[: self.num_systems].max():.2f}" for f in factors]
 

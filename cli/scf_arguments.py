@@ -6,8 +6,7 @@ import argparse
 import dataclasses
 
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
-from mace_scf_jax.predict.solvers import SOLVERS, solver_named
-from mace_scf_jax.scf import Solver
+from mace_scf_jax.scf import SOLVERS, Solver, solver_named
 
 
 def add_scf_arguments(parser: argparse.ArgumentParser, *, several_solvers: bool = False) -> None:
@@ -59,7 +58,10 @@ def solvers_of(given: argparse.Namespace) -> dict[str, Solver]:
             name,
             max_steps=given.max_steps,
             tolerance=given.tolerance,
-            mixing=given.mixing if name == "linear_mixing" or len(given.solver) == 1 else None,
+            # of several solvers those that mix
+            mixing=given.mixing
+            if SOLVERS[name].has_setting("mixing") or len(given.solver) == 1
+            else None,
         )
         for name in given.solver
     }

@@ -1,6 +1,6 @@
 """Figure of docs/families/qeq.md: ``python docs/figures_qeq.py``.
 
-Polarizability per atom of straight chains of equal atoms whose charges minimise `charge_energy`.
+Polarizability per atom of straight chains of equal atoms whose charges `equilibrate` finds.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def chain_dipole(along: jax.Array, hardness: jax.Array) -> jax.Array:
     )
     solve = functools.partial(equilibrate, solver=LinearSolver.DENSE)
     minimum, _ = solve(system, FIELD * along, jnp.full(size, hardness), jnp.asarray(0.0))
-    return jnp.sum(minimum.charges * along)
+    return jnp.sum(minimum.unknowns * along)
 
 
 def polarizability(atoms: int, hardness: float) -> float:

@@ -54,12 +54,15 @@ class Response:
             ValueError: the multipoles do not have (max_l + 1)² components.
         """
         self.system.require_components(multipoles)
-        in_slots = self.graph.to_slots(multipoles)
+        return self.graph.from_slots(self.apply_in_slots(self.graph.to_slots(multipoles)))
+
+    def apply_in_slots(
+        self, multipoles: Float[Array, "graphs slots components"]
+    ) -> Float[Array, "graphs slots features"]:
+        """Field features T p of multipoles p, both in the dense view; see `apply`."""
         if self.matrices is None:
-            features = jax.vmap(system_field_features)(self.system, in_slots)
-        else:
-            features = _apply_matrices(self.matrices, in_slots)
-        return self.graph.from_slots(features)
+            return jax.vmap(system_field_features)(self.system, multipoles)
+        return _apply_matrices(self.matrices, multipoles)
 
     def transpose(
         self, features: Float[Array, "atoms features"]

@@ -148,13 +148,13 @@ def diagnose(
             name: jax.device_get(functions.solve(model.parameters, local, solver=solver))
             for name, solver in solvers.items()
         }
-        best = _nearest([solution for solution, _ in solved.values()], graph.atom_graph)
+        best = _nearest([solution for solution, _ in solved.values()])
         radii, responses = jax.device_get(functions.examine(model.parameters, local, *best))
         for index, own in zip(indices, np.flatnonzero(graph.graph_mask).tolist(), strict=True):
             runs = {name: _run(*found, own) for name, found in solved.items()}
-            members = graph.slots[own][graph.slot_mask[own]]
+            exists = graph.slot_mask[own]
             solutions = {
-                name: solution.state[members]
+                name: solution.state[own][exists]
                 for name, (solution, _) in solved.items()
                 if runs[name].has_converged
             }
@@ -163,7 +163,7 @@ def diagnose(
                 location=configuration.location,
                 formula=str(Formula.from_list(_symbols(configuration)).format("hill")),
                 num_atoms=configuration.num_atoms,
-                total_charge=float(best[0][members, 0].sum()),
+                total_charge=float(best[0][own, :, 0].sum()),
                 runs=runs,
                 spectral_radius=float(radii[own]),
                 charge_response=float(responses[own]),
@@ -213,9 +213,9 @@ class _Functions:
         """A solution, and the residual before the first step."""
         problem = self._problem(parameters, local)
         start = initial_state(self.module, local, self.scf)
-        image = problem.evaluate(start.multipoles, start.fermi_level)
-        before = problem.mean_change(image, start.multipoles)
-        return solver.find(problem, start.multipoles, start.fermi_level), before
+        state, level = local.graph.to_slots(start.multipoles), start.fermi_level
+        before = problem.mean_size(problem.evaluate(state, level) - state)
+        return solver.find(problem, state, level), before
 
     def _examine(
         self, parameters: Any, local: LocalState, state: Array, level: Array
@@ -231,7 +231,7 @@ class _Functions:
 
 def _at_constant_charge(
     problem: FixedPointProblem,
-    state: Float[Array, "sites components"],
+    state: Float[Array, "systems sites components"],
     level: Float[Array, "systems"],
 ) -> FixedPointProblem:
     """The cycle whose every state gets its charge from the answer w to the Fermi level.
@@ -247,26 +247,22 @@ def _at_constant_charge(
         image = problem.map(p, m)
         missing = problem.charge - problem.charges(image)
         shift = jnp.where(answers, missing / jnp.where(answers, total, 1.0), 0.0)
-        return image + response * problem.at_sites(shift)[:, None]
+        return image + response * shift[:, None, None]
 
     return dataclasses.replace(problem, map=corrected, charge=None)
 
 
-def _nearest(
-    solutions: Sequence[FixedPointSolution], system_of_site: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(solutions: Sequence[FixedPointSolution]) -> tuple[np.ndarray, np.ndarray]:
     """State and level of the solver that came closest, for each system of the batch."""
     residuals = [
         np.nan_to_num(np.maximum(found.residual, np.abs(found.charge_error)), nan=np.inf)
         for found in solutions
     ]
     choice = np.argmin(residuals, axis=0)
+    systems = np.arange(len(choice))
     states = np.stack([solution.state for solution in solutions])
     levels = np.stack([solution.level for solution in solutions])
-    return (
-        states[choice[system_of_site], np.arange(len(system_of_site))],
-        levels[choice, np.arange(len(choice))],
-    )
+    return states[choice, systems], levels[choice, systems]
 
 
 def _run(solution: FixedPointSolution, before: np.ndarray, system: int) -> SolverRun:

@@ -3,52 +3,85 @@
 Nothing here knows atoms or networks. Systems are never coupled to each other: fixed points of many
 systems are found at once, each by itself; minima are those of one system of static shape, to be
 mapped over systems with `jax.vmap`.
+
+| equation | file |
+|---|---|
+| p = F(p, μ), Σ p₀ = Q | `problem.py` |
+| R(z) = (p - F(p, μ), Σ p₀ - Q), z = (p, μ) | `equations.py` |
+| M⁻¹ ≈ (∂R/∂z)⁻¹, with the charge eliminated | `elimination.py`, `preconditioner.py` |
+| the loop of all solvers, and how a search ends | `iterate.py`, `status.py` |
+| z ← z - Σ Δz (ΔR · R) - M⁻¹ R, z ← z - J⁻¹ R, p ← p + α (F - p) | `solvers/` |
+| pairs (Δz, ΔR) | `jacobian_memory.py` |
+| A x = b by GMRES; for positive definite A | `krylov.py`, `linear_solvers.py` |
+| ∂R/∂z dz = -∂R/∂θ dθ | `differentiation.py`; of minima `implicit_root.py` |
+| largest |eigenvalue| of ∂F/∂p; dQ/dμ | `diagnostics.py` |
+| min ½ x·A x + f(x) at a·x = total | `minimum.py` |
+| dE = ∂E/∂θ dθ at fixed unknowns | `stationary.py` |
 """
 
-from mace_scf_jax.scf.anderson import Anderson
-from mace_scf_jax.scf.auto import Auto
-from mace_scf_jax.scf.constrained_minimum import ConstrainedMinimum, constrained_minimum
-from mace_scf_jax.scf.convex_minimum import ConvexMinimum, convex_minimum
-from mace_scf_jax.scf.dense import Dense
 from mace_scf_jax.scf.diagnostics import charge_response, spectral_radius
 from mace_scf_jax.scf.differentiation import Differentiation, solve
-from mace_scf_jax.scf.fixed_point import (
-    FixedPointProblem,
-    FixedPointSolution,
-)
+from mace_scf_jax.scf.equations import Equations
 from mace_scf_jax.scf.implicit_root import implicit_root
+from mace_scf_jax.scf.iterate import (
+    Found,
+    Iterate,
+    IterativeSolver,
+    Outcome,
+    Progress,
+    UnrolledSolver,
+)
 from mace_scf_jax.scf.jacobian_memory import JacobianMemory
-from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
 from mace_scf_jax.scf.linear_solvers import LinearSolver, solve_positive_definite
-from mace_scf_jax.scf.newton_krylov import NewtonKrylov
+from mace_scf_jax.scf.minimum import ConvexMinimum, Minimum, convex_minimum, quadratic_minimum
 from mace_scf_jax.scf.preconditioner import SlopePreconditioner
+from mace_scf_jax.scf.problem import FixedPointProblem, FixedPointSolution
 from mace_scf_jax.scf.solver import Solver
+from mace_scf_jax.scf.solvers import (
+    SOLVERS,
+    Anderson,
+    Auto,
+    Dense,
+    LinearMixing,
+    NewtonKrylov,
+    register_solver,
+    solver_named,
+)
 from mace_scf_jax.scf.stationary import stationary_value
 from mace_scf_jax.scf.status import SolverStatus
 
 __all__ = [
+    "SOLVERS",
     "Anderson",
     "Auto",
-    "ConstrainedMinimum",
     "ConvexMinimum",
     "Dense",
     "Differentiation",
+    "Equations",
     "FixedPointProblem",
     "FixedPointSolution",
+    "Found",
+    "Iterate",
+    "IterativeSolver",
     "JacobianMemory",
     "LinearMixing",
     "LinearSolver",
+    "Minimum",
     "NewtonKrylov",
+    "Outcome",
+    "Progress",
     "SlopePreconditioner",
     "Solver",
     "SolverStatus",
+    "UnrolledSolver",
     "charge_response",
-    "constrained_minimum",
     "convex_minimum",
     "implicit_root",
-    "linear_mixing",
+    "quadratic_minimum",
+    "register_solver",
     "solve",
     "solve_positive_definite",
+    "solver_named",
     "spectral_radius",
     "stationary_value",
 ]

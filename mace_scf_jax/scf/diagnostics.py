@@ -8,21 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mace_scf_jax.scf.fixed_point import FixedPointProblem
+from mace_scf_jax.scf.equations import Equations
 from mace_scf_jax.scf.krylov import arnoldi, identity
+from mace_scf_jax.scf.problem import FixedPointProblem, State
 from mace_scf_jax.scf.solver import Solver
-from mace_scf_jax.scf.unknowns import Unknowns
 
 SQUARINGS = 40
 """Of a matrix, to find its spectral radius from its power 2^40."""
 
 
 def spectral_radius(
-    problem: FixedPointProblem,
-    state: Float[Array, "sites components"],
-    level: Float[Array, "systems"],
-    *,
-    steps: int = 20,
+    problem: FixedPointProblem, state: State, level: Float[Array, "systems"], *, steps: int = 20
 ) -> Float[Array, "systems"]:
     """Estimate of the largest |eigenvalue| of ∂F/∂p at fixed level, for each system.
 
@@ -40,20 +36,16 @@ def spectral_radius(
         Arnoldi's method; the spectral radius of its Hessenberg matrix H by Gelfand's formula,
         lim |Hⁿ|^(1/n), which needs no eigenvalues of non-symmetric matrices.
     """
-    unknowns = Unknowns.of(dataclasses.replace(problem, charge=None), state.shape[-1])
-    vectors = unknowns.pack(state, level)
-    _, slope = jax.linearize(lambda z: unknowns.residual(z, level), vectors)
-    start = unknowns.pack(_irregular(state), level)
+    equations = Equations(dataclasses.replace(problem, charge=None), level)
+    _, slope = jax.linearize(equations.residual, equations.pack(state, level))
+    exists = problem.site_mask[:, :, None]
+    start = equations.pack(jnp.where(exists, _irregular(state), 0.0), level)
     hessenberg = arnoldi(lambda z: z - slope(z), start, max_steps=steps)
     return _radius(hessenberg)
 
 
 def charge_response(
-    problem: FixedPointProblem,
-    state: Float[Array, "sites components"],
-    level: Float[Array, "systems"],
-    *,
-    solver: Solver,
+    problem: FixedPointProblem, state: State, level: Float[Array, "systems"], *, solver: Solver
 ) -> Float[Array, "systems"]:
     """dQ/dμ of the solved state, for each system: its charge follows its level by this much.
 
@@ -67,19 +59,19 @@ def charge_response(
         solver: how the linear system is solved.
     """
     at_level = dataclasses.replace(problem, charge=None)
-    unknowns = Unknowns.of(at_level, state.shape[-1])
-    vectors = unknowns.pack(state, level)
-
-    def residual(z: Array, level: Array) -> Array:
-        return unknowns.residual(z, level)
-
-    _, slope = jax.linearize(lambda z: residual(z, level), vectors)
-    _, change = jax.jvp(lambda m: residual(vectors, m), (level,), (jnp.ones_like(level),))
-    response, _ = unknowns.unpack(solver.solve_linear(slope, -change, identity), level)
+    equations = Equations(at_level, level)
+    vectors = equations.pack(state, level)
+    _, slope = jax.linearize(equations.residual, vectors)
+    _, change = jax.jvp(
+        lambda values: Equations(at_level, values).residual(vectors),
+        (level,),
+        (jnp.ones_like(level),),
+    )
+    response, _ = equations.unpack(solver.solve_linear(slope, -change, identity))
     return at_level.charges(response)
 
 
-def _irregular(state: Float[Array, "sites components"]) -> Float[Array, "sites components"]:
+def _irregular(state: State) -> State:
     """Numbers without symmetry, which have a part along every eigenvector."""
     index = jnp.arange(state.size, dtype=state.dtype)
     return jnp.cos(2.39996 * index**1.5).reshape(state.shape)

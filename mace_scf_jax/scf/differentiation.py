@@ -19,20 +19,22 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mace_scf_jax.scf.auto import Auto
 from mace_scf_jax.scf.closures import without_closure
-from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
+from mace_scf_jax.scf.equations import Equations
+from mace_scf_jax.scf.iterate import UnrolledSolver
 from mace_scf_jax.scf.jacobian_memory import JacobianMemory
-from mace_scf_jax.scf.krylov import LinearOperator
+from mace_scf_jax.scf.krylov import LinearOperator, Vectors
+from mace_scf_jax.scf.problem import FixedPointProblem, FixedPointSolution, State
 from mace_scf_jax.scf.solver import Solver
+from mace_scf_jax.scf.solvers.auto import Auto
 from mace_scf_jax.scf.status import SolverStatus
-from mace_scf_jax.scf.unknowns import Unknowns
 
 NEWTON_STEPS = 2
 """Differentiable steps of `LINEARIZE_SOLVE`; see above."""
@@ -51,7 +53,7 @@ class Differentiation(enum.StrEnum):
 
 def solve(
     problem: FixedPointProblem,
-    state: Float[Array, "sites components"],
+    state: State,
     level: Float[Array, "systems"],
     *,
     solver: Solver = Auto(),  # noqa: B008 - frozen
@@ -82,46 +84,35 @@ def solve(
         ValueError: the search of the solver cannot be differentiated.
     """
     if differentiation is Differentiation.UNROLL:
-        if not solver.can_be_unrolled:
+        if not isinstance(solver, UnrolledSolver):
             raise ValueError(
                 f"differentiation: expected {Differentiation.IMPLICIT.value!r} or "
                 f"{Differentiation.LINEARIZE_SOLVE.value!r} with the solver "
                 f"{type(solver).__name__}, whose number of steps depends on the values, found "
                 f"{Differentiation.UNROLL.value!r} (which LinearMixing offers)"
             )
-        return dataclasses.replace(solver.find(problem, state, level), memory=memory)
+        return solver.find(problem, state, level, memory)
 
     function, references = jax.closure_convert(problem.map, state, problem.at_sites(level))
     parameters = (references, problem.charge, level if problem.charge is None else None)
 
-    def with_parameters(parameters: Any) -> FixedPointProblem:
-        references, charge, _ = parameters
-        return dataclasses.replace(
+    def given(parameters: Any) -> Equations:
+        references, charge, given_level = parameters
+        at_parameters = dataclasses.replace(
             problem, map=lambda p, m: function(p, m, *references), charge=charge
         )
+        return Equations(at_parameters, level if given_level is None else given_level)
 
-    fixed, *start = jax.lax.stop_gradient((parameters, state, level))
-    if memory is None:
-        found = solver.find(with_parameters(fixed), *start)
-    else:
-        found = solver.find_with_memory(
-            with_parameters(fixed), *start, jax.lax.stop_gradient(memory)
-        )
+    fixed = jax.lax.stop_gradient(parameters)
+    start = jax.lax.stop_gradient((state, level))
+    found = solver.find(given(fixed).problem, *start, jax.lax.stop_gradient(memory))
     found = jax.lax.stop_gradient(found)
-    unknowns = Unknowns.of(with_parameters(fixed), state.shape[-1])
-
-    def equations(vectors: Array, parameters: Any) -> Array:
-        given_level = parameters[2]
-        unknown_level = jnp.zeros_like(level) if given_level is None else given_level
-        given = dataclasses.replace(unknowns, problem=with_parameters(parameters))
-        return given.residual(vectors, unknown_level)
-
-    vectors = unknowns.pack(found.state, found.level)
+    vectors = given(fixed).pack(found.state, found.level)
     if differentiation is Differentiation.IMPLICIT:
-        vectors = _implicit(equations, vectors, found, parameters, unknowns, solver)
+        vectors = _implicit(given, vectors, found, parameters, solver)
     else:
-        vectors, found = _linearised(equations, vectors, found, parameters, unknowns, solver)
-    state, level = unknowns.unpack(vectors, level)
+        vectors, found = _linearised(given(parameters), vectors, found, solver)
+    state, level = given(parameters).unpack(vectors)
     return dataclasses.replace(
         found, state=state, level=level, argument=state, argument_level=level
     )
@@ -129,11 +120,11 @@ def solve(
 
 def _solve_linear(
     slope: LinearOperator,
-    right: Float[Array, "systems unknowns"],
+    right: Vectors,
     solved: Bool[Array, "systems"],
-    unknowns: Unknowns,
+    equations: Equations,
     solver: Solver,
-) -> Float[Array, "systems unknowns"]:
+) -> Vectors:
     """J⁻¹ b as a differentiable function; b itself, without level, of systems that are not solved.
 
     The Jacobian of such systems meets zeros only, in derivatives too.
@@ -143,39 +134,43 @@ def _solve_linear(
     def operator(vectors: Array) -> Array:
         return jnp.where(at, slope(jnp.where(at, vectors, 0.0)), vectors)
 
-    response = unknowns.response(slope, right.dtype)
-    apply, apply_transposed = unknowns.elimination(response)
+    elimination = equations.elimination_at(slope, right)
 
     def inverse(precondition: LinearOperator) -> LinearOperator:
         return lambda vectors: jnp.where(at, precondition(vectors), vectors)
 
-    if unknowns.has_level:
+    if equations.has_level:
         right = right.at[:, -1].set(jnp.where(solved, right[:, -1], 0.0))
     return jax.lax.custom_linear_solve(
         operator,
         right,
-        solve=lambda matrix, b: solver.solve_linear(matrix, b, inverse(apply)),
-        transpose_solve=lambda matrix, b: solver.solve_linear(matrix, b, inverse(apply_transposed)),
+        solve=lambda matrix, b: solver.solve_linear(matrix, b, inverse(elimination.apply)),
+        transpose_solve=lambda matrix, b: solver.solve_linear(
+            matrix, b, inverse(elimination.transpose)
+        ),
     )
 
 
 def _implicit(
-    equations: Any,
-    vectors: Float[Array, "systems unknowns"],
+    given: Callable[[Any], Equations],
+    vectors: Vectors,
     found: FixedPointSolution,
     parameters: Any,
-    unknowns: Unknowns,
     solver: Solver,
-) -> Float[Array, "systems unknowns"]:
+) -> Vectors:
     """The root as a function of the parameters of the equations."""
     solved = found.status == SolverStatus.CONVERGED
     finite = jnp.isfinite(found.residual)[:, None]
 
     def change_of_root(solution: Array, parameters: Any, changes: Any) -> Array:
-        _, change = jax.jvp(lambda given: equations(solution, given), (parameters,), (changes,))
-        _, slope = jax.linearize(lambda z: equations(z, parameters), solution)
+        def residual(values: Any) -> Array:
+            return given(values).residual(solution)
+
+        _, change = jax.jvp(residual, (parameters,), (changes,))
+        equations = given(parameters)
+        _, slope = jax.linearize(equations.residual, solution)
         right = jnp.where(finite, -change, 0.0)
-        return _solve_linear(slope, right, solved, unknowns, solver)
+        return _solve_linear(slope, right, solved, equations, solver)
 
     derivative, references = without_closure(change_of_root, vectors, parameters, parameters)
 
@@ -194,37 +189,33 @@ def _implicit(
 
 
 def _linearised(
-    equations: Any,
-    vectors: Float[Array, "systems unknowns"],
-    found: FixedPointSolution,
-    parameters: Any,
-    unknowns: Unknowns,
-    solver: Solver,
-) -> tuple[Float[Array, "systems unknowns"], FixedPointSolution]:
+    equations: Equations, vectors: Vectors, found: FixedPointSolution, solver: Solver
+) -> tuple[Vectors, FixedPointSolution]:
     """Newton steps from what was found, and how well they solve the equations.
 
     Where they lead away from the solution, what was found stays.
     """
-    first, _ = jax.linearize(lambda z: equations(z, parameters), vectors)
+    first, _ = jax.linearize(equations.residual, vectors)
     finite = jnp.all(jnp.isfinite(first), axis=-1)
     moved = vectors
     for _ in range(NEWTON_STEPS):
-        residual, slope = jax.linearize(lambda z: equations(z, parameters), moved)
-        moved = moved - _solve_linear(slope, residual, finite, unknowns, solver)
-    residual, first_value = jax.lax.stop_gradient((equations(moved, parameters), first))
-    is_solved = unknowns.is_solved(*jax.lax.stop_gradient((moved, residual)), solver.tolerance)
+        residual, slope = jax.linearize(equations.residual, moved)
+        moved = moved - _solve_linear(slope, residual, finite, equations, solver)
+    residual, first_value = jax.lax.stop_gradient((equations.residual(moved), first))
+    is_solved = equations.is_solved(jax.lax.stop_gradient(moved), residual, solver.tolerance)
     nearer = jnp.linalg.norm(residual, axis=-1) <= jnp.linalg.norm(first_value, axis=-1)
     good = is_solved | (finite & nearer)
     # the value of what was found, with the derivative of F
     change = jnp.where(finite[:, None], first - first_value, 0.0)
-    if unknowns.has_level:
+    if equations.has_level:
         change = change.at[:, -1].set(0.0)
     residual = jnp.where(good[:, None], residual, first_value)
-    error, missing = unknowns.errors(residual)
+    solution = jnp.where(good[:, None], moved, vectors - change)
+    state, _ = equations.unpack(jax.lax.stop_gradient(solution))
     found = dataclasses.replace(
         found,
         status=jnp.where(is_solved, SolverStatus.CONVERGED, found.status).astype(jnp.int32),
-        residual=error,
-        charge_error=missing,
+        residual=equations.error(residual),
+        charge_error=jax.lax.stop_gradient(equations.charge_error(state)),
     )
-    return jnp.where(good[:, None], moved, vectors - change), found
+    return solution, found

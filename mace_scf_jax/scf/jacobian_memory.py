@@ -9,11 +9,15 @@ almost a Newton step.
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from mace_scf_jax.scf.krylov import Vectors
+
+Pairs = TypeVar("Pairs", "JacobianMemory", "OrthonormalPairs")
 NUM_PAIRS = 20
 """Pairs that are remembered; more are no better, because old ones are less true."""
 INDEPENDENT_OF_NEWER = 1e-2
@@ -37,17 +41,14 @@ class JacobianMemory:
 
         Args:
             num_systems: number of systems.
-            num_unknowns: entries of the vectors of `Unknowns`.
+            num_unknowns: entries of a vector z.
             dtype: of the vectors.
         """
         pairs = jnp.zeros((num_systems, NUM_PAIRS, num_unknowns), dtype)
         return cls(steps=pairs, changes=pairs)
 
     def with_pair(
-        self,
-        step: Float[Array, "systems unknowns"],
-        change: Float[Array, "systems unknowns"],
-        keep: Bool[Array, "systems"],
+        self, step: Vectors, change: Vectors, keep: Bool[Array, "systems"]
     ) -> JacobianMemory:
         """The memory with one more pair instead of the oldest one, in some systems."""
         at = keep[:, None, None]
@@ -55,69 +56,114 @@ class JacobianMemory:
         def with_latest(pairs: Array, latest: Array) -> Array:
             return jnp.where(at, jnp.concatenate([pairs[:, 1:], latest[:, None]], axis=1), pairs)
 
-        return dataclasses.replace(
-            self,
-            steps=with_latest(self.steps, step),
-            changes=with_latest(self.changes, change),
+        return JacobianMemory(
+            steps=with_latest(self.steps, step), changes=with_latest(self.changes, change)
         )
 
-    def forgotten(self, of: Bool[Array, "systems"]) -> JacobianMemory:
-        """The memory without the pairs of some systems."""
-        at = of[:, None, None]
-        return dataclasses.replace(
-            self,
-            steps=jnp.where(at, 0.0, self.steps),
-            changes=jnp.where(at, 0.0, self.changes),
-        )
-
-    def orthonormal(self, size: int) -> tuple[Array, Array]:
-        """Steps and orthonormal changes that say the same, the later ones the more faithfully.
+    def orthonormal(self, size: int) -> OrthonormalPairs:
+        """Pairs that say the same, the later ones the more faithfully.
 
         Args:
             size: number of pairs to give, the latest; zeros come first where there are fewer.
+        """
+        missing = max(0, size - self.steps.shape[1])
+        steps, changes = (
+            jnp.pad(pairs[:, -size:], ((0, 0), (missing, 0), (0, 0)))
+            for pairs in (self.steps, self.changes)
+        )
+
+        def add(step_number: Array, done: OrthonormalPairs) -> OrthonormalPairs:
+            slot = size - 1 - step_number
+            step, change, _ = done.orthonormalise(
+                steps[:, slot], changes[:, slot], INDEPENDENT_OF_NEWER
+            )
+            return dataclasses.replace(
+                done,
+                steps=done.steps.at[:, slot].set(step),
+                changes=done.changes.at[:, slot].set(change),
+            )
+
+        return jax.lax.fori_loop(0, size, add, OrthonormalPairs.none(size, steps[:, 0]))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OrthonormalPairs:
+    """Pairs (Δz, ΔR), combined such that the ΔR are orthonormal; zero where there is none."""
+
+    steps: Float[Array, "systems pairs unknowns"]
+    """Δz."""
+    changes: Float[Array, "systems pairs unknowns"]
+    """ΔR."""
+    next_slot: Int[Array, "systems"]
+    """Which pair the next one replaces."""
+
+    @classmethod
+    def none(cls, size: int, example: Vectors) -> OrthonormalPairs:
+        """No pairs, with room for some.
+
+        Args:
+            size: largest number of pairs.
+            example: vectors of the shape and type of a step.
+        """
+        count, unknowns = example.shape
+        pairs = jnp.zeros((count, size, unknowns), example.dtype)
+        return cls(pairs, pairs, jnp.zeros(count, jnp.int32))
+
+    def project(self, residual: Vectors) -> tuple[Array, Array]:
+        """The combination of steps that removes most of a residual, and what it leaves of it."""
+        overlap = jnp.einsum("smu,su->sm", self.changes, residual)
+        rest = residual - jnp.einsum("sm,smu->su", overlap, self.changes)
+        return -jnp.einsum("sm,smu->su", overlap, self.steps), rest
+
+    def orthonormalise(
+        self, step: Vectors, change: Vectors, independent: float
+    ) -> tuple[Array, Array, Bool[Array, "systems"]]:
+        """A pair combined with these, to a change of length one orthogonal to theirs.
+
+        Args:
+            step: Δz.
+            change: ΔR.
+            independent: part of the change that has to be new.
 
         Returns:
-            Steps and changes [systems, size, unknowns].
+            The pair, zero where too little is new; and where enough is.
         """
-        systems, count, unknowns = self.steps.shape
-        blank = jnp.zeros((systems, max(0, size - count), unknowns), self.steps.dtype)
-        steps = jnp.concatenate([blank, self.steps[:, max(0, count - size) :]], axis=1)
-        changes = jnp.concatenate([blank, self.changes[:, max(0, count - size) :]], axis=1)
+        size = jnp.linalg.norm(change, axis=-1)
+        for _ in range(2):  # twice is enough to be orthogonal to round-off
+            combination, change = self.project(change)
+            step = step + combination
+        norm = jnp.linalg.norm(change, axis=-1)
+        is_new = norm > independent * size
+        inverse = jnp.where(is_new, 1.0 / jnp.where(is_new, norm, 1.0), 0.0)[:, None]
+        return inverse * step, inverse * change, is_new
 
-        def add(step_number: Array, done: tuple[Array, Array]) -> tuple[Array, Array]:
-            slot = size - 1 - step_number
-            pair = orthonormalised(*done, steps[:, slot], changes[:, slot], INDEPENDENT_OF_NEWER)
-            return done[0].at[:, slot].set(pair[0]), done[1].at[:, slot].set(pair[1])
+    def with_pair(
+        self, step: Vectors, change: Vectors, keep: Bool[Array, "systems"], independent: float
+    ) -> OrthonormalPairs:
+        """The pairs with one more in some systems, where enough of it is new."""
+        systems, slot = jnp.arange(len(step), dtype=jnp.int32), self.next_slot
+        at = keep[:, None]
 
-        nothing = (jnp.zeros_like(steps), jnp.zeros_like(changes))
-        return jax.lax.fori_loop(0, size, add, nothing)
+        def without_next(pairs: Array) -> Array:
+            return pairs.at[systems, slot].set(jnp.where(at, 0.0, pairs[systems, slot]))
+
+        # the new pair replaces the one in its slot, which therefore is not projected out
+        others = dataclasses.replace(
+            self, steps=without_next(self.steps), changes=without_next(self.changes)
+        )
+        step, change, is_new = others.orthonormalise(
+            jnp.where(at, step, 0.0), jnp.where(at, change, 0.0), independent
+        )
+        return OrthonormalPairs(
+            steps=others.steps.at[systems, slot].add(step),
+            changes=others.changes.at[systems, slot].add(change),
+            next_slot=jnp.where(is_new, (slot + 1) % self.steps.shape[1], slot),
+        )
 
 
-def orthonormalised(
-    steps: Float[Array, "systems pairs unknowns"],
-    changes: Float[Array, "systems pairs unknowns"],
-    step: Float[Array, "systems unknowns"],
-    change: Float[Array, "systems unknowns"],
-    independent: float,
-) -> tuple[Array, Array, Array]:
-    """A pair (Δz, ΔR) combined with others, to a change of length one orthogonal to theirs.
-
-    Args:
-        steps: of the others.
-        changes: of the others, orthonormal or zero.
-        step: Δz.
-        change: ΔR.
-        independent: part of the change that has to be new.
-
-    Returns:
-        The pair, zero where too little is new; and where enough is.
-    """
-    size = jnp.linalg.norm(change, axis=-1)
-    for _ in range(2):  # twice is enough to be orthogonal to round-off
-        overlap = jnp.einsum("smu,su->sm", changes, change)
-        change = change - jnp.einsum("sm,smu->su", overlap, changes)
-        step = step - jnp.einsum("sm,smu->su", overlap, steps)
-    norm = jnp.linalg.norm(change, axis=-1)
-    is_new = norm > independent * size
-    inverse = jnp.where(is_new, 1.0 / jnp.where(is_new, norm, 1.0), 0.0)[:, None]
-    return inverse * step, inverse * change, is_new
+def forget(pairs: Pairs, of: Bool[Array, "systems"]) -> Pairs:
+    """The same pairs, or a memory of them, without those of some systems."""
+    return jax.tree.map(
+        lambda leaf: jnp.where(of.reshape((-1,) + (1,) * (leaf.ndim - 1)), 0, leaf), pairs
+    )

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+Vectors = Float[Array, "systems unknowns"]
+"""One row of unknowns for each system."""
 LinearOperator = Callable[[Array], Array]
 """A linear function of vectors [systems, unknowns] that does not couple systems."""
 
 
-def identity(vectors: Float[Array, "systems unknowns"]) -> Float[Array, "systems unknowns"]:
+def identity(vectors: Vectors) -> Vectors:
     """The vectors themselves: no preconditioner."""
     return vectors
 
@@ -29,12 +31,12 @@ def smallest_tolerance(dtype: jnp.dtype) -> float:
 
 def gmres(
     operator: LinearOperator,
-    right: Float[Array, "systems unknowns"],
+    right: Vectors,
     *,
     max_steps: int,
     tolerance: float | Float[Array, "systems"],
     precondition: LinearOperator = identity,
-) -> tuple[Float[Array, "systems unknowns"], Int[Array, "systems"], Float[Array, "systems"]]:
+) -> tuple[Vectors, Int[Array, "systems"], Float[Array, "systems"]]:
     """Solve A x = b, minimising |A x - b| of every system over its Krylov space.
 
     A system whose residual is small enough stops changing while the others go on. One whose space
@@ -117,13 +119,13 @@ def gmres(
 
 def restarted_gmres(
     operator: LinearOperator,
-    right: Float[Array, "systems unknowns"],
+    right: Vectors,
     *,
     max_steps: int,
     tolerance: float,
     precondition: LinearOperator = identity,
     max_cycles: int = 10,
-) -> Float[Array, "systems unknowns"]:
+) -> Vectors:
     """Solve A x = b to a tight tolerance, with Krylov spaces of bounded size.
 
     Args:
@@ -161,7 +163,7 @@ def restarted_gmres(
 
 
 def arnoldi(
-    operator: LinearOperator, start: Float[Array, "systems unknowns"], *, max_steps: int
+    operator: LinearOperator, start: Vectors, *, max_steps: int
 ) -> Float[Array, "systems rank rank"]:
     """The matrix of A in an orthonormal basis of each system's Krylov space.
 
@@ -188,8 +190,8 @@ def arnoldi(
 
 
 def orthogonalised(
-    vectors: Float[Array, "systems unknowns"], basis: Float[Array, "systems rank unknowns"]
-) -> tuple[Float[Array, "systems rank"], Float[Array, "systems unknowns"], Float[Array, "systems"]]:
+    vectors: Vectors, basis: Float[Array, "systems rank unknowns"]
+) -> tuple[Float[Array, "systems rank"], Vectors, Float[Array, "systems"]]:
     """Split vectors into parts along orthonormal ones and a new direction.
 
     Args:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mace_scf_jax.scf.krylov import Vectors
+
 SMALLEST_PIVOT = 100.0
 """Relative to the largest, times the precision of numbers; below it a matrix is singular."""
 
@@ -48,16 +50,22 @@ class SlopePreconditioner:
             pivots=jnp.where(usable[:, None], pivots, none),
         )
 
-    def solve(
-        self, states: Float[Array, "systems unknowns"], *, transposed: bool = False
-    ) -> Float[Array, "systems unknowns"]:
+    def solve(self, states: Vectors, *, transposed: bool = False) -> Vectors:
         """(1 - ∂F/∂p)⁻¹ p of every system.
 
         Args:
             states: p; a single right side each, as many would wake the threads of LAPACK, which
                 keep the cores from those of XLA for a while.
             transposed: solve with the transposed matrix.
+
+        Raises:
+            ValueError: the matrices are not those of such states.
         """
+        if self.pivots.shape != states.shape:
+            raise ValueError(
+                f"preconditioner: expected matrices for states of shape {states.shape} (systems, "
+                f"unknowns), found {self.factors.shape}"
+            )
 
         def of_system(factors: Array, pivots: Array, state: Array) -> Array:
             return jax.scipy.linalg.lu_solve((factors, pivots), state, trans=int(transposed))

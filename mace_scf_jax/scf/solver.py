@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from mace_scf_jax.scf.fixed_point import FixedPointProblem, FixedPointSolution
 from mace_scf_jax.scf.jacobian_memory import JacobianMemory
-from mace_scf_jax.scf.krylov import LinearOperator, restarted_gmres
+from mace_scf_jax.scf.krylov import LinearOperator, Vectors, restarted_gmres
+from mace_scf_jax.scf.problem import FixedPointProblem, FixedPointSolution, State
 
 LINEAR_TOLERANCE = 1e-12
 """Relative residual of the linear systems of derivatives."""
@@ -18,22 +18,40 @@ KRYLOV_STEPS = 50
 """Largest dimension of a Krylov space before it is started anew."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Solver(abc.ABC):
-    """Settings of a solver: a frozen dataclass with the number of steps and the tolerance."""
+    """Settings of a solver; a subclass is a frozen dataclass and may add settings of its own.
 
-    max_steps: int
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    name: ClassVar[str]
+    """By which configurations and commands call the solver."""
+
+    max_steps: int = 50
     """Steps after which to give up."""
-    tolerance: float
-    """What the residual of a converged system is below."""
-    can_be_unrolled: ClassVar[bool] = False
-    """Whether the search itself may be differentiated."""
+    tolerance: float = 1e-8
+    """Of the mean of |F(p, μ) - p|, and of the error of the charge."""
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 0:
+            raise ValueError(f"max_steps: expected 0 or more, found {self.max_steps!r}")
+        if not self.tolerance > 0.0:
+            raise ValueError(f"tolerance: expected a positive number, found {self.tolerance!r}")
+
+    @classmethod
+    def has_setting(cls, name: str) -> bool:
+        """Whether the solver has a setting of a name."""
+        return name in (field.name for field in dataclasses.fields(cls))
 
     @abc.abstractmethod
     def find(
         self,
         problem: FixedPointProblem,
-        state: Float[Array, "sites components"],
+        state: State,
         level: Float[Array, "systems"],
+        memory: JacobianMemory | None = None,
     ) -> FixedPointSolution:
         """Search for the fixed points, without regard to derivatives.
 
@@ -41,31 +59,12 @@ class Solver(abc.ABC):
             problem: the equations.
             state: initial p; zero at masked sites.
             level: initial μ, or the given one.
+            memory: what earlier searches have learned; solvers that learn nothing hand it on.
         """
-
-    def find_with_memory(
-        self,
-        problem: FixedPointProblem,
-        state: Float[Array, "sites components"],
-        level: Float[Array, "systems"],
-        memory: JacobianMemory,
-    ) -> FixedPointSolution:
-        """`find`, with what earlier searches have learned; solvers that learn nothing hand it on.
-
-        Args:
-            problem: the equations.
-            state: initial p; zero at masked sites.
-            level: initial μ, or the given one.
-            memory: of earlier searches.
-        """
-        return dataclasses.replace(self.find(problem, state, level), memory=memory)
 
     def solve_linear(
-        self,
-        operator: LinearOperator,
-        right: Float[Array, "systems unknowns"],
-        precondition: LinearOperator,
-    ) -> Float[Array, "systems unknowns"]:
+        self, operator: LinearOperator, right: Vectors, precondition: LinearOperator
+    ) -> Vectors:
         """Solve a linear system tightly, as derivatives need it.
 
         Args:
@@ -83,18 +82,3 @@ class Solver(abc.ABC):
             tolerance=LINEAR_TOLERANCE,
             precondition=precondition,
         )
-
-
-def check_settings(solver: Solver) -> None:
-    """Refuse numbers out of range.
-
-    Args:
-        solver: with steps and a tolerance.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-    if solver.max_steps < 0:
-        raise ValueError(f"max_steps: expected 0 or more, found {solver.max_steps!r}")
-    if not solver.tolerance > 0.0:
-        raise ValueError(f"tolerance: expected a positive number, found {solver.tolerance!r}")

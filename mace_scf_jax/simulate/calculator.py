@@ -186,7 +186,7 @@ class MACESCFCalculator(Calculator):
         state = None if start is None else state_of_batch([start], graph)
         if state is not None and "scf_memory" in start:
             state = dataclasses.replace(state, memory=start["scf_memory"])
-            state = state.remembering(graph, self.model.scf)
+            state = state.with_memory(graph, self.model.scf)
         outputs = self.model.evaluate(
             self.model.parameters, graph, state, forces=True, stress=stress
         )

@@ -284,14 +284,14 @@ class Simulation:
             forces=results.forces.astype(precision),
             stress=None if results.stress is None else results.stress.astype(precision),
             status=status,
-            context=ModelContext(neighbours, self._remembering(results.scf_state, neighbours)),
+            context=ModelContext(neighbours, self._with_memory(results.scf_state, neighbours)),
         )
 
-    def _remembering(self, state: SCFState | None, neighbours: Neighbours) -> SCFState | None:
+    def _with_memory(self, state: SCFState | None, neighbours: Neighbours) -> SCFState | None:
         """A solved state with room for what searches for the next ones learn."""
         if state is None:
             return None
-        return state.remembering(neighbours.graph, self.energy_fn.model.scf)
+        return state.with_memory(neighbours.graph, self.energy_fn.model.scf)
 
     @functools.cached_property
     def _evaluate_first(self) -> Callable[..., Evaluation]:

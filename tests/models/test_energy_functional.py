@@ -21,13 +21,13 @@ from tiny_models import (
     tiny_settings,
 )
 
-from mace_scf_jax.electrostatics import prepare_batch
+from mace_scf_jax.electrostatics import prepare_batch, system_energy
 from mace_scf_jax.models import EnergyFunctionalSettings, ModelSettings, build, evaluate
 from mace_scf_jax.models.families.energy_functional.atomic_functional import (
     AtomicFunctionalReadout,
     unit_softplus,
 )
-from mace_scf_jax.models.families.energy_functional.model import EnergyFunctional, functional_energy
+from mace_scf_jax.models.families.energy_functional.model import EnergyFunctional, local_energy
 from mace_scf_jax.scf import SolverStatus
 
 DENSE_AND_MATRIX_FREE = [512, 0]
@@ -77,7 +77,8 @@ def test_multipoles_minimise_the_functional(batch, params, predicted):
 
     def energy(dense):
         coefficients = jax.tree.map(batch.to_slots, functional)
-        return jax.vmap(functional_energy)(prepared, coefficients, batch.external_field, dense)
+        on_atoms = jax.vmap(local_energy)(prepared, coefficients, batch.external_field, dense)
+        return jax.vmap(system_energy)(prepared, dense) + on_atoms
 
     @jax.jit
     def derivatives(multipoles):

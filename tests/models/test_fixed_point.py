@@ -26,8 +26,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     solved_observables,
 )
-from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
-from mace_scf_jax.scf.status import SolverStatus
+from mace_scf_jax.scf import LinearMixing, SolverStatus
 
 SCALED = {
     "update": "OneBodyScaledDPNonLinearUpdate",
@@ -161,7 +160,7 @@ def test_forces_are_derivatives_of_the_solved_energy(constant_charge):
         graph = BATCH.replace(positions=positions, total_charge=charges)
         local = module.apply(variables, graph, method="local")
         problem = fixed_point_problem(module, params, local, constant_charge=constant_charge)
-        solution = linear_mixing(problem, local.multipoles, LEVELS, settings=cycle)
+        solution = cycle.find(problem, graph.to_slots(local.multipoles), LEVELS)
         outputs = solved_observables(module, params, local, solution)
         return jnp.sum(outputs["energy"]), outputs
 

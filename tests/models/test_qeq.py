@@ -23,9 +23,9 @@ from tiny_models import (
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.reciprocal import half_space_indices
-from mace_scf_jax.electrostatics import ElectrostaticsSettings, prepare
+from mace_scf_jax.electrostatics import ElectrostaticsSettings, prepare, system_energy
 from mace_scf_jax.models import ModelSettings, build, check_inputs, evaluate
-from mace_scf_jax.models.families.qeq.model import MACEQEq, charge_energy, equilibrate
+from mace_scf_jax.models.families.qeq.model import MACEQEq, equilibrate, on_site_energy
 from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
 from mace_scf_jax.scf import LinearSolver
 from mace_scf_jax.units import COULOMB_CONSTANT
@@ -85,13 +85,16 @@ def test_charges_minimise_the_energy(boundary):
 
     @jax.jit
     def derivatives(charges):
-        function = functools.partial(charge_energy, *inputs)
+        def function(charges):
+            dense = charges[:, None]
+            return system_energy(inputs[0], dense) + on_site_energy(*inputs, dense)
+
         return function(charges), jax.grad(function)(charges), jax.hessian(function)(charges)
 
-    value, gradient, curvature = derivatives(minimum.charges)
+    value, gradient, curvature = derivatives(minimum.unknowns)
     np.testing.assert_allclose(energy, value, rtol=1e-13)
-    np.testing.assert_allclose(jnp.sum(minimum.charges), 0.4, atol=1e-14)
-    np.testing.assert_array_equal(minimum.charges[5:], 0.0)
+    np.testing.assert_allclose(jnp.sum(minimum.unknowns), 0.4, atol=1e-14)
+    np.testing.assert_array_equal(minimum.unknowns[5:], 0.0)
     np.testing.assert_allclose(gradient[:5], np.full(5, minimum.multiplier), atol=1e-12)
     neutral = np.linalg.svd(np.ones((1, 5)))[2][1:]
     assert np.linalg.eigvalsh(neutral @ curvature[:5, :5] @ neutral.T)[0] > 0.9
@@ -101,7 +104,7 @@ def test_charges_minimise_the_energy(boundary):
 def test_matrix_free_equals_dense(boundary):
     dense, dense_energy = solved(boundary, LinearSolver.DENSE)
     iterated, iterated_energy = solved(boundary, LinearSolver.CONJUGATE_GRADIENTS)
-    np.testing.assert_allclose(iterated.charges, dense.charges, atol=1e-10)
+    np.testing.assert_allclose(iterated.unknowns, dense.unknowns, atol=1e-10)
     np.testing.assert_allclose(iterated_energy, dense_energy, rtol=1e-12)
     assert max(dense.residual, iterated.residual) < 1e-9
 
@@ -131,7 +134,7 @@ def test_two_atoms_in_closed_form():
     first = chi[1] - chi[0] + total * (eta[1] + itself - pair)
     first /= eta.sum() + 2.0 * itself - 2.0 * pair
     charges = np.array([first, total - first])
-    np.testing.assert_allclose(minimum.charges, charges, rtol=1e-12)
+    np.testing.assert_allclose(minimum.unknowns, charges, rtol=1e-12)
     expected = chi @ charges + 0.5 * (eta + itself) @ charges**2 + pair * charges.prod()
     np.testing.assert_allclose(energy, expected, rtol=1e-12)
     multiplier = chi[0] + (eta[0] + itself) * charges[0] + pair * charges[1]
@@ -148,7 +151,7 @@ def test_derivatives_by_total_charge_and_electronegativity(solver):
     total = jnp.asarray(0.4)
     minimum, _ = solved("realspace", solver)
     by_chi, by_total = jax.jit(jax.grad(energy, argnums=(0, 1)))(electronegativity, total)
-    np.testing.assert_allclose(by_chi, minimum.charges, atol=1e-11)
+    np.testing.assert_allclose(by_chi, minimum.unknowns, atol=1e-11)
     np.testing.assert_allclose(by_total, minimum.multiplier, rtol=1e-10)
     # response of the charges: symmetric, negative, and it keeps the total
     response = jax.jit(jax.jacrev(jax.grad(energy)))(electronegativity, total)
@@ -163,7 +166,7 @@ def test_without_self_interaction_a_soft_pair_has_no_minimum():
     minimum, _ = equilibrate(
         prepared, electronegativity, soft, jnp.asarray(0.0), solver=LinearSolver.DENSE
     )
-    assert np.all(np.isnan(minimum.charges[:5]))
+    assert np.all(np.isnan(minimum.unknowns[:5]))
 
 
 # The whole model.

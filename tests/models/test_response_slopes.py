@@ -34,11 +34,8 @@ def test_it_is_the_jacobian_of_the_step(changes):
 
     @jax.jit
     def step(dense):
-        found = module.apply(
-            {"params": params}, local, GRAPH.from_slots(dense), LEVELS[GRAPH.atom_graph],
-            method="step",
-        )  # fmt: skip
-        return GRAPH.to_slots(found)
+        levels = GRAPH.to_slots(LEVELS[GRAPH.atom_graph])
+        return module.apply({"params": params}, local, dense, levels, method="step")
 
     dense = GRAPH.to_slots(multipoles)
     expected = jax.jacobian(step)(dense)

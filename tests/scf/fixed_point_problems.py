@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from mace_scf_jax.scf.fixed_point import FixedPointProblem
+from mace_scf_jax.scf import FixedPointProblem
 
 COMPONENTS = 2
 
@@ -51,35 +51,39 @@ def affine_system(seed: int, num_sites: int, *, radius: float) -> AffineSystem:
 
 
 def problem_of(
-    systems: list[AffineSystem], charges: list[float] | None, *, padding: int = 0
+    systems: list[AffineSystem], charges: list[float] | None, *, room: int | None = None
 ) -> FixedPointProblem:
-    """All systems in one problem, with masked sites that belong to one more system."""
+    """All systems in one problem, and one more without sites; all have room for some sites."""
     sizes = [system.num_sites for system in systems]
-    num_sites = sum(sizes)
-    matrix = np.zeros(((num_sites + padding) * COMPONENTS,) * 2)
-    response = np.zeros((len(matrix), num_sites + padding))
-    constant = np.zeros(len(matrix))
-    start = 0
-    for system, size in zip(systems, sizes, strict=True):
-        rows = slice(start * COMPONENTS, (start + size) * COMPONENTS)
-        matrix[rows, rows] = system.matrix
-        response[rows, start : start + size] = system.response
-        constant[rows] = system.constant
-        start += size
-    matrix, response, constant = map(jnp.asarray, (matrix, response, constant))
+    room = max(sizes) if room is None else room
+    size = room * COMPONENTS
+    matrix = np.zeros((len(systems) + 1, size, size))
+    response = np.zeros((len(systems) + 1, size, room))
+    constant = np.zeros((len(systems) + 1, size))
+    for index, (system, sites) in enumerate(zip(systems, sizes, strict=True)):
+        own = slice(sites * COMPONENTS)
+        matrix[index, own, own] = system.matrix
+        response[index, own, :sites] = system.response
+        constant[index, own] = system.constant
 
     def step(state, levels):
-        return (matrix @ state.reshape(-1) + response @ levels + constant).reshape(state.shape)
+        flat = state.reshape(len(state), -1)
+        image = jnp.einsum("sij,sj->si", matrix, flat) + constant
+        return (image + jnp.einsum("sij,sj->si", response, levels)).reshape(state.shape)
 
-    owner = np.repeat(np.arange(len(systems) + 1), [*sizes, padding])
     return FixedPointProblem(
         map=step,
-        system_of_site=jnp.asarray(owner),
-        site_mask=jnp.asarray(np.arange(num_sites + padding) < num_sites),
-        num_systems=len(systems) + 1,
+        site_mask=jnp.arange(room) < jnp.asarray([*sizes, 0])[:, None],
         charge=None if charges is None else jnp.asarray([*charges, 0.0]),
     )
 
 
 def zeros(problem: FixedPointProblem) -> jnp.ndarray:
-    return jnp.zeros((len(problem.site_mask), COMPONENTS))
+    return jnp.zeros((*problem.site_mask.shape, COMPONENTS))
+
+
+def states_of(problem: FixedPointProblem, state) -> list[np.ndarray]:
+    """The state of every system without the room for further sites."""
+    return [
+        np.asarray(row)[: int(count)] for row, count in zip(state, problem.num_sites(), strict=True)
+    ]

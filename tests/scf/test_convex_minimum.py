@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from mace_scf_jax.scf import LinearSolver, SolverStatus, constrained_minimum, convex_minimum
+from mace_scf_jax.scf import LinearSolver, SolverStatus, convex_minimum, quadratic_minimum
 
 SIZE = 6
 MASK = jnp.asarray([True, True, False, True, True, True])
@@ -85,11 +85,16 @@ def test_a_quadratic_function_takes_one_step():
         jnp.asarray(0.7),
         solver=LinearSolver.DENSE,
     )
-    linear = constrained_minimum(
-        lambda x: matrix @ x, slope, MASK, jnp.asarray(0.7), solver=LinearSolver.DENSE
+    linear = quadratic_minimum(
+        lambda x: matrix @ x,
+        lambda x: slope @ x,
+        ones,
+        MASK,
+        jnp.asarray(0.7),
+        solver=LinearSolver.DENSE,
     )
     assert result.steps == 1
-    np.testing.assert_allclose(result.unknowns, linear.charges, atol=1e-12)
+    np.testing.assert_allclose(result.unknowns, linear.unknowns, atol=1e-12)
     np.testing.assert_allclose(result.multiplier, linear.multiplier, rtol=1e-12)
 
 

@@ -20,7 +20,7 @@ LEVELS = jnp.asarray([0.3, -0.2, 0.0, 0.0])
 
 
 def test_spectral_radius():
-    problem = problem_of(SYSTEMS, [0.1, 0.2, 0.3], padding=2)
+    problem = problem_of(SYSTEMS, [0.1, 0.2, 0.3], room=4)
     radius = jax.jit(lambda p: spectral_radius(problem, p, LEVELS))(zeros(problem))
     np.testing.assert_allclose(radius, [0.5, 3.0, 1.7, 0.0], rtol=1e-8)
     few = jax.jit(lambda p: spectral_radius(problem, p, LEVELS, steps=3))(zeros(problem))
@@ -28,7 +28,7 @@ def test_spectral_radius():
 
 
 def test_charge_response_is_the_slope_of_the_solution():
-    problem = problem_of(SYSTEMS, [0.1, 0.2, 0.3], padding=1)
+    problem = problem_of(SYSTEMS, [0.1, 0.2, 0.3], room=4)
     response = jax.jit(lambda p: charge_response(problem, p, LEVELS, solver=Dense()))(
         zeros(problem)
     )

@@ -9,29 +9,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fixed_point_problems import affine_system, problem_of, zeros
+from fixed_point_problems import affine_system, problem_of, states_of, zeros
 
-from mace_scf_jax.scf.fixed_point import FixedPointProblem
-from mace_scf_jax.scf.linear_mixing import LinearMixing, linear_mixing
-from mace_scf_jax.scf.status import SolverStatus
+from mace_scf_jax.pytorch.verification.fixed_point import ReferenceMixing
+from mace_scf_jax.scf import FixedPointProblem, LinearMixing, SolverStatus
 
 SETTINGS = LinearMixing(max_steps=200, mixing=0.5, tolerance=1e-12)
+AS_REFERENCE = ReferenceMixing(max_steps=200, mixing=0.5, tolerance=1e-12)
 SYSTEMS = [affine_system(0, 2, radius=0.5), affine_system(1, 3, radius=0.2)]
 CHARGES = [0.4, -0.2]
 LEVELS = jnp.asarray([0.3, -0.2, 0.0])
 
 
 def solve(problem, settings=SETTINGS, levels=LEVELS):
-    return jax.jit(lambda start: linear_mixing(problem, start, levels, settings=settings))(
-        zeros(problem)
-    )
+    return jax.jit(lambda start: settings.find(problem, start, levels))(zeros(problem))
 
 
 def test_constant_level():
-    solution = solve(problem_of(SYSTEMS, None, padding=2))
+    problem = problem_of(SYSTEMS, None, room=5)
+    solution = solve(problem)
     expected = [system.solution(level) for system, level in zip(SYSTEMS, LEVELS, strict=False)]
-    np.testing.assert_allclose(solution.state[:5], np.concatenate(expected), atol=1e-11)
-    np.testing.assert_array_equal(solution.state[5:], 0.0)
+    found = np.concatenate(states_of(problem, solution.state))
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-11)
+    np.testing.assert_array_equal(solution.state[~np.asarray(problem.site_mask)], 0.0)
     np.testing.assert_array_equal(solution.level, LEVELS)
     np.testing.assert_array_equal(solution.status, SolverStatus.CONVERGED)
     assert np.all(np.asarray(solution.residual) < 1e-12)
@@ -40,11 +40,13 @@ def test_constant_level():
 
 
 def test_constant_charge():
-    solution = solve(problem_of(SYSTEMS, CHARGES, padding=2))
+    problem = problem_of(SYSTEMS, CHARGES, room=5)
+    solution = solve(problem)
     expected, levels = zip(
         *(s.solution_with_charge(q) for s, q in zip(SYSTEMS, CHARGES, strict=True)), strict=True
     )
-    np.testing.assert_allclose(solution.state[:5], np.concatenate(expected), atol=1e-10)
+    found = np.concatenate(states_of(problem, solution.state))
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-10)
     np.testing.assert_allclose(solution.level[:2], levels, atol=1e-9)
     np.testing.assert_allclose(solution.charge_error, 0.0, atol=1e-10)
     np.testing.assert_array_equal(solution.status, SolverStatus.CONVERGED)
@@ -52,36 +54,34 @@ def test_constant_charge():
 
 @pytest.mark.parametrize("charges", [None, CHARGES], ids=["constant level", "constant charge"])
 def test_the_batch_does_not_matter(charges):
-    together = solve(problem_of(SYSTEMS, charges, padding=1))
-    first = 0
+    together = solve(problem_of(SYSTEMS, charges, room=4))
     for index, system in enumerate(SYSTEMS):
         own_charge = None if charges is None else [charges[index]]
         levels = jnp.asarray([LEVELS[index], 0.0])
         alone = solve(problem_of([system], own_charge), levels=levels)
-        sites = slice(first, first + system.num_sites)
-        np.testing.assert_allclose(together.state[sites], alone.state, atol=1e-14)
+        own = together.state[index, : system.num_sites]
+        np.testing.assert_allclose(own, alone.state[0], atol=1e-14)
         np.testing.assert_allclose(together.level[index], alone.level[0], rtol=1e-13)
         assert together.steps[index] == alone.steps[0]
-        first = sites.stop
 
 
 def test_the_rules_of_the_reference_end_all_systems_together():
     problem = problem_of(SYSTEMS, None)
     own = solve(problem)
     assert own.steps[0] != own.steps[1]
-    together = solve(problem, dataclasses.replace(SETTINGS, as_reference=True))
+    together = solve(problem, AS_REFERENCE)
     np.testing.assert_array_equal(together.steps, np.max(own.steps))
 
 
 def test_one_bad_system_ends_alone():
     systems = [SYSTEMS[0], affine_system(2, 3, radius=3.0)]
-    problem = problem_of(systems, None, padding=1)
+    problem = problem_of(systems, None, room=4)
     solution = solve(problem)
     expected = [SolverStatus.CONVERGED, SolverStatus.DIVERGED, SolverStatus.CONVERGED]
     np.testing.assert_array_equal(solution.status, expected)
-    np.testing.assert_allclose(solution.state[:2], SYSTEMS[0].solution(0.3), atol=1e-11)
+    np.testing.assert_allclose(solution.state[0, :2], SYSTEMS[0].solution(0.3), atol=1e-11)
     assert np.all(np.isfinite(solution.state))
-    reference = solve(problem, dataclasses.replace(SETTINGS, as_reference=True))
+    reference = solve(problem, AS_REFERENCE)
     np.testing.assert_array_equal(reference.status, SolverStatus.DIVERGED)
     np.testing.assert_array_equal(reference.steps, solution.steps[1])
 
@@ -94,15 +94,12 @@ def test_large_charges_of_large_systems_are_no_divergence():
 
     problem = FixedPointProblem(
         map=step,
-        system_of_site=jnp.zeros(40, int),
-        site_mask=jnp.ones(40, bool),
-        num_systems=1,
+        site_mask=jnp.ones((1, 40), bool),
         charge=None,
     )
     level = jnp.zeros(1)
     assert solve(problem, levels=level).status[0] == SolverStatus.CONVERGED
-    literal = dataclasses.replace(SETTINGS, as_reference=True)
-    assert solve(problem, literal, levels=level).status[0] == SolverStatus.DIVERGED
+    assert solve(problem, AS_REFERENCE, levels=level).status[0] == SolverStatus.DIVERGED
 
 
 def test_not_a_number_ends_a_system_with_its_last_state():
@@ -111,15 +108,13 @@ def test_not_a_number_ends_a_system_with_its_last_state():
 
     problem = FixedPointProblem(
         map=step,
-        system_of_site=jnp.zeros(1, int),
-        site_mask=jnp.ones(1, bool),
-        num_systems=1,
+        site_mask=jnp.ones((1, 1), bool),
         charge=None,
     )
     settings = LinearMixing(max_steps=10, mixing=1.0)
     solution = solve(problem, settings, levels=jnp.zeros(1))
     assert solution.status[0] == SolverStatus.DIVERGED
-    np.testing.assert_allclose(solution.state, [[0.8, 0.8]])
+    np.testing.assert_allclose(solution.state, [[[0.8, 0.8]]])
     assert solution.steps[0] == 2
 
 
@@ -138,7 +133,7 @@ def test_no_steps():
     solution = solve(problem, LinearMixing(max_steps=0, mixing=0.5, keep_states=True))
     np.testing.assert_array_equal(solution.state, 0.0)
     np.testing.assert_array_equal(solution.status, SolverStatus.MAX_STEPS)
-    assert solution.states.shape == (1, 5, 2)
+    assert solution.states.shape == (1, 3, 3, 2)
     # the argument of the step that was not taken has the wanted charges
     np.testing.assert_allclose(problem.charges(solution.argument)[:2], CHARGES, atol=1e-14)
 
@@ -151,7 +146,7 @@ def test_history_and_states_are_those_of_the_steps():
         image = problem.evaluate(by_hand[-1], LEVELS)
         by_hand.append(by_hand[-1] + 0.5 * (image - by_hand[-1]))
     np.testing.assert_allclose(solution.states, by_hand, atol=1e-15)
-    changes = [problem.mean_change(b, a) for a, b in itertools.pairwise(by_hand)]
+    changes = [problem.mean_size(b - a) for a, b in itertools.pairwise(by_hand)]
     np.testing.assert_allclose(solution.history, changes, atol=1e-15)
     np.testing.assert_array_equal(solution.residual, solution.history[-1])
     np.testing.assert_array_equal(solution.argument, by_hand[-2])
@@ -166,8 +161,8 @@ def test_derivatives_through_the_loop(charges):
     def dipole(strength):
         problem = problem_of([system], own_charge)
         scaled = dataclasses.replace(problem, map=lambda p, m: strength * problem.map(p, m))
-        solution = linear_mixing(scaled, zeros(problem), LEVELS[:2], settings=SETTINGS)
-        return jnp.sum(solution.state[:, 1] ** 2)
+        solution = SETTINGS.find(scaled, zeros(problem), LEVELS[:2])
+        return jnp.sum(solution.state[:, :, 1] ** 2)
 
     def closed_form(strength):
         scaled = type(system)(*(strength * part for part in dataclasses.astuple(system)))

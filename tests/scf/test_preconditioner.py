@@ -39,8 +39,7 @@ def slopes(factor=1.0):
 
 def problem(charges, matrices):
     return dataclasses.replace(
-        problem_of(SYSTEMS, charges, padding=2),
-        max_sites=LARGEST,
+        problem_of(SYSTEMS, charges, room=LARGEST),
         preconditioner=None if matrices is None else SlopePreconditioner.of_slopes(matrices),
     )
 
@@ -125,6 +124,8 @@ def test_a_matrix_without_inverse_is_left_out(entry):
 
 
 def test_matrices_of_another_size_are_refused():
-    given = dataclasses.replace(problem(None, slopes()), max_sites=LARGEST + 1)
-    with pytest.raises(ValueError, match=r"preconditioner: expected matrices of shape \(3, 8, 8\)"):
+    given = problem_of(SYSTEMS, None, room=LARGEST + 1)
+    given = dataclasses.replace(given, preconditioner=SlopePreconditioner.of_slopes(slopes()))
+    message = r"matrices for states of shape \(3, 8\) .* found \(3, 6, 6\)"
+    with pytest.raises(ValueError, match=message):
         find(Auto(), given)

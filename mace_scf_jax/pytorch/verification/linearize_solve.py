@@ -42,7 +42,7 @@ def one_newton_step(
     problem = fixed_point_problem(module, params, local, constant_charge=True)
     start = initial_state(module, local, how)
     found = jax.lax.stop_gradient(
-        solve(problem, start.multipoles, start.fermi_level, solver=how.solver)
+        solve(problem, graph.to_slots(start.multipoles), start.fermi_level, solver=how.solver)
     )
     shape = found.state.shape
     size = shape[0] * shape[1]

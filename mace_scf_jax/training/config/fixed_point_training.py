@@ -12,14 +12,13 @@ from typing import Any
 from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models import InitialDensity, InitialFermiLevel
 from mace_scf_jax.options.error import ConfigurationError
+from mace_scf_jax.scf import SOLVERS
 
 OPTIONS_KEY = "fixed_point_training_options"
 DEPRECATED_KEY = "scf_training_options"
 STABILITY = "fixedpoint_scf_stability"
 """Key of the block, and name of the loss term that it is about."""
 
-SOLVERS = ("auto", "linear_mixing", "anderson", "newton_krylov", "dense")
-"""Names of the solvers; ``unroll_scf`` always mixes linearly."""
 LINEAR_SOLVES = {"implicit": ("inverse", "normal_cg"), "linearize_solve": ("inverse",)}
 """Values of ``linear_solve`` in the modes that have any. All mean the linear solves of `solver`."""
 
@@ -58,7 +57,7 @@ class SCFOptions:
     initial_density: InitialDensity = InitialDensity.LOCAL_GUESS
     initial_fermi_level: InitialFermiLevel = InitialFermiLevel.FROM_DATA
     solver: str = "auto"
-    """A name in `SOLVERS`; linear_mixing in the mode unroll_scf."""
+    """A name in `mace_scf_jax.scf.SOLVERS`; linear_mixing in the mode unroll_scf."""
 
     def __post_init__(self) -> None:
         problems = []

@@ -26,7 +26,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     reference_multipoles,
 )
-from mace_scf_jax.scf import Anderson, Auto, Dense, Differentiation, LinearMixing, NewtonKrylov
+from mace_scf_jax.scf import SOLVERS, Differentiation, LinearMixing, solver_named
 from mace_scf_jax.training.config.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,
@@ -39,7 +39,6 @@ FALLBACK_STEPS = {TrainingMode.IMPLICIT: 10, TrainingMode.LINEARIZE_SOLVE: 15}
 POWER_ITERATIONS = 3
 """Steps that turn a random perturbation towards the one that grows most."""
 
-_SOLVERS = {"auto": Auto, "anderson": Anderson, "newton_krylov": NewtonKrylov, "dense": Dense}
 _DIFFERENTIATION = {
     TrainingMode.UNROLL_SCF: Differentiation.UNROLL,
     TrainingMode.IMPLICIT: Differentiation.IMPLICIT,
@@ -55,25 +54,26 @@ def self_consistency(training: FixedPointTraining) -> SelfConsistency:
     """
     mode, scf = training.mode, training.scf
     unrolled = mode is TrainingMode.UNROLL_SCF
-    steps = scf.num_scf_steps - 1
-    if scf.solver == "linear_mixing":
-        solver = _mixing(scf, steps)
-    else:
-        solver = _SOLVERS[scf.solver](max_steps=steps, tolerance=scf.scf_tolerance)
+    mixes = SOLVERS[scf.solver].has_setting("mixing")
     return SelfConsistency(
-        solver=solver,
+        solver=solver_named(
+            scf.solver,
+            max_steps=scf.num_scf_steps - 1,
+            tolerance=scf.scf_tolerance,
+            mixing=scf.mixing_parameter if mixes else None,
+        ),
         differentiation=_DIFFERENTIATION[mode],
         constant_charge=scf.constant_charge,
         initial_density=scf.initial_density,
         initial_fermi_level=scf.initial_fermi_level,
-        fallback=None if unrolled else _mixing(scf, FALLBACK_STEPS[mode] - 1),
+        fallback=None if unrolled else _fallback(scf, FALLBACK_STEPS[mode] - 1),
         differentiate_last_step_only=(
             unrolled and not scf.use_autograd_forces and not scf.constant_charge
         ),
     )
 
 
-def _mixing(scf: SCFOptions, steps: int) -> LinearMixing:
+def _fallback(scf: SCFOptions, steps: int) -> LinearMixing:
     return LinearMixing(max_steps=steps, mixing=scf.mixing_parameter, tolerance=scf.scf_tolerance)
 
 
@@ -115,14 +115,14 @@ class FixedPointPredict:
     def step_at(self, params: Parameters, graph: Graph, outputs: Mapping[str, Array]) -> Any:
         """The problem of a batch, and the multipoles and levels at which losses look at it.
 
-        These are the solved ones, or the reference in the mode ``direct``.
+        These are the solved ones, or the reference in the mode ``direct``, in the dense view.
         """
         local = self.module.apply({"params": params}, graph, method="local")
         problem = fixed_point_problem(self.module, params, local, constant_charge=False)
         multipoles = outputs["multipoles"]
         if self.training.mode is TrainingMode.DIRECT:
             multipoles = reference_multipoles(graph)
-        return local, problem, multipoles, outputs["fermi_level"]
+        return local, problem, graph.to_slots(multipoles), outputs["fermi_level"]
 
 
 def _potentials(
@@ -165,7 +165,7 @@ def _history(
     _, problem, multipoles, level = predict.step_at(params, graph, outputs)
     change = problem.evaluate(multipoles, level) - multipoles
     moved = multipoles + predict.training.scf.mixing_parameter * change
-    return {"charges_history": jnp.stack([multipoles, moved], axis=-1)}
+    return {"charges_history": graph.from_slots(jnp.stack([multipoles, moved], axis=-1))}
 
 
 def _charge_response(
@@ -173,7 +173,7 @@ def _charge_response(
 ) -> dict[str, Array]:
     """Change of the total charge with the Fermi level at each atom in e/eV."""
     _, problem, multipoles, level = predict.step_at(params, graph, outputs)
-    return {"dq_dmu": problem.evaluate_with_response(multipoles, level)[1]}
+    return {"dq_dmu": graph.from_slots(problem.evaluate_with_response(multipoles, level)[1])}
 
 
 def _perturbation(
@@ -187,14 +187,16 @@ def _perturbation(
         return jax.jvp(lambda p: problem.evaluate(p, level), (state,), (vector,))[1]
 
     # The same for the first, second, … atom of every structure, whatever else is in the batch.
-    by_slot = (graph.slots.shape[1], state.shape[1])
-    vector = jax.random.normal(jax.random.key(0), by_slot, state.dtype)[graph.slot_of_atom]
-    vector = jnp.where(graph.atom_mask[:, None], vector, 0.0)
+    vector = jax.random.normal(jax.random.key(0), state.shape[1:], state.dtype)
+    vector = jnp.where(graph.slot_mask[:, :, None], vector, 0.0)
     for _ in range(POWER_ITERATIONS):
         vector = jax.lax.stop_gradient(one_step(vector))
-        norm = jnp.sqrt(jnp.sum(graph.sum_atoms(vector**2), axis=-1))[graph.atom_graph]
-        vector = vector / jnp.where(norm > 0.0, norm, 1.0)[:, None]
-    return {"perturbing_vector": vector, "perturbed_density": one_step(vector)}
+        norm = jnp.linalg.norm(vector, axis=(1, 2), keepdims=True)
+        vector = vector / jnp.where(norm > 0.0, norm, 1.0)
+    return {
+        "perturbing_vector": graph.from_slots(vector),
+        "perturbed_density": graph.from_slots(one_step(vector)),
+    }
 
 
 _Further = Callable[[FixedPointPredict, Parameters, Graph, Mapping[str, Array]], dict[str, Array]]

@@ -25,7 +25,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     initial_state,
 )
-from mace_scf_jax.scf import LinearMixing, SolverStatus, linear_mixing
+from mace_scf_jax.scf import LinearMixing, SolverStatus
 from mace_scf_jax.training.config.fixed_point_training import FixedPointTraining
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
@@ -120,8 +120,8 @@ def _compiled_ends(
         local = module.apply({"params": parameters}, graph, method="local")
         problem = fixed_point_problem(module, parameters, local, constant_charge=constant_charge)
         start = initial_state(module, local, how)
-        settings = LinearMixing(NUM_SCF_STEPS - 1, mixing, SCF_TOLERANCE)
-        solution = linear_mixing(problem, start.multipoles, start.fermi_level, settings=settings)
+        solver = LinearMixing(NUM_SCF_STEPS - 1, SCF_TOLERANCE, mixing=mixing)
+        solution = solver.find(problem, graph.to_slots(start.multipoles), start.fermi_level)
         return solution.status, solution.steps
 
     return ends

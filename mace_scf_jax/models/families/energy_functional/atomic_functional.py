@@ -21,10 +21,11 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics.harmonics import degrees
-from mace_scf_jax.layers.features import add_up, concatenate_components, parse_multiplicities
-from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
+from mace_scf_jax.layers.features import add_up, concatenate_components
+from mace_scf_jax.layers.readout import LinearReadout
 from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.models.variational import read_scalars
 
 
 @jax.tree_util.register_dataclass
@@ -68,7 +69,8 @@ class AtomicFunctionalReadout(nn.Module):
         """Read out the coefficients of every atom."""
         functional = self.settings.own
         max_l = self.settings.density.max_l
-        scalars = self._scalars(backbone, 3 + max_l)  # slope of the charge, u, k_0 … k_L
+        # slope of the charge, u, k_0 … k_L
+        scalars = read_scalars(self.settings, backbone, "scalars", 3 + max_l)
         channels = 1 + functional.num_directions
         vectors = add_up(
             concatenate_components(
@@ -86,21 +88,6 @@ class AtomicFunctionalReadout(nn.Module):
             directions=vectors[..., 1:],
             quartic=unit_softplus(scalars[:, 1]),
         )
-
-    def _scalars(self, backbone: BackboneOutput, count: int) -> Float[Array, "atoms count"]:
-        """Sum of scalar readouts of every layer, nonlinear in the last of several."""
-        settings = self.settings.backbone
-        hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
-        last = len(backbone.layers) - 1
-        total = jnp.zeros((1, 1), backbone.pair_energy.dtype)
-        for layer, features in enumerate(backbone.layers):
-            label = f"scalars_{layer}"
-            if layer == last and layer > 0:
-                readout = NonlinearReadout({0: count}, hidden, settings.gate, name=label)
-            else:
-                readout = LinearReadout({0: count}, name=label)
-            total = total + readout(features)[0][:, 0]
-        return total
 
 
 def unit_softplus(values: Array) -> Array:

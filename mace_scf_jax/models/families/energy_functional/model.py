@@ -15,8 +15,6 @@ from mace_scf_jax.electrostatics import (
     atomic_dipole_contributions,
     batch_dipole,
     prepare_batch,
-    system_coulomb_gradient,
-    system_coulomb_matrix,
     system_energy,
 )
 from mace_scf_jax.electrostatics.harmonics import degrees
@@ -28,12 +26,8 @@ from mace_scf_jax.models.families.energy_functional.atomic_functional import (
 )
 from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.scf import (
-    ConvexMinimum,
-    LinearSolver,
-    convex_minimum,
-    stationary_value,
-)
+from mace_scf_jax.models.variational import minimise
+from mace_scf_jax.scf import ConvexMinimum, LinearSolver, convex_minimum
 
 
 def local_energy(
@@ -61,84 +55,8 @@ def local_energy(
     return jnp.sum(functional.energy(multipoles / lengths)) + jnp.sum(dipole * field)
 
 
-def functional_energy(
-    system: System,
-    functional: AtomicFunctional,
-    field: Float[Array, "3"],
-    multipoles: Float[Array, "atoms components"],
-) -> Float[Array, ""]:
-    """Energy of multipoles, E_C(p) + Σ f_i(p_i) + D·E; arguments as of `local_energy`."""
-    return system_energy(system, multipoles) + local_energy(system, functional, field, multipoles)
-
-
-def minimise(
-    system: System,
-    functional: AtomicFunctional,
-    field: Float[Array, "3"],
-    total_charge: Float[Array, ""],
-    *,
-    settings: EnergyFunctionalSettings,
-) -> tuple[ConvexMinimum, Float[Array, "atoms components"], Float[Array, ""]]:
-    """Multipoles of one system that minimise `functional_energy` at fixed total charge.
-
-    Args:
-        system: prepared geometry.
-        functional: of every atom.
-        field: external field E in V/Å.
-        total_charge: Q in e.
-        settings: how the minimum is found.
-
-    Returns:
-        The minimum, whose multiplier is dE/dQ, its multipoles and its energy in eV. Derivatives of
-        the energy are taken at fixed multipoles, which is exact at the minimum; the multipoles have
-        derivatives of their own.
-    """
-    shape = (system.atom_mask.shape[0], system.settings.num_multipoles)
-
-    def rest(flat: Array) -> Array:
-        return local_energy(system, functional, field, flat.reshape(shape))
-
-    size = shape[0] * shape[1]
-    small = size <= settings.dense_max_unknowns
-    if small and system.has_pair_sums:
-        matrix = system_coulomb_matrix(system).reshape(size, size)
-
-        def coulomb(flat: Array) -> Array:
-            return matrix @ flat
-
-    else:
-
-        def coulomb(flat: Array) -> Array:
-            return system_coulomb_gradient(system, flat.reshape(shape)).reshape(-1)
-
-    mask = jnp.broadcast_to(system.atom_mask[:, None], shape).reshape(-1)
-    charges = jnp.zeros(shape, functional.slope.dtype).at[:, 0].set(1.0).reshape(-1)
-    minimum = convex_minimum(
-        coulomb,
-        rest,
-        charges,
-        mask,
-        total_charge,
-        solver=LinearSolver.DENSE if small else LinearSolver.CONJUGATE_GRADIENTS,
-        max_steps=settings.max_steps,
-    )
-    multipoles = minimum.unknowns.reshape(shape)
-
-    def lagrangian(unknowns, parameters):
-        (multipoles, multiplier), (*inputs, total) = unknowns, parameters
-        missing = total - jnp.sum(multipoles[:, 0])
-        return functional_energy(*inputs, multipoles) + multiplier * missing
-
-    energy = stationary_value(
-        lagrangian,
-        (multipoles, minimum.multiplier),
-        (system, functional, field, total_charge),
-    )
-    return minimum, multipoles, energy
-
-
 class EnergyFunctional(nn.Module):
-    """Energy = isolated atoms + layer readouts + minimum of `functional_energy` (experimental).
+    """Energy = isolated atoms + layer readouts + min E_C(p) + Σ f_i(p_i) + D·E (experimental).
 
     Attributes:
         settings: sizes, choices and constants; `electrostatics`, with self-interaction, and
@@ -159,9 +77,19 @@ class EnergyFunctional(nn.Module):
         backbone = self.settings.backbone.build(name="backbone")(graph)
         functional = AtomicFunctionalReadout(self.settings, name="functional")(backbone)
         prepared = prepare_batch(graph, settings=self.settings.density)
-        minimum, dense, energies = jax.vmap(
-            functools.partial(minimise, settings=self.settings.own)
-        )(
+        choices = self.settings.own
+        size = graph.slots.shape[1] * self.settings.density.num_multipoles
+        small = size <= choices.dense_max_unknowns
+        solver = LinearSolver.DENSE if small else LinearSolver.CONJUGATE_GRADIENTS
+        find = functools.partial(convex_minimum, solver=solver, max_steps=choices.max_steps)
+
+        def minimise_one(
+            system: System, functional: AtomicFunctional, field: Array, total_charge: Array
+        ) -> tuple[ConvexMinimum, Array, Array]:
+            inputs = (functional, field)
+            return minimise(system, local_energy, inputs, total_charge, find=find, dense=small)
+
+        minimum, dense, energies = jax.vmap(minimise_one)(
             prepared,
             jax.tree.map(graph.to_slots, functional),
             jnp.asarray(graph.external_field),

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mace_scf_jax.layers.features import Features
+from mace_scf_jax.layers.features import Features, add_up
 from mace_scf_jax.layers.linear import unit_normal
 
 
@@ -36,7 +36,7 @@ class ChannelDots(nn.Module):
             mixed = right[degree] @ weight.T
             scale = math.sqrt(len(left) * channels * (2 * degree + 1))
             dots.append(jnp.sum(left[degree] * mixed, axis=1) / scale)
-        return sum(dots)
+        return add_up(dots)
 
 
 class ChannelScaling(nn.Module):

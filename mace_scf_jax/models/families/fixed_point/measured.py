@@ -57,7 +57,8 @@ def field_feature_norms(options: Any, training: TrainingSet, *, offset: float) -
         ConfigurationError: there are too few or too many, or nothing to measure them on.
     """
     electrostatics = training.electrostatics
-    receivers = electrostatics.features
+    assert electrostatics is not None  # the family has charges
+    receivers = electrostatics.receivers
     expected = len(receivers.widths) * (receivers.max_l + 1)
     norms = options.field_feature_norms
     if norms is None:
@@ -92,6 +93,8 @@ def measured_feature_norms(
         ConfigurationError: no structure has both labels.
     """
 
+    receivers = electrostatics.receivers
+
     @jax.jit
     def sums(graph: Graph) -> tuple[Array, Array]:
         labelled = (graph.weights["atomic_multipoles"] > 0.0) & (graph.weights["fermi_level"] > 0.0)
@@ -102,12 +105,12 @@ def measured_feature_norms(
             graph.positions,
             graph.fermi_level[graph.atom_graph] - offset,
             graph.external_field[graph.atom_graph],
-            features=electrostatics.features,
+            features=receivers,
         )
         squares = jnp.sum(jnp.where(labelled[:, None], features**2, 0.0), axis=0)
         return squares, jnp.sum(labelled.astype(jnp.int32))
 
-    squares, atoms = 0.0, 0
+    squares, atoms = np.zeros(receivers.num_features), 0
     for graph in batches:
         batch_squares, batch_atoms = sums(jax.tree.map(jnp.asarray, graph))
         squares, atoms = squares + np.asarray(batch_squares, np.float64), atoms + int(batch_atoms)
@@ -116,8 +119,9 @@ def measured_feature_norms(
             "option 'field_feature_norms': average needs a training configuration with both "
             "atomic_multipoles and fermi_level, found none; give a list of numbers, or None"
         )
-    norms, start, widths = [], 0, len(electrostatics.features.widths)
-    for degree in range(electrostatics.features.max_l + 1):
+    norms: list[float] = []
+    start, widths = 0, len(receivers.widths)
+    for degree in range(receivers.max_l + 1):
         size = widths * (2 * degree + 1)
         block = squares[start : start + size].reshape(widths, 2 * degree + 1)
         norms += np.maximum(np.sqrt(np.mean(block / atoms, axis=1)), SMALLEST_NORM).tolist()

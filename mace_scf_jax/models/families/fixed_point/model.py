@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import (
+    FieldFeatureSettings,
     Response,
     batch_atomic_potentials,
     batch_dipole,
@@ -31,6 +32,7 @@ from mace_scf_jax.electrostatics import (
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import (
     Features,
+    add_up,
     concatenate_components,
     parse_multiplicities,
 )
@@ -80,7 +82,7 @@ class FixedPoint(nn.Module):
     def setup(self) -> None:
         """The layers; a layer of the name ``x_i`` belongs to layer i of the backbone."""
         settings, choices = self.settings, self.settings.own
-        backbone, max_l = settings.backbone, settings.electrostatics.max_l
+        backbone, max_l = settings.backbone, settings.density.max_l
         num_elements = len(settings.elements)
         one_of_each = dict.fromkeys(range(max_l + 1), 1)
         same = dict.fromkeys(range(backbone.max_hidden_degree + 1), backbone.channels)
@@ -124,18 +126,13 @@ class FixedPoint(nn.Module):
         Args:
             graph: the batch.
         """
-        electrostatics = self.settings.electrostatics
         backbone = self.backbone(graph)
-        multipoles, mixed = 0.0, None
-        for layer, features in enumerate(backbone.layers):
-            readout = getattr(self, f"multipole_readout_{layer}")(features)
-            multipoles += concatenate_components(readout)[..., 0]
-            mapped = getattr(self, f"feature_mixer_{layer}")(features)
-            mixed = (
-                mapped
-                if mixed is None
-                else {degree: value + mapped[degree] for degree, value in mixed.items()}
-            )
+        layers = list(enumerate(backbone.layers))
+        multipoles = add_up(
+            concatenate_components(getattr(self, f"multipole_readout_{layer}")(features))[..., 0]
+            for layer, features in layers
+        )
+        mapped = [getattr(self, f"feature_mixer_{layer}")(features) for layer, features in layers]
         if self.settings.own.linear_local_multipoles:
             scale = jnp.asarray(self.settings.own.atom_density_scaling, multipoles.dtype)
             multipoles *= scale[graph.species][:, None]
@@ -143,14 +140,14 @@ class FixedPoint(nn.Module):
             graph=graph,
             backbone=backbone,
             multipoles=jnp.where(graph.atom_mask[:, None], multipoles, 0.0),
-            mixed_features=mixed,
+            mixed_features=jax.tree.map(lambda *values: add_up(values), *mapped),
             external_features=external_field_features(
                 jnp.asarray(graph.positions),
                 jnp.zeros_like(graph.positions[:, 0]),
                 jnp.asarray(graph.external_field)[graph.atom_graph],
-                features=electrostatics.features,
+                features=self.receivers,
             ),
-            response=prepare_response(graph, settings=electrostatics),
+            response=prepare_response(graph, settings=self.settings.density),
         )
 
     def fermi_level_features(
@@ -166,7 +163,7 @@ class FixedPoint(nn.Module):
             jnp.asarray(local.graph.positions),
             levels - self.settings.own.fermi_level_offset,
             jnp.zeros_like(local.graph.positions),
-            features=self.settings.electrostatics.features,
+            features=self.receivers,
         )
 
     def field_features(
@@ -182,11 +179,16 @@ class FixedPoint(nn.Module):
             multipoles: p in e Å^l.
             levels: Fermi level at every atom in eV.
         """
-        features = (
-            local.response.apply(multipoles)
-            + local.external_features
-            + self.fermi_level_features(local, levels)
-        )
+        return self._normalised(local, local.response.apply(multipoles), levels)
+
+    def _normalised(
+        self,
+        local: LocalState,
+        features: Float[Array, "atoms features"],
+        levels: Float[Array, "atoms"],
+    ) -> Float[Array, "atoms features"]:
+        """Field features v, from those of the multipoles."""
+        features += local.external_features + self.fermi_level_features(local, levels)
         return features / jnp.asarray(self.feature_norms(), features.dtype)
 
     def answer(
@@ -209,17 +211,23 @@ class FixedPoint(nn.Module):
     def step(
         self,
         local: LocalState,
-        multipoles: Float[Array, "atoms components"],
-        levels: Float[Array, "atoms"],
-    ) -> Float[Array, "atoms components"]:
-        """One step of the self-consistent cycle, F(p, μ).
+        multipoles: Float[Array, "graphs slots components"],
+        levels: Float[Array, "graphs slots"],
+    ) -> Float[Array, "graphs slots components"]:
+        """One step of the self-consistent cycle, F(p, μ), in the dense view of the batch.
+
+        T pairs the atoms of a graph, the answer is that of single atoms: between them features
+        change from the dense view to that of atoms, and multipoles back.
 
         Args:
             local: what `local` gave.
             multipoles: p in e Å^l.
             levels: Fermi level at every atom in eV.
         """
-        return self.answer(local, self.field_features(local, multipoles, levels))
+        graph = local.graph
+        features = graph.from_slots(local.response.apply_in_slots(multipoles))
+        features = self._normalised(local, features, graph.from_slots(levels))
+        return graph.to_slots(self.answer(local, features))
 
     def observables(
         self,
@@ -257,7 +265,7 @@ class FixedPoint(nn.Module):
         field_energy = graph.sum_atoms(field_energies)
         external = graph.positions * graph.external_field[graph.atom_graph]
         potentials = batch_atomic_potentials(
-            graph, multipoles, settings=self.settings.electrostatics, prepared=system
+            graph, multipoles, settings=self.settings.density, prepared=system
         )
         return {
             **outputs,
@@ -271,19 +279,21 @@ class FixedPoint(nn.Module):
             ),
         }
 
+    @property
+    def receivers(self) -> FieldFeatureSettings:
+        """Degrees and widths of the field features."""
+        return self.settings.density.receivers
+
     def feature_norms(self) -> np.ndarray:
         """What every component of the field features is divided by, [features]."""
-        receivers = self.settings.electrostatics.features
-        norms = np.reshape(self.settings.own.field_feature_norms, (receivers.max_l + 1, -1))
-        return np.concatenate(
-            [np.repeat(norms[degree], 2 * degree + 1) for degree in range(receivers.max_l + 1)]
-        )
+        degrees = range(self.receivers.max_l + 1)
+        norms = np.array(self.settings.own.field_feature_norms).reshape(len(degrees), -1)
+        return np.concatenate([np.repeat(norms[degree], 2 * degree + 1) for degree in degrees])
 
     def _by_degree(self, flat: Float[Array, "atoms features"]) -> Features:
         """Field features (by degree, then width, then component) as degree -> [atoms, 2l+1, n]."""
-        receivers = self.settings.electrostatics.features
-        count, start, features = len(receivers.widths), 0, {}
-        for degree in range(receivers.max_l + 1):
+        count, start, features = len(self.receivers.widths), 0, {}
+        for degree in range(self.receivers.max_l + 1):
             size = count * (2 * degree + 1)
             block = flat[:, start : start + size].reshape(flat.shape[0], count, 2 * degree + 1)
             features[degree] = jnp.swapaxes(block, 1, 2)

@@ -121,7 +121,7 @@ class FixedPointOptions(OptionGroup):
         Literally,
         NoneInText,
     ] = Field(
-        default=AVERAGE,
+        default="average",
         description="what field features are divided by: a number for each order and width, widths "
         "fastest; average: the root mean square over the reference multipoles; None: 1",
     )

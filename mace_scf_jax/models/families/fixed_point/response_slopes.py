@@ -44,8 +44,10 @@ def response_slopes(
         return None
     if matrices is None or matrices.shape[-1] > MOST_UNKNOWNS:
         return None
-    params, local, multipoles, levels = jax.lax.stop_gradient((params, local, multipoles, levels))
-    variables, matrices = {"params": params}, local.response.matrices
+    params, local, multipoles, levels, matrices = jax.lax.stop_gradient(
+        (params, local, multipoles, levels, matrices)
+    )
+    variables = {"params": params}
     features = module.apply(
         variables, local, multipoles, levels[graph.atom_graph], method="field_features"
     )

@@ -53,7 +53,7 @@ class SCFState:
         """The state that outputs of `evaluate_self_consistent` belong to."""
         return cls(outputs["multipoles"], outputs["fermi_level"], outputs.get("scf_memory"))
 
-    def remembering(self, graph: Graph, how: SelfConsistency) -> SCFState:
+    def with_memory(self, graph: Graph, how: SelfConsistency) -> SCFState:
         """The state with a memory, which is empty if it has none.
 
         Args:
@@ -75,7 +75,7 @@ def fixed_point_problem(
     constant_charge: bool,
     near: SCFState | None = None,
 ) -> FixedPointProblem:
-    """The equations that the multipoles of a batch solve.
+    """The equations that the multipoles of a batch solve; its sites are the slots of the graphs.
 
     Args:
         module: the model.
@@ -96,11 +96,8 @@ def fixed_point_problem(
 
     return FixedPointProblem(
         map=step,
-        system_of_site=jnp.asarray(graph.atom_graph),
-        site_mask=jnp.asarray(graph.atom_mask),
-        num_systems=graph.num_graphs,
+        site_mask=jnp.asarray(graph.slot_mask),
         charge=jnp.asarray(graph.total_charge) if constant_charge else None,
-        max_sites=graph.slots.shape[1],
         preconditioner=None if slopes is None else SlopePreconditioner.of_slopes(slopes),
     )
 
@@ -163,7 +160,7 @@ def solved_observables(
     features: Float[Array, "atoms features"] = module.apply(
         variables,
         local,
-        solution.argument,
+        graph.from_slots(solution.argument),
         solution.argument_level[graph.atom_graph],
         method="field_features",
     )
@@ -179,14 +176,16 @@ def solved_observables(
 
     states = {}
     if solution.states is not None:
-        states["scf_states"] = jnp.swapaxes(solution.states, 0, 1)
+        states["scf_states"] = jax.vmap(graph.from_slots, out_axes=1)(solution.states)
 
     def of_real_graphs(values: Array) -> Array:
         mask = graph.graph_mask.reshape(-1, *[1] * (values.ndim - 1))
         return jnp.where(mask, values, jnp.zeros_like(values))
 
     return {
-        **module.apply(variables, local, solution.state, features, method="observables"),
+        **module.apply(
+            variables, local, graph.from_slots(solution.state), features, method="observables"
+        ),
         **{name: of_real_graphs(values) for name, values in per_graph.items()},
         **states,
     }
@@ -255,9 +254,9 @@ def solved_outputs(
         module, params, local, constant_charge=how.constant_charge, near=initial
     )
     solution, fell_back = solve_state(
-        problem, initial.multipoles, initial.fermi_level, how, initial.memory
+        problem, graph.to_slots(initial.multipoles), initial.fermi_level, how, initial.memory
     )
-    outputs = solved_observables(module, params, local, solution)
+    outputs: dict[str, Any] = solved_observables(module, params, local, solution)
     if solution.memory is not None:
         outputs["scf_memory"] = solution.memory
     return {**outputs, "scf_fallback": graph.graph_mask & fell_back}

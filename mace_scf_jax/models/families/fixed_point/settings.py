@@ -144,7 +144,7 @@ class FixedPointSettings(FamilySettings):
 
     def check_model(self, settings: ModelSettings) -> None:
         """Refuse sizes that disagree, and a backbone without what updates and readouts read."""
-        receivers = settings.electrostatics.features
+        receivers = settings.density.features
         if receivers is None:
             raise ValueError("model FixedPoint needs electrostatic settings with field features")
         expected = len(receivers.widths) * (receivers.max_l + 1)

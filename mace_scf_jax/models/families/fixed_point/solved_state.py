@@ -18,14 +18,17 @@ from mace_scf_jax.scf import (
     FixedPointProblem,
     FixedPointSolution,
     JacobianMemory,
+    LinearMixing,
+    Solver,
     SolverStatus,
     solve,
 )
+from mace_scf_jax.scf.iterate import choose_rows
 
 
 def solve_state(
     problem: FixedPointProblem,
-    state: Float[Array, "sites components"],
+    state: Float[Array, "systems sites components"],
     level: Float[Array, "systems"],
     how: SelfConsistency,
     memory: JacobianMemory | None = None,
@@ -50,22 +53,22 @@ def solve_state(
         differentiation=how.differentiation,
         memory=memory,
     )
-    fell_back = jnp.zeros(problem.num_systems, bool)
+    fell_back = jnp.zeros(len(problem.site_mask), bool)
     if how.differentiate_last_step_only:
-        return _last_step_only(problem, solution, how.solver.mixing), fell_back
+        return _last_step_only(problem, solution, how.solver), fell_back
     if how.fallback is None:
         return solution, fell_back
     fell_back = solution.status != SolverStatus.CONVERGED
-    return _with_fallback(problem, state, level, solution, fell_back, how), fell_back
+    return _with_fallback(problem, state, level, solution, fell_back, how.fallback), fell_back
 
 
 def _with_fallback(
     problem: FixedPointProblem,
-    state: Float[Array, "sites components"],
+    state: Float[Array, "systems sites components"],
     level: Float[Array, "systems"],
     solution: FixedPointSolution,
     fell_back: Bool[Array, "systems"],
-    how: SelfConsistency,
+    fallback: LinearMixing,
 ) -> FixedPointSolution:
     """The solution, with the state of unrolled steps for some systems.
 
@@ -77,32 +80,27 @@ def _with_fallback(
 
     def unrolled() -> FixedPointSolution:
         steps = solve(
-            problem, state, level, solver=how.fallback, differentiation=Differentiation.UNROLL
+            problem, state, level, solver=fallback, differentiation=Differentiation.UNROLL
         )
-        at_sites = fell_back[problem.system_of_site][:, None]
-        merged = {
-            name: jnp.where(mask, getattr(steps, name), getattr(solution, name))
-            for mask, names in (
-                (at_sites, ("state", "argument")),
-                (
-                    fell_back,
-                    ("level", "argument_level", "status", "residual", "charge_error", "steps"),
-                ),
-            )
-            for name in names
-        }
-        evaluations = solution.evaluations + jnp.where(fell_back, steps.evaluations, 0)
-        return dataclasses.replace(solution, **merged, evaluations=evaluations)
+        steps = dataclasses.replace(
+            steps,
+            evaluations=solution.evaluations + steps.evaluations,
+            history=solution.history,
+            states=solution.states,
+            memory=solution.memory,
+        )
+        return choose_rows(fell_back, steps, solution)
 
     return jax.lax.cond(jnp.any(fell_back), unrolled, as_found)
 
 
 def _last_step_only(
-    problem: FixedPointProblem, solution: FixedPointSolution, mixing: float
+    problem: FixedPointProblem, solution: FixedPointSolution, solver: Solver
 ) -> FixedPointSolution:
     """The state as a function of the last mixing step alone; no step leaves a constant."""
+    assert isinstance(solver, LinearMixing)  # the only one that is unrolled at given levels
     solution = jax.lax.stop_gradient(solution)
     image = problem.evaluate(solution.argument, solution.argument_level)
-    mixed = solution.argument + mixing * (image - solution.argument)
-    moved = (solution.steps > 0)[problem.system_of_site][:, None]
+    mixed = solution.argument + solver.mixing * (image - solution.argument)
+    moved = (solution.steps > 0)[:, None, None]
     return dataclasses.replace(solution, state=jnp.where(moved, mixed, solution.state))

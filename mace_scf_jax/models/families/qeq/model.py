@@ -9,18 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import (
     System,
     batch_dipole,
     prepare_batch,
-    system_coulomb_gradient,
-    system_coulomb_matrix,
-    system_energy,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import parse_multiplicities
-from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 from mace_scf_jax.models.energies import energy_outputs, layer_terms
 from mace_scf_jax.models.families.qeq.settings import (
     ENEGS_INPUT,
@@ -28,33 +22,26 @@ from mace_scf_jax.models.families.qeq.settings import (
     ChargeEquilibrationSettings,
 )
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.scf import (
-    ConstrainedMinimum,
-    LinearSolver,
-    constrained_minimum,
-    stationary_value,
-)
+from mace_scf_jax.models.variational import minimise, read_scalars
+from mace_scf_jax.scf import LinearSolver, Minimum, quadratic_minimum
 
 
-def charge_energy(
+def on_site_energy(
     system: System,
     electronegativity: Float[Array, "atoms"],
     hardness: Float[Array, "atoms"],
-    charges: Float[Array, "atoms"],
+    charges: Float[Array, "atoms 1"],
 ) -> Float[Array, ""]:
-    """Energy of charges in one system, E_C(q) + Σ χ q + ½ Σ η q².
+    """Energy of charges without their Coulomb energy, Σ χ q + ½ Σ η q² in eV.
 
     Args:
-        system: prepared geometry, of charges alone (`max_l` 0).
+        system: prepared geometry.
         electronegativity: χ in eV/e, zero for padding atoms.
         hardness: η in eV/e², zero for padding atoms.
         charges: q in e.
-
-    Returns:
-        Energy in eV.
     """
-    on_atoms = electronegativity * charges + 0.5 * hardness * charges**2
-    return system_energy(system, charges[:, None]) + jnp.sum(on_atoms)
+    charge = charges[:, 0]
+    return jnp.sum(electronegativity * charge + 0.5 * hardness * charge**2)
 
 
 def equilibrate(
@@ -64,8 +51,8 @@ def equilibrate(
     total_charge: Float[Array, ""],
     *,
     solver: LinearSolver,
-) -> tuple[ConstrainedMinimum, Float[Array, ""]]:
-    """Charges of one system that minimise `charge_energy` at fixed total charge.
+) -> tuple[Minimum, Float[Array, ""]]:
+    """Charges of one system that minimise E_C(q) + Σ χ q + ½ Σ η q² at fixed total charge.
 
     Args:
         system: prepared geometry, of charges alone (`max_l` 0).
@@ -75,44 +62,25 @@ def equilibrate(
         solver: how the linear system is solved.
 
     Returns:
-        The minimum, whose multiplier is dE/dQ, and its energy in eV. Derivatives of the energy are
-        taken at fixed charges, which is exact at the minimum; the charges have derivatives of
-        their own.
+        The minimum, whose multiplier is dE/dQ, and its energy in eV; see `minimise`.
 
     Source:
         Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991); Ghasemi et al., Phys. Rev. B 92, 045131
         (2015), for Gaussian charges.
     """
-
-    if solver is LinearSolver.DENSE and system.has_pair_sums:
-        coulomb = system_coulomb_matrix(system)[:, 0, :, 0]
-
-        def curvature(charges: Array) -> Array:
-            return coulomb @ charges + hardness * charges
-
-    else:
-
-        def curvature(charges: Array) -> Array:
-            return system_coulomb_gradient(system, charges[:, None])[:, 0] + hardness * charges
-
-    minimum = constrained_minimum(
-        curvature, electronegativity, system.atom_mask, total_charge, solver=solver
-    )
-
-    def lagrangian(unknowns, parameters):
-        (charges, multiplier), (*inputs, total) = unknowns, parameters
-        return charge_energy(*inputs, charges) + multiplier * (total - jnp.sum(charges))
-
-    energy = stationary_value(
-        lagrangian,
-        (minimum.charges, minimum.multiplier),
-        (system, electronegativity, hardness, total_charge),
+    minimum, _, energy = minimise(
+        system,
+        on_site_energy,
+        (electronegativity, hardness),
+        total_charge,
+        find=functools.partial(quadratic_minimum, solver=solver),
+        dense=solver is LinearSolver.DENSE,
     )
     return minimum, energy
 
 
 class MACEQEq(nn.Module):
-    """Energy = isolated atoms + layer readouts + minimum of `charge_energy` over the charges.
+    """Energy = isolated atoms + layer readouts + minimum of `equilibrate` over the charges.
 
     The external field is part of the electronegativities, χ + E·r.
 
@@ -149,14 +117,16 @@ class MACEQEq(nn.Module):
         backbone = self.settings.backbone.build(name="backbone")(graph)
 
         in_field = jnp.sum(graph.positions * graph.external_field[graph.atom_graph], axis=-1)
-        electronegativity = self._readout("electronegativity", backbone) + in_field
+        electronegativity = (
+            read_scalars(self.settings, backbone, "electronegativity_readout")[:, 0] + in_field
+        )
         if equilibration.read_enegs:
             electronegativity += graph.atom_data[ENEGS_INPUT]
         hardness = jnp.full_like(electronegativity, equilibration.default_hardness)
         if equilibration.read_hardness:
             hardness = jnp.asarray(graph.atom_data[HARDNESS_INPUT])
         if equilibration.train_hardness:
-            hardness += self._readout("hardness", backbone)
+            hardness += read_scalars(self.settings, backbone, "hardness_readout")[:, 0]
         electronegativity = jnp.where(graph.atom_mask, electronegativity, 0.0)
         hardness = jnp.where(graph.atom_mask, hardness, 0.0)
 
@@ -168,7 +138,7 @@ class MACEQEq(nn.Module):
             graph.to_slots(hardness),
             jnp.asarray(graph.total_charge),
         )
-        multipoles = graph.from_slots(minimum.charges)[:, None]
+        multipoles = graph.from_slots(minimum.unknowns)[:, None]
 
         outputs = energy_outputs(graph, layer_terms(self.settings, graph, backbone))
         charges = multipoles[:, 0]
@@ -186,18 +156,3 @@ class MACEQEq(nn.Module):
             "chemical_potential": minimum.multiplier,
             "charge_residual": minimum.residual,
         }
-
-    def _readout(self, name: str, backbone: BackboneOutput) -> Float[Array, "atoms"]:
-        """Sum of a scalar readout of every layer, nonlinear in the last of several."""
-        settings, scalar = self.settings.backbone, {0: 1}
-        hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
-        last = len(backbone.layers) - 1
-        total = jnp.zeros_like(backbone.pair_energy)
-        for layer, features in enumerate(backbone.layers):
-            label = f"{name}_readout_{layer}"
-            if layer == last and layer > 0:
-                readout = NonlinearReadout(scalar, hidden, settings.gate, name=label)
-            else:
-                readout = LinearReadout(scalar, name=label)
-            total += readout(features)[0][:, 0, 0]
-        return total

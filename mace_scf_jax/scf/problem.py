@@ -1,9 +1,9 @@
 """Fixed points p = F(p, μ) of many systems at once, with the total charge of each under control.
 
-A state p has components at sites, and the sites belong to systems; the sum of the first component
-over the sites of a system is its charge. The map F also depends on one level μ for each system. In
-the mode of constant level μ is given; in the mode of constant charge μ is an unknown of its own,
-determined by the charge,
+A state p has components at the sites of every system; the sum of the first component over the sites
+is the charge of the system. The map F also depends on one level μ for each system. In the mode of
+constant level μ is given; in the mode of constant charge μ is an unknown of its own, determined by
+the charge,
 
     p = F(p, μ),    Σ p₀ = Q    (for every system).
 
@@ -22,8 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 from mace_scf_jax.scf.jacobian_memory import JacobianMemory
 from mace_scf_jax.scf.preconditioner import SlopePreconditioner
 
+State = Float[Array, "systems sites components"]
 Map = Callable[[Array, Array], Array]
-"""F: a state [sites, components] and the level at every site [sites] -> a state."""
+"""F: a state [systems, sites, components] and the level at every site [systems, sites] -> a state.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,69 +34,46 @@ class FixedPointProblem:
 
     map: Map
     """F. Results of masked sites are zero."""
-    system_of_site: Int[Array, "sites"]
-    """Index of the system of every site, non-decreasing."""
-    site_mask: Bool[Array, "sites"]
-    """False for sites that do not exist."""
-    num_systems: int
+    site_mask: Bool[Array, "systems sites"]
+    """False for sites that do not exist: every system has room for those of the largest."""
     charge: Float[Array, "systems"] | None
     """The charge Q of every system; None if the level is given."""
-    max_sites: int | None = None
-    """Room for the sites of one system that solvers make; a system with more diverges. None for the
-    number of all sites, which wastes memory where there are many systems."""
     preconditioner: SlopePreconditioner | None = None
-    """∂F/∂p of every system where that is at hand, for `max_sites` sites each. A solution that is
-    unique does not depend on it, only how soon it is found."""
+    """∂F/∂p of every system where that is at hand. A solution that is unique does not depend on it,
+    only how soon it is found."""
 
-    def sums(self, values: Float[Array, "sites"]) -> Float[Array, "systems"]:
-        """Sum of a value over the sites of each system."""
-        return jax.ops.segment_sum(
-            jnp.where(self.site_mask, values, 0.0),
-            self.system_of_site,
-            num_segments=self.num_systems,
-            indices_are_sorted=True,
-        )
-
-    def charges(self, state: Float[Array, "sites components"]) -> Float[Array, "systems"]:
+    def charges(self, state: State) -> Float[Array, "systems"]:
         """Charge of each system in a state."""
-        return self.sums(state[:, 0])
+        return jnp.sum(jnp.where(self.site_mask, state[:, :, 0], 0.0), axis=-1)
 
-    def at_sites(self, values: Float[Array, "systems"]) -> Float[Array, "sites"]:
+    def at_sites(self, values: Float[Array, "systems"]) -> Float[Array, "systems sites"]:
         """The value of its system at every site."""
-        return values[self.system_of_site]
+        return jnp.broadcast_to(values[:, None], self.site_mask.shape)
 
     def num_sites(self) -> Int[Array, "systems"]:
         """Number of sites of each system."""
-        return jax.ops.segment_sum(
-            self.site_mask.astype(jnp.int32),
-            self.system_of_site,
-            num_segments=self.num_systems,
-            indices_are_sorted=True,
-        )
+        return jnp.sum(self.site_mask, axis=-1, dtype=jnp.int32)
 
-    def mean_change(
-        self, new: Float[Array, "sites components"], old: Float[Array, "sites components"]
-    ) -> Float[Array, "systems"]:
-        """Mean of |new - old| over all components of each system; 0 without sites."""
-        count = jnp.maximum(self.num_sites(), 1).astype(new.dtype)
-        return self.sums(jnp.mean(jnp.abs(new - old), axis=-1)) / count
+    def mean_size(self, change: State) -> Float[Array, "systems"]:
+        """Mean of the absolute values of all components of each system; 0 without sites."""
+        size = jnp.sum(jnp.abs(change), axis=(1, 2))
+        count = jnp.maximum(self.num_sites(), 1) * change.shape[-1]
+        return size / count.astype(change.dtype)
 
-    def evaluate(
-        self, state: Float[Array, "sites components"], level: Float[Array, "systems"]
-    ) -> Float[Array, "sites components"]:
+    def evaluate(self, state: State, level: Float[Array, "systems"]) -> State:
         """F(p, μ)."""
         return self.map(state, self.at_sites(level))
 
     def evaluate_with_response(
-        self, state: Float[Array, "sites components"], level: Float[Array, "systems"]
-    ) -> tuple[Float[Array, "sites components"], Float[Array, "sites"]]:
+        self, state: State, level: Float[Array, "systems"]
+    ) -> tuple[State, Float[Array, "systems sites"]]:
         """F(p, μ), and how much the charge changes with the level at each site.
 
         The response at site i is the derivative of the total charge by the level at i, at fixed
         state; its sum over a system is dQ/dμ of one step.
         """
         result, pullback = jax.vjp(lambda levels: self.map(state, levels), self.at_sites(level))
-        unit_charge = jnp.zeros_like(result).at[:, 0].set(1.0)
+        unit_charge = jnp.zeros_like(result).at[:, :, 0].set(1.0)
         (response,) = pullback(unit_charge)
         return result, jnp.where(self.site_mask, response, 0.0)
 
@@ -104,11 +83,11 @@ class FixedPointProblem:
 class FixedPointSolution:
     """What a solver found, and how well it solves the equations."""
 
-    state: Float[Array, "sites components"]
+    state: State
     """p."""
     level: Float[Array, "systems"]
     """μ; the given one in the mode of constant level."""
-    argument: Float[Array, "sites components"]
+    argument: State
     """State at which F was evaluated last; the solution itself up to convergence."""
     argument_level: Float[Array, "systems"]
     """Level at which F was evaluated last."""
@@ -126,7 +105,7 @@ class FixedPointSolution:
     that also gives ∂F/∂μ at fixed p counts once."""
     history: Float[Array, "steps systems"]
     """Residual of every step; that of the last one for systems that had ended."""
-    states: Float[Array, "steps+1 sites components"] | None
+    states: Float[Array, "steps+1 systems sites components"] | None = None
     """The initial state and the state of every step, if asked for."""
     memory: JacobianMemory | None = None
     """What the next search nearby may go on from, if this one was given such a memory."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mace_scf_jax.scf import LinearSolver, constrained_minimum, stationary_value
+from mace_scf_jax.scf import LinearSolver, quadratic_minimum, stationary_value
 
 SIZE = 6
 MASK = jnp.asarray([True, True, False, True, True, True])
@@ -25,7 +25,9 @@ def matrix_and_slope(seed=0):
 
 
 def minimum(matrix, slope, total, solver):
-    return constrained_minimum(lambda q: matrix @ q, slope, MASK, total, solver=solver)
+    return quadratic_minimum(
+        lambda q: matrix @ q, lambda q: slope @ q, jnp.ones(SIZE), MASK, total, solver=solver
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -38,10 +40,10 @@ def test_minimum_solves_the_bordered_system(solver):
     bordered[:-1, :-1] = np.asarray(matrix)[np.ix_(kept, kept)]
     bordered[-1, :-1] = bordered[:-1, -1] = 1.0
     expected = np.linalg.solve(bordered, [*-np.asarray(slope)[kept], 0.7])
-    np.testing.assert_allclose(result.charges[kept], expected[:-1], atol=1e-10)
+    np.testing.assert_allclose(result.unknowns[kept], expected[:-1], atol=1e-10)
     np.testing.assert_allclose(result.multiplier, -expected[-1], atol=1e-9)
-    np.testing.assert_allclose(jnp.sum(result.charges), 0.7, atol=1e-14)
-    assert result.charges[2] == 0.0
+    np.testing.assert_allclose(jnp.sum(result.unknowns), 0.7, atol=1e-14)
+    assert result.unknowns[2] == 0.0
     assert result.residual < 1e-9
 
 
@@ -49,17 +51,22 @@ def test_nothing_to_minimise():
     matrix, slope = matrix_and_slope()
     none = jnp.zeros(SIZE, dtype=bool)
     for solver in SOLVERS:
-        result = constrained_minimum(
-            lambda q: matrix @ q, slope, none, jnp.asarray(0.0), solver=solver
+        result = quadratic_minimum(
+            lambda q: matrix @ q,
+            lambda q: slope @ q,
+            jnp.ones(SIZE),
+            none,
+            jnp.asarray(0.0),
+            solver=solver,
         )
-        np.testing.assert_array_equal(result.charges, 0.0)
+        np.testing.assert_array_equal(result.unknowns, 0.0)
         np.testing.assert_array_equal([result.multiplier, result.residual], 0.0)
 
 
 def test_without_a_minimum_the_dense_solver_gives_no_number():
     matrix, slope = matrix_and_slope()
     result = minimum(-matrix, slope, jnp.asarray(0.0), LinearSolver.DENSE)
-    assert np.all(np.isnan(result.charges[np.asarray(MASK)]))
+    assert np.all(np.isnan(result.unknowns[np.asarray(MASK)]))
 
 
 def energy(scale, solver):
@@ -75,7 +82,7 @@ def energy(scale, solver):
 
     total = 0.3 + scale
     result = minimum(scaled, slope * jnp.cos(scale), total, solver)
-    unknowns = (result.charges, result.multiplier)
+    unknowns = (result.unknowns, result.multiplier)
     return stationary_value(lagrangian, unknowns, (scaled, slope * jnp.cos(scale), total))
 
 
@@ -103,4 +110,4 @@ def test_systems_are_solved_each_on_its_own():
         )
         for index in range(2):
             alone = minimum(matrices[index], slopes[index], jnp.asarray(1.0), solver)
-            np.testing.assert_allclose(together.charges[index], alone.charges, atol=1e-12)
+            np.testing.assert_allclose(together.unknowns[index], alone.unknowns, atol=1e-12)

@@ -1,4 +1,4 @@
-"""The minimum of a strictly convex function under one linear constraint.
+"""Minima of convex functions under one linear constraint.
 
 The function is ½ x·A x + f(x), a quadratic part that may be expensive and the rest; the constraint
 is a·x = total. With the projector P on vectors orthogonal to a, and x₀ = a total/|a|², the
@@ -6,8 +6,13 @@ minimum is x = x₀ + P y with
 
     P ∇E(x₀ + P y) + (1 - P) y = 0,
 
-whose Jacobian P H P + 1 - P is symmetric and positive definite. Newton's method solves it, with
-steps shortened until the gradient decreases, which converges from anywhere.
+whose Jacobian P H P + 1 - P is symmetric, and positive definite if H is so for vectors orthogonal
+to a, as a minimum requires; nothing else is asked of H. At the minimum ∇E = λ a, with the Lagrange
+multiplier λ of the constraint.
+
+If f is quadratic that is one linear system, solved by `quadratic_minimum`. Else Newton's
+method solves it, with steps shortened until the gradient decreases, which converges from anywhere
+if the sum of both parts is strictly convex: `convex_minimum`.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ SHORTEST_STEP = 2.0**-20
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ConvexMinimum:
+class Minimum:
     """The unknowns that minimise a function, and how well they do."""
 
     unknowns: Float[Array, "size"]
@@ -47,10 +52,87 @@ class ConvexMinimum:
     """Derivative of the minimum with respect to the total."""
     residual: Float[Array, ""]
     """Largest component of the projected gradient; 0 at the exact minimum."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ConvexMinimum(Minimum):
+    """A minimum that steps have led to."""
+
     steps: Int[Array, ""]
     """Newton steps taken."""
     status: Int[Array, ""]
     """A `SolverStatus`."""
+
+
+class _Plane:
+    """The vectors x with a·x = total.
+
+    Args:
+        normal: a.
+        mask: False for unknowns that do not exist; they stay 0.
+        total: value of a·x.
+    """
+
+    def __init__(
+        self, normal: Float[Array, "size"], mask: Bool[Array, "size"], total: Float[Array, ""]
+    ) -> None:
+        self.entries = mask.astype(normal.dtype)
+        self.normal = self.entries * normal
+        norm = jnp.sum(self.normal**2)
+        self.norm = jnp.where(norm > 0.0, norm, 1.0)
+        self.start = self.normal * (total / self.norm)
+
+    def project(self, values: Array) -> Array:
+        """P x."""
+        along = jnp.sum(self.normal * values) / self.norm
+        return self.entries * values - self.normal * along
+
+    def minimum(self, unknowns: Array, gradient: Array) -> Minimum:
+        """The minimum, from x and ∇E(x)."""
+        return Minimum(
+            unknowns=unknowns,
+            multiplier=jnp.sum(self.normal * gradient) / self.norm,
+            residual=jnp.max(jnp.abs(self.project(gradient)), initial=0.0),
+        )
+
+
+def quadratic_minimum(
+    curvature: LinearOperator,
+    function: Callable[[Array], Array],
+    normal: Float[Array, "size"],
+    mask: Bool[Array, "size"],
+    total: Float[Array, ""],
+    *,
+    solver: LinearSolver,
+) -> Minimum:
+    """Minimise ½ x·A x + f(x) at fixed a·x, for a quadratic f.
+
+    Args:
+        curvature: x -> A x, linear and symmetric.
+        function: x -> f(x).
+        normal: a.
+        mask: False for unknowns that do not exist; they stay 0.
+        total: value of a·x.
+        solver: how the linear system is solved.
+
+    Returns:
+        The minimum, differentiable to any order.
+    """
+    plane = _Plane(normal, mask, total)
+    slope, stiffness = jax.linearize(jax.grad(function), jnp.zeros_like(normal))
+
+    def gradient(values: Array) -> Array:
+        return curvature(values) + stiffness(values) + slope
+
+    def operator(values: Array) -> Array:
+        feasible = plane.project(values)
+        return plane.project(curvature(feasible) + stiffness(feasible)) + values - feasible
+
+    right = -plane.project(gradient(plane.start))
+    free = solve_positive_definite(operator, right, solver=solver)
+    unknowns = plane.start + plane.project(free)
+    return plane.minimum(unknowns, gradient(unknowns))
 
 
 @jax.tree_util.register_dataclass
@@ -77,7 +159,7 @@ def convex_minimum(
     Args:
         curvature: x -> A x, linear and symmetric.
         function: x -> f(x); the sum of both parts has to be strictly convex.
-        normal: a; 0 where masked.
+        normal: a.
         mask: False for unknowns that do not exist; they stay 0.
         total: value of a·x.
         solver: how the linear systems are solved; the dense solver also applies A as a matrix.
@@ -88,48 +170,36 @@ def convex_minimum(
         was found. It counts as converged once the projected gradient is below ε^¾ times the
         gradient at the start, with ε the rounding unit of the numbers.
     """
-    dtype = normal.dtype
-    entries = mask.astype(dtype)
-    normal = entries * normal
-    norm = jnp.sum(normal**2)
-    norm = jnp.where(norm > 0.0, norm, 1.0)
-    start = normal * (total / norm)
+    plane = _Plane(normal, mask, total)
     apply = curvature
     if solver is LinearSolver.DENSE:
-        matrix = as_matrix(curvature, start)
+        matrix = as_matrix(curvature, plane.start)
 
         def apply(values: Array) -> Array:
             return matrix @ values
 
-    def projected(values: Array) -> Array:
-        return entries * values - normal * (jnp.sum(normal * values) / norm)
-
     def gradient(unknowns: Array) -> Array:
-        return entries * (apply(unknowns) + jax.grad(function)(unknowns))
+        return plane.entries * (apply(unknowns) + jax.grad(function)(unknowns))
 
     def equations(free: Array) -> Array:
-        feasible = projected(free)
-        return projected(gradient(start + feasible)) + free - feasible
+        feasible = plane.project(free)
+        return plane.project(gradient(plane.start + feasible)) + free - feasible
 
-    accuracy = float(jnp.finfo(dtype).eps) ** 0.75
-    tolerance = accuracy * jnp.max(jnp.abs(gradient(start)), initial=0.0)
+    accuracy = float(jnp.finfo(normal.dtype).eps) ** 0.75
+    tolerance = accuracy * jnp.max(jnp.abs(gradient(plane.start)), initial=0.0)
     tolerance = jax.lax.stop_gradient(tolerance)
     find = functools.partial(
         _damped_newton,
-        guess=jnp.zeros_like(start),
+        guess=jnp.zeros_like(plane.start),
         tolerance=tolerance,
         solver=solver,
         max_steps=max_steps,
     )
-    free, found = implicit_root(find, equations, start, solver=solver)
-    unknowns = start + projected(free)
-    slope = gradient(unknowns)
+    free, found = implicit_root(find, equations, plane.start, solver=solver)
+    unknowns = plane.start + plane.project(free)
+    minimum = plane.minimum(unknowns, gradient(unknowns))
     return ConvexMinimum(
-        unknowns=unknowns,
-        multiplier=jnp.sum(normal * slope) / norm,
-        residual=jnp.max(jnp.abs(projected(slope)), initial=0.0),
-        steps=found.steps,
-        status=_status(found, tolerance, max_steps),
+        **vars(minimum), steps=found.steps, status=_status(found, tolerance, max_steps)
     )
 
 
