@@ -46,8 +46,12 @@ def test_contracts_are_kept(project):
     ("place", "line", "broken"),
     [
         ("scf/status.py", "import mace_scf_jax.graph", "no atoms"),
-        ("models/inputs.py", "import mace_scf_jax.predict.model", "Each layer imports from those"),
-        ("predict/model.py", "import mace_scf_jax.pytorch.parity", "what is for PyTorch"),
+        (
+            "models/settings.py",
+            "import mace_scf_jax.predict.model",
+            "Each layer imports from those",
+        ),
+        ("predict/model.py", "import mace_scf_jax.pytorch.exchange", "what is for PyTorch"),
         ("units.py", "import mace_scf_jax_cli.main", "Nothing imports the command line"),
         ("scf/status.py", "import mace_scf_jax.scf.iterate", "No circles"),
     ],

@@ -27,7 +27,6 @@ from mace_scf_jax.models.family import (
     families_with,
 )
 from mace_scf_jax.models.formal_charges import FormalChargeSettings
-from mace_scf_jax.models.inputs import check_inputs, required_inputs
 from mace_scf_jax.models.observables import evaluate
 from mace_scf_jax.models.response import (
     DipoleResponse,
@@ -35,7 +34,7 @@ from mace_scf_jax.models.response import (
     dipole_response,
     infrared_intensities,
 )
-from mace_scf_jax.models.settings import ModelSettings, build
+from mace_scf_jax.models.settings import ModelSettings, build, check_inputs, required_inputs
 
 __all__ = [
     "FAMILIES",

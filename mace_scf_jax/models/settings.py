@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import flax.linen as nn
 
 from mace_scf_jax.backbones import BACKBONES, BackboneSettings, Offer, settings_from_dict
+from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 
@@ -131,3 +133,24 @@ def build(settings: ModelSettings) -> nn.Module:
     family = settings.of_family
     family.check(settings)
     return family.module(settings)
+
+
+def required_inputs(settings: ModelSettings) -> tuple[str, ...]:
+    """Return the names of the per-atom inputs that every structure has to come with."""
+    return settings.own.inputs
+
+
+def check_inputs(settings: ModelSettings, configuration: Configuration) -> None:
+    """Refuse a structure without the per-atom inputs of a model.
+
+    Raises:
+        DataError: an input is missing or makes no sense, such as a formal charge outside the range
+            in which it is expanded.
+    """
+    for name in settings.own.inputs:
+        if name not in configuration.present:
+            raise DataError(
+                f"{configuration.location}: the model {settings.family} reads {name!r} of every "
+                "atom from the data, found none (which array holds it: arrays_keys)"
+            )
+    settings.own.check_structure(configuration)

@@ -4,7 +4,12 @@ All knowledge of the PyTorch packages (names, layouts, quirks) is here; nothing 
 line imports it.
 """
 
-from mace_scf_jax.pytorch.exchange import TemplateError, export_torch_model, import_model
-from mace_scf_jax.pytorch.parity import Parity, compare_with_torch
+from mace_scf_jax.pytorch.exchange import (
+    Parity,
+    TemplateError,
+    compare_with_torch,
+    export_torch_model,
+    import_model,
+)
 
 __all__ = ["Parity", "TemplateError", "compare_with_torch", "export_torch_model", "import_model"]

@@ -1,11 +1,13 @@
-"""Models of the PyTorch packages MACE and MACE_SCF: import, and export of weights."""
+"""Models of the PyTorch packages MACE and MACE_SCF: import, export of weights, comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ase
 import jax
 import numpy as np
 from jaxtyping import DTypeLike
@@ -15,10 +17,10 @@ from mace_scf_jax.predict.model import Model
 from mace_scf_jax.pytorch.configuration import (
     configuration_from_settings,
     settings_from_configuration,
+    state_constants,
 )
-from mace_scf_jax.pytorch.constants import state_constants
 from mace_scf_jax.pytorch.files import read_torch_model
-from mace_scf_jax.pytorch.state import TorchModel
+from mace_scf_jax.pytorch.module import TorchModel
 from mace_scf_jax.pytorch.weights import export_weights, import_parameters
 
 CONFIGURATION = "pytorch_configuration"
@@ -98,3 +100,51 @@ def export_torch_model(model: Model, *, template: TorchModel | None = None) -> T
             raise TemplateError(f"template: {name} is {kept}, expected {new}")
         state[name] = np.where(np.isnan(new), kept, new) if name in weights else new
     return TorchModel(template.configuration, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Deviations from PyTorch for one structure."""
+
+    formula: str
+    num_atoms: int
+    energy: float
+    """Absolute deviation of the energy in eV."""
+    forces: float
+    """Largest deviation of a force component in eV/Å."""
+    largest_force: float
+    """Largest force component of PyTorch in eV/Å."""
+
+    def passes(self, tolerance: float) -> bool:
+        """Whether energy per atom (eV) and forces (eV/Å) deviate by at most the tolerance."""
+        return self.energy <= tolerance * self.num_atoms and self.forces <= tolerance
+
+
+def compare_with_torch(
+    model: Model, source: str | Path, structures: Sequence[ase.Atoms]
+) -> list[Parity]:
+    """Deviations of a model from the PyTorch module that it was imported from.
+
+    Args:
+        model: the imported model.
+        source: file of the module (``torch.save`` of a `MACE` or `ScaleShiftMACE` of mace-torch).
+        structures: to predict.
+
+    Raises:
+        TorchModelError: PyTorch or mace-torch is absent, or the file holds something else.
+        DataError: a structure cannot be used.
+    """
+    from mace_scf_jax.pytorch.module import torch_predictions
+
+    predictions = model.predict(list(structures))
+    expected = torch_predictions(Path(source), list(structures))
+    return [
+        Parity(
+            formula=atoms.get_chemical_formula(),
+            num_atoms=len(atoms),
+            energy=float(np.abs(ours["energy"] - theirs["energy"])),
+            forces=float(np.max(np.abs(ours["forces"] - theirs["forces"]))),
+            largest_force=float(np.max(np.abs(theirs["forces"]))),
+        )
+        for atoms, ours, theirs in zip(structures, predictions, expected, strict=True)
+    ]

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from mace_scf_jax.pytorch.archive import ArchiveError, read_archive, with_prefix
-from mace_scf_jax.pytorch.module import load_torch_file, save_torch_file
-from mace_scf_jax.pytorch.state import TorchModel, TorchModelError
+from mace_scf_jax.pytorch.module import (
+    TorchModel,
+    TorchModelError,
+    load_torch_file,
+    save_torch_file,
+)
 
 STATE = "state/"
 """Start of the names of weights in an archive."""

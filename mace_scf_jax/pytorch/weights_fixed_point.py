@@ -21,7 +21,7 @@ from mace_scf_jax.models.families.fixed_point.field_readouts import (
 from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import INVARIANT_WIDTHS
 from mace_scf_jax.models.families.fixed_point.potential_embedding import TANH_WIDTHS
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.pytorch.constants import UPDATE
+from mace_scf_jax.pytorch.configuration import UPDATE
 from mace_scf_jax.pytorch.layers import (
     Parameters,
     StateDict,

@@ -35,12 +35,12 @@ from mace_scf_jax.models.families.split_charges.bond_transfer import (
     NO_FIELD_BLOCK,
     OXIDATION_DEPENDENT_BLOCK,
 )
+from mace_scf_jax.models.families.split_charges.model import cartesian_tensor
 from mace_scf_jax.models.families.split_charges.oxidation_states import (
     NO_MIXER,
     PRODUCT_MIXER,
     SUM_MIXER,
 )
-from mace_scf_jax.models.polarizability import cartesian_tensor
 
 ROUND_OFF = 1e-12
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model
-from mace_scf_jax.pytorch.options import options_from_state
-from mace_scf_jax.pytorch.state import TorchModel, TorchModelError
+from mace_scf_jax.pytorch.module import TorchModel, TorchModelError, options_from_state
 
 MODELS = Path(__file__).parents[1] / "data" / "reference" / "models"
 WITHOUT_CHARGES = ("mace", "scale_shift_mace")

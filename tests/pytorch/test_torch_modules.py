@@ -19,7 +19,7 @@ from mace_scf_jax.pytorch import (  # noqa: E402
     import_model,
 )
 from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model  # noqa: E402
-from mace_scf_jax.pytorch.state import TorchModelError  # noqa: E402
+from mace_scf_jax.pytorch.module import TorchModelError  # noqa: E402
 
 TOLERANCE = 1e-10
 BLOCKS = modules.interaction_classes

@@ -15,7 +15,7 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.electrostatics import FieldFeatureSettings
 from mace_scf_jax.models import FixedPointSettings, TrainingSet, build
 from mace_scf_jax.models.electrostatics import electrostatics_settings
-from mace_scf_jax.models.families.fixed_point.initial_parameters import scale_charge_heads
+from mace_scf_jax.models.families.fixed_point.measured import scale_charge_heads
 from mace_scf_jax.options.error import ConfigurationError
 
 SETTINGS = tiny_settings("FixedPoint")

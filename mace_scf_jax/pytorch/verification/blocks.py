@@ -23,8 +23,7 @@ from mace_scf_jax.layers.harmonics import edge_harmonics
 from mace_scf_jax.layers.linear import EquivariantLinear, FullyConnectedTensorProduct
 from mace_scf_jax.layers.readout import NonlinearReadout, PolarizabilityReadout
 from mace_scf_jax.pytorch import layers as torch_layers
-from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile
-from mace_scf_jax.pytorch.verification.report import Deviation, deviation
+from mace_scf_jax.pytorch.verification.reference_file import Deviation, ReferenceFile, deviation
 
 TOLERANCE = 1e-9
 

@@ -26,8 +26,7 @@ from mace_scf_jax.pytorch.configuration import (
 )
 from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
 from mace_scf_jax.pytorch.verification.models import REALSPACE_TOLERANCE
-from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile
-from mace_scf_jax.pytorch.verification.report import Deviation, deviation
+from mace_scf_jax.pytorch.verification.reference_file import Deviation, ReferenceFile, deviation
 
 TOLERANCE = 1e-9
 

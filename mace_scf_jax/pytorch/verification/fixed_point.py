@@ -16,9 +16,10 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import to_e3nn
-from mace_scf_jax.models import FixedPoint, ModelSettings, build
+from mace_scf_jax.models import FixedPoint, ModelSettings, SelfConsistency, build
 from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
+    initial_state,
     solved_observables,
 )
 from mace_scf_jax.pytorch.configuration import (
@@ -28,10 +29,9 @@ from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration as reference_settings,
 )
 from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
-from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile
-from mace_scf_jax.pytorch.verification.report import Deviation, deviation
+from mace_scf_jax.pytorch.verification.reference_file import Deviation, ReferenceFile, deviation
 from mace_scf_jax.pytorch.weights import import_parameters
-from mace_scf_jax.scf import FixedPointProblem, LinearMixing
+from mace_scf_jax.scf import FixedPointProblem, LinearMixing, solve
 from mace_scf_jax.scf.solvers.linear_mixing import LARGEST_CHARGE
 
 TOLERANCE = 1e-9
@@ -272,3 +272,43 @@ def _compare_cycle(
             floor=0.0,
         )
     )
+
+
+Parameters = dict[str, Any]
+
+
+def one_newton_step(
+    module: FixedPoint, params: Parameters, graph: Graph, how: SelfConsistency
+) -> dict[str, Array]:
+    """Outputs after one differentiable Newton step at the solution.
+
+    Args:
+        module: the model.
+        params: its parameters.
+        graph: the batch.
+        how: solver and initial state; at constant charge.
+    """
+    local = module.apply({"params": params}, graph, method="local")
+    problem = fixed_point_problem(module, params, local, constant_charge=True)
+    start = initial_state(module, local, how)
+    found = jax.lax.stop_gradient(
+        solve(problem, graph.to_slots(start.multipoles), start.fermi_level, solver=how.solver)
+    )
+    shape = found.state.shape
+    size = shape[0] * shape[1]
+
+    def residual(vector: Array) -> Array:
+        state, level = vector[:size].reshape(shape), vector[size:]
+        missing = problem.charges(state) - problem.charge
+        # the level of the padding graph has no equation
+        missing = jnp.where(graph.graph_mask, missing, level - found.level)
+        difference = state - problem.evaluate(state, level)
+        return jnp.concatenate([difference.reshape(-1), missing])
+
+    vector = jnp.concatenate([found.state.reshape(-1), found.level])
+    moved = vector - jnp.linalg.solve(jax.jacrev(residual)(vector), residual(vector))
+    state, level = moved[:size].reshape(shape), moved[size:]
+    solution = dataclasses.replace(
+        found, state=state, level=level, argument=state, argument_level=level
+    )
+    return solved_observables(module, params, local, solution)

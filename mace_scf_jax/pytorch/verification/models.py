@@ -23,8 +23,12 @@ from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration as reference_settings,
 )
 from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
-from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile, ReferenceFileError
-from mace_scf_jax.pytorch.verification.report import Deviation, deviation
+from mace_scf_jax.pytorch.verification.reference_file import (
+    Deviation,
+    ReferenceFile,
+    ReferenceFileError,
+    deviation,
+)
 from mace_scf_jax.pytorch.weights import import_parameters
 
 TOLERANCE = 1e-9

@@ -21,12 +21,11 @@ from mace_scf_jax.models.observables import with_derivatives
 from mace_scf_jax.pytorch.verification.fixed_point import (
     Parameters,
     coulomb_defect,
+    one_newton_step,
     reference_graph,
     reference_settings,
 )
-from mace_scf_jax.pytorch.verification.linearize_solve import one_newton_step
-from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile
-from mace_scf_jax.pytorch.verification.report import Deviation, deviation
+from mace_scf_jax.pytorch.verification.reference_file import Deviation, ReferenceFile, deviation
 from mace_scf_jax.pytorch.weights import import_parameters
 from mace_scf_jax.training.config.fixed_point_training import (
     FixedPointTraining,

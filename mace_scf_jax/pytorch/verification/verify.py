@@ -9,8 +9,11 @@ from mace_scf_jax.pytorch.verification.blocks import verify_block
 from mace_scf_jax.pytorch.verification.electrostatics import verify_electrostatics
 from mace_scf_jax.pytorch.verification.fixed_point import verify_fixed_point
 from mace_scf_jax.pytorch.verification.models import verify_model
-from mace_scf_jax.pytorch.verification.reference_file import ReferenceFileError, read_reference_file
-from mace_scf_jax.pytorch.verification.report import Deviation
+from mace_scf_jax.pytorch.verification.reference_file import (
+    Deviation,
+    ReferenceFileError,
+    read_reference_file,
+)
 from mace_scf_jax.pytorch.verification.training import verify_training
 
 _BY_KIND = {

@@ -12,8 +12,7 @@ from reference_models import REFERENCE
 
 from mace_scf_jax.pytorch.verification import ReferenceFileError, verify
 from mace_scf_jax.pytorch.verification.blocks import UnknownBlockError
-from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
-from mace_scf_jax.pytorch.verification.report import deviation
+from mace_scf_jax.pytorch.verification.reference_file import deviation, read_reference_file
 from mace_scf_jax.pytorch.verification.training import verify_training
 
 FILES = sorted(

@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from mace_scf_jax.electrostatics import batch_dipole
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.density_outputs import density_outputs
+from mace_scf_jax.models.energies import density_outputs
 from mace_scf_jax.models.formal_charges import FormalChargeSettings, formal_charges
 from mace_scf_jax.models.settings import ModelSettings
 

@@ -1,7 +1,7 @@
 """FixedPoint: multipoles that answer the potential that they cause."""
 
 from mace_scf_jax.electrostatics.harmonics import MAX_L
-from mace_scf_jax.models.families.fixed_point.initial_parameters import scale_charge_heads
+from mace_scf_jax.models.families.fixed_point.measured import scale_charge_heads
 from mace_scf_jax.models.families.fixed_point.model import FixedPoint
 from mace_scf_jax.models.families.fixed_point.options import FixedPointOptions
 from mace_scf_jax.models.families.fixed_point.self_consistency import Iterated

@@ -1,4 +1,4 @@
-"""What the settings of a fixed-point model measure on the training set."""
+"""What a fixed-point model takes from the training set: measured settings, first parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mace_scf_jax.electrostatics import (
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
 from mace_scf_jax.models.families.fixed_point.options import AVERAGE
-from mace_scf_jax.models.family import TrainingSet
+from mace_scf_jax.models.family import Parameters, TrainingSet
 from mace_scf_jax.options import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -187,3 +187,34 @@ def measured_density_scaling(
             logger.warning("Atom density scaling: the multipoles of %s vanish", symbol)
             scaling[element] = SMALLEST_NORM
     return scaling
+
+
+logger = logging.getLogger(__name__)
+
+
+def scale_charge_heads(parameters: Parameters, options: Any) -> Parameters:
+    """Initial parameters with small local multipoles and a small answer to the potential.
+
+    So the first self-consistent cycles are far from diverging.
+
+    Args:
+        parameters: random ones.
+        options: ``fixedpoint_initial_charge_head_scale`` multiplies the last layers that give
+            multipoles; 1 changes nothing.
+    """
+    scale = options.fixedpoint_initial_charge_head_scale
+    if scale == 1.0:
+        return parameters
+
+    def scaled(layer: Any) -> Any:
+        return jax.tree.map(lambda weights: scale * weights, layer)
+
+    changed = dict(parameters)
+    for name, layers in parameters.items():
+        if name.startswith("multipole_readout_"):
+            changed[name] = {**layers, "linear": scaled(layers["linear"])}
+    update = parameters["density_update"]
+    response = {**update["response"], "output": scaled(update["response"]["output"])}
+    changed["density_update"] = {**update, "response": response}
+    logger.info("Initial weights of the charge heads are multiplied by %g", scale)
+    return changed

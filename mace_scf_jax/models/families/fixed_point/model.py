@@ -38,7 +38,7 @@ from mace_scf_jax.layers.features import (
 )
 from mace_scf_jax.layers.linear import EquivariantLinear
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
-from mace_scf_jax.models.density_outputs import density_outputs
+from mace_scf_jax.models.energies import density_outputs
 from mace_scf_jax.models.families.fixed_point.density_update import DensityUpdate
 from mace_scf_jax.models.families.fixed_point.field_readouts import (
     FIELD_READOUTS,

@@ -10,7 +10,7 @@ from mace_scf_jax.electrostatics import batch_dipole
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import add_up, concatenate_components
 from mace_scf_jax.layers.readout import LinearReadout
-from mace_scf_jax.models.density_outputs import density_outputs
+from mace_scf_jax.models.energies import density_outputs
 from mace_scf_jax.models.settings import ModelSettings
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import dipole_cartesian
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.layers.couplings import coupling
 from mace_scf_jax.layers.features import Features, add_up, concatenate_components
 from mace_scf_jax.layers.readout import LinearReadout, PolarizabilityReadout
-from mace_scf_jax.models.density_outputs import density_outputs
+from mace_scf_jax.models.energies import density_outputs
 from mace_scf_jax.models.families.split_charges.bond_transfer import (
     TRANSFER_BLOCKS,
     BondTransfer,
@@ -25,8 +27,25 @@ from mace_scf_jax.models.families.split_charges.oxidation_states import (
 )
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.formal_charges import formal_charges
-from mace_scf_jax.models.polarizability import cartesian_tensor
 from mace_scf_jax.models.settings import ModelSettings
+
+CARTESIAN = np.array([2, 0, 1])
+"""Where x, y, z stand in features of degree 1."""
+
+
+def cartesian_tensor(features: Features) -> Float[Array, "atoms 3 3"]:
+    """Symmetric tensors (x, y, z) from one channel each of degree 0 and 2.
+
+    Args:
+        features: degree 0 [atoms, 1, 1] and degree 2 [atoms, 5, 1], in an orthonormal basis of
+            symmetric tensors: the norm of the features is the Frobenius norm of the tensor.
+    """
+    total = jnp.zeros((), features[0].dtype)
+    for degree in (0, 2):
+        basis = coupling(1, 1, degree)[CARTESIAN][:, CARTESIAN]
+        basis = jnp.asarray(basis, features[degree].dtype)
+        total = total + jnp.einsum("am,ijm->aij", features[degree][..., 0], basis)
+    return total
 
 
 class LocalSplitCharges(nn.Module):
