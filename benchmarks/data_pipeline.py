@@ -35,8 +35,13 @@ from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.loop.state import initial_state
 from mace_scf_jax.training.loop.steps import Steps, scalars
 from mace_scf_jax.training.optimise.learning_rates import start_of_stage
-from mace_scf_jax.training.preparation import Preparation, optimiser_settings, prepare_run
-from mace_scf_jax.training.preprocessing import PreprocessOptions, preprocess_settings
+from mace_scf_jax.training.preparation import (
+    Preparation,
+    PreprocessOptions,
+    optimiser_settings,
+    prepare_run,
+    preprocess_settings,
+)
 
 LOSS = {"energy_per_atom": 1.0, "forces": 10.0, "atomic_multipoles": 10.0}
 WATER = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])

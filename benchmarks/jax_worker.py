@@ -24,7 +24,7 @@ from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.data.structure import prepare
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh
 from mace_scf_jax.models import ModelSettings, build, evaluate
-from mace_scf_jax.training.losses.registry import weighted_loss
+from mace_scf_jax.training.losses import weighted_loss
 
 
 def model_settings(family: str) -> ModelSettings:

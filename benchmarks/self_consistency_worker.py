@@ -25,7 +25,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
 )
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
 from mace_scf_jax.scf import Auto, Differentiation, LinearMixing
-from mace_scf_jax.training.losses.registry import weighted_loss
+from mace_scf_jax.training.losses import weighted_loss
 
 FIELD_FEATURES = FieldFeatureSettings(max_l=1, widths=(1.5, 3.0))
 FIELD_FEATURE_NORMS = (30.0, 25.0, 4.0, 3.0)

@@ -83,7 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="OUT.xyz", help="structures with predictions")
     parser.add_argument(
         "--batch_size",
-        "--batch-size",
         type=positive,
         default=64,
         metavar="N",
@@ -91,7 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--error_table",
-        "--error-table",
         choices=tuple(ERROR_TABLES),
         metavar="NAME",
         help=f"{', '.join(ERROR_TABLES)} (default: the one of the training)",
@@ -104,7 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--info_prefix",
-        "--info-prefix",
         default="MACE_",
         metavar="TEXT",
         help="start of the names of predictions in OUT.xyz (default: MACE_)",
@@ -113,7 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     add_sums_argument(parser)
     parser.add_argument(
         "--no_forces",
-        "--no-forces",
         "--dont_compute_force",
         action="store_true",
         help="predict no forces, which is faster",
@@ -141,7 +137,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--scf_history",
-        "--scf-history",
         choices=get_args(SCFHistory),
         default="none",
         help="write the residual of every step, and with linear_mixing the multipoles of every "
@@ -149,7 +144,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--not_converged",
-        "--not-converged",
         choices=get_args(NotConverged),
         default="warn",
         metavar="POLICY",

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 (a comparison failed), 2 (bad input), 130 (interrupted).
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     show_traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     if not words or words[0] not in COMMANDS:
@@ -69,6 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+
+
+def _spelled(word: str) -> str:
+    """A word with the name of its option spelled with ``_``: ``--batch-size=3`` too."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def _take_plugins(words: list[str]) -> tuple[list[str], list[str]]:

@@ -114,7 +114,6 @@ def _parser() -> argparse.ArgumentParser:
         "--pressure", type=float, default=1.0, metavar="BAR", help="for npt (default: 1)"
     )
     parser.add_argument(
-        "--relaxation-time",
         "--relaxation_time",
         type=float,
         default=1.0,

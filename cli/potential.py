@@ -181,13 +181,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--external_field",
-        "--external-field",
         action="store_true",
         help="add the potential of the external field of the structure",
     )
     parser.add_argument(
         "--fermi_level",
-        "--fermi-level",
         action="store_true",
         help="add the Fermi level of a self-consistent model, eV, to the potential",
     )
@@ -207,7 +205,6 @@ def _parser() -> argparse.ArgumentParser:
     add_scf_arguments(parser)
     parser.add_argument(
         "--not_converged",
-        "--not-converged",
         choices=get_args(NotConverged),
         default="raise",
         metavar="POLICY",

@@ -21,7 +21,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     for name, which in (("min", "first"), ("max", "last")):
         parser.add_argument(
             f"--{name}_epoch",
-            f"--{name}-epoch",
             type=int,
             metavar="N",
             help=f"{which} epoch of what is drawn against epochs",
@@ -31,7 +30,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--no_parity",
-        "--no-parity",
         dest="parity",
         action="store_false",
         help="no parity plots, which need the model and the structures and some computing",

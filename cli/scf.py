@@ -125,7 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="all numbers")
     parser.add_argument(
         "--batch_size",
-        "--batch-size",
         type=positive,
         default=16,
         metavar="N",

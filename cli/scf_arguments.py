@@ -27,7 +27,6 @@ def add_scf_arguments(parser: argparse.ArgumentParser, *, several_solvers: bool 
     )
     group.add_argument(
         "--max_steps",
-        "--max-steps",
         type=int,
         metavar="N",
         help="steps after which to give up (default: that of the solver)",
@@ -41,7 +40,6 @@ def add_scf_arguments(parser: argparse.ArgumentParser, *, several_solvers: bool 
     group.add_argument("--mixing", type=float, metavar="α", help="of linear_mixing (default: 0.25)")
     group.add_argument(
         "--constant_fermi_level",
-        "--constant-fermi-level",
         action="store_true",
         help="keep the Fermi level of each structure instead of its total charge",
     )

@@ -12,11 +12,9 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from mace_scf_jax.options.error import ConfigurationError
-from mace_scf_jax.training.config.config_file import read_config_file
-from mace_scf_jax.training.config.option_groups import OptionGroup
-from mace_scf_jax.training.config.option_names import NO_EFFECT_FLAGS, canonical_name
+from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup
 from mace_scf_jax.training.config.options import TOPICS, TrainOptions
+from mace_scf_jax.training.config.reading import NO_EFFECT_FLAGS, canonical_name, read_config_file
 
 TRUTH_VALUES = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n"})
 PLACEHOLDERS = {float: "X", int: "N", str: "TEXT", Path: "PATH", tuple: "LIST", dict: "MAPPING"}
@@ -182,6 +180,9 @@ def _placeholder(name: str, field: FieldInfo) -> str:
     """What stands for the value in the help."""
     if name in PLACEHOLDER_OF_OPTION:
         return PLACEHOLDER_OF_OPTION[name]
+    named = [mark.names for mark in field.metadata if isinstance(mark, OneOf)]
+    if named:
+        return "{" + ",".join(named[0]) + "}"
     kind: Any = field.annotation
     while True:
         origin = typing.get_origin(kind)

@@ -17,6 +17,8 @@ from mace_scf_jax.options.values import PositiveNumber, WholeNumberFromZero
 class ElectrostaticsOptions(OptionGroup):
     """Charge density and electrostatics"""
 
+    decide_weights = False
+
     atomic_multipoles_max_l: Annotated[WholeNumberFromZero, Field(le=1)] = Field(
         default=1, description="highest atomic multipole: 0 charges, 1 charges and dipoles"
     )

@@ -23,6 +23,8 @@ FORMAL_CHARGES_INPUT = "charges"
 class FormalChargeOptions(OptionGroup):
     """Formal charges"""
 
+    decide_weights = False
+
     atomic_formal_charges: ChargesOfElements = Field(
         default={},
         description="formal charge of each element in e: {H: 1, O: -2}",

@@ -13,6 +13,8 @@ from mace_scf_jax.options.values import PositiveNumber
 class HardnessOptions(OptionGroup):
     """Hardness (MACEQEq, EnergyFunctional)"""
 
+    decide_weights = False
+
     default_hardness: PositiveNumber = Field(
         default=2.0,
         description="hardness of every atom in eV/e², unless it is read; EnergyFunctional: before "

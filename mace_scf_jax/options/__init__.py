@@ -4,8 +4,16 @@ An option is a field of an `OptionGroup`: its type with range, its default and i
 there, once. Parts of a model (backbones, families, …) bring their own groups.
 """
 
-from mace_scf_jax.options.error import ConfigurationError, problems_of
-from mace_scf_jax.options.group import OptionGroup
+from mace_scf_jax.options.error import ConfigurationError, collecting, problems_of
+from mace_scf_jax.options.group import DecidesWeights, OptionGroup, read_value
 from mace_scf_jax.options.values import OneOf
 
-__all__ = ["ConfigurationError", "OneOf", "OptionGroup", "problems_of"]
+__all__ = [
+    "ConfigurationError",
+    "DecidesWeights",
+    "OneOf",
+    "OptionGroup",
+    "collecting",
+    "problems_of",
+    "read_value",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,8 @@ import yaml
 from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field, WrapValidator
 from pydantic_core import core_schema
+
+from mace_scf_jax.hints import nearest
 
 
 def parse_literal(text: str) -> Any:
@@ -111,12 +113,18 @@ class OneOf:
     def _check(self, name: str) -> str:
         if name not in self.names:
             *others, last = (repr(known) for known in self.names)
-            raise ValueError(f"expected {', '.join(others)} or {last}, found {name!r}")
+            guess = nearest(name, self.names)
+            hint = "" if guess is None else f"; did you mean {guess!r}?"
+            raise ValueError(f"expected {', '.join(others)} or {last}, found {name!r}{hint}")
         return name
 
 
 def _path(value: Any) -> Any:
     return Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+def _with_text_keys(value: Any) -> Any:
+    return {str(key): of for key, of in value.items()} if isinstance(value, Mapping) else value
 
 
 Literally = BeforeValidator(_literal_if_text)
@@ -143,3 +151,9 @@ EnergiesOfIsolatedAtoms = Annotated[
 
 ChargesOfElements = Annotated[dict[int, Number], BeforeValidator(_charges_of_elements), Literally]
 """Charges in e by atomic number."""
+
+TextKeys = BeforeValidator(_with_text_keys)
+"""The keys of a block are text, whatever YAML reads them as."""
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+"""Text that becomes part of the names of files."""

@@ -14,8 +14,8 @@ from mace_scf_jax.predict.committee_file import COMMITTEE_FILE, read_committee_f
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.reports.run_log import RunLog, read_log
 from mace_scf_jax.training.committee import member_options
-from mace_scf_jax.training.config.config_file import read_config_file
 from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.config.reading import read_config_file
 from mace_scf_jax.training.records.history import TrainingHistory
 from mace_scf_jax.training.records.results_file import RunResults, read_results
 from mace_scf_jax.training.records.run_files import RunFiles

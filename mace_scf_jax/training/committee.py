@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mace_scf_jax import __version__
+from mace_scf_jax import __version__, runtime
 from mace_scf_jax.data.datasets import load_datasets
 from mace_scf_jax.models.model_file import ModelFileError, load_model_file
 from mace_scf_jax.options.error import ConfigurationError
@@ -22,7 +27,6 @@ from mace_scf_jax.predict.committee_file import (
     MemberEntry,
     read_committee_file,
 )
-from mace_scf_jax.training.committee_processes import train_in_processes
 from mace_scf_jax.training.config.options import TrainOptions, options_from
 from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.preparation import data_settings
@@ -32,6 +36,10 @@ from mace_scf_jax.training.run import train
 
 FOLDERS = ("log_dir", "checkpoints_dir", "results_dir", "model_dir")
 """Options that name folders of a run, besides ``work_dir``."""
+
+
+SHARE_OF_GPU_MEMORY = 0.75
+"""What JAX reserves by default for one process; several have to divide it."""
 
 
 class CommitteeTrainingError(ValueError):
@@ -90,7 +98,7 @@ def train_committee(
     if parallel > 1 and waiting:
         logs = ", ".join(str(RunFiles.of(member).log) for member in waiting.values())
         _tell(options, f"At most {parallel} members at the same time; what they say is in {logs}")
-    trained = train_in_processes(waiting, parallel) if parallel > 1 else _in_sequence(waiting)
+    trained = _in_processes(waiting, parallel) if parallel > 1 else _in_sequence(waiting)
     failures: dict[int, str] = {}
     for number, failure in trained:
         if failure is not None:
@@ -138,6 +146,72 @@ def _in_sequence(waiting: dict[int, TrainOptions]) -> Iterator[tuple[int, str | 
             yield number, str(error)
         else:
             yield number, None
+
+
+def _in_processes(
+    runs: Mapping[int, TrainOptions], parallel: int
+) -> Iterator[tuple[int, str | None]]:
+    """Train several runs, some at the same time; what they say goes to their log files only.
+
+    Processes still at work are ended when the iteration is; their runs can be resumed.
+
+    Args:
+        runs: options by number.
+        parallel: most runs at the same time.
+
+    Yields:
+        The number of each run when it is over, and why it failed; None: it did not.
+    """
+    context = multiprocessing.get_context("spawn")  # not "fork", which JAX's threads do not survive
+    waiting = list(reversed(runs.items()))
+    running: dict[int, tuple[int, BaseProcess, Connection]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                number, options = waiting.pop()
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_train_alone, args=(options, parallel, sender), daemon=True
+                )
+                process.start()
+                sender.close()
+                running[process.sentinel] = (number, process, receiver)
+            for sentinel in wait(list(running)):
+                number, process, receiver = running.pop(sentinel)
+                process.join()
+                yield number, _outcome(process, receiver)
+    finally:
+        for _, process, receiver in running.values():
+            process.terminate()
+            process.join()
+            receiver.close()
+
+
+def _train_alone(options: TrainOptions, parallel: int, sender: Connection) -> None:
+    """What a process does: one run, quietly; sends why it failed, or None."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{SHARE_OF_GPU_MEMORY / parallel:.3f}")
+    runtime.prepare_command()
+    failure = None
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            train(options)
+    except (ValueError, OSError) as error:
+        failure = str(error)
+    sender.send(failure)
+    sender.close()
+
+
+def _outcome(process: BaseProcess, receiver: Connection) -> str | None:
+    """Why a process that is over failed; None: it did not."""
+    with receiver:
+        try:
+            return receiver.recv()
+        except EOFError:
+            return (
+                f"its process ended unexpectedly with exit status {process.exitcode}, perhaps for "
+                "lack of memory; fewer members at the same time need less"
+            )
 
 
 def _digests(options: TrainOptions) -> DataDigests:

@@ -1,27 +1,32 @@
-"""Everything a run needs before its first step, made and checked without writing a file."""
+"""Everything a run needs before its first step, made and checked without writing a file.
+
+Preprocessing takes the same options, so that both prepare structures alike.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
-from mace_scf_jax.data.batching import BatchLoader, prefetched, share_buckets
+from mace_scf_jax.backbones import BACKBONES
+from mace_scf_jax.data.batching import BatchLoader
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
-from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
+from mace_scf_jax.data.preprocessing import PreprocessSettings
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     describe_formal_charges,
-    interaction_energies,
     set_record,
     surplus_charges,
 )
-from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.mesh import Mesh
 from mace_scf_jax.models import (
     ModelSettings,
     TrainingSet,
@@ -30,53 +35,33 @@ from mace_scf_jax.models import (
     required_inputs,
 )
 from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
+from mace_scf_jax.options.values import FilePath
 from mace_scf_jax.parameter_group import WEIGHT_DECAY
-from mace_scf_jax.training.config.options import TrainOptions
-from mace_scf_jax.training.config.schedule import Stage
-from mace_scf_jax.training.loop.devices import Devices
-from mace_scf_jax.training.loop.force_supervision import ForceSupervision
-from mace_scf_jax.training.loop.loop_settings import EpochBatches, LoopSettings, TrainingData
-from mace_scf_jax.training.loop.sampling_policy import Sampling
-from mace_scf_jax.training.loop.steps import Mode
-from mace_scf_jax.training.loop.watching import WatchSettings
-from mace_scf_jax.training.losses.registry import check_terms
-from mace_scf_jax.training.model_setup import (
-    initial_parameters,
-    model_settings,
-    modes_of,
-    number_of_parameters,
-    output_names,
+from mace_scf_jax.training.batches import (
+    batches_of_epochs,
+    batches_of_set,
+    choose_forces,
+    choose_sampling,
+    common_mesh,
+    make_loaders,
 )
-from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings
-from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
+from mace_scf_jax.training.config.options import TOPICS, TrainOptions, matters_to
+from mace_scf_jax.training.loop.devices import Devices
+from mace_scf_jax.training.loop.loop import TrainingData
+from mace_scf_jax.training.loop.modes import ModelMode, in_double_precision, modes_of
+from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling
+from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.loop.validation import VALIDATION
+from mace_scf_jax.training.loop.watching import WatchOptions
+from mace_scf_jax.training.losses import check_terms
+from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
+from mace_scf_jax.training.optimise.optimiser import OptimiserOptions, OptimiserSettings
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
 
 logger = logging.getLogger(__name__)
 
-OPTIONS_THAT_DECIDE_WEIGHTS = (
-    "seed",
-    "default_dtype",
-    "batch_size",
-    "optimizer",
-    "beta",
-    "beta_two",
-    "weight_decay",
-    "amsgrad",
-    "ema",
-    "ema_decay",
-    "clip_grad",
-    "scheduler",
-    "lr_factor",
-    "scheduler_patience",
-    "lr_scheduler_gamma",
-)
-"""Options that must not change when a run is resumed, besides model, data and schedule."""
-FIXED_POINT_OPTIONS_THAT_DECIDE_WEIGHTS = (
-    "fixedpoint_initial_charge_head_scale",
-    "field_block_weight_decay",
-    "local_charges_weight_decay",
-)
-"""Those of self-consistent families only."""
+RUN_ONCE = {"xla_backend_optimization_level": 0}
+"""Compiler options of a function that takes longer to compile than to run: half the time."""
 SMALLEST_SURPLUS = 1e-3
 """Of formal charges over the total charge, in e; less is rounding of the data."""
 
@@ -86,14 +71,12 @@ class Preparation:
     """A run that is ready to start."""
 
     settings: ModelSettings
-    modes: Callable[[Stage], Mode]
+    modes: Callable[[Stage], ModelMode]
     """How each stage uses the model."""
     parameters: Parameters
     training: BatchLoader
     evaluation: Mapping[str, BatchLoader]
     """Loaders in a fixed order by the name of the set: train, valid, then the test sets."""
-    label_weights: Mapping[str, float]
-    """Sum of the weights of each label over the training set."""
     valid_indices: tuple[int, ...]
     """Positions in the training file of a random validation set."""
     fingerprint: Mapping[str, Any]
@@ -105,21 +88,28 @@ class Preparation:
     sampling: Sampling | None = None
     """How structures are drawn, if not each once in an epoch."""
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Defaults of the options in the fingerprint."""
+        fields = TrainOptions.model_fields
+        return {name: fields[name].default for name in self.fingerprint["options"]}
+
     def training_data(self, *, with_tests: bool) -> TrainingData:
-        """The batches as the training loop takes them.
+        """Give the batches as the training loop takes them.
 
         Args:
             with_tests: whether to evaluate the test sets during training.
         """
-        tests = [name for name in self.evaluation if name not in ("train", "valid")]
+        tests = [name for name in self.evaluation if name not in ("train", VALIDATION)]
         adaptive = self.sampling is not None and self.sampling.policy == "error_weighted"
         return TrainingData(
-            training=_in_background(self.training, self.force_supervision, self.sampling),
-            sampled=_whole(self.evaluation["train"]) if adaptive else None,
+            training=batches_of_epochs(self.training, self.force_supervision, self.sampling),
+            sampled=batches_of_set(self.evaluation["train"]) if adaptive else None,
             sampled_structures=len(self.training.structures) if adaptive else None,
-            validation=_whole(self.evaluation["valid"]),
-            label_weights=self.label_weights,
-            monitored={n: _whole(self.evaluation[n]) for n in tests} if with_tests else {},
+            sets={
+                name: batches_of_set(self.evaluation[name])
+                for name in (VALIDATION, *(tests if with_tests else ()))
+            },
         )
 
 
@@ -142,7 +132,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         options,
         pbc=np.concatenate([members.catalogue.pbc for members in sets.values()]),
     )
-    mesh = None if electrostatics is None else _common_mesh(electrostatics, sets.values())
+    mesh = None if electrostatics is None else common_mesh(electrostatics, sets.values())
     direct = electrostatics is not None and mesh is None
     structures = {
         name: members.prepare(
@@ -157,7 +147,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         neighbours = average_number_of_neighbours(structures["train"].sizes)
     logger.info(f"Average number of neighbors: {neighbours}")
     devices = Devices() if devices is None else devices
-    training, evaluation = _loaders(structures, options, devices, mesh)
+    training, evaluation = make_loaders(structures, options, devices, mesh)
     settings = model_settings(
         options,
         TrainingSet(
@@ -165,7 +155,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
             atomic_energies=tuple(float(energy) for energy in data.atomic_energies),
             electrostatics=electrostatics,
             catalogue=data.train.catalogue,
-            batches=_whole(evaluation["train"].undivided()),
+            batches=batches_of_set(evaluation["train"].undivided()),
         ),
         avg_num_neighbors=neighbours,
     )
@@ -182,15 +172,8 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     module = build(settings)
     example = next(iter(training.undivided().epoch(0)))
     modes = modes_of(module)
-    label_weights = data.train.catalogue.label_weights()
-    supervision = _force_supervision(options, data)
-    outputs: dict[Mode, tuple[str, ...]] = {}
-    for index, stage in enumerate(options.train_schedule):
-        mode = modes(stage)
-        if mode not in outputs:
-            outputs[mode] = output_names(module, mode, example, stress=options.compute_stress)
-        where = f"train_schedule, stage {index} ({stage.name})"
-        check_terms(stage.loss, outputs[mode], label_weights, where=where)
+    supervision = choose_forces(options, data)
+    _check_losses(options, modes, example, data.train.catalogue.label_weights())
     parameters = initial_parameters(module, example, options=options)
     logger.info("Number of parameters: %d", number_of_parameters(parameters))
     groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
@@ -201,7 +184,6 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         parameters=parameters,
         training=training,
         evaluation=evaluation,
-        label_weights=label_weights,
         valid_indices=data.valid_indices,
         fingerprint=_fingerprint(options, settings, data),
         data_record={
@@ -214,8 +196,24 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
             for name, members in sets.items()
         },
         force_supervision=supervision,
-        sampling=_sampling(options, data),
+        sampling=choose_sampling(options, data),
     )
+
+
+def _check_losses(
+    options: TrainOptions,
+    modes: Callable[[Stage], ModelMode],
+    example: Graph,
+    label_weights: Mapping[str, float],
+) -> None:
+    """Refuse stages whose loss needs what the model or the data lack."""
+    outputs: dict[ModelMode, tuple[str, ...]] = {}
+    for index, stage in enumerate(options.train_schedule):
+        mode = modes(stage)
+        if mode not in outputs:
+            outputs[mode] = mode.outputs(example, stress=options.compute_stress)
+        where = f"train_schedule, stage {index} ({stage.name})"
+        check_terms(stage.loss, outputs[mode], label_weights, where=where)
 
 
 def _warn_of_surplus(surplus: np.ndarray) -> None:
@@ -231,184 +229,136 @@ def _warn_of_surplus(surplus: np.ndarray) -> None:
         )
 
 
-def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
-    """The optimiser that the options describe."""
-    return OptimiserSettings(
-        optimizer=options.optimizer,
-        beta=options.beta,
-        beta_two=options.beta_two,
-        weight_decay=options.weight_decay,
-        group_weight_decays=_group_weight_decays(options),
-        amsgrad=options.amsgrad,
-        clip_grad=options.clip_grad,
-        ema_decay=options.ema_decay if options.ema else None,
+def model_settings(
+    options: TrainOptions, training: TrainingSet, *, avg_num_neighbors: float
+) -> ModelSettings:
+    """Return the settings of the model that options and training set describe.
+
+    Args:
+        options: of the run.
+        training: what is measured on.
+        avg_num_neighbors: divisor of sums over neighbours.
+
+    Raises:
+        ConfigurationError: options and training set do not go together.
+        ValueError: a size or choice does not exist.
+    """
+    family = options.family
+    backbone = BACKBONES[options.backbone].settings.from_options(
+        options,
+        elements=training.elements,
+        avg_num_neighbors=avg_num_neighbors,
+        scalar_last_layer=not family.is_charged,
+    )
+    return ModelSettings(
+        family=options.model,
+        backbone=backbone,
+        atomic_energies=training.atomic_energies,
+        electrostatics=training.electrostatics,
+        own=family.settings.from_options(options, training),
     )
 
 
-def _group_weight_decays(options: TrainOptions) -> dict[str, float]:
-    """Weight decays of parameter groups that have their own."""
-    return {
+def initial_parameters(module: nn.Module, graph: Graph, *, options: TrainOptions) -> Parameters:
+    """Draw random parameters, in double precision so that both precisions start alike.
+
+    Args:
+        module: the model.
+        graph: any batch; only its shapes matter.
+        options: of the run: seed, precision, and scale of the charge heads.
+    """
+    key, graph = jax.random.key(options.seed), in_double_precision(graph)
+    compiled = jax.jit(module.init).lower(key, graph).compile(RUN_ONCE)
+    parameters = compiled(key, graph)["params"]
+    if options.family.initialise is not None:
+        parameters = options.family.initialise(parameters, options)
+    return jax.tree.map(lambda leaf: leaf.astype(options.default_dtype), parameters)
+
+
+def number_of_parameters(parameters: Parameters) -> int:
+    """Count the trainable numbers."""
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(parameters))
+
+
+def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
+    """Complete the options of the optimiser by the decays of a family's parameter groups."""
+    decays = {
         group.name: getattr(options, group.decay)
         for group in options.family.groups.values()
         if group.decay not in (None, WEIGHT_DECAY)
     }
+    given = OptimiserOptions.of(options).model_dump()
+    return OptimiserSettings(**given, group_weight_decays=decays)
 
 
-def scheduler_settings(options: TrainOptions) -> SchedulerSettings:
-    """The learning-rate scheduler that the options describe; schedulefree uses none."""
-    return SchedulerSettings(
-        scheduler=None if options.optimizer == "schedulefree" else options.scheduler,
-        lr_factor=options.lr_factor,
-        scheduler_patience=options.scheduler_patience,
-        lr_scheduler_gamma=options.lr_scheduler_gamma,
-    )
+def scheduler_options(options: TrainOptions) -> SchedulerOptions | None:
+    """Select the options of the learning-rate scheduler; schedulefree uses none."""
+    return None if options.optimizer == "schedulefree" else SchedulerOptions.of(options)
 
 
-def loop_settings(options: TrainOptions) -> LoopSettings:
-    """When the options ask to validate, to stop, to keep checkpoints and to look closer."""
-    return LoopSettings(
-        eval_interval=options.eval_interval,
-        patience=options.patience,
-        keep_checkpoints=options.keep_checkpoints,
-        save_all_checkpoints=options.save_all_checkpoints,
-        watched=WatchSettings(
-            summary=options.debug_log_grad_summary,
-            histograms=options.wandb_watch if options.wandb else "off",
-            interval=options.wandb_watch_log_freq,
-        ),
-    )
+def watch_options(options: TrainOptions) -> WatchOptions:
+    """Select what to look at more closely; histograms go to Weights & Biases alone."""
+    watched = WatchOptions.of(options)
+    return watched if options.wandb else watched.model_copy(update={"wandb_watch": "off"})
 
 
 def data_settings(options: TrainOptions) -> DataSettings:
-    """The files that the options name, and how to read them."""
-    return DataSettings(
-        train_file=options.train_file,
-        keys=options.keys,
-        multipoles_max_l=multipoles_max_l(options.family, options),
-        valid_file=options.valid_file,
-        test_file=options.test_file,
-        valid_fraction=options.valid_fraction,
-        valid_set_seed=options.split_seed,
-        work_dir=options.work_dir,
-        E0s=options.E0s,
-        max_energy=options.max_energy,
-        max_forces=options.max_forces,
-        config_type_weights=options.config_type_weights,
-        electrostatic_pbc_method=options.electrostatic_pbc_method,
-        override_pbc_checks=options.override_pbc_checks,
-        allow_low_density_pbc=options.allow_low_density_pbc,
-        low_density_pbc_max_volume_per_atom=options.low_density_pbc_max_volume_per_atom,
+    """Tell which files the options name, and how to read them."""
+    given = options.values_for(DataSettings) | {"valid_set_seed": options.split_seed}
+    max_l = multipoles_max_l(options.family, options)
+    return DataSettings(**given, keys=options.keys, multipoles_max_l=max_l)
+
+
+class PreprocessOptions(TrainOptions):
+    """The options of training, of which only those on data and model matter.
+
+    So the file of a run can be used as it is, or ``heads`` and ``train_file`` alone be given: what
+    training requires and preprocessing does not has a default here that nothing depends on.
+    """
+
+    train_file: FilePath = Field(description="training structures (.xyz)")
+    name: str = "preprocess"
+    error_table: str = "PerAtomRMSE"
+    train_schedule: tuple[Stage, ...] = ()
+    hidden_irreps: str | None = "1x0e"
+
+
+def preprocess_settings(
+    options: PreprocessOptions, *, workers: int, shard_megabytes: float
+) -> PreprocessSettings:
+    """What to compute for runs with the given options.
+
+    Reciprocal vectors are stored if the model family has charges; with the boundary condition
+    ``auto`` they are those of periodic structures, which a run on molecules alone does not read.
+
+    Args:
+        options: of the runs.
+        workers: number of processes.
+        shard_megabytes: size of the text that one file is made from.
+
+    Raises:
+        DataError: for numbers that are not positive.
+    """
+    electrostatics = electrostatics_settings(options.family, options, pbc=np.ones((1, 3), bool))
+    return PreprocessSettings(
+        data=data_settings(options),
+        cutoff=options.r_max,
+        kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
+        workers=workers,
+        shard_megabytes=shard_megabytes,
     )
-
-
-def _common_mesh(
-    electrostatics: ElectrostaticsSettings, sets: Iterable[ConfigurationSet]
-) -> Mesh | None:
-    """The mesh of all structures of a run; None for direct sums."""
-    catalogues = [members.catalogue for members in sets]
-    cells = np.concatenate([catalogue.cell for catalogue in catalogues])
-    most = max(int(catalogue.num_atoms.max()) for catalogue in catalogues)
-    mesh = choose_mesh(electrostatics, cells, most)
-    if mesh is not None:
-        logger.info("Coulomb sums on a mesh of %s", mesh)
-    return mesh
-
-
-def _loaders(
-    structures: Mapping[str, StructureSet],
-    options: TrainOptions,
-    devices: Devices,
-    mesh: Mesh | None,
-) -> tuple[BatchLoader, dict[str, BatchLoader]]:
-    """The loader to train with, and one per set to evaluate, which share their padded sizes."""
-    training = BatchLoader(
-        structures["train"],
-        batch_size=options.batch_size,
-        shuffle=True,
-        seed=options.seed,
-        drop_last=True,
-        layout="per_atom",
-        dtype=options.default_dtype,
-        repeats=options.sampling_policy != "uniform",
-        parts=devices.count,
-        own_parts=devices.own_parts,
-        mesh=mesh,
-    )
-    evaluation = {
-        name: BatchLoader(
-            members,
-            batch_size=options.valid_batch_size,
-            layout="per_atom",
-            dtype=options.default_dtype,
-            parts=devices.count,
-            own_parts=devices.own_parts,
-            mesh=mesh,
-        )
-        for name, members in structures.items()
-    }
-    share_buckets(list(evaluation.values()))
-    return training, evaluation
-
-
-def _force_supervision(options: TrainOptions, data: DataSets) -> ForceSupervision | None:
-    """Which forces the options want to be trained on; None for all."""
-    if options.force_fraction == 1.0:
-        return None
-    supervision = ForceSupervision(
-        labelled=data.train.catalogue.weights["forces"] > 0.0,
-        seed=options.seed,
-        fraction=options.force_fraction,
-        resample_epochs=options.force_resample_epochs,
-        min_structures=options.force_min_structures,
-        unbiased=options.force_scale_unbiased,
-    )
-    logger.info(supervision.describe())
-    return supervision
-
-
-def _sampling(options: TrainOptions, data: DataSets) -> Sampling | None:
-    """How the options want structures to be drawn; None for each once."""
-    if options.sampling_policy == "uniform":
-        return None
-    catalogue = data.train.catalogue
-    return Sampling(
-        policy=options.sampling_policy,
-        seed=options.seed,
-        energies=interaction_energies(catalogue, data.atomic_energies, data.elements),
-        labelled=catalogue.present["energy"],
-    )
-
-
-def _in_background(
-    loader: BatchLoader, supervision: ForceSupervision | None, sampling: Sampling | None
-) -> EpochBatches:
-    """The batches of an epoch, the next ones being made while one is in use."""
-
-    def batches(epoch: int, *, start: int = 0, losses: np.ndarray | None = None) -> Iterator[Graph]:
-        indices = loader.batch_indices(epoch)
-        if sampling is not None:
-            indices = loader.split(sampling.order(epoch, losses))
-        indices = indices[start:]
-        graphs = loader.batches(indices)
-        if supervision is not None:
-            own = [loader.own(members) for members in indices]
-            graphs = supervision.applied(graphs, own, epoch=epoch)
-        return prefetched(graphs)
-
-    return batches
-
-
-def _whole(loader: BatchLoader) -> Callable[[], Iterator[Graph]]:
-    """All batches of a set, each time it is called."""
-    return lambda: prefetched(loader.epoch(0))
 
 
 def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets) -> dict[str, Any]:
-    names = OPTIONS_THAT_DECIDE_WEIGHTS
-    if options.family.is_self_consistent:
-        names += FIXED_POINT_OPTIONS_THAT_DECIDE_WEIGHTS
+    """What must be the same when the run is resumed, besides the schedule."""
+    deciding = [
+        name
+        for topic in TOPICS
+        for name in topic.deciding_weights()
+        if matters_to(name, family=options.model, backbone=options.backbone)
+    ]
     return {
-        "options": {name: getattr(options, name) for name in names} | options.changed_sampling(),
+        "options": {name: getattr(options, name) for name in deciding},
         "model": settings.to_dict(),
         "training_data": data.train.catalogue.content_digest(),
         "validation_data": data.valid.catalogue.content_digest(),

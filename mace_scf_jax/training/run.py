@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,7 @@ from mace_scf_jax.models import build
 from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.predict.error_tables import final_table
-from mace_scf_jax.training.config.option_families import ineffective
-from mace_scf_jax.training.config.options import TrainOptions, options_from
-from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.config.options import TrainOptions, ineffective, options_from
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.devices import (
     Devices,
@@ -37,15 +35,17 @@ from mace_scf_jax.training.loop.devices import (
 )
 from mace_scf_jax.training.loop.loop import Trainer
 from mace_scf_jax.training.loop.observer import FinalErrors, Observer
+from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Programs
+from mace_scf_jax.training.loop.validation import ValidationOptions
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 from mace_scf_jax.training.preparation import (
     Preparation,
-    loop_settings,
     optimiser_settings,
     prepare_run,
-    scheduler_settings,
+    scheduler_options,
+    watch_options,
 )
 from mace_scf_jax.training.records.history import TrainingHistory
 from mace_scf_jax.training.records.logs import (
@@ -54,8 +54,8 @@ from mace_scf_jax.training.records.logs import (
     DelayedFileHandler,
     logging_to,
 )
-from mace_scf_jax.training.records.progress_bar import ProgressBar
-from mace_scf_jax.training.records.reporting import LogLines, Observers, ResultLines, log_counts
+from mace_scf_jax.training.records.reporting import LogLines, ProgressBar, log_counts
+from mace_scf_jax.training.records.results_file import ResultLines
 from mace_scf_jax.training.records.run_files import RunFiles
 from mace_scf_jax.training.records.scf_summary import scf_convergence_summary
 from mace_scf_jax.training.records.tracking import check_installed, trackers
@@ -148,27 +148,31 @@ def _run(
         logger.info("Starting from initial weights; saved states of this run are not used")
     shows_bar = console.is_terminal and is_first_process()
     bar = ProgressBar(console, stages, len(prepared.training)) if shows_bar else None
-    with _records(options, files) as records:
+    with _observers(options, files) as observers:
         trainer = Trainer(
             prepared.modes,
             prepared.parameters,
             prepared.training_data(with_tests=options.log_on_test_sets),
             optimiser=optimiser,
-            scheduler=scheduler_settings(options),
-            settings=loop_settings(options),
+            scheduler=scheduler_options(options),
+            validation=ValidationOptions.of(options),
             store=CheckpointStore(files.checkpoints, options.tag, writes=is_first_process()),
-            observer=records if bar is None else Observers(records, bar),
+            observers=observers if bar is None else (*observers, bar),
             compute_stress=options.compute_stress,
+            watched=watch_options(options),
             devices=devices,
             programs=programs,
         )
         with bar or contextlib.nullcontext():
             progress = trainer.run(
-                stages, fingerprint=prepared.fingerprint, resume=options.restart_latest
+                stages,
+                fingerprint=prepared.fingerprint,
+                defaults=prepared.defaults,
+                resume=options.restart_latest,
             )
         logger.info("Training complete")
         wait_for_all_processes("end of training")
-        models, metrics = _evaluate_and_save(options, prepared, files, trainer, progress, records)
+        models, metrics = _evaluate_and_save(options, prepared, files, trainer, progress, observers)
     if options.summarises_convergence and is_first_process():
         _log_convergence(options, prepared, trainer, progress)
     wait_for_all_processes("results")
@@ -183,13 +187,15 @@ def _run(
 
 
 @contextlib.contextmanager
-def _records(options: TrainOptions, files: RunFiles) -> Iterator[Observer]:
+def _observers(options: TrainOptions, files: RunFiles) -> Iterator[tuple[Observer, ...]]:
     """Whoever writes down what happens: nobody but the first process."""
     if not is_first_process():
-        yield Observer()
+        yield ()
         return
-    with ResultLines(files.results) as lines, trackers(options) as tracking:
-        yield Observers(LogLines(options.error_table, options.clip_grad), lines, *tracking)
+    lines = LogLines(options.error_table, options.clip_grad)
+    services = trackers(options, tag=options.tag, work_dir=options.work_dir)
+    with ResultLines(files.results) as results, services as tracking:
+        yield lines, results, *tracking
 
 
 def _evaluate_and_save(
@@ -198,7 +204,7 @@ def _evaluate_and_save(
     files: RunFiles,
     trainer: Trainer,
     progress: Progress,
-    observer: Observer,
+    observers: Sequence[Observer],
 ) -> tuple[dict[str, Path], dict[str, dict[str, Mapping[str, float]]]]:
     """Final error table and model file of every stage: files and errors by stage."""
     logger.info("Computing metrics for training, validation, and test sets")
@@ -208,11 +214,12 @@ def _evaluate_and_save(
         parameters, record = trainer.best_parameters(progress, stage.name)
         errors = {}
         for name, loader in prepared.evaluation.items():
-            result = trainer.evaluate(parameters, prefetched(loader.epoch(0)), stage)
+            result = trainer.validator.evaluate(parameters, prefetched(loader.epoch(0)), stage)
             errors[name] = result.metrics
             log_counts(f"Stage {stage.name}, set {name}", result.scf)
         metrics[stage.name] = errors
-        observer.finally_evaluated(FinalErrors(stage.name, record["epoch"], metrics[stage.name]))
+        for observer in observers:
+            observer.finally_evaluated(FinalErrors(stage.name, record["epoch"], errors))
         logger.info(
             "Final error table for stage %s (epoch %d)\n%s",
             stage.name,

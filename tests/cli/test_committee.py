@@ -15,7 +15,7 @@ from tiny_models import tiny_settings
 from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.simulate import load_committee
 from mace_scf_jax.training import committee as committee_training
-from mace_scf_jax.training.loop.loop_settings import DivergedTrainingError
+from mace_scf_jax.training.loop.state import DivergedTrainingError
 from mace_scf_jax.training.records.run_files import RunFiles
 from mace_scf_jax_cli.main import main
 

@@ -74,3 +74,17 @@ def test_interruption_has_its_own_status_and_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr(entry.importlib, "import_module", lambda name: interrupted)
     assert entry.main(["train"]) == 130
     assert capsys.readouterr().err.strip() == "interrupted; run it again"
+
+
+@pytest.mark.parametrize(
+    ("word", "spelled"),
+    [
+        ("--batch-size=3", "--batch_size=3"),
+        ("--no-parity", "--no_parity"),
+        ("--work_dir=a-b", "--work_dir=a-b"),
+        ("-o", "-o"),
+        ("a--b", "a--b"),
+    ],
+)
+def test_names_of_options_may_be_spelled_with_dashes(word, spelled):
+    assert entry._spelled(word) == spelled

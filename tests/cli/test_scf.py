@@ -97,10 +97,10 @@ def test_findings():
         ([], None),
         (["--tolerance", "1e-10"], SelfConsistency(Auto(tolerance=1e-10), **OFFSET)),
         (
-            ["--solver", "linear_mixing", "--mixing", "0.4", "--max-steps", "7"],
+            ["--solver", "linear_mixing", "--mixing", "0.4", "--max_steps", "7"],
             SelfConsistency(LinearMixing(max_steps=7, mixing=0.4), **OFFSET),
         ),
-        (["--constant-fermi-level"], SelfConsistency(constant_charge=False)),
+        (["--constant_fermi_level"], SelfConsistency(constant_charge=False)),
     ],
 )
 def test_what_is_said_about_the_cycle(words, expected):

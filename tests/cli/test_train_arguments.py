@@ -73,7 +73,7 @@ def test_mappings_on_the_command_line(config):
 
 
 def test_values_may_begin_with_a_dash(config):
-    assert "expected greater than or equal to 0, found '-1e-3'" in message(config, "--lr", "-1e-3")
+    assert "expected a number of at least 0, found '-1e-3'" in message(config, "--lr", "-1e-3")
 
 
 def test_dashes_and_underscores_name_the_same_option(config, tmp_path):
@@ -149,7 +149,7 @@ def test_help_shows_every_topic_with_defaults(capsys):
         parse_options(["--help"])
     assert left.value.code == 0
     text = capsys.readouterr().out
-    for heading in ("Data:", "Backbone (MACE):", "Optimizer:", "Schedule and report:"):
+    for heading in ("Data:", "Backbone MACE:", "Optimizer:", "Schedule and report:"):
         assert heading in text
     assert "(default: 1.25)" in text
     assert "--restart_latest [true|false]" in text

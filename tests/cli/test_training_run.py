@@ -17,7 +17,7 @@ from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.training import run as training_run
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.preparation import prepare_run
-from mace_scf_jax.training.records.reporting import ResultLines
+from mace_scf_jax.training.records.results_file import ResultLines
 from mace_scf_jax_cli.main import main
 
 FILES = {

@@ -6,7 +6,7 @@ import pytest
 from tiny_system import tiny_batches, tiny_data
 from tiny_training import STAGES, Recorder, trainer
 
-from mace_scf_jax.training.loop.sampling_policy import draws, error_weighted
+from mace_scf_jax.training.loop.sampling import draws, error_weighted
 
 BATCHES = tiny_batches()
 STRUCTURES = 2 * len(BATCHES)

@@ -39,7 +39,9 @@ PROGRESS = Progress(
 @pytest.fixture(params=["adam", "schedulefree"])
 def state(request):
     """A state with distinct values in all leaves."""
-    state = initial_state(tiny_model(), OptimiserSettings(request.param, ema_decay=0.9))
+    state = initial_state(
+        tiny_model(), OptimiserSettings(optimizer=request.param, ema=True, ema_decay=0.9)
+    )
     leaves, structure = jax.tree.flatten(state)
     rng = np.random.default_rng(0)
     return structure.unflatten(

@@ -15,14 +15,13 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.models import build
 from mace_scf_jax.scf import SolverStatus
-from mace_scf_jax.training.config.fixed_point_training import (
+from mace_scf_jax.training.loop.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,
-    TrainingMode,
 )
-from mace_scf_jax.training.loop.fixed_point_modes import FURTHER_OUTPUTS, FixedPointPredict
+from mace_scf_jax.training.loop.modes import FURTHER_OUTPUTS, ModelMode, further_outputs
 from mace_scf_jax.training.loop.scf_counts import SCFCounts, scf_counts
-from mace_scf_jax.training.losses.registry import weighted_loss
+from mace_scf_jax.training.losses import weighted_loss
 
 SETTINGS = tiny_settings("FixedPoint", num_interactions=1, correlation=1)
 NONLINEAR = dataclasses.replace(
@@ -78,7 +77,7 @@ def reachable(graph):
 def gradient(training, *, forces):
     """Compiled loss, its gradient for all parameters, and the counts, of a batch."""
     module, params = model()
-    predict = FixedPointPredict(module, training)
+    predict = ModelMode(module, training).predict
     terms = {name: weight for name, weight in LOSS.items() if forces or name != "forces"}
 
     def loss(params, graph):
@@ -91,7 +90,7 @@ def gradient(training, *, forces):
 
 def training(mode, **scf):
     options = SCFOptions(**({"num_scf_steps": 100, "mixing_parameter": 0.5} | scf))
-    return FixedPointTraining(TrainingMode(mode), options)
+    return FixedPointTraining(mode=mode, scf=options)
 
 
 def assert_same_gradients(found, expected, tolerance):
@@ -132,7 +131,7 @@ def test_a_structure_without_solution_falls_back_alone(forces):
     graph = reachable(batch(0, 1, 2))
     module, params = model()
     solved = jax.jit(
-        functools.partial(FixedPointPredict(module, exact), forces=False, stress=False)
+        functools.partial(ModelMode(module, exact).predict, forces=False, stress=False)
     )(params, graph)
     far = jnp.arange(graph.num_graphs) == 1
     labels = {
@@ -170,7 +169,7 @@ def test_only_the_last_step_is_differentiated():
     module, params = model()
 
     def prediction(graph, **scf):
-        predict = FixedPointPredict(module, training("unroll_scf", **options, **scf))
+        predict = ModelMode(module, training("unroll_scf", **options, **scf)).predict
         return jax.jit(functools.partial(predict, forces=True, stress=False))(params, graph)
 
     found = prediction(graph, num_scf_steps=4, use_autograd_forces=False)
@@ -188,10 +187,11 @@ def test_only_the_last_step_is_differentiated():
 def further(mode="implicit"):
     """All outputs of a mode with all further ones."""
     module, params = model()
-    scf = None if mode == "direct" else SCFOptions(100, 0.5, 1e-12)
-    stage = FixedPointTraining(TrainingMode(mode), scf, fixedpoint_scf_stability=True)
-    names = FixedPointPredict(module, stage).further_outputs()
-    predict = FixedPointPredict(module, stage, names)
+    scf = {"num_scf_steps": 100, "mixing_parameter": 0.5, "scf_tolerance": 1e-12}
+    stage = FixedPointTraining(
+        mode=mode, scf=None if mode == "direct" else scf, fixedpoint_scf_stability=True
+    )
+    predict = ModelMode(module, stage, further_outputs(stage)).predict
     graph = reachable(batch(0, 1))
     return graph, jax.jit(lambda g: predict(params, g, forces=False, stress=False))(graph)
 
@@ -267,12 +267,10 @@ def test_the_direct_mode_has_no_history():
 
 def test_modes_that_are_alike_are_equal():
     module, _ = model()
-    first, second = (
-        FixedPointPredict(module, training("implicit", num_scf_steps=7)) for _ in range(2)
-    )
+    first, second = (ModelMode(module, training("implicit", num_scf_steps=7)) for _ in range(2))
     assert first == second
     assert hash(first) == hash(second)
-    assert first != FixedPointPredict(module, training("implicit", num_scf_steps=8))
+    assert first != ModelMode(module, training("implicit", num_scf_steps=8))
 
 
 def test_counts_add_up_and_speak():

@@ -17,7 +17,7 @@ from ase.io import write
 from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.loop.steps import Programs
-from mace_scf_jax.training.records.reporting import ResultLines
+from mace_scf_jax.training.records.results_file import ResultLines
 from mace_scf_jax.training.run import TrainingResult, train
 
 EXAMPLE = Path(__file__).parents[2] / "examples/water_ions/fixed_point.yaml"

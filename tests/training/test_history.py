@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mace_scf_jax.predict.metric_units import metric_unit
-from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.optimise.learning_rates import named_rates, start_of_stage
 from mace_scf_jax.training.records.history import TrainingHistory
 from mace_scf_jax.training.records.results_file import ResultsError, read_results
@@ -144,5 +144,7 @@ def test_units_of_metrics(metric, unit):
 
 
 def test_learning_rates_have_the_names_of_the_schedule():
-    stage = Stage("a", 0, 1, {"forces": 1.0}, lr=0.02, group_lrs={"embedding": 0.001})
+    stage = Stage(
+        name="a", start=0, end=1, loss={"forces": 1.0}, lr=0.02, group_lrs={"embedding": 0.001}
+    )
     assert named_rates(stage, start_of_stage(stage)) == {"lr": 0.02, "embedding_lr": 0.001}

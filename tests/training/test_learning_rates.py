@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.optimise.learning_rates import (
     LearningRateState,
-    SchedulerSettings,
+    SchedulerOptions,
     next_epoch,
     start_of_stage,
 )
@@ -25,8 +25,8 @@ def stage(**values):
 
 def test_plateau_equals_pytorch():
     meta = json.loads(str(REFERENCE["meta"]))["plateau"]
-    settings = SchedulerSettings(
-        "ReduceLROnPlateau", lr_factor=meta["factor"], scheduler_patience=meta["patience"]
+    settings = SchedulerOptions(
+        scheduler="ReduceLROnPlateau", lr_factor=meta["factor"], scheduler_patience=meta["patience"]
     )
     state = start_of_stage(stage(lr=meta["lr"]))
     for loss, expected in zip(
@@ -37,7 +37,7 @@ def test_plateau_equals_pytorch():
 
 
 def test_exponential_scales_every_group():
-    settings = SchedulerSettings("ExponentialLR", lr_scheduler_gamma=0.5)
+    settings = SchedulerOptions(scheduler="ExponentialLR", lr_scheduler_gamma=0.5)
     state = start_of_stage(stage(lr=0.1, group_lrs={"lr_source_maps": 0.4}))
     for _ in range(2):
         state = next_epoch(settings, state, math.inf)
@@ -47,11 +47,11 @@ def test_exponential_scales_every_group():
 
 def test_no_scheduler_keeps_the_rates():
     state = start_of_stage(stage(lr=0.1))
-    assert next_epoch(SchedulerSettings(None), state, 1.0) == state
+    assert next_epoch(None, state, 1.0) == state
 
 
 def test_tiny_reductions_are_not_made():
-    settings = SchedulerSettings(lr_factor=0.5, scheduler_patience=0)
+    settings = SchedulerOptions(lr_factor=0.5, scheduler_patience=0)
     state = LearningRateState({"embedding": 1.5e-8})
     assert next_epoch(settings, state, math.inf).rates == {"embedding": 1.5e-8}
 
@@ -64,12 +64,18 @@ def test_unknown_group_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scheduler": "Cosine"}, "scheduler: found 'Cosine', expected one of ReduceLROnPlateau"),
-        ({"lr_factor": 1.5}, "lr_factor: found 1.5"),
-        ({"lr_scheduler_gamma": 0.0}, "lr_scheduler_gamma: found 0.0"),
-        ({"scheduler_patience": -1}, "scheduler_patience: found -1"),
+        (
+            {"scheduler": "Cosine"},
+            "scheduler: expected 'ReduceLROnPlateau' or 'ExponentialLR', found 'Cosine'",
+        ),
+        ({"lr_factor": 1.5}, "lr_factor: expected a number of at most 1, found 1.5"),
+        ({"lr_scheduler_gamma": 0.0}, "lr_scheduler_gamma: expected a number above 0, found 0.0"),
+        (
+            {"scheduler_patience": -1},
+            "scheduler_patience: expected a number of at least 0, found -1",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        SchedulerSettings(**changes)
+        SchedulerOptions(**changes)

@@ -12,15 +12,21 @@ from mace_scf_jax.electrostatics import (
     FieldFeatureSettings,
     batch_atomic_potentials,
 )
+from mace_scf_jax.options import ConfigurationError, OptionGroup
+from mace_scf_jax.options.values import PositiveNumber
 from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
-from mace_scf_jax.training.losses.molecules import molecule_of_atom
-from mace_scf_jax.training.losses.registry import (
+from mace_scf_jax.training.loop.schedule import read_schedule
+from mace_scf_jax.training.losses import (
     LOSSES,
     LossError,
     check_terms,
+    loss_inputs,
     loss_options,
+    mean,
+    register_loss,
     weighted_loss,
 )
+from mace_scf_jax.training.losses.molecules import molecule_of_atom
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference" / "training"
 
@@ -340,20 +346,23 @@ def test_density_in_reciprocal_space(name, options, expected):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("forces", {"form": "poly"}, "loss term 'forces' takes no option 'form'"),
-        ("fourier_density", {"forms": "poly"}, "unknown option 'forms'; did you mean 'form'?"),
-        ("fourier_density", {"form": "cubic"}, "unknown form 'cubic'"),
-        ("fourier_density", {"alpha": "big"}, "alpha: expected a finite number, found 'big'"),
-        ("fourier_density", {"k_min": 0}, "k_min: expected a number above zero, found 0.0"),
-        ("fixedpoint_scf_stability", {"beta": -1}, "beta: expected a number above zero"),
+        ("forces", {"form": "poly"}, "takes no option, found 'form'"),
+        ("fourier_density", {"forms": "poly"}, "unknown key 'forms'; did you mean 'form'?"),
+        (
+            "fourier_density",
+            {"form": "cubic"},
+            "form: expected 'poly', 'exponential' or 'gaussian', found 'cubic'",
+        ),
+        ("fourier_density", {"alpha": "big"}, "alpha: expected a number, found 'big'"),
+        ("fourier_density", {"k_min": 0}, "k_min: expected a number above 0, found 0"),
+        ("fixedpoint_scf_stability", {"beta": -1}, "beta: expected a number above 0"),
         ("fixedpoint_scf_stability", {"smooth": 1}, "smooth: expected true or false, found 1"),
     ],
 )
 def test_wrong_options_are_refused(name, options, message):
-    with pytest.raises(LossError) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         loss_options(name, options)
     assert message in str(caught.value)
-    assert f"loss term {name!r}" in str(caught.value)
 
 
 def test_multipoles_of_another_order_are_refused():
@@ -404,3 +413,32 @@ def test_shares_of_the_parts_of_a_batch_add_up_to_its_loss():
     np.testing.assert_allclose(sum(share for share, _ in shares), loss, rtol=1e-14)
     for name in weights:
         np.testing.assert_allclose(sum(share[name] for _, share in shares), terms[name], rtol=1e-14)
+
+
+def test_a_term_from_outside_the_package(monkeypatch):
+    monkeypatch.setattr(LOSSES, "_things", dict(LOSSES))  # for this test only
+
+    class PowerOptions(OptionGroup):
+        """Which power of the force error is penalised"""
+
+        power: PositiveNumber = 4.0
+
+    @register_loss("power of the force error", predictions=("forces",), options=PowerOptions)
+    def force_power(prediction, graph, options):
+        error = jnp.abs(graph.labels["forces"] - prediction["forces"])
+        return mean(error**options.power, graph.atom_mask)
+
+    graph = tiny_graph(0)
+    prediction = {"forces": np.zeros_like(graph.labels["forces"])}
+    expected = np.mean(np.abs(graph.labels["forces"][graph.atom_mask]) ** 3)
+    np.testing.assert_allclose(loss("force_power", prediction, graph, power="3"), expected)
+    (stage,) = read_schedule(
+        {0: {"name": "a", "start": 0, "end": 0, "loss": {"force_power": {"weight": 2, "power": 3}}}}
+    )
+    assert stage.loss_options == {"force_power": PowerOptions(power=3.0)}
+    assert "forces" in loss_inputs()
+    with pytest.raises(ValueError, match="loss term 'forces': found a second one of that name"):
+
+        @register_loss("another", predictions=("forces",))
+        def forces(prediction, graph):
+            return mean(prediction["forces"], graph.atom_mask)

@@ -122,7 +122,9 @@ def test_amsgrad_takes_the_maximum_before_bias_correction():
     v = 0.625 and -1 / sqrt(0.625 / 0.875).
     """
     params = {"multipole_readout_0": {"kernel": jnp.zeros(1)}}
-    settings = OptimiserSettings("adam", beta=0.0, beta_two=0.5, amsgrad=True, clip_grad=None)
+    settings = OptimiserSettings(
+        optimizer="adam", beta=0.0, beta_two=0.5, amsgrad=True, clip_grad=None
+    )
     optimiser = build_optimiser(settings, params)
     rates = {group: jnp.ones(()) for group in PARAMETER_GROUPS}
     state = optimiser.init(params)
@@ -223,12 +225,15 @@ def test_a_parameter_without_group_is_named():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "sgd"}, "optimizer: found 'sgd', expected one of adam"),
-        ({"beta": 1.0}, "beta: found 1.0"),
-        ({"optimizer": "schedulefree", "beta": 0.0}, "schedulefree optimizer needs"),
-        ({"weight_decay": -1.0}, "weight_decay: found -1.0"),
-        ({"clip_grad": 0.0}, "clip_grad: found 0.0"),
-        ({"ema_decay": 1.0}, "ema_decay: found 1.0"),
+        (
+            {"optimizer": "sgd"},
+            "optimizer: expected 'adam', 'adamw' or 'schedulefree', found 'sgd'",
+        ),
+        ({"beta": 1.0}, "beta: expected a number below 1, found 1.0"),
+        ({"optimizer": "schedulefree", "beta": 0.0}, "above 0 for the schedulefree optimizer"),
+        ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, found -1.0"),
+        ({"clip_grad": 0.0}, "clip_grad: expected a number above 0, found 0.0"),
+        ({"ema_decay": 1.0}, "ema_decay: expected a number below 1, found 1.0"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):

@@ -7,13 +7,12 @@ import yaml
 
 from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.models import FAMILIES
-from mace_scf_jax.training.config.option_families import ineffective, matters_to, owners
 from mace_scf_jax.training.config.option_reference import (
     EXAMPLES,
     default_configuration,
     reference_page,
 )
-from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions, ineffective, matters_to, owners
 
 PAGE = Path(__file__).parents[2] / "docs/options.md"
 OPTIONS = set(TrainOptions.model_fields)

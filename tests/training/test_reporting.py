@@ -7,7 +7,7 @@ import pytest
 
 from mace_scf_jax.training.loop.observer import StepRecord
 from mace_scf_jax.training.loop.watching import Watched
-from mace_scf_jax.training.records.reporting import ResultLines
+from mace_scf_jax.training.records.results_file import ResultLines
 
 
 def step(number):

@@ -9,10 +9,8 @@ from tiny_models import molecule, periodic, random_parameters, structure, tiny_s
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.models import build
 from mace_scf_jax.scf import SolverStatus
-from mace_scf_jax.training.config.fixed_point_training import (
+from mace_scf_jax.training.loop.fixed_point_training import (
     FixedPointTraining,
-    SCFOptions,
-    TrainingMode,
 )
 from mace_scf_jax.training.records.scf_summary import (
     Convergence,
@@ -23,11 +21,13 @@ from mace_scf_jax.training.records.scf_summary import (
 
 
 def training(mixing):
-    return FixedPointTraining(TrainingMode.UNROLL_SCF, SCFOptions(10, mixing))
+    return FixedPointTraining(
+        mode="unroll_scf", scf={"num_scf_steps": 10, "mixing_parameter": mixing}
+    )
 
 
 def test_mixing_values():
-    assert mixing_values(FixedPointTraining(TrainingMode.DIRECT)) == (0.2,)
+    assert mixing_values(FixedPointTraining(mode="direct")) == (0.2,)
     assert mixing_values(training(0.3)) == (0.2,)
     assert mixing_values(training(0.1)) == (0.1, 0.2)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mace_scf_jax.options.error import ConfigurationError
-from mace_scf_jax.training.config.schedule import Stage, parse_schedule
+from mace_scf_jax.training.loop.schedule import Stage, read_schedule
 from mace_scf_jax.training.losses.density import FourierDensityOptions
 from mace_scf_jax.training.losses.solution import StabilityOptions
 
@@ -15,7 +15,7 @@ def stage(**changes):
 
 def problems(schedule) -> tuple[str, ...]:
     with pytest.raises(ConfigurationError) as caught:
-        parse_schedule(schedule)
+        read_schedule(schedule)
     return caught.value.problems
 
 
@@ -24,33 +24,40 @@ def test_two_stages_are_read_as_written():
         0: stage(lr=0.02, readouts_lr=0.001),
         1: stage(name="two", start=5, end=5, loss={"forces": {"weight": 3}}),
     }
-    assert parse_schedule(schedule, default_lr=0.005) == (
-        Stage("one", 0, 4, {"energy_per_atom": 1.0, "forces": 10.0}, 0.02, {"readouts": 0.001}),
-        Stage("two", 5, 5, {"forces": 3.0}, 0.005, {}),
+    assert read_schedule(schedule, default_lr=0.005) == (
+        Stage(
+            name="one",
+            start=0,
+            end=4,
+            loss={"energy_per_atom": 1.0, "forces": 10.0},
+            lr=0.02,
+            group_lrs={"readouts": 0.001},
+        ),
+        Stage(name="two", start=5, end=5, loss={"forces": 3.0}, lr=0.005),
     )
 
 
 def test_terms_may_have_options():
     loss = {"forces": 1, "fourier_density": {"weight": 2, "form": "gaussian", "alpha": "5e-1"}}
-    (parsed,) = parse_schedule({0: stage(loss=loss | {"fixedpoint_scf_stability": 0.5})})
+    (parsed,) = read_schedule({0: stage(loss=loss | {"fixedpoint_scf_stability": 0.5})})
     assert parsed.loss == {"forces": 1.0, "fourier_density": 2.0, "fixedpoint_scf_stability": 0.5}
     assert parsed.loss_options == {
-        "fourier_density": FourierDensityOptions("gaussian", 0.5),
+        "fourier_density": FourierDensityOptions(form="gaussian", alpha=0.5),
         "fixedpoint_scf_stability": StabilityOptions(),
     }
-    assert parse_schedule({0: parsed.to_mapping()}) == (parsed,)
+    assert read_schedule({0: parsed.to_mapping()}) == (parsed,)
 
 
 def test_epochs_include_both_ends_and_a_single_epoch_is_trained():
-    (only,) = parse_schedule({0: stage(start=0, end=0)})
+    (only,) = read_schedule({0: stage(start=0, end=0)})
     assert list(only.epochs) == [0]
-    assert list(Stage("b", 3, 5, {"forces": 1.0}).epochs) == [3, 4, 5]
+    assert list(Stage(name="b", start=3, end=5, loss={"forces": 1.0}).epochs) == [3, 4, 5]
 
 
 @pytest.mark.parametrize(("written", "meant"), [("1e-3", 1e-3), (1, 1.0), ("1.0e-2", 1e-2)])
 def test_numbers_that_yaml_reads_as_text_or_integer_become_floats(written, meant):
     block = stage(lr=written, readouts_lr=written, loss={"forces": written, "dipole": 1})
-    (parsed,) = parse_schedule({0: block})
+    (parsed,) = read_schedule({0: block})
     assert (parsed.lr, parsed.group_lrs["readouts"], parsed.loss["forces"]) == (meant,) * 3
     assert all(isinstance(weight, float) for weight in parsed.loss.values())
 
@@ -60,29 +67,39 @@ def test_numbers_that_yaml_reads_as_text_or_integer_become_floats(written, meant
     [
         (stage(loss={"force": 1.0}), "unknown loss term 'force'; did you mean 'forces'?"),
         (stage(loss={"forces": "much"}), "loss term 'forces': expected a number, found 'much'"),
-        (stage(loss={"forces": True}), "loss term 'forces': expected a number, found True"),
+        (
+            stage(loss={"forces": True}),
+            "loss term 'forces': expected a number, found a truth value",
+        ),
         (
             stage(loss={"forces": {"weight": 1, "form": 1}}),
-            "loss term 'forces' takes no option 'form'",
+            "loss term 'forces': takes no option, found 'form'",
         ),
         (
             stage(loss={"fourier_density": {"weight": 1, "form": "cubic"}}),
-            "loss term 'fourier_density': unknown form 'cubic'",
+            "loss term 'fourier_density': form: expected 'poly', 'exponential' or 'gaussian'",
         ),
-        (stage(loss={"forces": {}}), "loss term 'forces': 'weight' is missing"),
-        (stage(loss={"forces": -1.0}), "loss term 'forces': the weight must be a finite number"),
+        (stage(loss={"forces": {}}), "loss term 'forces': 'weight' is required"),
+        (
+            stage(loss={"forces": -1.0}),
+            "loss term 'forces': expected a number of at least 0, found -1.0",
+        ),
         (stage(loss={"forces": 0.0}), "no term has a weight above zero"),
         (stage(loss={}), "loss: expected a mapping from loss terms to weights, found {}"),
-        (stage(loss=...), "'loss' is missing"),
-        (stage(name=...), "'name' is missing"),
-        (stage(end=...), "'end' is missing"),
-        (stage(start=0.5), "start: expected a whole number of epochs, found 0.5"),
-        (stage(end=-1), "epochs 0 to -1 (both included): expected 0 <= start <= end"),
-        (stage(lr=float("nan")), "lr must be a finite number >= 0, found nan"),
-        (stage(readouts_lr=-1), "readouts_lr must be a finite number >= 0, found -1.0"),
+        (stage(loss=...), "'loss' is required"),
+        (stage(name=...), "'name' is required"),
+        (stage(end=...), "'end' is required"),
+        (stage(start=0.5), "start: expected a whole number, found 0.5"),
+        (stage(end=-1), "end: expected a number of at least 0, found -1"),
+        (stage(start=3, end=2), "epochs 3 to 2 (both included): expected start <= end"),
+        (stage(lr=float("nan")), "lr: expected a finite number, found nan"),
+        (stage(readouts_lr=-1), "readouts_lr: expected a number of at least 0, found -1"),
         (stage(readout_lr=0.1), "unknown key 'readout_lr'; did you mean 'readouts_lr'?"),
         (stage(los={}), "unknown key 'los'; did you mean 'loss'?"),
-        (stage(name="a/b"), "name 'a/b' becomes part of file names"),
+        (
+            stage(name="a/b"),
+            "name: expected letters, digits and . _ + - because it becomes part of file names",
+        ),
         ("all", "expected a mapping, found 'all'"),
     ],
 )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from train_options import options
 
-from mace_scf_jax.training.loop.loop import LoopSettings
-from mace_scf_jax.training.loop.watching import WatchSettings
-from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings
+from mace_scf_jax.training.config.options import TOPICS
+from mace_scf_jax.training.loop.watching import WatchOptions
+from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.preparation import (
-    loop_settings,
     optimiser_settings,
-    scheduler_settings,
+    scheduler_options,
+    watch_options,
 )
 from mace_scf_jax.training.records.run_files import RunFiles
 
@@ -32,46 +31,50 @@ SCHEDULER = {
     "scheduler_patience": 7,
     "lr_scheduler_gamma": 0.9,
 }
-LOOP = {
-    "eval_interval": 4,
-    "patience": 9,
-    "keep_checkpoints": True,
-    "save_all_checkpoints": True,
-}
 
 
-def test_every_setting_of_the_optimiser_comes_from_its_option():
+def test_every_setting_of_the_optimiser_is_its_option():
     given = optimiser_settings(options(**OPTIMISER, ema=True, ema_decay=0.9))
     assert {name: getattr(given, name) for name in OPTIMISER} == OPTIMISER
-    assert given.ema_decay == 0.9
-    assert optimiser_settings(options(ema_decay=0.9)) == OptimiserSettings()
+    assert (given.ema, given.ema_decay) == (True, 0.9)
+    assert optimiser_settings(options()) == OptimiserSettings()
     assert optimiser_settings(options(clip_grad="None")).clip_grad is None
 
 
-def test_every_setting_of_the_scheduler_comes_from_its_option():
-    given = scheduler_settings(options(optimizer="adam", **SCHEDULER))
-    assert dataclasses.asdict(given) == SCHEDULER
-    assert scheduler_settings(options(optimizer="adam")) == SchedulerSettings()
+def test_every_setting_of_the_scheduler_is_its_option():
+    given = scheduler_options(options(optimizer="adam", **SCHEDULER))
+    assert given.model_dump() == SCHEDULER | {"lr": 0.01}
+    assert scheduler_options(options(optimizer="adam")) == SchedulerOptions()
 
 
 def test_schedulefree_uses_no_scheduler():
-    assert scheduler_settings(options(**SCHEDULER)).scheduler is None
-
-
-def test_every_setting_of_the_loop_comes_from_its_option():
-    given = loop_settings(options(**LOOP))
-    assert {name: getattr(given, name) for name in LOOP} == LOOP
-    assert loop_settings(options()) == LoopSettings()
+    assert scheduler_options(options(**SCHEDULER)) is None
 
 
 def test_what_is_looked_at_more_closely():
     given = {"wandb_watch": "all", "wandb_watch_log_freq": 7, "debug_log_grad_summary": True}
-    everything = WatchSettings(summary=True, histograms="all", interval=7)
-    assert loop_settings(options(wandb=True, **given)).watched == everything
+    assert watch_options(options(wandb=True, **given)) == WatchOptions(**given)
     # histograms go to Weights & Biases alone
-    assert loop_settings(options(**given)).watched == WatchSettings(summary=True, interval=7)
+    assert watch_options(options(**given)) == WatchOptions(**given | {"wandb_watch": "off"})
     # in YAML the word off is false
     assert options(wandb_watch=False).wandb_watch == "off"
+
+
+DECIDE_WEIGHTS = {
+    *("seed", "default_dtype", "batch_size"),
+    *("optimizer", "beta", "beta_two", "weight_decay", "amsgrad", "ema", "ema_decay", "clip_grad"),
+    *("scheduler", "lr_factor", "scheduler_patience", "lr_scheduler_gamma"),
+    *("sampling_policy", "force_fraction", "force_resample_epochs", "force_min_structures"),
+    "force_scale_unbiased",
+    *("fixedpoint_initial_charge_head_scale", "field_block_weight_decay"),
+    "local_charges_weight_decay",
+}
+
+
+def test_options_that_decide_weights_besides_model_data_and_schedule():
+    """An option is among them unless its group or its type says otherwise."""
+    found = [name for topic in TOPICS for name in topic.deciding_weights()]
+    assert sorted(found) == sorted(DECIDE_WEIGHTS)
 
 
 def test_files_go_below_the_work_folder_unless_their_folder_is_given():

@@ -9,14 +9,14 @@ import pytest
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.option_reference import EXAMPLES
 from mace_scf_jax.training.config.options import TrainOptions
-from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.loop.observer import EvaluationRecord, FinalErrors, StepRecord
+from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.watching import Watched
 from mace_scf_jax.training.optimise.learning_rates import start_of_stage
 from mace_scf_jax.training.records import tracking
 
-STAGE = Stage("a", 0, 1, {"forces": 1.0}, lr=0.02)
+STAGE = Stage(name="a", start=0, end=1, loss={"forces": 1.0}, lr=0.02)
 METRICS = {"rmse_f": 0.1, "rmse_e_per_atom": 0.01, "rel_rmse_f": 3.0, "mae_f": 0.05}
 
 
@@ -79,6 +79,10 @@ def options(**more) -> TrainOptions:
     return TrainOptions(**EXAMPLES | {"seed": 5, "work_dir": "out"} | more)
 
 
+def opened_by(given: TrainOptions):
+    return tracking.trackers(given, tag=given.tag, work_dir=given.work_dir)
+
+
 def tell(observer) -> None:
     """What happens in an epoch of two steps, and at the end."""
     observer.epoch_started(STAGE, Progress(learning_rates=start_of_stage(STAGE)))
@@ -133,7 +137,7 @@ def test_the_numbers_of_an_evaluation_and_of_the_end():
 
 def test_weights_and_biases(services):
     given = options(wandb=True, wandb_project="water", wandb_log_hypers="[r_max, seed]")
-    with tracking.trackers(given) as (observer,):
+    with opened_by(given) as (observer,):
         tell(observer)
         assert not services.run.finished
     run = services.run
@@ -157,7 +161,7 @@ def watched_step(step) -> StepRecord:
 
 
 def test_a_closer_look_is_logged_at_its_step(services):
-    with tracking.trackers(options(wandb=True, tensorboard=True)) as observers:
+    with opened_by(options(wandb=True, tensorboard=True)) as observers:
         for observer in observers:
             observer.step_done(watched_step(50))
             observer.step_done(watched_step(100))
@@ -177,7 +181,7 @@ def test_a_closer_look_is_logged_at_its_step(services):
 
 
 def test_all_options_are_shown_unless_some_are_chosen(services):
-    with tracking.trackers(options(wandb=True, wandb_name="mine", wandb_dir="there")):
+    with opened_by(options(wandb=True, wandb_name="mine", wandb_dir="there")):
         pass
     assert services.run.given["name"] == "mine"
     assert services.run.given["dir"] == "there"
@@ -186,7 +190,7 @@ def test_all_options_are_shown_unless_some_are_chosen(services):
 
 def test_tensorboard_is_closed_also_after_an_error(services):
     def run_that_fails():
-        with tracking.trackers(options(tensorboard=True)) as (observer,):
+        with opened_by(options(tensorboard=True)) as (observer,):
             tell(observer)
             raise RuntimeError("stop")
 
@@ -198,7 +202,7 @@ def test_tensorboard_is_closed_also_after_an_error(services):
 
 
 def test_nothing_is_opened_unless_asked_for(services):
-    with tracking.trackers(options()) as opened:
+    with opened_by(options()) as opened:
         assert opened == ()
     assert vars(services) == {}
 

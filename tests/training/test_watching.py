@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mace_scf_jax.training.loop.watching import Watched, WatchSettings, summary, watch
+from mace_scf_jax.training.loop.watching import Watched, WatchOptions, summary, watch
 
 PARAMETERS = {
     "backbone": {"embedding": {"w": jnp.array([3.0, 0.0])}, "product_0": {"w": jnp.array([4.0])}}
@@ -30,28 +30,30 @@ def test_norms_altogether_and_of_each_group():
     }
 
 
-def look(gradient, step, **settings):
+def look(gradient, step, **options):
     return Watched.of(
-        watch(WatchSettings(interval=10, **settings), gradient, PARAMETERS, jnp.array(step))
+        watch(
+            WatchOptions(wandb_watch_log_freq=10, **options), gradient, PARAMETERS, jnp.array(step)
+        )
     )
 
 
 def test_steps_between_two_looks_are_left_out():
-    assert look(GRADIENT, 11, summary=True) is None
-    assert look(GRADIENT, 10, summary=True).step == 10
+    assert look(GRADIENT, 11, debug_log_grad_summary=True) is None
+    assert look(GRADIENT, 10, debug_log_grad_summary=True).step == 10
     assert look(GRADIENT, 10) is None
 
 
 def test_a_gradient_that_is_not_finite_is_always_looked_at():
     product = {"w": jnp.array([jnp.nan])}
     bad = {"backbone": {**GRADIENT["backbone"], "product_0": product}}
-    seen = look(bad, 11, summary=True)
+    seen = look(bad, 11, debug_log_grad_summary=True)
     assert seen.groups_out_of_bounds() == ("products",)
     assert seen.numbers["grad/nonfinite_count"] == 1.0
 
 
 def test_histograms():
-    seen = look(GRADIENT, 0, histograms="all").histograms
+    seen = look(GRADIENT, 0, wandb_watch="all").histograms
     assert set(seen) == {
         f"{kind}/{group}"
         for kind in ("gradients", "parameters")
@@ -61,7 +63,7 @@ def test_histograms():
         seen["parameters/embedding"], np.histogram([3.0, 0.0], bins=64), strict=True
     ):
         np.testing.assert_allclose(found, expected)
-    assert set(look(GRADIENT, 0, histograms="parameters").histograms) == {
+    assert set(look(GRADIENT, 0, wandb_watch="parameters").histograms) == {
         "parameters/embedding",
         "parameters/products",
     }
@@ -69,8 +71,11 @@ def test_histograms():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"histograms": "weights"}, "found 'weights'"), ({"interval": 0}, "interval: found 0")],
+    [
+        ({"wandb_watch": "weights"}, "found 'weights'"),
+        ({"wandb_watch_log_freq": 0}, "wandb_watch_log_freq: expected a number of at least 1"),
+    ],
 )
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        WatchSettings(**changes)
+        WatchOptions(**changes)

@@ -7,13 +7,14 @@ per step, writes the final state.
 import sys
 from pathlib import Path
 
-from tiny_system import predict, tiny_batches, tiny_data, tiny_model
+from tiny_system import TinyMode, tiny_batches, tiny_data, tiny_model
 
-from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
-from mace_scf_jax.training.loop.loop import LoopSettings, Observer, Trainer
-from mace_scf_jax.training.loop.steps import Mode
-from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings
+from mace_scf_jax.training.loop.loop import Trainer
+from mace_scf_jax.training.loop.observer import Observer
+from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.loop.validation import ValidationOptions
+from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 
 LOSS = {"energy_per_atom": 1.0, "forces": 10.0, "atomic_multipoles": 1.0}
@@ -23,14 +24,21 @@ def stages(epochs):
     """Two stages of so many epochs each, of four steps."""
     second = {**LOSS, "forces": 100.0}
     return (
-        Stage("first", 0, epochs - 1, LOSS, lr=0.02),
-        Stage("second", epochs, 2 * epochs - 1, second, lr=0.002, group_lrs={"embedding": 0.0005}),
+        Stage(name="first", start=0, end=epochs - 1, loss=LOSS, lr=0.02),
+        Stage(
+            name="second",
+            start=epochs,
+            end=2 * epochs - 1,
+            loss=second,
+            lr=0.002,
+            group_lrs={"embedding": 0.0005},
+        ),
     )
 
 
 STAGES = stages(4)
 TAG = "tiny_run-1"
-MODE = Mode(predict)
+MODE = TinyMode()
 
 
 class Recorder(Observer):
@@ -57,16 +65,18 @@ class PrintSteps(Observer):
 
 def trainer(folder, *, data=None, parameters=None, observer=None, **settings):
     """A run with EMA, AMSGrad and a plateau scheduler that acts within the few epochs."""
-    loop = {"checkpoint_seconds": 0.0} | settings
+    names = settings.keys() & ValidationOptions.model_fields.keys()
+    validation = {name: settings.pop(name) for name in names}
     return Trainer(
         lambda stage: MODE,
         tiny_model() if parameters is None else parameters,
         tiny_data(tiny_batches()) if data is None else data,
-        optimiser=OptimiserSettings("adam", ema_decay=0.9, clip_grad=10.0),
-        scheduler=SchedulerSettings(scheduler_patience=0, lr_factor=0.5),
-        settings=LoopSettings(**loop),
+        optimiser=OptimiserSettings(optimizer="adam", ema=True, ema_decay=0.9),
+        scheduler=SchedulerOptions(scheduler_patience=0, lr_factor=0.5),
+        validation=ValidationOptions(**validation),
         store=CheckpointStore(folder, TAG),
-        observer=observer,
+        observers=() if observer is None else (observer,),
+        **{"checkpoint_seconds": 0.0} | settings,
     )
 
 

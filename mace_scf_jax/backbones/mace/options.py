@@ -33,6 +33,8 @@ InteractionBlock = Annotated[
 class MACEOptions(OptionGroup):
     """Backbone MACE"""
 
+    decide_weights = False
+
     radial_type: Annotated[str, OneOf(RADIAL_BASES)] = Field(
         default=MACESettings.radial_type, description="radial basis"
     )

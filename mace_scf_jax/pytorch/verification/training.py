@@ -27,13 +27,13 @@ from mace_scf_jax.pytorch.verification.fixed_point import (
 )
 from mace_scf_jax.pytorch.verification.reference_file import Deviation, ReferenceFile, deviation
 from mace_scf_jax.pytorch.weights import import_parameters
-from mace_scf_jax.training.config.fixed_point_training import (
+from mace_scf_jax.training.loop.fixed_point_training import (
     FixedPointTraining,
     TrainingMode,
-    parse_fixed_point_training,
+    read_fixed_point_training,
 )
-from mace_scf_jax.training.loop.fixed_point_modes import self_consistency
-from mace_scf_jax.training.losses.registry import weighted_loss
+from mace_scf_jax.training.loop.modes import self_consistency
+from mace_scf_jax.training.losses import weighted_loss
 from mace_scf_jax.training.optimise.parameter_groups import parameter_name
 
 TOLERANCE = 1e-7
@@ -151,7 +151,7 @@ def reference_loss(file: ReferenceFile) -> tuple[Loss, Parameters]:
     graph = labelled_graph(file, reference_graph(file, settings))
     module, weights = build(settings), file.meta["loss"]
     block = {"mode": file.meta["mode"], "scf": file.meta["scf"]}
-    training = parse_fixed_point_training({"fixed_point_training_options": block}, loss=weights)
+    training = read_fixed_point_training({"fixed_point_training_options": block}, loss=weights)
 
     def loss(params: Parameters) -> tuple[Array, tuple[dict[str, Array], dict[str, Array]]]:
         prediction = reference_prediction(module, params, graph, training)

@@ -18,8 +18,7 @@ from pydantic.fields import FieldInfo
 
 from mace_scf_jax.models import FAMILIES
 from mace_scf_jax.options import OneOf
-from mace_scf_jax.training.config.option_families import matters_to, owners
-from mace_scf_jax.training.config.options import TOPICS
+from mace_scf_jax.training.config.options import TOPICS, matters_to, owners
 
 WIDTH = 98
 EXAMPLES: dict[str, Any] = {

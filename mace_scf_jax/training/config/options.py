@@ -1,19 +1,12 @@
-"""All options of a training run as one typed, validated, immutable object."""
+"""All options of a training run as one typed, validated, immutable object; which have an effect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, field_serializer, field_validator
 
 from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.data.errors import DataError
@@ -21,44 +14,45 @@ from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import SUFFIXES
 from mace_scf_jax.data.stored_set import is_stored
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.models import FAMILIES, Family
+from mace_scf_jax.models import FAMILIES, Family, families_with
 from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
-from mace_scf_jax.options import OptionGroup
-from mace_scf_jax.options.error import ConfigurationError, problems_of
+from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup, collecting
 from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.error_tables import ERROR_TABLES
-from mace_scf_jax.training.config.config_file import read_config_file
-from mace_scf_jax.training.config.fixed_point_training import OPTIONS_KEY
-from mace_scf_jax.training.config.option_groups import (
+from mace_scf_jax.training.config.data_and_model import (
     DataOptions,
     ModelOptions,
-    OptimizerOptions,
-    RunOptions,
 )
-from mace_scf_jax.training.config.option_names import NO_EFFECT, canonical_name, problem_with_name
-from mace_scf_jax.training.config.sampling_options import SamplingOptions
-from mace_scf_jax.training.config.schedule import DEFAULT_LEARNING_RATE, Stage, parse_schedule
-from mace_scf_jax.training.config.tracking_options import TrackingOptions
+from mace_scf_jax.training.config.reading import (
+    NO_EFFECT,
+    canonical_name,
+    problem_with_name,
+    read_config_file,
+)
+from mace_scf_jax.training.loop.fixed_point_training import OPTIONS_KEY
+from mace_scf_jax.training.loop.sampling import SamplingOptions
+from mace_scf_jax.training.loop.schedule import DEFAULT_LEARNING_RATE, Stage, read_schedule
+from mace_scf_jax.training.loop.validation import ValidationOptions
+from mace_scf_jax.training.loop.watching import WatchOptions
+from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
+from mace_scf_jax.training.optimise.optimiser import OptimiserOptions
+from mace_scf_jax.training.records.run_files import RunOptions
+from mace_scf_jax.training.records.tracking import TrackingOptions
 
 
 class ScheduleOptions(OptionGroup):
     """Schedule and report"""
 
-    error_table: str = Field(
-        description="errors shown during and after training: " + ", ".join(ERROR_TABLES)
+    decide_weights = False
+
+    error_table: Annotated[str, OneOf(ERROR_TABLES)] = Field(
+        description="errors shown during and after training"
     )
     train_schedule: tuple[Stage, ...] = Field(
         description="stages {0: {name, start, end, loss: {term: weight, …}, lr, "
         "<parameter group>_lr, fixed_point_training_options}, 1: …}, with first and last epoch "
         "(both included)"
     )
-
-    @field_validator("error_table")
-    @classmethod
-    def _known_table(cls, name: str) -> str:
-        if name not in ERROR_TABLES:
-            raise ConfigurationError(unknown_name("error table", name, ERROR_TABLES))
-        return name
 
     @field_serializer("train_schedule")
     def _as_mapping(self, stages: tuple[Stage, ...]) -> dict[int, dict[str, Any]]:
@@ -67,12 +61,12 @@ class ScheduleOptions(OptionGroup):
 
     @field_validator("train_schedule", mode="plain")
     @classmethod
-    def _parsed_schedule(cls, schedule: Any, info: Any) -> tuple[Stage, ...]:
+    def _read(cls, schedule: Any, info: Any) -> tuple[Stage, ...]:
         if isinstance(schedule, tuple) and all(isinstance(stage, Stage) for stage in schedule):
             return schedule
         if isinstance(schedule, str):
             schedule = parse_literal(schedule)
-        return parse_schedule(schedule, default_lr=info.data.get("lr", DEFAULT_LEARNING_RATE))
+        return read_schedule(schedule, default_lr=info.data.get("lr", DEFAULT_LEARNING_RATE))
 
 
 MODEL_TOPICS: tuple[type[OptionGroup], ...] = (
@@ -84,13 +78,16 @@ MODEL_TOPICS: tuple[type[OptionGroup], ...] = (
 
 
 class TrainOptions(
+    WatchOptions,
     TrackingOptions,
     ScheduleOptions,
-    OptimizerOptions,
+    SchedulerOptions,
+    OptimiserOptions,
     SamplingOptions,
     *reversed(MODEL_TOPICS),
     ModelOptions,
     DataOptions,
+    ValidationOptions,
     RunOptions,
 ):
     """Options of a training run, under the names of the PyTorch reference.
@@ -102,21 +99,21 @@ class TrainOptions(
         ConfigurationError: lists every unknown name, missing option and wrong value.
     """
 
+    called = "option"
     _without_effect: tuple[str, ...] = PrivateAttr(default=())
 
     def __init__(self, **values: Any):
         values, without_effect, problems = _with_known_names(values, type(self).model_fields)
-        try:
+        with collecting(problems):
             super().__init__(**values)
-        except ValidationError as error:
-            problems += [text for detail in error.errors() for text in _describe(detail)]
         if problems:
-            raise ConfigurationError(*problems) from None
+            raise ConfigurationError(*problems)
         self._without_effect = tuple(without_effect)
 
-    @model_validator(mode="after")
-    def _agree(self) -> TrainOptions:
-        problems = []
+    def problems(self) -> list[str]:
+        """Tell what does not go together."""
+        general = [topic for topic in TOPICS if topic not in MODEL_TOPICS]
+        problems = [problem for topic in general for problem in topic.problems(self)]
         try:
             KeySpecification.from_heads(self.heads)
         except DataError as error:
@@ -129,8 +126,6 @@ class TrainOptions(
             for group in self.family.options
             for problem in group.problems(self)
         ]
-        if self.optimizer == "schedulefree" and self.beta == 0.0:
-            problems.append("option 'beta': must be above 0 for the schedulefree optimizer")
         if self.log_on_test_sets and self.test_file is None:
             problems.append("option 'log_on_test_sets': needs a 'test_file'")
         for name in ("train_file", "valid_file", "test_file"):
@@ -151,11 +146,7 @@ class TrainOptions(
             for index, stage in enumerate(self.train_schedule)
             if "stress" in stage.loss and not self.compute_stress
         ]
-        problems += self._problems_with_modes()
-        problems += self.problems_with_sampling()
-        if problems:
-            raise ConfigurationError(*problems)
-        return self
+        return problems + self._problems_with_modes()
 
     def _problems_with_modes(self) -> list[str]:
         """Stages that do not say how they train a fixed-point model, or do so for another model."""
@@ -179,11 +170,6 @@ class TrainOptions(
     def without_effect(self) -> tuple[str, ...]:
         """Options that were given and accepted, and that change nothing."""
         return self._without_effect
-
-    @property
-    def tag(self) -> str:
-        """Name of the run in file names: ``<name>_run-<seed>``."""
-        return f"{self.name}_run-{self.seed}"
 
     @property
     def split_seed(self) -> int:
@@ -218,15 +204,71 @@ def options_from(config: TrainOptions | Mapping[str, Any] | str | Path) -> Train
 
 TOPICS: tuple[type[OptionGroup], ...] = (
     RunOptions,
+    ValidationOptions,
     DataOptions,
     SamplingOptions,
     ModelOptions,
     *MODEL_TOPICS,
-    OptimizerOptions,
+    OptimiserOptions,
+    SchedulerOptions,
     ScheduleOptions,
     TrackingOptions,
+    WatchOptions,
 )
 """The option groups in the order in which they are shown."""
+
+
+def owners(option: str) -> tuple[str, ...] | None:
+    """Return the backbones or families that an option matters to; None for all."""
+    topic = next(topic for topic in TOPICS if option in topic.model_fields)
+    if topic not in MODEL_TOPICS:
+        return None
+    if topic is ElectrostaticsOptions:
+        return tuple(name for name, family in FAMILIES.items() if family.is_charged)
+    backbones = tuple(name for name, it in BACKBONES.items() if it.options is topic)
+    return backbones or families_with(topic)
+
+
+def matters_to(option: str, *, family: str | None, backbone: str | None = None) -> bool:
+    """Return whether a family and a backbone know an option; None stands for any."""
+    known = owners(option)
+    if known is None:
+        return True
+    if set(known) <= set(BACKBONES):
+        return backbone is None or backbone in known
+    return family is None or family in known
+
+
+def ineffective(options: TrainOptions) -> list[str]:
+    """Name each option that was changed and changes nothing, because of another one: a sentence.
+
+    Args:
+        options: of a run.
+    """
+    fields = TrainOptions.model_fields
+    changed = [name for name in fields if getattr(options, name) != fields[name].default]
+    found = [
+        f"Option '{name}' has no effect: it is of {', '.join(owners(name) or ())}, not of "
+        f"{options.model}"
+        for name in changed
+        if not matters_to(name, family=options.model, backbone=options.backbone)
+    ]
+    if (
+        options.valid_file is not None
+        and options.valid_fraction != fields["valid_fraction"].default
+    ):
+        found.append("Option 'valid_fraction' has no effect: a valid_file is given")
+    if options.wandb_watch != "off" and not options.wandb:
+        found.append("Option 'wandb_watch' has no effect: it needs wandb: true")
+    if options.num_channels is not None and options.hidden_irreps is not None:
+        found.append("Option 'hidden_irreps' has no effect: num_channels and max_L are given")
+    if options.skip_scf_convergence_summary and (
+        "scf_convergence_summary" in options.model_fields_set and options.scf_convergence_summary
+    ):
+        found.append(
+            "Option 'scf_convergence_summary' has no effect: skip_scf_convergence_summary is true"
+        )
+    return found
 
 
 def _with_known_names(
@@ -247,19 +289,3 @@ def _with_known_names(
         else:
             problems.append(problem_with_name(name, known))
     return kept, without_effect, problems
-
-
-def _describe(detail: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sentences for one error that pydantic reports."""
-    where = "option " + repr(str(detail["loc"][0])) if detail["loc"] else ""
-    raised = detail.get("ctx", {}).get("error")
-    if isinstance(raised, ConfigurationError):
-        return problems_of(raised)
-    if detail["type"] == "missing":
-        return (f"{where} is required",)
-    if raised is not None:
-        return (f"{where}: {raised}",)
-    expected = detail["msg"].replace("Input should be", "expected")
-    if detail["type"] == "string_pattern_mismatch":
-        expected = "becomes part of file names: use letters, digits and . _ + -"
-    return (f"{where}: {expected}, found {detail['input']!r}",)

@@ -21,36 +21,60 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.loop import resuming
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.devices import Devices, require_agreement
-from mace_scf_jax.training.loop.evaluation import Evaluation, breakdown
-from mace_scf_jax.training.loop.loop_settings import (
-    DivergedTrainingError,
-    LoopSettings,
-    TrainingData,
-)
 from mace_scf_jax.training.loop.observer import Observer, StepRecord
-from mace_scf_jax.training.loop.scf_counts import SCFCounts
-from mace_scf_jax.training.loop.scf_steps import log_steps
-from mace_scf_jax.training.loop.state import Progress, TrainingState, initial_state
+from mace_scf_jax.training.loop.scf_counts import SCFCounts, log_steps
+from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.loop.state import (
+    DivergedTrainingError,
+    Progress,
+    TrainingState,
+    initial_state,
+)
 from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps, scalars
-from mace_scf_jax.training.loop.validation import Validator
-from mace_scf_jax.training.loop.watching import Watched
-from mace_scf_jax.training.losses.registry import check_terms
-from mace_scf_jax.training.optimise.learning_rates import SchedulerSettings, next_epoch
+from mace_scf_jax.training.loop.validation import Sets, ValidationOptions, Validator, breakdown
+from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, Watched, WatchOptions
+from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions, next_epoch
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, evaluation_parameters
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 60.0
+"""Longest time between two saved states within an epoch; a state is saved after every epoch too."""
+
+
+@runtime_checkable
+class EpochBatches(Protocol):
+    """The batches of an epoch, from batch ``start`` on: a function of the epoch, and of the losses
+    of the structures where those decide how often each is drawn."""
+
+    def __call__(
+        self, epoch: int, *, start: int = 0, losses: np.ndarray | None = None
+    ) -> Iterable[Graph]:
+        """Give the batches in their order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """The batches of a run."""
+
+    training: EpochBatches
+    sets: Sets
+    """The validation set ``valid``, and others to evaluate whenever it is."""
+    sampled: Callable[[], Iterable[Graph]] | None = None
+    """The training set in order, where its losses decide how often each structure is drawn."""
+    sampled_structures: int | None = None
+    """Number of its structures."""
 
 
 class Trainer:
@@ -59,15 +83,17 @@ class Trainer:
     Args:
         modes: how each stage uses the model; the same object for stages that share steps.
         parameters: initial parameters.
-        data: batches.
+        data: batches, of which the losses of all stages can be computed.
         optimiser: how parameters are updated.
-        scheduler: how learning rates fall within a stage.
-        settings: when to validate, stop and save.
+        scheduler: how learning rates fall within a stage; None: they do not.
+        validation: when to validate and to stop, and what to keep.
         store: where checkpoints go.
-        observer: told what happens.
+        observers: told what happens, in this order.
         compute_stress: also predict stresses in evaluations.
         devices: that share the work on each batch; the default device of JAX if none are given.
         programs: compiled steps to share with runs that train alike; none if none are given.
+        watched: what to look at more closely, and how often.
+        checkpoint_seconds: longest time between two saved states within an epoch.
 
     Raises:
         ParameterGroupError: a parameter belongs to no optimiser group.
@@ -80,47 +106,49 @@ class Trainer:
         data: TrainingData,
         *,
         optimiser: OptimiserSettings,
-        scheduler: SchedulerSettings,
-        settings: LoopSettings,
+        scheduler: SchedulerOptions | None,
+        validation: ValidationOptions,
         store: CheckpointStore,
-        observer: Observer | None = None,
+        observers: Sequence[Observer] = (),
         compute_stress: bool = False,
         devices: Devices | None = None,
         programs: Programs | None = None,
+        watched: WatchOptions = NOTHING_WATCHED,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ):
         self.compilations: list[Compilation] = []
         self._modes = modes
         self._data = data
         self._optimiser = optimiser
         self._scheduler = scheduler
-        self._settings = settings
+        self._eval_interval = validation.eval_interval
         self._store = store
-        self._observer = Observer() if observer is None else observer
+        self._observers = observers
         self._steps = Steps(
             optimiser,
             compute_stress=compute_stress,
             on_compilation=self._note_compilation,
             devices=devices,
             programs=programs,
-            watched=settings.watched,
+            watched=watched,
         )
         self._state = initial_state(
             parameters, optimiser, sampled_structures=data.sampled_structures
         )
         self._dtype = jax.tree.leaves(parameters)[0].dtype
-        self._validator = Validator(
-            self._steps,
-            modes,
-            data,
-            settings=settings,
-            store=store,
-            observer=self._observer,
-            dtype=self._dtype,
+        self.validator = Validator(
+            self._steps, modes, data.sets, validation, store, observers, self._dtype
         )
+        self._checkpoint_seconds = checkpoint_seconds
         self._saved_at = time.monotonic()
 
     def run(
-        self, stages: Sequence[Stage], *, fingerprint: Mapping[str, Any], resume: bool = True
+        self,
+        stages: Sequence[Stage],
+        *,
+        fingerprint: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+        resume: bool = True,
     ) -> Progress:
         """Train all stages, or what is left of them.
 
@@ -129,19 +157,21 @@ class Trainer:
             fingerprint: settings and data (JSON values) that must be the same when resuming. The
                 stages are added to it: those that are over must be the same, the current one up to
                 its end, later ones may change.
+            defaults: of the options in it, which a state of an earlier version may not know.
             resume: go on from the saved state, if there is one.
 
         Returns:
             The progress at the end; ``kept`` names the file of each stage's best parameters.
 
         Raises:
-            LossError: a stage's loss needs what the model or the data lack.
             CheckpointError: the saved state belongs to another run or cannot be read.
             ConfigurationError: other processes of the run found something else.
             DivergedTrainingError: a loss or gradient is not finite.
         """
-        self._check_losses(stages)
-        saved = resuming.resume(self._store, stages, fingerprint, self._state) if resume else None
+        saved = None
+        if resume:
+            known = defaults or {}
+            saved = resuming.resume(self._store, stages, fingerprint, self._state, known)
         if saved is None:
             self._store.discard()
             progress = resuming.start(stages, 0)
@@ -170,46 +200,19 @@ class Trainer:
         """
         return self._store.load_best(progress.kept[stage], self._state.parameters)
 
-    def evaluate(
-        self, parameters: Parameters, batches: Iterable[Graph], stage: Stage
-    ) -> Evaluation:
-        """Loss and metrics of given parameters on a set, as in a stage.
-
-        Args:
-            parameters: of the model.
-            batches: the set.
-            stage: the stage.
-        """
-        return self._validator.evaluate(parameters, batches, stage)
-
-    def _check_losses(self, stages: Sequence[Stage]) -> None:
-        first = next(iter(self._batches(resuming.start(stages, 0))), None)
-        if first is None:
-            raise ValueError(
-                "the training set gives no batch: it has fewer configurations than batch_size"
-            )
-        outputs_of: dict[Mode, tuple[str, ...]] = {}
-        for stage in stages:
-            mode = self._modes(stage)
-            if mode not in outputs_of:
-                outputs_of[mode] = self._steps.outputs(mode, self._state.parameters, first)
-            check_terms(
-                stage.loss,
-                outputs_of[mode],
-                self._data.label_weights,
-                where=f"stage '{stage.name}'",
-            )
-
     def _run_stage(
         self, stage: Stage, progress: Progress, fingerprint: Mapping[str, Any]
     ) -> Progress:
-        self._observer.stage_started(stage, progress)
+        for observer in self._observers:
+            observer.stage_started(stage, progress)
         while not progress.stage_is_over(stage.end):
-            self._observer.epoch_started(stage, progress)
+            for observer in self._observers:
+                observer.epoch_started(stage, progress)
             progress = self._train_epoch(stage, progress, fingerprint)
-            self._observer.epoch_done(stage, progress)
-            if progress.epoch % self._settings.eval_interval == 0 or progress.epoch == stage.end:
-                progress = self._validator.validate(stage, progress, self._averaged())
+            for observer in self._observers:
+                observer.epoch_done(stage, progress)
+            if progress.epoch % self._eval_interval == 0 or progress.epoch == stage.end:
+                progress = self.validator.validate(stage, progress, self._averaged())
                 self._note_structure_losses(stage, progress)
             progress = progress.replace(
                 epoch=progress.epoch + 1,
@@ -219,7 +222,8 @@ class Trainer:
                 ),
             )
             progress = self._save(progress, fingerprint)
-        self._observer.stage_finished(stage, progress)
+        for observer in self._observers:
+            observer.stage_finished(stage, progress)
         return progress
 
     def _train_epoch(
@@ -248,7 +252,7 @@ class Trainer:
             progress = progress.replace(
                 batch=progress.batch + 1, stage_steps=progress.stage_steps + 1
             )
-            if time.monotonic() - self._saved_at > self._settings.checkpoint_seconds:
+            if time.monotonic() - self._saved_at > self._checkpoint_seconds:
                 read()
                 unread = None
                 progress = self._save(progress, fingerprint)
@@ -264,7 +268,7 @@ class Trainer:
     def _note_structure_losses(self, stage: Stage, progress: Progress) -> None:
         """Evaluate the training set, where its losses decide how often each structure is drawn."""
         if self._data.sampled is not None:
-            losses = self._validator.structure_losses(
+            losses = self.validator.structure_losses(
                 self._averaged(), self._data.sampled(), stage, epoch=progress.epoch
             )
             self._state = dataclasses.replace(self._state, structure_losses=jnp.asarray(losses))
@@ -299,21 +303,21 @@ class Trainer:
         counts = SCFCounts.of(record["scf"])
         log_steps(record["scf_steps"], counts)
         limit = self._optimiser.clip_grad
-        self._observer.step_done(
-            StepRecord(
-                stage=stage.name,
-                epoch=before.epoch,
-                batch=before.batch,
-                opt_step=before.stage_steps,
-                loss=loss,
-                terms=terms,
-                time=seconds,
-                grad_norm_before_clip=norm,
-                grad_clip_applied=limit is not None and norm > limit,
-                scf=counts,
-                watched=watched,
-            )
+        step = StepRecord(
+            stage=stage.name,
+            epoch=before.epoch,
+            batch=before.batch,
+            opt_step=before.stage_steps,
+            loss=loss,
+            terms=terms,
+            time=seconds,
+            grad_norm_before_clip=norm,
+            grad_clip_applied=limit is not None and norm > limit,
+            scf=counts,
+            watched=watched,
         )
+        for observer in self._observers:
+            observer.step_done(step)
 
     def _averaged(self) -> Parameters:
         """The parameters that are evaluated and kept."""
@@ -339,4 +343,5 @@ class Trainer:
             compilation.bucket,
             compilation.seconds,
         )
-        self._observer.compiled(compilation)
+        for observer in self._observers:
+            observer.compiled(compilation)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.loop.scf_counts import NO_COUNTS, SCFCounts
+from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Compilation
 from mace_scf_jax.training.loop.watching import Watched

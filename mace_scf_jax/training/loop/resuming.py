@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mace_scf_jax.training.config.schedule import Stage
 from mace_scf_jax.training.loop.checkpoints import (
     CheckpointError,
     CheckpointStore,
     check_fingerprint,
 )
+from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress, TrainingState
 from mace_scf_jax.training.optimise.learning_rates import start_of_stage
 
@@ -46,7 +45,7 @@ def identity(
         stages: the schedule.
         current: index of the current stage.
     """
-    described = [dataclasses.asdict(stage) for stage in stages[: current + 1]]
+    described = [stage.model_dump(mode="json") for stage in stages[: current + 1]]
     described[-1].pop("end")
     for stage in described:
         if stage["fixed_point"] is None:  # as in states saved before there were such models
@@ -59,14 +58,16 @@ def resume(
     stages: Sequence[Stage],
     fingerprint: Mapping[str, Any],
     template: TrainingState,
+    defaults: Mapping[str, Any],
 ) -> tuple[TrainingState, Progress] | None:
-    """The newest saved state of a run, or None if there is none.
+    """Find the newest saved state of a run, or None if there is none.
 
     Args:
         store: the checkpoints of the run.
         stages: the schedule.
         fingerprint: settings and data (JSON values).
         template: a state of the same run.
+        defaults: of the options, which a state of an earlier version may not know.
 
     Raises:
         CheckpointError: the saved state belongs to another run or cannot be read.
@@ -76,7 +77,7 @@ def resume(
         return None
     progress = saved.progress
     present = identity(fingerprint, stages, progress.stage)
-    check_fingerprint(saved.fingerprint, present, path=saved.path)
+    check_fingerprint(_completed(saved.fingerprint, defaults), present, path=saved.path)
     stage = stages[progress.stage]
     if not progress.stopped_early and progress.epoch > stage.end + 1:
         raise CheckpointError(
@@ -89,3 +90,8 @@ def resume(
     where = "is done" if over else f"epoch {progress.epoch}, batch {progress.batch}"
     logger.info("Resuming from %s: stage '%s' %s", saved.path, stage.name, where)
     return state, progress.replace(superseded=())
+
+
+def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved fingerprint with the options that are younger than it, as they were: at defaults."""
+    return {**saved, "options": {**defaults, **saved["options"]}} if defaults else dict(saved)

@@ -21,6 +21,10 @@ from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, build_op
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 
+class DivergedTrainingError(ValueError):
+    """A loss or gradient is not a finite number."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainingState:
@@ -110,7 +114,7 @@ def initial_state(
     return TrainingState(
         parameters=parameters,
         optimiser=_copy(build_optimiser(settings, parameters).init(parameters)),
-        average=None if settings.ema_decay is None else _copy(parameters),
+        average=_copy(parameters) if settings.ema else None,
         steps=jnp.zeros((), jnp.int32),
         structure_losses=None if sampled_structures is None else jnp.zeros(sampled_structures),
     )

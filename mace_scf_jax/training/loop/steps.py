@@ -1,57 +1,59 @@
 """The compiled steps of training and evaluation.
 
-Each step is compiled ahead of time, once per shape of its batch (a bucket of the padded sizes), and
-every compilation is counted and timed. Learning rates and loss weights are arguments, so that
-stages share a step if they use the model in the same mode and their losses have the same terms.
-Evaluation is split into the prediction, compiled once for each mode, and the small loss function.
-Runs that train alike share their steps through one :class:`Programs`.
+Each step is a function of one device and its part of a batch (:class:`Devices`). It is compiled
+ahead of time, once per shape of its batch (a bucket of the padded sizes), and every compilation is
+counted and timed. Learning rates and loss weights are arguments, so that stages share a step if
+they use the model in the same mode and their losses have the same terms. Evaluation is split into
+the prediction, compiled once for each mode, and the small loss function. Runs that train alike
+share their steps through one :class:`Programs`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.predict.metrics import METRIC_INPUTS
 from mace_scf_jax.training.loop.devices import PARTS, SAME, Devices, Placement
-from mace_scf_jax.training.loop.scf_counts import SCF_INPUTS
+from mace_scf_jax.training.loop.scf_counts import SCF_INPUTS, scf_counts, scf_steps
 from mace_scf_jax.training.loop.state import TrainingState
-from mace_scf_jax.training.loop.step_functions import (
-    NO_OPTIONS,
-    LossOptions,
-    Mode,
-    Predict,
-    Scalars,
-    StepFunctions,
-    named_in,
+from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, WatchOptions, watch
+from mace_scf_jax.training.losses import loss_inputs, outputs_read, weighted_loss
+from mace_scf_jax.training.optimise.optimiser import (
+    OptimiserSettings,
+    build_optimiser,
+    moving_average,
 )
-from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, WatchSettings
-from mace_scf_jax.training.losses.registry import LOSS_INPUTS
-from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
-__all__ = [
-    "NO_OPTIONS",
-    "Compilation",
-    "LossOptions",
-    "Mode",
-    "Predict",
-    "Programs",
-    "Scalars",
-    "Steps",
-    "bucket_name",
-    "one_behind",
-    "scalars",
-]
-
 Item = TypeVar("Item")
+Scalars = dict[str, Float[Array, ""]]
+LossOptions = Mapping[str, Any]
+"""Options of the loss terms that have any, by the name of the term."""
+
+NO_OPTIONS: LossOptions = {}
+
+
+@runtime_checkable
+class Mode(Protocol):
+    """How a stage uses the model. Stages with equal modes share compiled steps: it is hashable."""
+
+    @property
+    def name(self) -> str:
+        """Name for the record of compilations; empty for models with one mode only."""
+
+    def predict(
+        self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
+    ) -> dict[str, Array]:
+        """Compute the model outputs by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,68 +65,18 @@ class Compilation:
     seconds: float
 
 
-OnCompilation = Callable[[Compilation], None]
-
-
-class CompiledStep:
-    """A function compiled once per shape of its arguments.
-
-    Args:
-        name: for the record of compilations.
-        function: what to compile; the batch is its second argument.
-        devices: that share the work.
-        arguments: where each argument is.
-        results: where each result is.
-        donate: positions of arguments whose memory the results may take over.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        *,
-        devices: Devices,
-        arguments: Sequence[Placement],
-        results: Placement | Sequence[Placement],
-        donate: tuple[int, ...] = (),
-    ):
-        self._name = name
-        self._function = devices.jit(function, arguments=arguments, results=results, donate=donate)
-        self._compiled: dict[Hashable, Callable[..., Any]] = {}
-
-    def __call__(self, *arguments: Any, on_compilation: OnCompilation) -> Any:
-        """Run the step, compiling it first if its arguments have new shapes."""
-        leaves, structure = jax.tree.flatten(arguments)
-        shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        if shapes not in self._compiled:
-            started = time.perf_counter()
-            self._compiled[shapes] = self._function.lower(*arguments).compile()
-            seconds = time.perf_counter() - started
-            on_compilation(Compilation(self._name, bucket_name(arguments[1]), seconds))
-        return self._compiled[shapes](*arguments)
-
-
-class Programs:
+class Programs(dict[Hashable, Callable[..., Any]]):
     """Compiled steps by what they compute. Runs that train alike, one after the other, share them.
 
     It keeps all that was ever compiled through it.
     """
-
-    def __init__(self) -> None:
-        self._steps: dict[Hashable, CompiledStep] = {}
-
-    def step(self, key: Hashable, make: Callable[[], CompiledStep]) -> CompiledStep:
-        """The step of a key, made when it is first asked for."""
-        if key not in self._steps:
-            self._steps[key] = make()
-        return self._steps[key]
 
 
 class Steps:
     """The steps of one training run.
 
     Args:
-        settings: of the optimiser.
+        optimiser: how parameters are updated.
         compute_stress: also predict stresses in evaluations.
         on_compilation: called after each compilation.
         devices: that share the work; batches are given as `Devices.put` takes them.
@@ -134,23 +86,20 @@ class Steps:
 
     def __init__(
         self,
-        settings: OptimiserSettings,
+        optimiser: OptimiserSettings,
         *,
         compute_stress: bool,
-        on_compilation: OnCompilation,
+        on_compilation: Callable[[Compilation], None],
         devices: Devices | None = None,
-        watched: WatchSettings = NOTHING_WATCHED,
+        watched: WatchOptions = NOTHING_WATCHED,
         programs: Programs | None = None,
     ):
         self.devices = Devices() if devices is None else devices
-        self._functions = StepFunctions(settings, compute_stress, watched, self.devices)
+        self._optimiser = optimiser
+        self._compute_stress = compute_stress
         self._on_compilation = on_compilation
+        self._watched = watched
         self._programs = Programs() if programs is None else programs
-
-    def outputs(self, mode: Mode, parameters: Parameters, graph: Graph) -> tuple[str, ...]:
-        """Names of everything that the model can predict in a mode."""
-        function = functools.partial(self._functions.all_outputs, mode)
-        return tuple(jax.eval_shape(function, parameters, graph))
 
     def train(
         self,
@@ -161,7 +110,7 @@ class Steps:
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
     ) -> tuple[TrainingState, dict[str, Any]]:
-        """One optimiser step on one batch.
+        """Make one optimiser step on one batch.
 
         Args:
             mode: how the model is used.
@@ -176,22 +125,68 @@ class Steps:
             before clipping, what became of the self-consistency, and what was looked at more
             closely, on the device.
         """
-        function = functools.partial(self._functions.training_step, mode=mode, options=options)
+
+        def training_step(state, graph, learning_rates, weights):
+            read = outputs_read(weights)
+
+            def loss_function(parameters):
+                prediction = mode.predict(
+                    parameters, graph, forces="forces" in read, stress="stress" in read
+                )
+                loss, terms = self._weighted_loss(weights, prediction, graph, options)
+                return loss, (terms, named_in(SCF_INPUTS, prediction))
+
+            (loss, (terms, solved)), gradient = jax.value_and_grad(loss_function, has_aux=True)(
+                state.parameters
+            )
+            loss, terms, counts, gradient = self.devices.sum(
+                (loss, terms, scf_counts(solved, graph), gradient)
+            )
+            updates, optimiser = build_optimiser(self._optimiser, state.parameters).update(
+                gradient, state.optimiser, state.parameters, learning_rates=learning_rates
+            )
+            parameters = optax.apply_updates(state.parameters, updates)
+            average = state.average
+            if average is not None:
+                decay = self._optimiser.ema_decay
+                average = moving_average(average, parameters, state.steps, decay)
+            record = {
+                "loss": loss,
+                "terms": terms,
+                "gradient_norm": optax.tree.norm(gradient),
+                "scf": counts,
+                "scf_steps": scf_steps(solved, graph, self.devices),
+                "watched": watch(self._watched, gradient, state.parameters, state.steps),
+            }
+            state = dataclasses.replace(
+                state,
+                parameters=parameters,
+                optimiser=optimiser,
+                average=average,
+                steps=state.steps + 1,
+            )
+            return state, record
+
         return self._run(
             _named("training step", mode),
-            function,
+            training_step,
             (state, self.devices.put(graph), learning_rates, weights),
-            key=(mode, _hashable(options)),
+            key=(mode, frozenset(options.items())),
             places=(SAME, PARTS, SAME, SAME),
             results=SAME,
             donate=(0,),
         )
 
     def predict(self, mode: Mode, parameters: Parameters, graph: Graph) -> dict[str, Array]:
-        """The model outputs that losses, metrics and reports read, in parts like the batch."""
+        """Predict what losses, metrics and reports read, in parts like the batch."""
+
+        def outputs(parameters, graph):
+            found = mode.predict(parameters, graph, forces=True, stress=self._compute_stress)
+            return named_in(METRIC_INPUTS | loss_inputs() | SCF_INPUTS, found)
+
         return self._run(
             _named("prediction", mode),
-            functools.partial(self._functions.outputs, mode),
+            outputs,
             (parameters, self.devices.put(graph)),
             key=mode,
             places=(SAME, PARTS),
@@ -205,14 +200,19 @@ class Steps:
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
     ) -> tuple[Float[Array, ""], Scalars, dict[str, Array], dict[str, Array]]:
-        """The loss of a prediction and its weighted terms; how the self-consistent solutions ended,
-        and their steps."""
-        read = named_in(LOSS_INPUTS | SCF_INPUTS, prediction)
+        """Compute the loss of a prediction and its weighted terms, and tell how the self-consistent
+        solutions ended, and their steps."""
+
+        def loss_of_prediction(prediction, graph, weights):
+            loss, terms = self._weighted_loss(weights, prediction, graph, options)
+            sums = self.devices.sum((loss, terms, scf_counts(prediction, graph)))
+            return *sums, scf_steps(prediction, graph, self.devices)
+
         return self._run(
             "loss",
-            functools.partial(self._functions.loss_of_prediction, options=options),
-            (read, self.devices.put(graph), weights),
-            key=_hashable(options),
+            loss_of_prediction,
+            (named_in(loss_inputs() | SCF_INPUTS, prediction), self.devices.put(graph), weights),
+            key=frozenset(options.items()),
             places=(PARTS, PARTS, SAME),
             results=SAME,
         )
@@ -224,14 +224,34 @@ class Steps:
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
     ) -> Float[Array, "graphs"]:
-        """Share of each structure in the loss of a batch, times the number of structures."""
+        """Compute the share of each structure in the loss of a batch, times their number.
+
+        It is the loss without the weights of all other structures, less that without any weight.
+        """
+
+        def losses_of_structures(prediction, graph, weights):
+            def loss(selected):
+                of_selected = graph.replace(config_weight=graph.config_weight * selected)
+                return self._weighted_loss(weights, prediction, of_selected, options)[0]
+
+            single = jnp.eye(graph.num_graphs, dtype=graph.config_weight.dtype)
+            without = loss(jnp.zeros_like(graph.config_weight))
+            count = self.devices.sum(jnp.sum(graph.graph_mask.astype(without.dtype)))
+            return count * (jax.vmap(loss)(single) - without)
+
         return self._run(
             "loss by structure",
-            functools.partial(self._functions.losses_of_structures, options=options),
-            (named_in(LOSS_INPUTS, prediction), self.devices.put(graph), weights),
-            key=_hashable(options),
+            losses_of_structures,
+            (named_in(loss_inputs(), prediction), self.devices.put(graph), weights),
+            key=frozenset(options.items()),
             places=(PARTS, PARTS, SAME),
             results=PARTS,
+        )
+
+    def _weighted_loss(self, weights, prediction, graph, options):
+        """The share of the part of a device in the loss and in its terms."""
+        return weighted_loss(
+            weights, prediction, graph, options=options, sum_counts=self.devices.sum
         )
 
     def _run(
@@ -245,35 +265,48 @@ class Steps:
         results: Placement,
         donate: tuple[int, ...] = (),
     ) -> Any:
-        """Run a function as the compiled step that computes it."""
+        """Run a function, compiling it first if its arguments have new shapes.
 
-        def make() -> CompiledStep:
-            return CompiledStep(
-                name,
-                function,
-                devices=self.devices,
-                arguments=places,
-                results=results,
-                donate=donate,
-            )
+        Args:
+            name: of the step.
+            function: what to compile, given by the name, the key and the settings of the run.
+            arguments: the second one is the batch.
+            key: what the function depends on besides.
+            places: where each argument is.
+            results: where the results are.
+            donate: positions of arguments whose memory the results may take over.
+        """
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        settings = self._optimiser, self._compute_stress, self._watched, self.devices
+        program = (settings, name, key, shapes)
+        if program not in self._programs:
+            started = time.perf_counter()
+            jitted = self.devices.jit(function, arguments=places, results=results, donate=donate)
+            self._programs[program] = jitted.lower(*arguments).compile()
+            seconds = time.perf_counter() - started
+            self._on_compilation(Compilation(name, bucket_name(arguments[1]), seconds))
+        return self._programs[program](*arguments)
 
-        step = self._programs.step((self._functions, name, key), make)
-        return step(*arguments, on_compilation=self._on_compilation)
+
+def named_in(names: Collection[str], values: Mapping[str, Array]) -> dict[str, Array]:
+    """Select those of the values that have one of the names."""
+    return {name: value for name, value in values.items() if name in names}
 
 
 def bucket_name(graph: Graph) -> str:
-    """The padded sizes of a batch in words."""
+    """Tell the padded sizes of a batch in words."""
     edges, kvectors = graph.senders.shape[0], graph.k_indices.shape[1]
     return f"{graph.num_graphs} graphs, {graph.num_atoms} atoms, {edges} edges, {kvectors} k"
 
 
 def scalars(values: Mapping[str, float], dtype: Any) -> Scalars:
-    """Numbers as arguments of a compiled step."""
+    """Make numbers arguments of a compiled step."""
     return {name: jnp.asarray(value, dtype=dtype) for name, value in values.items()}
 
 
 def one_behind(items: Iterable[Item]) -> Iterator[Item]:
-    """Each item once the next one has been made.
+    """Give each item once the next one has been made.
 
     Results of compiled steps are computed asynchronously: reading one while the next is already
     under way keeps both the host and the device busy.
@@ -289,7 +322,3 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
 def _named(step: str, mode: Mode) -> str:
     """Name of a step in a mode."""
     return f"{step} ({mode.name})" if mode.name else step
-
-
-def _hashable(options: LossOptions) -> Hashable:
-    return frozenset(options.items())

@@ -2,82 +2,130 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from pydantic import Field
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.training.config.schedule import Stage
+from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.options.values import PositiveWholeNumber
+from mace_scf_jax.predict.metrics import ErrorAccumulator
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.devices import rows_of_all_processes
-from mace_scf_jax.training.loop.evaluation import Evaluation, evaluate
-from mace_scf_jax.training.loop.loop_settings import (
-    DivergedTrainingError,
-    LoopSettings,
-    TrainingData,
-)
 from mace_scf_jax.training.loop.observer import EvaluationRecord, Observer
-from mace_scf_jax.training.loop.state import Progress
-from mace_scf_jax.training.loop.steps import Mode, Steps, scalars
+from mace_scf_jax.training.loop.scf_counts import NO_COUNTS, SCFCounts, log_steps
+from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.loop.state import DivergedTrainingError, Progress
+from mace_scf_jax.training.loop.steps import Mode, Steps, one_behind, scalars
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 logger = logging.getLogger(__name__)
 
+VALIDATION = "valid"
+"""Name of the validation set."""
 
+Sets = Mapping[str, Callable[[], Iterable[Graph]]]
+"""The batches of each set by its name, each time they are asked for."""
+
+
+class ValidationOptions(OptionGroup):
+    """Validation and checkpoints"""
+
+    decide_weights = False
+
+    eval_interval: PositiveWholeNumber = Field(
+        default=1,
+        description="validate at epochs divisible by this number, and after the last of a stage",
+    )
+    patience: PositiveWholeNumber = Field(
+        default=2048, description="evaluations without improvement that end a stage"
+    )
+    log_on_test_sets: bool = Field(
+        default=False, description="evaluate the test sets too whenever validation is"
+    )
+    keep_checkpoints: bool = Field(
+        default=False, description="keep the checkpoint of every improvement, not only the last"
+    )
+    save_all_checkpoints: bool = Field(
+        default=False, description="keep a checkpoint of every evaluation, improved or not"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Result of one evaluation."""
+
+    loss: float
+    """Plain mean of the losses of the batches."""
+    metrics: Mapping[str, float]
+    scf: SCFCounts = NO_COUNTS
+    """How the self-consistent solutions ended."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Validator:
-    """Evaluates parameters on sets and keeps the best of each stage.
+    """Evaluates parameters on sets and keeps the best of each stage."""
 
-    Args:
-        steps: the compiled steps.
-        modes: how each stage uses the model.
-        data: batches.
-        settings: patience, and which files are kept.
-        store: where checkpoints go.
-        observer: told about evaluations.
-        dtype: precision of the parameters.
-    """
-
-    def __init__(
-        self,
-        steps: Steps,
-        modes: Callable[[Stage], Mode],
-        data: TrainingData,
-        *,
-        settings: LoopSettings,
-        store: CheckpointStore,
-        observer: Observer,
-        dtype: Any,
-    ):
-        self._steps = steps
-        self._modes = modes
-        self._data = data
-        self._settings = settings
-        self._store = store
-        self._observer = observer
-        self._dtype = dtype
+    steps: Steps
+    modes: Callable[[Stage], Mode]
+    """How each stage uses the model."""
+    sets: Sets
+    """The validation set, and others to evaluate whenever it is."""
+    options: ValidationOptions
+    """Patience, and which files are kept."""
+    store: CheckpointStore
+    """Where checkpoints go."""
+    observers: Sequence[Observer]
+    """Told about evaluations."""
+    dtype: Any
+    """Precision of the parameters."""
 
     def evaluate(
         self, parameters: Parameters, batches: Iterable[Graph], stage: Stage
     ) -> Evaluation:
-        """Loss and metrics of given parameters on a set, as in a stage.
+        """Evaluate given parameters on a set as in a stage.
 
-        Args:
-            parameters: of the model.
-            batches: the set.
-            stage: the stage.
+        Raises:
+            ValueError: the set has no batch.
         """
-        weights = scalars(stage.loss, self._dtype)
-        mode = self._modes(stage)
-        return evaluate(self._steps, mode, parameters, batches, weights, stage.loss_options)
+        mode, weights = self.modes(stage), scalars(stage.loss, self.dtype)
+
+        def results() -> Iterator[tuple]:
+            for graph in batches:
+                prediction = self.steps.predict(mode, parameters, graph)
+                loss = self.steps.loss(prediction, graph, weights, stage.loss_options)
+                yield graph, prediction, loss
+
+        errors = ErrorAccumulator()
+        losses: list[float] = []
+        counts = NO_COUNTS
+        for graph, prediction, loss in one_behind(results()):
+            total, terms, ends, scf_steps = jax.device_get(loss)
+            losses.append(float(total))
+            logger.debug(
+                "loss breakdown: %s, ", breakdown({name: float(terms[name]) for name in weights})
+            )
+            for predicted, part in self.steps.devices.parts((prediction, graph)):
+                errors.update(predicted, part)
+            ended = SCFCounts.of(ends)
+            log_steps(scf_steps, ended)
+            counts += ended
+        if not losses:
+            raise ValueError("cannot evaluate an empty set of configurations")
+        metrics = errors.metrics(gathered=rows_of_all_processes)
+        return Evaluation(float(np.mean(losses)), metrics, counts)
 
     def structure_losses(
         self, parameters: Parameters, batches: Iterable[Graph], stage: Stage, *, epoch: int
     ) -> np.ndarray:
-        """Share of each structure of a set in the loss, in the order of the set.
+        """Compute the share of each structure of a set in the loss, in the order of the set.
 
         Args:
             parameters: of the model.
@@ -88,13 +136,12 @@ class Validator:
         Raises:
             DivergedTrainingError: one is not finite.
         """
-        weights = scalars(stage.loss, self._dtype)
-        mode = self._modes(stage)
+        mode, weights = self.modes(stage), scalars(stage.loss, self.dtype)
         losses = []
         for graph in batches:
-            prediction = self._steps.predict(mode, parameters, graph)
-            shares = self._steps.structure_losses(prediction, graph, weights, stage.loss_options)
-            parts = self._steps.devices.parts((shares, graph.graph_mask))
+            prediction = self.steps.predict(mode, parameters, graph)
+            shares = self.steps.structure_losses(prediction, graph, weights, stage.loss_options)
+            parts = self.steps.devices.parts((shares, graph.graph_mask))
             own = np.concatenate([share[real] for share, real in parts])
             losses.append(rows_of_all_processes(own.astype(np.float64)))
         found = np.concatenate(losses)
@@ -120,65 +167,64 @@ class Validator:
         Raises:
             DivergedTrainingError: a loss is not finite.
         """
-        result = self._evaluate_set(stage, progress, "valid", self._data.validation, parameters)
-        for name, batches in self._data.monitored.items():
-            self._evaluate_set(stage, progress, name, batches, parameters)
-        if result.loss < progress.best_loss:
-            return self._kept(stage, progress, parameters, result).replace(
-                validation_loss=result.loss,
-                best_loss=result.loss,
-                evaluations_without_improvement=0,
+        results = {
+            name: self._evaluate_set(stage, progress, name, parameters) for name in self.sets
+        }
+        loss = results[VALIDATION].loss
+        if loss < progress.best_loss:
+            return self._keep(stage, progress, parameters, loss).replace(
+                validation_loss=loss, best_loss=loss, evaluations_without_improvement=0
             )
-        if self._settings.save_all_checkpoints:
-            self._store.save_best(stage.name, progress.epoch, parameters, {"loss": result.loss})
+        if self.options.save_all_checkpoints:
+            self.store.save_best(stage.name, progress.epoch, parameters, {"loss": loss})
         waited = progress.evaluations_without_improvement + 1
-        if waited >= self._settings.patience:
+        if waited >= self.options.patience:
             logger.info("Stopping optimization after %d evaluations without improvement", waited)
         return progress.replace(
-            validation_loss=result.loss,
+            validation_loss=loss,
             evaluations_without_improvement=waited,
-            stopped_early=waited >= self._settings.patience,
+            stopped_early=waited >= self.options.patience,
         )
 
     def _evaluate_set(
-        self,
-        stage: Stage,
-        progress: Progress,
-        name: str,
-        batches: Callable[[], Iterable[Graph]],
-        parameters: Parameters,
+        self, stage: Stage, progress: Progress, name: str, parameters: Parameters
     ) -> Evaluation:
         started = time.perf_counter()
-        result = self.evaluate(parameters, batches(), stage)
+        result = self.evaluate(parameters, self.sets[name](), stage)
         if not math.isfinite(result.loss):
             raise DivergedTrainingError(
                 f"stage '{stage.name}', epoch {progress.epoch}: the loss of the set '{name}' is "
                 f"{result.loss}. Training stopped; the best parameters so far are kept"
             )
-        self._observer.evaluated(
-            EvaluationRecord(
-                stage=stage.name,
-                epoch=progress.epoch,
-                set_name=name,
-                loss=result.loss,
-                metrics=result.metrics,
-                time=time.perf_counter() - started,
-                improved=name == "valid" and result.loss < progress.best_loss,
-                scf=result.scf,
-            )
+        record = EvaluationRecord(
+            stage=stage.name,
+            epoch=progress.epoch,
+            set_name=name,
+            loss=result.loss,
+            metrics=result.metrics,
+            time=time.perf_counter() - started,
+            improved=name == VALIDATION and result.loss < progress.best_loss,
+            scf=result.scf,
         )
+        for observer in self.observers:
+            observer.evaluated(record)
         return result
 
-    def _kept(
-        self, stage: Stage, progress: Progress, parameters: Parameters, result: Evaluation
+    def _keep(
+        self, stage: Stage, progress: Progress, parameters: Parameters, loss: float
     ) -> Progress:
         """Save the best parameters so far; the file that they replace is removed later."""
-        file = self._store.save_best(
-            stage.name, progress.epoch, parameters, {"loss": result.loss, "stage": stage.name}
+        file = self.store.save_best(
+            stage.name, progress.epoch, parameters, {"loss": loss, "stage": stage.name}
         )
         replaced = progress.kept.get(stage.name)
         superseded = progress.superseded
-        keep_all = self._settings.keep_checkpoints or self._settings.save_all_checkpoints
+        keep_all = self.options.keep_checkpoints or self.options.save_all_checkpoints
         if replaced not in (None, file) and not keep_all:
             superseded = (*superseded, replaced)
         return progress.replace(kept={**progress.kept, stage.name: file}, superseded=superseded)
+
+
+def breakdown(terms: Mapping[str, float]) -> str:
+    """Tell the weighted terms of a loss as ``name: value, name: value`` with full precision."""
+    return ", ".join(f"{name}: {value!r}" for name, value in terms.items())

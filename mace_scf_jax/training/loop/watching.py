@@ -8,14 +8,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
+from pydantic import BeforeValidator, Field
 
+from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.options.values import PositiveWholeNumber
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_labels
 
 HISTOGRAMS = {
@@ -33,30 +36,33 @@ Histogram = tuple[Float[np.ndarray, "bins"], Float[np.ndarray, "edges"]]
 """Counts and edges, as of `numpy.histogram`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class WatchSettings:
-    """What to look at, and how often.
-
-    Attributes:
-        summary: norms of gradient and parameters, altogether and of each parameter group.
-        histograms: a key of ``HISTOGRAMS``.
-        interval: number of steps from one look to the next, over all stages.
-    """
-
-    summary: bool = False
-    histograms: str = "off"
-    interval: int = 50
-
-    def __post_init__(self):
-        if self.histograms not in HISTOGRAMS:
-            raise ValueError(
-                f"histograms: found {self.histograms!r}, expected one of {', '.join(HISTOGRAMS)}"
-            )
-        if self.interval < 1:
-            raise ValueError(f"interval: found {self.interval}, expected at least 1")
+def _off_in_yaml(value: Any) -> Any:
+    """YAML reads the word off as false."""
+    return "off" if value is False else value
 
 
-NOTHING_WATCHED = WatchSettings()
+class WatchOptions(OptionGroup):
+    """A closer look"""
+
+    decide_weights = False
+
+    wandb_watch: Annotated[
+        Literal["off", "gradients", "parameters", "all"], BeforeValidator(_off_in_yaml)
+    ] = Field(
+        default="off",
+        description="histograms in Weights & Biases, one for each parameter group (with wandb)",
+    )
+    wandb_watch_log_freq: PositiveWholeNumber = Field(
+        default=50, description="steps from one histogram or summary of gradients to the next"
+    )
+    debug_log_grad_summary: bool = Field(
+        default=False,
+        description="add norms of gradient and parameters, altogether and by parameter group, to "
+        "the records of the steps",
+    )
+
+
+NOTHING_WATCHED = WatchOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,25 +93,25 @@ class Watched:
 
 
 def watch(
-    settings: WatchSettings, gradient: Parameters, parameters: Parameters, step: Int[Array, ""]
+    options: WatchOptions, gradient: Parameters, parameters: Parameters, step: Int[Array, ""]
 ) -> dict[str, Any]:
     """Look at a step if it is due, or if its gradient is not finite; within a traced function.
 
     Args:
-        settings: what to look at.
+        options: what to look at, and how often.
         gradient: of the loss, before clipping.
         parameters: before the update.
         step: number of the step within the run.
 
     Returns:
-        Whether the step was looked at, and what was seen; empty if the settings ask for nothing.
+        Whether the step was looked at, and what was seen; empty if the options ask for nothing.
     """
     looks: dict[str, Callable[[], dict[str, Any]]] = {}
-    if settings.summary:
+    if options.debug_log_grad_summary:
         looks["numbers"] = lambda: summary(gradient, parameters)
-    if HISTOGRAMS[settings.histograms]:
+    if HISTOGRAMS[options.wandb_watch]:
         values = {"gradients": gradient, "parameters": parameters}
-        watched = {name: values[name] for name in HISTOGRAMS[settings.histograms]}
+        watched = {name: values[name] for name in HISTOGRAMS[options.wandb_watch]}
         looks["histograms"] = lambda: _histograms(watched)
     if not looks:
         return {}
@@ -116,7 +122,7 @@ def watch(
     def nothing() -> dict[str, Any]:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(look))
 
-    due = (step % settings.interval == 0) | ~jnp.isfinite(optax.tree.norm(gradient))
+    due = (step % options.wandb_watch_log_freq == 0) | ~jnp.isfinite(optax.tree.norm(gradient))
     seen = jax.lax.cond(due, look, nothing)
     return {"due": due, "step": step, "numbers": {}, "histograms": {}} | seen
 

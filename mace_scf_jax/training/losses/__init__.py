@@ -1,1 +1,52 @@
-"""Terms of the loss."""
+"""Terms of the loss: plain functions of a prediction and a batch, and their weighted sum.
+
+The formulas are in `properties`, `molecules`, `solution` and `density`. A term from outside the
+package is registered like those::
+
+    from mace_scf_jax.training.losses import Mean, mean, property_weight, register_loss
+
+    @register_loss("fourth power of the force error", predictions=("forces",), labels=("forces",))
+    def quartic_forces(prediction, graph) -> Mean:
+        error = graph.labels["forces"] - prediction["forces"]
+        weight = property_weight(graph, "forces")[graph.atom_graph]
+        return mean(weight[:, None] * error**4, graph.atom_mask)
+"""
+
+from mace_scf_jax.training.losses import density, molecules, properties, solution
+from mace_scf_jax.training.losses.terms import (
+    LOSSES,
+    LossError,
+    LossTerm,
+    Mean,
+    Prediction,
+    atoms_per_graph,
+    check_terms,
+    loss_inputs,
+    loss_options,
+    mean,
+    outputs_read,
+    property_weight,
+    register_loss,
+    weighted_loss,
+)
+
+__all__ = [
+    "LOSSES",
+    "LossError",
+    "LossTerm",
+    "Mean",
+    "Prediction",
+    "atoms_per_graph",
+    "check_terms",
+    "density",
+    "loss_inputs",
+    "loss_options",
+    "mean",
+    "molecules",
+    "outputs_read",
+    "properties",
+    "property_weight",
+    "register_loss",
+    "solution",
+    "weighted_loss",
+]

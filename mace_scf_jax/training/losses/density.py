@@ -6,42 +6,33 @@ Model and reference are given on a grid of wavevectors, as real and imaginary pa
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from pydantic import Field
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.training.losses.terms import LossTerm, Mean, Prediction, finite_number, mean
+from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.options.values import Number, PositiveNumber
+from mace_scf_jax.training.losses.terms import Mean, Prediction, mean, register_loss
 
 LARGEST_WEIGHT = 10.0
 """Of a wavevector in `rho_fftn`."""
 
-FORMS = ("poly", "exponential", "gaussian")
+_OUTPUTS = ("rho_fftn", "rho_fftn_dft", "k_vectors_normed_squared")
 
 
-@dataclasses.dataclass(frozen=True)
-class FourierDensityOptions:
-    """How the error at a wavevector k is weighted.
+class FourierDensityOptions(OptionGroup):
+    """How the error at a wavevector k is weighted"""
 
-    Raises:
-        ValueError: a form that does not exist, or a value of a wrong kind.
-    """
-
-    form: str = "poly"
-    """c(k) = |k|^α, but at most k_min^α (poly); exp(-α |k|) (exponential); exp(-α k²) (gaussian)"""
-    alpha: float = 1.0
-    k_min: float = 1.0
-    """In 1/Å; for the form poly."""
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ValueError(unknown_name("form", str(self.form), FORMS))
-        for name in ("alpha", "k_min"):
-            object.__setattr__(self, name, finite_number(name, getattr(self, name)))
-        if self.k_min <= 0.0:
-            raise ValueError(f"k_min: expected a number above zero, found {self.k_min!r}")
+    form: Literal["poly", "exponential", "gaussian"] = Field(
+        default="poly",
+        description="c(k) = |k|^α, but at most k_min^α (poly); exp(-α |k|) (exponential); "
+        "exp(-α k²) (gaussian)",
+    )
+    alpha: Number = Field(default=1.0, description="α of c(k)")
+    k_min: PositiveNumber = Field(default=1.0, description="in 1/Å; for the form poly")
 
     def weight(self, squared: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """c(k) from k² in 1/Å²; for the form poly k_min^α at k = 0."""
@@ -55,6 +46,7 @@ class FourierDensityOptions:
         return jnp.where(at_origin, limit, jnp.minimum(length**self.alpha, limit))
 
 
+@register_loss("charge density in reciprocal space, long waves first", predictions=_OUTPUTS)
 def rho_fftn(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs, wavevectors and both parts of (ρ - ρ_ref)² c(k), c = min(1/|k|, 10)."""
     squared = prediction["k_vectors_normed_squared"]
@@ -65,6 +57,11 @@ def rho_fftn(prediction: Prediction, graph: Graph) -> Mean:
     return mean(weight[..., None] * _error(prediction) ** 2, graph.graph_mask)
 
 
+@register_loss(
+    "charge density in reciprocal space",
+    predictions=(*_OUTPUTS, "k_vectors_mask"),
+    options=FourierDensityOptions,
+)
 def fourier_density(prediction: Prediction, graph: Graph, options: FourierDensityOptions) -> Mean:
     """Mean over the wavevectors of ``k_vectors_mask`` and both parts of (ρ - ρ_ref)² c(k)²."""
     weight = options.weight(prediction["k_vectors_normed_squared"])
@@ -74,23 +71,3 @@ def fourier_density(prediction: Prediction, graph: Graph, options: FourierDensit
 
 def _error(prediction: Prediction) -> Float[Array, "graphs kvectors 2"]:
     return prediction["rho_fftn"] - prediction["rho_fftn_dft"]
-
-
-_OUTPUTS = ("rho_fftn", "rho_fftn_dft", "k_vectors_normed_squared")
-
-TERMS = (
-    LossTerm(
-        "rho_fftn",
-        rho_fftn,
-        "charge density in reciprocal space, long waves first",
-        predictions=_OUTPUTS,
-    ),
-    LossTerm(
-        "fourier_density",
-        fourier_density,
-        "charge density in reciprocal space",
-        predictions=(*_OUTPUTS, "k_vectors_mask"),
-        options=FourierDensityOptions,
-    ),
-)
-"""The terms of this file."""

@@ -11,15 +11,16 @@ from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.losses.terms import (
-    LossTerm,
     Mean,
     Prediction,
     atoms_per_graph,
     mean,
     property_weight,
+    register_loss,
 )
 
 
+@register_loss("virial of whole molecules", predictions=("forces",), labels=("forces", "molID"))
 def cluster_virial(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w v (Σ_m R_m·(F_m - F_m,ref))², in eV².
 
@@ -30,12 +31,16 @@ def cluster_virial(prediction: Prediction, graph: Graph) -> Mean:
     return mean(weight * _virial_error(prediction, graph) ** 2, graph.graph_mask)
 
 
+@register_loss(
+    "virial of whole molecules, per atom", predictions=("forces",), labels=("forces", "molID")
+)
 def cluster_virial_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w v (Σ_m R_m·(F_m - F_m,ref))² / N, in eV²/atom."""
     weight = property_weight(graph, "molID") / atoms_per_graph(graph)
     return mean(weight * _virial_error(prediction, graph) ** 2, graph.graph_mask)
 
 
+@register_loss("forces on whole molecules", predictions=("forces",), labels=("forces", "molID"))
 def molecular_forces(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and components of w v Σ_m (F_m - F_m,ref)² / N, in (eV/Å)²/atom.
 
@@ -95,29 +100,3 @@ def _sum_molecules(
         jnp.where(real, owner, jnp.zeros_like(owner)),
         num_segments=graph.num_graphs,
     )
-
-
-TERMS = (
-    LossTerm(
-        "cluster_virial",
-        cluster_virial,
-        "virial of whole molecules",
-        predictions=("forces",),
-        labels=("forces", "molID"),
-    ),
-    LossTerm(
-        "cluster_virial_per_atom",
-        cluster_virial_per_atom,
-        "virial of whole molecules, per atom",
-        predictions=("forces",),
-        labels=("forces", "molID"),
-    ),
-    LossTerm(
-        "molecular_forces",
-        molecular_forces,
-        "forces on whole molecules",
-        predictions=("forces",),
-        labels=("forces", "molID"),
-    ),
-)
-"""The terms of this file."""

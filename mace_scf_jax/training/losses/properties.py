@@ -7,21 +7,23 @@ from jaxtyping import Array, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.losses.terms import (
     LossError,
-    LossTerm,
     Mean,
     Prediction,
     atoms_per_graph,
     mean,
     property_weight,
+    register_loss,
 )
 
 
+@register_loss("energy error per atom", predictions=("energy",), labels=("energy",))
 def energy_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w v ((E_ref - E) / N)², in (eV/atom)²."""
     error = (graph.labels["energy"] - prediction["energy"]) / atoms_per_graph(graph)
     return mean(property_weight(graph, "energy") * error**2, graph.graph_mask)
 
 
+@register_loss("force components", predictions=("forces",), labels=("forces",))
 def forces(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms and components of w v (F_ref - F)², in (eV/Å)²."""
     error = graph.labels["forces"] - prediction["forces"]
@@ -29,12 +31,18 @@ def forces(prediction: Prediction, graph: Graph) -> Mean:
     return mean(weight[:, None] * error**2, graph.atom_mask)
 
 
+@register_loss("stress components", predictions=("stress",), labels=("stress",))
 def stress(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and the nine components of w v (S_ref - S)², in (eV/Å³)²."""
     error = graph.labels["stress"] - prediction["stress"]
     return mean(property_weight(graph, "stress")[:, None, None] * error**2, graph.graph_mask)
 
 
+@register_loss(
+    "multipole coefficients of each atom",
+    predictions=("multipoles",),
+    labels=("atomic_multipoles",),
+)
 def atomic_multipoles(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms and (L+1)² components of w v (p_ref - p)², charges in e, dipoles in e Å."""
     reference, predicted = graph.labels["atomic_multipoles"], prediction["multipoles"]
@@ -48,6 +56,7 @@ def atomic_multipoles(prediction: Prediction, graph: Graph) -> Mean:
     return mean(weight[:, None] * (reference - predicted) ** 2, graph.atom_mask)
 
 
+@register_loss("sum of the charges", predictions=("total_charge",))
 def total_charge(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w (Q_ref - Σq)², in e².
 
@@ -58,24 +67,32 @@ def total_charge(prediction: Prediction, graph: Graph) -> Mean:
     return mean(graph.config_weight * error**2, graph.graph_mask)
 
 
+@register_loss("sum of the charges, per atom", predictions=("total_charge",))
 def total_charge_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w ((Q_ref - Σq) / N)², in (e/atom)²; no weight of the property."""
     error = (graph.total_charge - prediction["total_charge"]) / atoms_per_graph(graph)
     return mean(graph.config_weight * error**2, graph.graph_mask)
 
 
+@register_loss("dipole components", predictions=("dipole",), labels=("dipole",))
 def dipole(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and components of w v_c (D_ref - D)_c², in (e Å)²."""
     error = graph.labels["dipole"] - prediction["dipole"]
     return mean(_dipole_weight(graph) * error**2, graph.graph_mask)
 
 
+@register_loss("dipole components, per atom", predictions=("dipole",), labels=("dipole",))
 def dipole_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and components of w v_c ((D_ref - D)_c / N)², in (e Å/atom)²."""
     error = (graph.labels["dipole"] - prediction["dipole"]) / atoms_per_graph(graph)[:, None]
     return mean(_dipole_weight(graph) * error**2, graph.graph_mask)
 
 
+@register_loss(
+    "polarizability components, per atom",
+    predictions=("polarizability",),
+    labels=("polarizability",),
+)
 def polarizability(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and the nine components of w v ((α_ref - α) / N)², in (e Å²/V/atom)²."""
     atoms = atoms_per_graph(graph)[:, None, None]
@@ -84,6 +101,7 @@ def polarizability(prediction: Prediction, graph: Graph) -> Mean:
     return mean(weight * error**2, graph.graph_mask)
 
 
+@register_loss("Fermi level", predictions=("fermi_level",), labels=("fermi_level",))
 def fermi_level(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w (μ_ref - μ)², in eV².
 
@@ -94,12 +112,18 @@ def fermi_level(prediction: Prediction, graph: Graph) -> Mean:
     return mean(graph.config_weight * error**2, graph.graph_mask)
 
 
+@register_loss("Fermi level, per atom", predictions=("fermi_level",), labels=("fermi_level",))
 def fermi_level_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w ((μ_ref - μ) / N)², in (eV/atom)²; no weight of the property."""
     error = (graph.labels["fermi_level"] - prediction["fermi_level"]) / atoms_per_graph(graph)
     return mean(graph.config_weight * error**2, graph.graph_mask)
 
 
+@register_loss(
+    "electrostatic potentials at the atoms",
+    predictions=("esps_dft", "esps"),
+    labels=("atomic_multipoles", "electrostatic_potentials"),
+)
 def esps(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms of w v (U_ref - U)², in V².
 
@@ -111,6 +135,11 @@ def esps(prediction: Prediction, graph: Graph) -> Mean:
     return mean(weight * error**2, graph.atom_mask)
 
 
+@register_loss(
+    "field features of the atoms",
+    predictions=("feats_no_mu_dft", "feats_no_mu_model"),
+    labels=("atomic_multipoles", "electrostatic_potentials"),
+)
 def field_features(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms of w v times the mean over the features of (f_ref - f)².
 
@@ -125,74 +154,3 @@ def field_features(prediction: Prediction, graph: Graph) -> Mean:
 def _dipole_weight(graph: Graph) -> Float[Array, "graphs 3"]:
     """Weight of the configuration times that of each Cartesian component of the dipole."""
     return graph.config_weight[:, None] * graph.weights["dipole"]
-
-
-TERMS = (
-    LossTerm(
-        "energy_per_atom",
-        energy_per_atom,
-        "energy error per atom",
-        predictions=("energy",),
-        labels=("energy",),
-    ),
-    LossTerm("forces", forces, "force components", predictions=("forces",), labels=("forces",)),
-    LossTerm("stress", stress, "stress components", predictions=("stress",), labels=("stress",)),
-    LossTerm(
-        "atomic_multipoles",
-        atomic_multipoles,
-        "multipole coefficients of each atom",
-        predictions=("multipoles",),
-        labels=("atomic_multipoles",),
-    ),
-    LossTerm("total_charge", total_charge, "sum of the charges", predictions=("total_charge",)),
-    LossTerm(
-        "total_charge_per_atom",
-        total_charge_per_atom,
-        "sum of the charges, per atom",
-        predictions=("total_charge",),
-    ),
-    LossTerm("dipole", dipole, "dipole components", predictions=("dipole",), labels=("dipole",)),
-    LossTerm(
-        "dipole_per_atom",
-        dipole_per_atom,
-        "dipole components, per atom",
-        predictions=("dipole",),
-        labels=("dipole",),
-    ),
-    LossTerm(
-        "polarizability",
-        polarizability,
-        "polarizability components, per atom",
-        predictions=("polarizability",),
-        labels=("polarizability",),
-    ),
-    LossTerm(
-        "fermi_level",
-        fermi_level,
-        "Fermi level",
-        predictions=("fermi_level",),
-        labels=("fermi_level",),
-    ),
-    LossTerm(
-        "fermi_level_per_atom",
-        fermi_level_per_atom,
-        "Fermi level, per atom",
-        predictions=("fermi_level",),
-        labels=("fermi_level",),
-    ),
-    LossTerm(
-        "esps",
-        esps,
-        "electrostatic potentials at the atoms",
-        predictions=("esps_dft", "esps"),
-        labels=("atomic_multipoles", "electrostatic_potentials"),
-    ),
-    LossTerm(
-        "field_features",
-        field_features,
-        "field features of the atoms",
-        predictions=("feats_no_mu_dft", "feats_no_mu_model"),
-        labels=("atomic_multipoles", "electrostatic_potentials"),
-    ),
-)
-"""The terms of this file."""

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
+from pydantic import Field, StrictBool
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.training.losses.terms import LossTerm, Mean, Prediction, finite_number, mean
+from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.options.values import Number, PositiveNumber
+from mace_scf_jax.training.losses.terms import Mean, Prediction, mean, register_loss
 
 LINEAR_ABOVE = 20.0
 """Where the softplus function is replaced by its argument, as in PyTorch."""
 
 
-@dataclasses.dataclass(frozen=True)
-class StabilityOptions:
-    """Which growth of a perturbation is penalised.
+class StabilityOptions(OptionGroup):
+    """Which growth of a perturbation is penalised"""
 
-    Raises:
-        ValueError: a value of a wrong kind, or β not positive.
-    """
-
-    smooth: bool = True
-    """Softplus instead of a ramp."""
-    beta: float = 10.0
-    """Sharpness of the softplus function."""
-    offset: float = 1.0
-    """Squared growth from which on the penalty starts."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.smooth, bool):
-            raise ValueError(f"smooth: expected true or false, found {self.smooth!r}")
-        for name in ("beta", "offset"):
-            object.__setattr__(self, name, finite_number(name, getattr(self, name)))
-        if self.beta <= 0.0:
-            raise ValueError(f"beta: expected a number above zero, found {self.beta!r}")
+    smooth: StrictBool = Field(default=True, description="softplus instead of a ramp")
+    beta: PositiveNumber = Field(default=10.0, description="sharpness β of the softplus function")
+    offset: Number = Field(
+        default=1.0, description="squared growth from which on the penalty starts"
+    )
 
 
+@register_loss(
+    "growth of a perturbation in one self-consistency step",
+    predictions=("perturbing_vector", "perturbed_density"),
+    options=StabilityOptions,
+)
 def fixedpoint_scf_stability(
     prediction: Prediction, graph: Graph, options: StabilityOptions
 ) -> Mean:
@@ -60,6 +52,9 @@ def fixedpoint_scf_stability(
     return mean(penalty, perturbed)
 
 
+@register_loss(
+    "change of the multipoles in the last self-consistency step", predictions=("charges_history",)
+)
 def final_terms_fixedpoint_scf_stability(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms and components of |p_last - p_previous|, in e Å^l.
 
@@ -69,33 +64,10 @@ def final_terms_fixedpoint_scf_stability(prediction: Prediction, graph: Graph) -
     return mean(jnp.abs(history[..., -1] - history[..., -2]), graph.atom_mask)
 
 
+@register_loss("charges that rise with the Fermi level", predictions=("dq_dmu",))
 def fermi_level_gradient(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over atoms of the positive part of dq/dμ, ``dq_dmu`` [atoms] in e/eV.
 
     Charges (not electron numbers) must fall when the Fermi level rises. No weights.
     """
     return mean(jax.nn.relu(prediction["dq_dmu"]), graph.atom_mask)
-
-
-TERMS = (
-    LossTerm(
-        "fixedpoint_scf_stability",
-        fixedpoint_scf_stability,
-        "growth of a perturbation in one self-consistency step",
-        predictions=("perturbing_vector", "perturbed_density"),
-        options=StabilityOptions,
-    ),
-    LossTerm(
-        "final_terms_fixedpoint_scf_stability",
-        final_terms_fixedpoint_scf_stability,
-        "change of the multipoles in the last self-consistency step",
-        predictions=("charges_history",),
-    ),
-    LossTerm(
-        "fermi_level_gradient",
-        fermi_level_gradient,
-        "charges that rise with the Fermi level",
-        predictions=("dq_dmu",),
-    ),
-)
-"""The terms of this file."""

@@ -1,4 +1,7 @@
-"""What a loss term is, and the weighted means that all of them are made of.
+"""What a loss term is, the weighted means that all of them are made of, and their weighted sum.
+
+A term is a function ``term(prediction, graph) -> Mean``, or ``term(prediction, graph, options)``;
+:func:`register_loss` makes it known under its name and says what it needs.
 
 Per-entry squared errors are multiplied by the weight of the configuration and by the weight of the
 property (zero where the label is missing), summed, and divided by the number of real entries.
@@ -9,17 +12,23 @@ one entry, as in the PyTorch reference. Padding atoms and graphs never count.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.hints import unknown_name
+from mace_scf_jax.options import ConfigurationError, OptionGroup
+from mace_scf_jax.registry import Registry
 
 Prediction = Mapping[str, Array]
 Loss = Float[Array, ""]
+
+WEIGHT_MODIFIER = "loss_weight_modifier"
+"""Model output [graphs] that multiplies the weights of the configurations, if there is one: a model
+can so take back configurations that it could not solve."""
 
 
 class LossError(ValueError):
@@ -35,7 +44,7 @@ class Mean(NamedTuple):
     """Number of entries."""
 
     def value(self) -> Loss:
-        """The mean; 0 without entries."""
+        """Compute the mean; 0 without entries."""
         return self.total / jnp.maximum(self.count, jnp.ones_like(self.count))
 
 
@@ -51,38 +60,55 @@ class LossTerm:
     """Model outputs that the term reads."""
     labels: tuple[str, ...] = ()
     """Labels that the term reads; at least one training configuration must have each."""
-    options: type[Any] | None = None
-    """Frozen dataclass of the options; all have defaults."""
+    options: type[OptionGroup] | None = None
+    """Its options; all have defaults."""
 
 
-def finite_number(name: str, value: object) -> float:
-    """A finite number; text is taken too, because YAML 1.1 reads ``1e-3`` as text.
+LOSSES: Registry[LossTerm] = Registry("loss term")
+"""All loss terms by the name used in the training schedule."""
+
+
+def register_loss(
+    description: str,
+    *,
+    predictions: tuple[str, ...],
+    labels: tuple[str, ...] = (),
+    options: type[OptionGroup] | None = None,
+) -> Callable[[Callable[..., Mean]], Callable[..., Mean]]:
+    """Make a function known as the loss term of its name; a decorator.
+
+    Args:
+        description: what the term is about, for messages.
+        predictions: model outputs that it reads.
+        labels: labels that it reads, of which at least one training configuration must have each.
+        options: what a schedule may set besides the weight, all with defaults; the function takes
+            them as its third argument.
 
     Raises:
-        ValueError: it is none.
+        ValueError: there is another term of that name.
     """
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name}: expected a finite number, found {value!r}")
-    return number
+
+    def register(function: Callable[..., Mean]) -> Callable[..., Mean]:
+        name = function.__name__
+        LOSSES.add(LossTerm(name, function, description, predictions, labels, options))
+        return function
+
+    return register
 
 
 def atoms_per_graph(graph: Graph) -> Float[Array, "graphs"]:
-    """Number of atoms of each graph; 1 for graphs without real atoms."""
+    """Count the atoms of each graph; 1 for graphs without real atoms."""
     counts = graph.sum_atoms(jnp.ones_like(graph.positions[:, 0]))
     return jnp.where(counts > 0.0, counts, jnp.ones_like(counts))
 
 
 def property_weight(graph: Graph, label: str) -> Float[Array, "graphs"]:
-    """Weight of the configuration times that of the label."""
+    """Multiply the weight of the configuration by that of the label."""
     return graph.config_weight * graph.weights[label]
 
 
 def mean(values: Float[Array, "entries *rest"], mask: Bool[Array, "entries *leading"]) -> Mean:
-    """Mean over the elements that the mask keeps.
+    """Average over the elements that the mask keeps.
 
     Args:
         values: anything where the mask is False.
@@ -94,3 +120,106 @@ def mean(values: Float[Array, "entries *rest"], mask: Bool[Array, "entries *lead
         total=jnp.sum(jnp.where(real, values, jnp.zeros_like(values))),
         count=jnp.sum(real.astype(values.dtype)),
     )
+
+
+def loss_inputs() -> frozenset[str]:
+    """Name the model outputs that any loss reads."""
+    read = {output for term in LOSSES.values() for output in term.predictions}
+    return frozenset(read | {WEIGHT_MODIFIER})
+
+
+def loss_options(name: str, values: Mapping[str, Any]) -> OptionGroup | None:
+    """Read the options of a loss term, completed by defaults.
+
+    Args:
+        name: of the term.
+        values: options by name, without the weight.
+
+    Returns:
+        The options; None for a term without.
+
+    Raises:
+        ConfigurationError: an option is unknown or its value makes no sense.
+    """
+    options = LOSSES[name].options
+    if options is None and values:
+        raise ConfigurationError(f"takes no option, found {next(iter(values))!r}")
+    return None if options is None else options(**values)
+
+
+def weighted_loss(
+    terms: Mapping[str, float | Loss],
+    prediction: Prediction,
+    graph: Graph,
+    *,
+    options: Mapping[str, Any] | None = None,
+    sum_counts: Callable[[Loss], Loss] | None = None,
+) -> tuple[Loss, dict[str, Loss]]:
+    """Sum the named terms times their weights.
+
+    Args:
+        terms: weight of each term, by name; weights may be traced, so that stages which differ in
+            weights only share one compiled step.
+        prediction: model outputs by name.
+        graph: the batch, with labels and weights.
+        options: for terms with options, the result of :func:`loss_options`; defaults otherwise.
+        sum_counts: for one of several parts of a batch, numbers of entries of all parts from those
+            of this one. The result then is the share of the part: shares add up to the loss.
+
+    Returns:
+        The total, and each term already multiplied by its weight, in the order of ``terms``.
+    """
+    given = options or {}
+    if WEIGHT_MODIFIER in prediction:
+        graph = graph.replace(config_weight=graph.config_weight * prediction[WEIGHT_MODIFIER])
+    values = {}
+    for name, weight in terms.items():
+        term = LOSSES[name]
+        extra = () if term.options is None else (given.get(name) or term.options(),)
+        mean = term.function(prediction, graph, *extra)
+        if sum_counts is not None:
+            mean = mean._replace(count=sum_counts(mean.count))
+        values[name] = weight * mean.value()
+    return sum(values.values(), start=jnp.zeros((), dtype=graph.positions.dtype)), values
+
+
+def check_terms(
+    names: Collection[str], outputs: Collection[str], labels: Mapping[str, float], *, where: str
+) -> None:
+    """Refuse terms that cannot be trained on, before training starts.
+
+    Args:
+        names: names of the terms of one stage.
+        outputs: names of what the model predicts.
+        labels: for each label of the training set, the sum of its weights over the set (any
+            number that is zero exactly when no configuration has the label).
+        where: what the terms belong to, for the message (``"stage 'direct'"``).
+
+    Raises:
+        LossError: no term at all, an unknown term, a model output that does not exist, or a label
+            that no training configuration has.
+    """
+    if not names:
+        raise LossError(f"{where}: the loss has no term; known terms: {', '.join(LOSSES)}")
+    for name in names:
+        if name not in LOSSES:
+            raise LossError(f"{where}: {unknown_name('loss term', name, LOSSES)}")
+        term = LOSSES[name]
+        absent = [output for output in term.predictions if output not in outputs]
+        if absent:
+            raise LossError(
+                f"{where}: loss term '{name}' ({term.description}) needs the model output "
+                f"'{absent[0]}', but this model predicts only {', '.join(sorted(outputs))}"
+            )
+        unlabelled = [label for label in term.labels if not labels.get(label, 0.0)]
+        if unlabelled:
+            raise LossError(
+                f"{where}: loss term '{name}' ({term.description}) needs the label "
+                f"'{unlabelled[0]}', but no training configuration has it with a weight above "
+                "zero; check the keys under 'heads' and the weights in the file"
+            )
+
+
+def outputs_read(names: Iterable[str]) -> frozenset[str]:
+    """Name the model outputs that the named terms read."""
+    return frozenset(output for name in names for output in LOSSES[name].predictions)

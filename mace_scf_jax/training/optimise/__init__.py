@@ -1,1 +1,39 @@
-"""Optimisers, parameter groups, learning rates."""
+"""How parameters are updated: optimisers with parameter groups, learning rates."""
+
+from mace_scf_jax.training.optimise.learning_rates import (
+    LearningRateState,
+    SchedulerOptions,
+    named_rates,
+    next_epoch,
+    start_of_stage,
+)
+from mace_scf_jax.training.optimise.optimiser import (
+    OptimiserOptions,
+    OptimiserSettings,
+    build_optimiser,
+    evaluation_parameters,
+    moving_average,
+)
+from mace_scf_jax.training.optimise.parameter_groups import (
+    PARAMETER_GROUPS,
+    ParameterGroupError,
+    Parameters,
+    group_sizes,
+)
+
+__all__ = [
+    "PARAMETER_GROUPS",
+    "LearningRateState",
+    "OptimiserOptions",
+    "OptimiserSettings",
+    "ParameterGroupError",
+    "Parameters",
+    "SchedulerOptions",
+    "build_optimiser",
+    "evaluation_parameters",
+    "group_sizes",
+    "moving_average",
+    "named_rates",
+    "next_epoch",
+    "start_of_stage",
+]

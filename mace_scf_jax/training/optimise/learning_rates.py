@@ -10,11 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
+from pydantic import Field
+
+from mace_scf_jax.options import DecidesWeights, OptionGroup
+from mace_scf_jax.options.values import Number, NumberFromZero, WholeNumberFromZero
 from mace_scf_jax.training.optimise.parameter_groups import PARAMETER_GROUPS
 
-SCHEDULERS = ("ReduceLROnPlateau", "ExponentialLR")
 PLATEAU_THRESHOLD = 1e-4
 """A loss counts as lower if it is below (1 - threshold) times the best one."""
 SMALLEST_CHANGE = 1e-8
@@ -29,37 +32,24 @@ class StageRates(Protocol):
     group_lrs: Mapping[str, float]
 
 
-@dataclasses.dataclass(frozen=True)
-class SchedulerSettings:
-    """How learning rates fall within a stage.
+class SchedulerOptions(OptionGroup):
+    """Learning rates"""
 
-    Attributes:
-        scheduler: ``ReduceLROnPlateau`` (factor after too many epochs without a lower validation
-            loss) or ``ExponentialLR`` (factor each epoch), or None for constant rates.
-        lr_factor: factor on a plateau.
-        scheduler_patience: epochs without a lower loss that are tolerated.
-        lr_scheduler_gamma: factor per epoch of ``ExponentialLR``.
-    """
-
-    scheduler: str | None = "ReduceLROnPlateau"
-    lr_factor: float = 0.8
-    scheduler_patience: int = 50
-    lr_scheduler_gamma: float = 0.9993
-
-    def __post_init__(self):
-        if self.scheduler is not None and self.scheduler not in SCHEDULERS:
-            raise ValueError(
-                f"scheduler: found {self.scheduler!r}, expected one of {', '.join(SCHEDULERS)}"
-            )
-        for name in ("lr_factor", "lr_scheduler_gamma"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(
-                    f"{name}: found {getattr(self, name)}, expected above 0 and at most 1"
-                )
-        if self.scheduler_patience < 0:
-            raise ValueError(
-                f"scheduler_patience: found {self.scheduler_patience}, expected at least 0"
-            )
+    lr: Annotated[NumberFromZero, DecidesWeights(False)] = Field(
+        default=0.01, description="learning rate of stages that set none"
+    )
+    scheduler: Literal["ReduceLROnPlateau", "ExponentialLR"] = Field(
+        default="ReduceLROnPlateau", description="change of the learning rate from epoch to epoch"
+    )
+    lr_factor: Annotated[Number, Field(gt=0.0, le=1.0)] = Field(
+        default=0.8, description="ReduceLROnPlateau: factor of a reduction"
+    )
+    scheduler_patience: WholeNumberFromZero = Field(
+        default=50, description="ReduceLROnPlateau: epochs without improvement before a reduction"
+    )
+    lr_scheduler_gamma: Annotated[Number, Field(gt=0.0, le=1.0)] = Field(
+        default=0.9993, description="ExponentialLR: factor per epoch"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,27 +91,27 @@ def named_rates(stage: StageRates, state: LearningRateState) -> dict[str, float]
 
 
 def next_epoch(
-    settings: SchedulerSettings, state: LearningRateState, validation_loss: float
+    options: SchedulerOptions | None, state: LearningRateState, validation_loss: float
 ) -> LearningRateState:
-    """Learning rates after one more epoch of a stage.
+    """Compute the learning rates after one more epoch of a stage.
 
     Args:
-        settings: the scheduler.
+        options: the scheduler; None for constant rates.
         state: rates of the epoch that is over.
         validation_loss: last validation loss; infinite before the first of the stage.
     """
-    if settings.scheduler is None:
+    if options is None:
         return state
-    if settings.scheduler == "ExponentialLR":
-        return dataclasses.replace(state, rates=_scaled(state.rates, settings.lr_scheduler_gamma))
+    if options.scheduler == "ExponentialLR":
+        return dataclasses.replace(state, rates=_scaled(state.rates, options.lr_scheduler_gamma))
     if validation_loss < (1.0 - PLATEAU_THRESHOLD) * state.best_loss:
         return dataclasses.replace(state, best_loss=validation_loss, epochs_without_improvement=0)
     waited = state.epochs_without_improvement + 1
-    if waited <= settings.scheduler_patience:
+    if waited <= options.scheduler_patience:
         return dataclasses.replace(state, epochs_without_improvement=waited)
     reduced = {
         group: new if state.rates[group] - new > SMALLEST_CHANGE else state.rates[group]
-        for group, new in _scaled(state.rates, settings.lr_factor).items()
+        for group, new in _scaled(state.rates, options.lr_factor).items()
     }
     return dataclasses.replace(state, rates=reduced, epochs_without_improvement=0)
 

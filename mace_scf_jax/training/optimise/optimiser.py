@@ -13,87 +13,78 @@ AdamW-ScheduleFree of optax.contrib. The one scaling that is not optax's is AMSG
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
+from pydantic import BeforeValidator, Field
 
+from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.options.values import NoneInText, Number, NumberFromZero, PositiveNumber
 from mace_scf_jax.training.optimise.parameter_groups import (
-    PARAMETER_GROUPS,
     WEIGHT_DECAY_GROUPS,
     Parameters,
     group_labels,
 )
 
-__all__ = [
-    "OPTIMISERS",
-    "PARAMETER_GROUPS",
-    "OptimiserSettings",
-    "build_optimiser",
-    "evaluation_parameters",
-    "moving_average",
-]
-
-OPTIMISERS = ("adam", "adamw", "schedulefree")
 LearningRates = Mapping[str, Float[Array, ""]]
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimiserSettings:
-    """How parameters are updated.
+def _pairs(decays: Any) -> Any:
+    return tuple(decays.items()) if isinstance(decays, Mapping) else decays
 
-    Attributes:
-        optimizer: ``adam`` (L2 decay), ``adamw`` (decoupled decay) or ``schedulefree``.
-        beta: decay rate of the first moment.
-        beta_two: decay rate of the second moment.
-        weight_decay: decay of the groups in ``WEIGHT_DECAY_GROUPS``.
-        group_weight_decays: decays of other groups, by name; all others have none.
-        amsgrad: divide by the largest second moment so far (adam and adamw only).
-        clip_grad: largest global norm of the gradient, None for no clipping.
-        ema_decay: decay of the moving average of the parameters, None for no average.
-    """
 
-    optimizer: str = "schedulefree"
-    beta: float = 0.9
-    beta_two: float = 0.999
-    weight_decay: float = 5e-7
-    group_weight_decays: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    amsgrad: bool = True
-    clip_grad: float | None = 10.0
-    ema_decay: float | None = None
+class OptimiserOptions(OptionGroup):
+    """Optimizer"""
 
-    def __post_init__(self):
-        object.__setattr__(self, "group_weight_decays", FrozenDict(self.group_weight_decays))
-        if self.optimizer not in OPTIMISERS:
-            raise ValueError(
-                f"optimizer: found {self.optimizer!r}, expected one of {', '.join(OPTIMISERS)}"
-            )
-        for name, lowest in (("beta", 0.0), ("beta_two", 0.0), ("ema_decay", 0.0)):
-            value = getattr(self, name)
-            if value is not None and not lowest <= value < 1.0:
-                raise ValueError(f"{name}: found {value}, expected at least {lowest} and below 1")
+    optimizer: Literal["adam", "adamw", "schedulefree"] = Field(
+        default="schedulefree",
+        description="adam: weight decay in the gradient; adamw: decoupled; schedulefree: "
+        "AdamW-ScheduleFree, which uses neither amsgrad nor a scheduler",
+    )
+    beta: Annotated[Number, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.9, description="decay of the mean gradient"
+    )
+    beta_two: Annotated[Number, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.999, description="decay of the mean squared gradient"
+    )
+    weight_decay: NumberFromZero = Field(
+        default=5e-7, description="decay of the weights of interactions and products"
+    )
+    amsgrad: bool = Field(default=True, description="AMSGrad variant of adam and adamw")
+    ema: bool = Field(
+        default=False, description="evaluate and save an exponential moving average of the weights"
+    )
+    ema_decay: Annotated[Number, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.99, description="decay of that average per step"
+    )
+    clip_grad: Annotated[PositiveNumber | None, NoneInText] = Field(
+        default=10.0, description="largest norm of the whole gradient; None: no clipping"
+    )
+
+    def problems(self) -> list[str]:
+        """Tell what does not go together."""
         if self.optimizer == "schedulefree" and self.beta == 0.0:
-            raise ValueError("beta: found 0, the schedulefree optimizer needs a value above 0")
-        for decay in (self.weight_decay, *self.group_weight_decays.values()):
-            if decay < 0.0:
-                raise ValueError(f"weight_decay: found {decay}, expected at least 0")
-        if self.clip_grad is not None and not self.clip_grad > 0.0:
-            raise ValueError(
-                f"clip_grad: found {self.clip_grad}, expected a number above 0 or None"
-            )
+            return ["option 'beta': must be above 0 for the schedulefree optimizer"]
+        return []
+
+
+class OptimiserSettings(OptimiserOptions):
+    """How parameters are updated: the options, and what a model family adds to them"""
+
+    group_weight_decays: Annotated[
+        tuple[tuple[str, NumberFromZero], ...], BeforeValidator(_pairs)
+    ] = Field(
+        default=(), description="decays of groups other than WEIGHT_DECAY_GROUPS, which have none"
+    )
 
     def describe(self) -> str:
-        """The settings that differ from none, in one line."""
-        decays = "".join(
-            f", weight decay of {group} {decay:g}"
-            for group, decay in self.group_weight_decays.items()
-        )
-        average = "none" if self.ema_decay is None else f"decay {self.ema_decay:g}"
+        """Tell in one line what matters."""
+        decays = "".join(f", weight decay of {g} {d:g}" for g, d in self.group_weight_decays)
+        average = f"decay {self.ema_decay:g}" if self.ema else "none"
         amsgrad = ", amsgrad" if self.amsgrad and self.optimizer != "schedulefree" else ""
         return (
             f"{self.optimizer}, beta {self.beta:g}, beta_two {self.beta_two:g}{amsgrad}, weight "

@@ -1,86 +1,29 @@
-"""What a run writes while it goes on: log lines and JSON lines."""
+"""What a run tells while it goes on: lines of its log, and the bar that a terminal shows."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from rich import progress as bars
+from rich.console import Console
+from rich.text import Text
 
 from mace_scf_jax.predict.error_tables import epoch_line, labels_without_metric
-from mace_scf_jax.training.config.schedule import Stage
-from mace_scf_jax.training.loop.observer import (
-    EvaluationRecord,
-    FinalErrors,
-    Observer,
-    StepRecord,
-)
+from mace_scf_jax.training.loop.observer import EvaluationRecord, Observer, StepRecord
 from mace_scf_jax.training.loop.scf_counts import NO_COUNTS, SCFCounts
+from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress
-from mace_scf_jax.training.loop.steps import Compilation
+from mace_scf_jax.training.loop.validation import VALIDATION
 from mace_scf_jax.training.optimise.learning_rates import named_rates
-from mace_scf_jax.training.records.results_file import FINAL, MONITORED, STEP, VALIDATED
-
-VALIDATION = "valid"
-"""Name of the validation set in evaluation records."""
 
 logger = logging.getLogger(__name__)
 
-
-class Observers(Observer):
-    """Passes everything on to several observers.
-
-    Args:
-        *observers: told in this order.
-    """
-
-    def __init__(self, *observers: Observer):
-        self.observers = observers
-
-    def stage_started(self, stage: Stage, progress: Progress) -> None:
-        """A stage begins, or is resumed within."""
-        for observer in self.observers:
-            observer.stage_started(stage, progress)
-
-    def epoch_started(self, stage: Stage, progress: Progress) -> None:
-        """An epoch begins, or is resumed within."""
-        for observer in self.observers:
-            observer.epoch_started(stage, progress)
-
-    def compiled(self, compilation: Compilation) -> None:
-        """A step was compiled for one more bucket."""
-        for observer in self.observers:
-            observer.compiled(compilation)
-
-    def step_done(self, record: StepRecord) -> None:
-        """A batch was trained on."""
-        for observer in self.observers:
-            observer.step_done(record)
-
-    def epoch_done(self, stage: Stage, progress: Progress) -> None:
-        """All batches of an epoch were trained on."""
-        for observer in self.observers:
-            observer.epoch_done(stage, progress)
-
-    def evaluated(self, record: EvaluationRecord) -> None:
-        """A set was evaluated."""
-        for observer in self.observers:
-            observer.evaluated(record)
-
-    def stage_finished(self, stage: Stage, progress: Progress) -> None:
-        """A stage is over."""
-        for observer in self.observers:
-            observer.stage_finished(stage, progress)
-
-    def finally_evaluated(self, errors: FinalErrors) -> None:
-        """All sets were evaluated with the best parameters of a stage."""
-        for observer in self.observers:
-            observer.finally_evaluated(errors)
+COMPILING = "compiling"
+"""Shown until the first step is done."""
 
 
 class LogLines(Observer):
@@ -170,25 +113,45 @@ def log_counts(where: str, counts: SCFCounts) -> None:
         )
 
 
-class ResultLines(Observer):
-    """One JSON object per step and evaluation, appended to a file; `read_results` reads it.
+class _NumbersColumn(bars.ProgressColumn):
+    """Epoch, losses and errors beside the bar."""
 
-    ``mode`` is ``opt`` for a step, ``eval`` for the validation set, ``eval_test`` for a test set,
-    and ``final`` for a set and the best parameters of a stage. After a run was resumed, the steps
-    since the last saved state are there twice.
+    def render(self, task: bars.Task) -> Text:
+        return Text(f"epoch {task.fields['epoch']}/{task.fields['last']} {task.fields['numbers']}")
+
+
+class ProgressBar(Observer):
+    """A bar over all batches of the run, with stage, epoch, loss, errors and time left.
 
     Args:
-        path: the file.
+        console: a terminal.
+        stages: the schedule.
+        batches_per_epoch: batches of an epoch.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._file = path.open("ab", buffering=0)
-        if _is_cut_off(path):
-            self._file.write(b"\n")
-        self._rates: dict[str, float] = {}
+    def __init__(self, console: Console, stages: Sequence[Stage], batches_per_epoch: int):
+        self._batches = batches_per_epoch
+        self._loss = COMPILING
+        self._errors = ""
+        self._bar = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=20),
+            bars.MofNCompleteColumn(),
+            _NumbersColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("left"),
+            bars.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        last = stages[-1].end
+        self._task = self._bar.add_task(
+            "training", total=(last + 1) * batches_per_epoch, epoch=0, last=last, numbers=COMPILING
+        )
 
-    def __enter__(self) -> ResultLines:
+    def __enter__(self) -> ProgressBar:
+        self._bar.start()
         return self
 
     def __exit__(
@@ -197,72 +160,41 @@ class ResultLines(Observer):
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._bar.stop()
 
-    def epoch_started(self, stage: Stage, progress: Progress) -> None:
-        """Note the learning rates."""
-        self._rates = named_rates(stage, progress.learning_rates)
+    def stage_started(self, stage: Stage, progress: Progress) -> None:
+        """Show the stage, and where it is resumed."""
+        self._errors = ""
+        done = progress.epoch * self._batches + progress.batch
+        if self._bar.tasks[0].completed != done:
+            # Without this, batches done in an earlier process would count for the speed.
+            self._bar.reset(self._task, completed=done)
+        self._bar.update(self._task, description=stage.name)
+        self._show(progress.epoch)
 
     def step_done(self, record: StepRecord) -> None:
-        """Write loss, its terms and the norm of the gradient, and what a closer look has shown."""
-        watched = {} if record.watched is None else record.watched.numbers
-        self._write(
-            {
-                "mode": STEP,
-                "stage": record.stage,
-                "epoch": record.epoch,
-                "opt_step": record.opt_step,
-                "loss": record.loss,
-                "loss_terms": dict(record.terms),
-                "grad_norm_before_clip": record.grad_norm_before_clip,
-                "grad_clip_applied": record.grad_clip_applied,
-                **_scf_entry(record.scf),
-                **watched,
-                "time": record.time,
-            }
-        )
+        """Move on by one batch."""
+        self._loss = f"loss {record.loss:.3g}"
+        self._show(record.epoch, completed=record.epoch * self._batches + record.batch + 1)
 
     def evaluated(self, record: EvaluationRecord) -> None:
-        """Write loss and metrics."""
-        is_validation = record.set_name == VALIDATION
-        which = {} if is_validation else {"test_name": record.set_name}
-        self._write(
-            {
-                "mode": VALIDATED if is_validation else MONITORED,
-                **which,
-                "stage": record.stage,
-                "epoch": record.epoch,
-                "loss": record.loss,
-                **record.metrics,
-                **_scf_entry(record.scf),
-                "learning_rates": self._rates,
-                "time": record.time,
-            }
-        )
+        """Show the errors on the validation set."""
+        if record.set_name != VALIDATION:
+            return
+        errors = [f"valid {record.loss:.3g}"]
+        for metric, name, unit in (
+            ("rmse_e_per_atom", "E", "meV/atom"),
+            ("rmse_f", "F", "meV/Å"),
+        ):
+            if metric in record.metrics:
+                errors.append(f"{name} {1000 * record.metrics[metric]:.1f} {unit}")
+        self._errors = ", ".join(errors)
+        self._show(record.epoch)
 
-    def finally_evaluated(self, errors: FinalErrors) -> None:
-        """Write the metrics of every set."""
-        for name, metrics in errors.metrics.items():
-            identity = {"mode": FINAL, "stage": errors.stage, "epoch": errors.epoch, "set": name}
-            self._write(identity | dict(metrics))
+    def stage_finished(self, stage: Stage, progress: Progress) -> None:
+        """Skip the epochs that an early stop leaves out."""
+        self._bar.update(self._task, completed=(stage.end + 1) * self._batches)
 
-    def _write(self, values: Mapping[str, Any]) -> None:
-        rest = (json.dumps(values) + "\n").encode()
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            what = "cannot write results; start the run again to go on from its last saved state"
-            raise OSError(error.errno, f"{error.strerror}: {what}", str(self._path)) from None
-
-
-def _is_cut_off(path: Path) -> bool:
-    """Whether the last line of a file lacks its end, as after a sudden end of a run."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 1))
-        return file.read() not in (b"", b"\n")
-
-
-def _scf_entry(counts: SCFCounts) -> dict[str, Any]:
-    """The counts, if anything was solved for."""
-    return {"scf": dataclasses.asdict(counts)} if counts.structures else {}
+    def _show(self, epoch: int, **changes: Any) -> None:
+        numbers = " | ".join(part for part in (self._loss, self._errors) if part)
+        self._bar.update(self._task, epoch=epoch, numbers=numbers, **changes)

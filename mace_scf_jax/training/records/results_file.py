@@ -1,8 +1,8 @@
-"""Reading the JSON lines of a run, which `reporting.ResultLines` writes.
+"""The results file of a run: one JSON object per step and evaluation, written and read.
 
 A run that was stopped and resumed has done some steps twice, and a run that was started anew has
-done everything twice: the later record of a step or evaluation replaces the earlier one, and
-everything that came after the earlier one goes with it.
+done everything twice: for the reader, the later record of a step or evaluation replaces the earlier
+one, and everything that came after the earlier one goes with it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,20 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+from mace_scf_jax.training.loop.observer import (
+    EvaluationRecord,
+    FinalErrors,
+    Observer,
+    StepRecord,
+)
+from mace_scf_jax.training.loop.scf_counts import SCFCounts
+from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.loop.state import Progress
+from mace_scf_jax.training.loop.validation import VALIDATION
+from mace_scf_jax.training.optimise.learning_rates import named_rates
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +37,104 @@ NOT_METRICS = frozenset({"mode", "test_name", "stage", "epoch", "loss", "time"})
 
 class ResultsError(ValueError):
     """The results of a run are missing or cannot be read."""
+
+
+class ResultLines(Observer):
+    """One JSON object per step and evaluation, appended to a file; `read_results` reads it.
+
+    ``mode`` is ``opt`` for a step, ``eval`` for the validation set, ``eval_test`` for a test set,
+    and ``final`` for a set and the best parameters of a stage. After a run was resumed, the steps
+    since the last saved state are there twice.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        if _is_cut_off(path):
+            self._file.write(b"\n")
+        self._rates: dict[str, float] = {}
+
+    def __enter__(self) -> ResultLines:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def epoch_started(self, stage: Stage, progress: Progress) -> None:
+        """Note the learning rates."""
+        self._rates = named_rates(stage, progress.learning_rates)
+
+    def step_done(self, record: StepRecord) -> None:
+        """Write loss, its terms and the norm of the gradient, and what a closer look has shown."""
+        watched = {} if record.watched is None else record.watched.numbers
+        self._write(
+            {
+                "mode": STEP,
+                "stage": record.stage,
+                "epoch": record.epoch,
+                "opt_step": record.opt_step,
+                "loss": record.loss,
+                "loss_terms": dict(record.terms),
+                "grad_norm_before_clip": record.grad_norm_before_clip,
+                "grad_clip_applied": record.grad_clip_applied,
+                **_scf_entry(record.scf),
+                **watched,
+                "time": record.time,
+            }
+        )
+
+    def evaluated(self, record: EvaluationRecord) -> None:
+        """Write loss and metrics."""
+        is_validation = record.set_name == VALIDATION
+        which = {} if is_validation else {"test_name": record.set_name}
+        self._write(
+            {
+                "mode": VALIDATED if is_validation else MONITORED,
+                **which,
+                "stage": record.stage,
+                "epoch": record.epoch,
+                "loss": record.loss,
+                **record.metrics,
+                **_scf_entry(record.scf),
+                "learning_rates": self._rates,
+                "time": record.time,
+            }
+        )
+
+    def finally_evaluated(self, errors: FinalErrors) -> None:
+        """Write the metrics of every set."""
+        for name, metrics in errors.metrics.items():
+            identity = {"mode": FINAL, "stage": errors.stage, "epoch": errors.epoch, "set": name}
+            self._write(identity | dict(metrics))
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        rest = (json.dumps(values) + "\n").encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            what = "cannot write results; start the run again to go on from its last saved state"
+            raise OSError(error.errno, f"{error.strerror}: {what}", str(self._path)) from None
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether the last line of a file lacks its end, as after a sudden end of a run."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        return file.read() not in (b"", b"\n")
+
+
+def _scf_entry(counts: SCFCounts) -> dict[str, Any]:
+    """The counts, if anything was solved for."""
+    return {"scf": dataclasses.asdict(counts)} if counts.structures else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +201,7 @@ def set_name(record: Mapping[str, Any]) -> str:
     Args:
         record: of an evaluation.
     """
-    return record.get("test_name", "valid")
+    return record.get("test_name", VALIDATION)
 
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:

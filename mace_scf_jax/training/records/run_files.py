@@ -1,13 +1,82 @@
-"""Where a training run puts its files."""
+"""Control of a training run, and where it puts its files."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from pathlib import Path
+from typing import Annotated, Literal
 
-from mace_scf_jax.options.error import ConfigurationError
-from mace_scf_jax.training.config.options import TrainOptions
+from pydantic import Field
+
+from mace_scf_jax.options import ConfigurationError, DecidesWeights, OptionGroup
+from mace_scf_jax.options.values import (
+    FileName,
+    FilePath,
+    NoneInText,
+    NumberOfDevices,
+    WholeNumberFromZero,
+    not_yet,
+)
+
+
+class RunOptions(OptionGroup):
+    """Run control and files"""
+
+    decide_weights = False
+
+    name: FileName = Field(description="name of the run; files are named <name>_run-<seed>")
+    seed: Annotated[WholeNumberFromZero, DecidesWeights(True)] = Field(
+        default=123, description="seed of initial weights and order of batches"
+    )
+    work_dir: FilePath = Field(
+        default="./", validate_default=True, description="folder that receives all output"
+    )
+    log_dir: Annotated[FilePath | None, NoneInText] = Field(
+        default=None, description="folder of the log files (default: <work_dir>/logs)"
+    )
+    checkpoints_dir: Annotated[FilePath | None, NoneInText] = Field(
+        default=None, description="folder of the checkpoints (default: <work_dir>/checkpoints)"
+    )
+    results_dir: Annotated[FilePath | None, NoneInText] = Field(
+        default=None, description="folder of the JSON lines (default: <work_dir>/results)"
+    )
+    model_dir: Annotated[FilePath | None, NoneInText] = Field(
+        default=None, description="folder of the final model files (default: <work_dir>)"
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda", "gpu", "tpu"], not_yet("mps", "xpu")] = Field(
+        default="auto", description="where to compute; auto: the best device that JAX finds"
+    )
+    devices: NumberOfDevices = Field(
+        default=1,
+        description="devices that share the work on each batch, of every process; all: every one "
+        "that JAX finds",
+    )
+    distributed: bool = Field(
+        default=False,
+        description="share the work with the other processes of the run, on one or several hosts",
+    )
+    default_dtype: Annotated[Literal["float32", "float64"], DecidesWeights(True)] = Field(
+        default="float64", description="precision of weights and of everything computed"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO",
+        description="least severe messages on the terminal and in the main log; the debug log "
+        "holds all",
+    )
+    log_all_ranks: bool = Field(
+        default=False,
+        description="with distributed: a log and a debug log of every other process too, named "
+        "<name>_run-<seed>_rank<number>",
+    )
+    restart_latest: bool = Field(
+        default=True, description="continue from the newest checkpoint of this run, if any"
+    )
+
+    @property
+    def tag(self) -> str:
+        """Name of the run in file names: ``<name>_run-<seed>``."""
+        return f"{self.name}_run-{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +101,8 @@ class RunFiles:
     """Name of the run, for model files."""
 
     @classmethod
-    def of(cls, options: TrainOptions) -> RunFiles:
-        """The paths that the options ask for; nothing is created."""
+    def of(cls, options: RunOptions) -> RunFiles:
+        """Name the paths that the options ask for; nothing is created."""
         work = options.work_dir
         logs = options.log_dir or work / "logs"
         results = options.results_dir or work / "results"

@@ -26,7 +26,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     initial_state,
 )
 from mace_scf_jax.scf import LinearMixing, SolverStatus
-from mace_scf_jax.training.config.fixed_point_training import FixedPointTraining
+from mace_scf_jax.training.loop.fixed_point_training import FixedPointTraining
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 NUM_SCF_STEPS = 100

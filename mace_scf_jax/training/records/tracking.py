@@ -13,20 +13,53 @@ import importlib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Annotated, Any, Protocol, runtime_checkable
 
-from mace_scf_jax.options.error import ConfigurationError
-from mace_scf_jax.training.config.options import TrainOptions
-from mace_scf_jax.training.config.schedule import Stage
+from pydantic import Field
+
+from mace_scf_jax.options import ConfigurationError, OptionGroup
+from mace_scf_jax.options.values import FilePath, Literally, NoneInText
 from mace_scf_jax.training.loop.observer import (
     EvaluationRecord,
     FinalErrors,
     Observer,
     StepRecord,
 )
+from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.watching import Watched
 from mace_scf_jax.training.optimise.learning_rates import named_rates
+
+
+class TrackingOptions(OptionGroup):
+    """Experiment tracking"""
+
+    decide_weights = False
+
+    wandb: bool = Field(
+        default=False, description="log to Weights & Biases (needs the package wandb)"
+    )
+    wandb_project: Annotated[str | None, NoneInText] = Field(
+        default=None, description="project there"
+    )
+    wandb_entity: Annotated[str | None, NoneInText] = Field(
+        default=None, description="user or team there"
+    )
+    wandb_name: Annotated[str | None, NoneInText] = Field(
+        default=None, description="name of the run there (default: <name>_run-<seed>)"
+    )
+    wandb_dir: Annotated[FilePath | None, NoneInText] = Field(
+        default=None, description="folder of its local files (default: <work_dir>)"
+    )
+    wandb_log_hypers: Annotated[tuple[str, ...] | None, Literally, NoneInText] = Field(
+        default=None, description="options shown there, as a list (default: all)"
+    )
+    tensorboard: bool = Field(
+        default=False,
+        description="log to TensorBoard files in <work_dir>/tensorboard (needs tensorboardX)",
+    )
+
 
 PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX"}
 """What each option needs."""
@@ -141,7 +174,7 @@ class TensorBoard:
         self.log(watched.numbers, watched.step)
 
 
-def check_installed(options: TrainOptions) -> None:
+def check_installed(options: TrackingOptions) -> None:
     """Refuse options that need a package which is not there, before anything else is done.
 
     Args:
@@ -160,30 +193,34 @@ def check_installed(options: TrainOptions) -> None:
 
 
 @contextlib.contextmanager
-def trackers(options: TrainOptions) -> Iterator[tuple[Observer, ...]]:
-    """The services that the options ask for, open for the time of a run.
+def trackers(
+    options: TrackingOptions, *, tag: str, work_dir: Path
+) -> Iterator[tuple[Observer, ...]]:
+    """Open the services that the options ask for, for the time of a run.
 
     Args:
-        options: of the run.
+        options: all options of the run, to be shown beside the curves.
+        tag: name of the run in file names.
+        work_dir: its folder.
     """
     with contextlib.ExitStack() as stack:
         opened: list[Observer] = []
         if options.wandb:
-            opened.append(stack.enter_context(_weights_and_biases(options)))
+            opened.append(stack.enter_context(_weights_and_biases(options, tag, work_dir)))
         if options.tensorboard:
-            opened.append(stack.enter_context(_tensorboard(options)))
+            opened.append(stack.enter_context(_tensorboard(work_dir / "tensorboard" / tag)))
         yield tuple(opened)
 
 
 @contextlib.contextmanager
-def _weights_and_biases(options: TrainOptions) -> Iterator[Observer]:
+def _weights_and_biases(options: TrackingOptions, tag: str, work_dir: Path) -> Iterator[Observer]:
     """A run there, which a resumed run continues."""
     wandb = importlib.import_module(PACKAGES["wandb"])
     run = wandb.init(
         project=options.wandb_project,
         entity=options.wandb_entity,
-        name=options.wandb_name or options.tag,
-        dir=str(options.wandb_dir or options.work_dir),
+        name=options.wandb_name or tag,
+        dir=str(options.wandb_dir or work_dir),
         config=_shown_options(options),
     )
     try:
@@ -193,18 +230,15 @@ def _weights_and_biases(options: TrainOptions) -> Iterator[Observer]:
 
 
 @contextlib.contextmanager
-def _tensorboard(options: TrainOptions) -> Iterator[Observer]:
-    writer = importlib.import_module(PACKAGES["tensorboard"]).SummaryWriter(
-        str(options.work_dir / "tensorboard" / options.tag)
-    )
-
+def _tensorboard(folder: Path) -> Iterator[Observer]:
+    writer = importlib.import_module(PACKAGES["tensorboard"]).SummaryWriter(str(folder))
     try:
         yield ScalarTracker(TensorBoard(writer))
     finally:
         writer.close()
 
 
-def _shown_options(options: TrainOptions) -> dict[str, Any]:
+def _shown_options(options: TrackingOptions) -> dict[str, Any]:
     """The options that are shown beside the curves."""
     everything = json.loads(options.model_dump_json())
     chosen = options.wandb_log_hypers

@@ -14,7 +14,7 @@ from mace_scf_jax.models.families.fixed_point.density_update import UPDATES
 from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS
 from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import NONLINEARITIES
 from mace_scf_jax.models.families.fixed_point.potential_embedding import POTENTIAL_EMBEDDINGS
-from mace_scf_jax.options.group import OptionGroup
+from mace_scf_jax.options.group import DecidesWeights, OptionGroup
 from mace_scf_jax.options.values import (
     Literally,
     NoneInText,
@@ -109,6 +109,8 @@ def _positive_numbers(values: Mapping[Any, Any], found: Any) -> dict[Any, float]
 class FixedPointOptions(OptionGroup):
     """Self-consistent multipoles (FixedPoint)"""
 
+    decide_weights = False
+
     field_feature_max_l: Annotated[WholeNumberFromZero, Field(le=MAX_L)] = Field(
         default=1, description="highest order of the field features, the potential around an atom"
     )
@@ -165,15 +167,15 @@ class FixedPointOptions(OptionGroup):
         description="scale of linear local multipoles and of scaled updates: {element: number}; "
         "average: root mean square of the reference multipoles; None: 1",
     )
-    fixedpoint_initial_charge_head_scale: PositiveNumber = Field(
+    fixedpoint_initial_charge_head_scale: Annotated[PositiveNumber, DecidesWeights(True)] = Field(
         default=0.01,
         description="multiplies the initial weights of the last layers that give local multipoles "
         "and their change; 1: off",
     )
-    field_block_weight_decay: NumberFromZero = Field(
+    field_block_weight_decay: Annotated[NumberFromZero, DecidesWeights(True)] = Field(
         default=5e-7, description="decay of the weights of the update of the multipoles"
     )
-    local_charges_weight_decay: NumberFromZero = Field(
+    local_charges_weight_decay: Annotated[NumberFromZero, DecidesWeights(True)] = Field(
         default=5e-7, description="decay of the weights of the readouts of local multipoles"
     )
     scf_convergence_summary: bool = Field(

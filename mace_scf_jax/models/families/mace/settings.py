@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 class ScaleShiftOptions(OptionGroup):
     """Scale of the energy (ScaleShiftMACE)"""
 
+    decide_weights = False
+
     scaling: Literal["rms_forces_scaling", "std_scaling", "no_scaling"] = Field(
         default="rms_forces_scaling",
         description="scale of the interaction energy (ScaleShiftMACE only)",

@@ -26,6 +26,8 @@ DENSE_MAX_ATOMS = 64
 class ChargeEquilibrationOptions(OptionGroup):
     """Charge equilibration (MACEQEq)"""
 
+    decide_weights = False
+
     qeq_charges: Literal["autograd"] = Field(
         default="autograd", description="how charges are solved for; there is no other choice"
     )

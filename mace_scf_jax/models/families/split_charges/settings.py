@@ -35,6 +35,8 @@ from mace_scf_jax.options.values import Literally, Number
 class SplitChargeOptions(OptionGroup):
     """Charge transfer (LocalSplitCharges)"""
 
+    decide_weights = False
+
     static_bond_transfer_block: Annotated[str, OneOf(TRANSFER_BLOCKS)] = Field(
         default=OXIDATION_DEPENDENT_BLOCK,
         description="charge transfer between neighbours, with or without knowledge of the formal "

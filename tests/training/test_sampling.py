@@ -1,16 +1,72 @@
+"""Which structures an epoch draws, and which forces it is trained on."""
+
 import jax
 import numpy as np
 import pytest
 from tiny_system import tiny_graph
 
-from mace_scf_jax.training.loop.force_supervision import ForceSupervision
+from mace_scf_jax.training.loop.sampling import (
+    UNIFORM_SHARE,
+    ForceSupervision,
+    SamplingOptions,
+    draws,
+    energy_weighted,
+    error_weighted,
+)
+
+EVERY = np.ones(4, dtype=bool)
+
+
+def test_low_energies_are_preferred_by_their_boltzmann_factors():
+    energies = np.array([0.0, 1.0, 2.0, 3.0])
+    found = energy_weighted(energies, EVERY)
+    factors = np.exp(-energies / np.std(energies))
+    expected = UNIFORM_SHARE / 4 + (1.0 - UNIFORM_SHARE) * factors / factors.sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    np.testing.assert_allclose(energy_weighted(energies - 2000.0, EVERY), expected, rtol=1e-12)
+    assert found.sum() == pytest.approx(1.0, abs=1e-15)
+
+
+def test_a_structure_without_energy_is_drawn_like_the_average():
+    found = energy_weighted(np.array([0.0, 1.0, 2.0, 1e9]), np.array([True, True, True, False]))
+    assert found[3] == pytest.approx(found[:3].mean(), rel=1e-14)
+    np.testing.assert_array_equal(energy_weighted(np.zeros(4), ~EVERY), np.full(4, 0.25))
+
+
+def test_large_errors_are_preferred_in_proportion():
+    found = error_weighted(np.array([0.0, 1.0, 4.0, 9.0]))
+    parts = np.array([0.0, 1.0, 2.0, 3.0]) / 6.0
+    np.testing.assert_allclose(found, UNIFORM_SHARE / 4 + (1.0 - UNIFORM_SHARE) * parts, rtol=1e-14)
+    np.testing.assert_array_equal(error_weighted(np.zeros(4)), np.full(4, 0.25))
+
+
+def test_draws_are_unbiased_and_differ_from_their_mean_by_less_than_one():
+    rng = np.random.default_rng(0)
+    probabilities = rng.random(30)
+    probabilities /= probabilities.sum()
+    mean = np.zeros(30)
+    for epoch in range(2000):
+        counts = np.bincount(draws(probabilities, np.random.default_rng(epoch)), minlength=30)
+        assert counts.sum() == 30
+        assert np.all(np.abs(counts - 30 * probabilities) < 1.0)
+        mean += counts / 2000
+    # The variance of a number of draws is at most 1/4.
+    np.testing.assert_allclose(mean, 30 * probabilities, atol=5 * 0.5 / np.sqrt(2000))
+
+
+def test_equal_probabilities_give_each_structure_once_in_random_order():
+    order = draws(np.full(50, 0.02), np.random.default_rng(1))
+    np.testing.assert_array_equal(np.sort(order), np.arange(50))
+    assert not np.array_equal(order, np.arange(50))
+
 
 LABELLED = np.arange(40) % 4 != 0
 """30 of 40 structures have forces."""
 
 
-def supervision(**changes):
-    return ForceSupervision(**({"labelled": LABELLED, "seed": 1, "fraction": 0.2} | changes))
+def supervision(labelled=LABELLED, seed=1, **changes):
+    options = {f"force_{name}": value for name, value in ({"fraction": 0.2} | changes).items()}
+    return ForceSupervision(labelled, seed, SamplingOptions(**options))
 
 
 def chosen(given, epoch):
@@ -49,7 +105,7 @@ def test_every_structure_has_the_expected_factor_one():
     np.testing.assert_allclose(mean[LABELLED], 1.0, atol=5 * 2 / np.sqrt(epochs))
     assert not mean[~LABELLED].any()
     assert given.factors(0).sum() == LABELLED.sum()
-    assert supervision(unbiased=False).factors(0).sum() == 6
+    assert supervision(scale_unbiased=False).factors(0).sum() == 6
 
 
 def test_only_weights_of_forces_change():
@@ -78,9 +134,9 @@ def test_without_any_forces_nothing_is_chosen():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fraction": 0.0}, "force_fraction: found 0.0, expected above 0"),
-        ({"resample_epochs": 0}, "force_resample_epochs: found 0, expected at least 1"),
-        ({"min_structures": 0}, "force_min_structures: found 0, expected at least 1"),
+        ({"fraction": 0.0}, "force_fraction: expected a number above 0, found 0.0"),
+        ({"resample_epochs": 0}, "force_resample_epochs: expected a number of at least 1, found 0"),
+        ({"min_structures": 0}, "force_min_structures: expected a number of at least 1, found 0"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):

@@ -8,8 +8,7 @@ import pytest
 from tiny_system import tiny_graph
 
 from mace_scf_jax.training.loop.devices import Devices
-from mace_scf_jax.training.loop.scf_counts import SCFCounts
-from mace_scf_jax.training.loop.scf_steps import log_steps, scf_steps
+from mace_scf_jax.training.loop.scf_counts import SCFCounts, log_steps, scf_steps
 
 GRAPH = tiny_graph(0)
 """Two structures and one of padding."""

@@ -1,7 +1,7 @@
-"""Fixed-point models as the stages of a training run evaluate them.
+"""How the stages of a training run use a model, and what a fixed-point model tells its losses.
 
-One object per training mode, equal if the modes are, so that stages that train alike share their
-compiled steps.
+A :class:`ModelMode` is equal to another if both compute the same, so that stages that train alike
+share their compiled steps.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -17,8 +18,8 @@ from jaxtyping import Array
 from mace_scf_jax.electrostatics import batch_atomic_potentials
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
-    FixedPoint,
     SelfConsistency,
+    evaluate,
     evaluate_direct,
     evaluate_self_consistent,
 )
@@ -27,11 +28,13 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     reference_multipoles,
 )
 from mace_scf_jax.scf import SOLVERS, Differentiation, LinearMixing, solver_named
-from mace_scf_jax.training.config.fixed_point_training import (
+from mace_scf_jax.training.loop.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,
     TrainingMode,
 )
+from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.losses import outputs_read
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 FALLBACK_STEPS = {TrainingMode.IMPLICIT: 10, TrainingMode.LINEARIZE_SOLVE: 15}
@@ -78,24 +81,32 @@ def _fallback(scf: SCFOptions, steps: int) -> LinearMixing:
 
 
 @dataclasses.dataclass(frozen=True)
-class FixedPointPredict:
-    """A fixed-point model in one training mode; a `Predict`."""
+class ModelMode:
+    """A model as a stage uses it."""
 
-    module: FixedPoint
-    training: FixedPointTraining
+    module: nn.Module
+    training: FixedPointTraining | None = None
+    """How a fixed-point model is trained; None for other models."""
     further: frozenset[str] = frozenset()
     """Outputs beyond those of the model that are wanted, names in `FURTHER_OUTPUTS`."""
 
-    def __call__(
+    @property
+    def name(self) -> str:
+        """Name for the record of compilations; empty for models with one mode only."""
+        return "" if self.training is None else self.training.mode.value
+
+    def predict(
         self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
     ) -> dict[str, Array]:
-        """Model outputs by name."""
-        derivatives = {"forces": forces, "stress": stress}
+        """Compute the model outputs by name."""
+        wanted = {"forces": forces, "stress": stress}
+        if self.training is None:
+            return evaluate(self.module, params, graph, **wanted)
         if self.training.mode is TrainingMode.DIRECT:
-            outputs = evaluate_direct(self.module, params, graph, **derivatives)
+            outputs = evaluate_direct(self.module, params, graph, **wanted)
         else:
             how = self_consistency(self.training)
-            outputs = evaluate_self_consistent(self.module, params, graph, how=how, **derivatives)
+            outputs = evaluate_self_consistent(self.module, params, graph, how=how, **wanted)
         further: dict[str, Array] = {}
         for names, function in _FURTHER.items():
             if self.further.intersection(names):
@@ -103,17 +114,22 @@ class FixedPointPredict:
                 further |= {name: values[name] for name in names if name in self.further}
         return {**outputs, **further}
 
-    def further_outputs(self) -> frozenset[str]:
-        """Names of the further outputs that this mode has."""
-        absent: set[str] = set()
-        if self.training.mode is TrainingMode.DIRECT:
-            absent.add("charges_history")
-        if not self.training.fixedpoint_scf_stability:
-            absent |= {"perturbing_vector", "perturbed_density"}
-        return FURTHER_OUTPUTS - absent
+    def outputs(self, graph: Graph, *, stress: bool) -> tuple[str, ...]:
+        """Name what is predicted, without computing or compiling anything.
+
+        Args:
+            graph: any batch.
+            stress: whether stresses are predicted.
+        """
+
+        def outputs(key, graph):
+            parameters = self.module.init(key, graph)["params"]
+            return self.predict(parameters, graph, forces=True, stress=stress)
+
+        return tuple(jax.eval_shape(outputs, jax.random.key(0), in_double_precision(graph)))
 
     def step_at(self, params: Parameters, graph: Graph, outputs: Mapping[str, Array]) -> Any:
-        """The problem of a batch, and the multipoles and levels at which losses look at it.
+        """Set up the step of a batch, and the multipoles and levels at which losses look at it.
 
         These are the solved ones, or the reference in the mode ``direct``, in the dense view.
         """
@@ -125,11 +141,51 @@ class FixedPointPredict:
         return local, problem, graph.to_slots(multipoles), outputs["fermi_level"]
 
 
+def modes_of(module: nn.Module) -> Callable[[Stage], ModelMode]:
+    """Give the mode in which each stage uses a model.
+
+    Args:
+        module: the model.
+
+    Returns:
+        The mode of a stage: one and the same for all stages, except for fixed-point models.
+    """
+
+    def mode(stage: Stage) -> ModelMode:
+        if stage.fixed_point is None:
+            return ModelMode(module)
+        further = further_outputs(stage.fixed_point) & outputs_read(stage.loss)
+        return ModelMode(module, stage.fixed_point, further)
+
+    return mode
+
+
+def further_outputs(training: FixedPointTraining) -> frozenset[str]:
+    """Name the further outputs that a stage can have.
+
+    Args:
+        training: of the stage.
+    """
+    absent: set[str] = set()
+    if training.mode is TrainingMode.DIRECT:
+        absent.add("charges_history")
+    if not training.fixedpoint_scf_stability:
+        absent |= {"perturbing_vector", "perturbed_density"}
+    return FURTHER_OUTPUTS - absent
+
+
+def in_double_precision(graph: Graph) -> Graph:
+    """Convert all real numbers of a batch to double precision, in which modules make parameters."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype("float64") if leaf.dtype.kind == "f" else leaf, graph
+    )
+
+
 def _potentials(
-    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+    mode: ModelMode, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Potentials in V at the atoms, of the predicted and of the reference multipoles."""
-    electrostatics = predict.module.settings.electrostatics
+    electrostatics = mode.module.settings.electrostatics
     external = jnp.sum(graph.positions * graph.external_field[graph.atom_graph], axis=-1)
     reference = batch_atomic_potentials(graph, reference_multipoles(graph), settings=electrostatics)
     return {
@@ -139,15 +195,15 @@ def _potentials(
 
 
 def _features(
-    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+    mode: ModelMode, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Normalised field features without Fermi level, of predicted and reference multipoles."""
-    local, _, _, _ = predict.step_at(params, graph, outputs)
-    offset = predict.module.settings.own.fermi_level_offset
+    local, _, _, _ = mode.step_at(params, graph, outputs)
+    offset = mode.module.settings.own.fermi_level_offset
     levels = jnp.full_like(graph.positions[:, 0], offset)
 
     def features(multipoles: Array) -> Array:
-        values = predict.module.apply(
+        values = mode.module.apply(
             {"params": params}, local, multipoles, levels, method="field_features"
         )
         return jnp.where(graph.atom_mask[:, None], values, 0.0)
@@ -159,28 +215,28 @@ def _features(
 
 
 def _history(
-    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+    mode: ModelMode, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """The final multipoles, and where one more mixing step would take them."""
-    _, problem, multipoles, level = predict.step_at(params, graph, outputs)
+    _, problem, multipoles, level = mode.step_at(params, graph, outputs)
     change = problem.evaluate(multipoles, level) - multipoles
-    moved = multipoles + predict.training.scf.mixing_parameter * change
+    moved = multipoles + mode.training.scf.mixing_parameter * change
     return {"charges_history": graph.from_slots(jnp.stack([multipoles, moved], axis=-1))}
 
 
 def _charge_response(
-    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+    mode: ModelMode, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Change of the total charge with the Fermi level at each atom in e/eV."""
-    _, problem, multipoles, level = predict.step_at(params, graph, outputs)
+    _, problem, multipoles, level = mode.step_at(params, graph, outputs)
     return {"dq_dmu": graph.from_slots(problem.evaluate_with_response(multipoles, level)[1])}
 
 
 def _perturbation(
-    predict: FixedPointPredict, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
+    mode: ModelMode, params: Parameters, graph: Graph, outputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """A perturbation of the multipoles that grows, and what one step makes of it."""
-    _, problem, multipoles, level = predict.step_at(params, graph, outputs)
+    _, problem, multipoles, level = mode.step_at(params, graph, outputs)
     state, level = jax.lax.stop_gradient((multipoles, level))
 
     def one_step(vector: Array) -> Array:
@@ -199,7 +255,7 @@ def _perturbation(
     }
 
 
-_Further = Callable[[FixedPointPredict, Parameters, Graph, Mapping[str, Array]], dict[str, Array]]
+_Further = Callable[[ModelMode, Parameters, Graph, Mapping[str, Array]], dict[str, Array]]
 _FURTHER: dict[tuple[str, ...], _Further] = {
     ("esps", "esps_dft"): _potentials,
     ("feats_no_mu_model", "feats_no_mu_dft"): _features,

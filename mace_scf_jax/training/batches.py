@@ -1,0 +1,121 @@
+"""The batches of a run: which structures, in which order, with which forces."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+
+from mace_scf_jax.data.batching import BatchLoader, prefetched, share_buckets
+from mace_scf_jax.data.datasets import DataSets
+from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
+from mace_scf_jax.data.statistics import interaction_energies
+from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh
+from mace_scf_jax.graph import Graph
+from mace_scf_jax.mesh import Mesh
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.loop.devices import Devices
+from mace_scf_jax.training.loop.loop import EpochBatches
+from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling, SamplingOptions
+
+logger = logging.getLogger(__name__)
+
+
+def common_mesh(
+    electrostatics: ElectrostaticsSettings, sets: Iterable[ConfigurationSet]
+) -> Mesh | None:
+    """Choose the mesh of all structures of a run; None for direct sums."""
+    catalogues = [members.catalogue for members in sets]
+    cells = np.concatenate([catalogue.cell for catalogue in catalogues])
+    most = max(int(catalogue.num_atoms.max()) for catalogue in catalogues)
+    mesh = choose_mesh(electrostatics, cells, most)
+    if mesh is not None:
+        logger.info("Coulomb sums on a mesh of %s", mesh)
+    return mesh
+
+
+def make_loaders(
+    structures: Mapping[str, StructureSet],
+    options: TrainOptions,
+    devices: Devices,
+    mesh: Mesh | None,
+) -> tuple[BatchLoader, dict[str, BatchLoader]]:
+    """Make a loader to train with, and one per set to evaluate, which share padded sizes."""
+    training = BatchLoader(
+        structures["train"],
+        batch_size=options.batch_size,
+        shuffle=True,
+        seed=options.seed,
+        drop_last=True,
+        layout="per_atom",
+        dtype=options.default_dtype,
+        repeats=options.sampling_policy != "uniform",
+        parts=devices.count,
+        own_parts=devices.own_parts,
+        mesh=mesh,
+    )
+    evaluation = {
+        name: BatchLoader(
+            members,
+            batch_size=options.valid_batch_size,
+            layout="per_atom",
+            dtype=options.default_dtype,
+            parts=devices.count,
+            own_parts=devices.own_parts,
+            mesh=mesh,
+        )
+        for name, members in structures.items()
+    }
+    share_buckets(list(evaluation.values()))
+    return training, evaluation
+
+
+def choose_forces(options: TrainOptions, data: DataSets) -> ForceSupervision | None:
+    """Choose on which forces the options want to be trained; None for all."""
+    if options.force_fraction == 1.0:
+        return None
+    supervision = ForceSupervision(
+        labelled=data.train.catalogue.weights["forces"] > 0.0,
+        seed=options.seed,
+        options=SamplingOptions.of(options),
+    )
+    logger.info(supervision.describe())
+    return supervision
+
+
+def choose_sampling(options: TrainOptions, data: DataSets) -> Sampling | None:
+    """Choose how the options want structures to be drawn; None for each once."""
+    if options.sampling_policy == "uniform":
+        return None
+    catalogue = data.train.catalogue
+    return Sampling(
+        policy=options.sampling_policy,
+        seed=options.seed,
+        energies=interaction_energies(catalogue, data.atomic_energies, data.elements),
+        labelled=catalogue.present["energy"],
+    )
+
+
+def batches_of_epochs(
+    loader: BatchLoader, supervision: ForceSupervision | None, sampling: Sampling | None
+) -> EpochBatches:
+    """Give the batches of an epoch, the next ones being made while one is in use."""
+
+    def batches(epoch: int, *, start: int = 0, losses: np.ndarray | None = None) -> Iterator[Graph]:
+        indices = loader.batch_indices(epoch)
+        if sampling is not None:
+            indices = loader.split(sampling.order(epoch, losses))
+        indices = indices[start:]
+        graphs = loader.batches(indices)
+        if supervision is not None:
+            own = [loader.own(members) for members in indices]
+            graphs = supervision.applied(graphs, own, epoch=epoch)
+        return prefetched(graphs)
+
+    return batches
+
+
+def batches_of_set(loader: BatchLoader) -> Callable[[], Iterator[Graph]]:
+    """Give all batches of a set, each time it is called."""
+    return lambda: prefetched(loader.epoch(0))
