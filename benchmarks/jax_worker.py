@@ -24,6 +24,7 @@ from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.data.structure import prepare
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh
 from mace_scf_jax.models import ModelSettings, build, evaluate
+from mace_scf_jax.predict.model import Model
 from mace_scf_jax.training.losses import weighted_loss
 
 
@@ -77,6 +78,13 @@ def batch_of(structures, settings: ModelSettings, dtype: str, layout: str):
     if not alone:
         sizes = sizes.rounded()
     return jax.device_put(collate(prepared, sizes, dtype=dtype, padding=not alone))
+
+
+def random_model(family: str = "LocalCharges", dtype: str = "float64") -> Model:
+    """A model with random weights, good for speed only."""
+    settings = model_settings(family)
+    graph = batch_of([water_box(24)], settings, dtype, "per_atom")
+    return Model(settings, jax.jit(build(settings).init)(jax.random.key(0), graph)["params"])
 
 
 def main() -> None:

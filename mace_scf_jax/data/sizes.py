@@ -66,22 +66,24 @@ class BatchSizes:
         )
 
     def with_room(self, extra: float, *, kvectors: float = 0.0) -> BatchSizes:
-        """Rounded sizes, with room for more neighbours of each atom than there are.
+        """Room for more neighbours of each atom than there are, in the layout "per_atom".
 
         Args:
             extra: the room as a part of the largest number of neighbours.
             kvectors: likewise, room for more reciprocal vectors.
         """
-        most = self.neighbours_per_atom
-        if most is None:
-            roomy = dataclasses.replace(self, edges=math.ceil((1.0 + extra) * self.edges))
-        else:
-            neighbours = round_up(math.ceil((1.0 + extra) * most))
-            roomy = dataclasses.replace(
-                self, neighbours_per_atom=neighbours, edges=self.atoms * neighbours
-            )
-        waves = math.ceil((1.0 + kvectors) * self.kvectors)
-        return dataclasses.replace(roomy, kvectors=waves).rounded()
+        neighbours = round_up(math.ceil((1.0 + extra) * self.neighbours_per_atom))
+        return dataclasses.replace(
+            self,
+            neighbours_per_atom=neighbours,
+            edges=self.atoms * neighbours,
+            kvectors=round_up(math.ceil((1.0 + kvectors) * self.kvectors)),
+        )
+
+    def with_atoms(self, atoms: int) -> BatchSizes:
+        """The sizes for one structure of so many atoms, in the layout "per_atom"."""
+        edges = atoms * self.neighbours_per_atom
+        return dataclasses.replace(self, atoms=atoms, slots=atoms, edges=edges)
 
     def work(self) -> float:
         """Rough relative cost of evaluating a batch, in units of one edge.

@@ -101,6 +101,10 @@ class Model:
         if self.is_self_consistent and self.scf is None:
             object.__setattr__(self, "scf", self.settings.of_family.solve.default)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies have: all but the compiled function."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @property
     def is_self_consistent(self) -> bool:
         """Whether the multipoles of the model answer the potential that they cause."""

@@ -1,7 +1,6 @@
 """Using trained models: predictions, evaluation of files, ASE, pure functions, simulations."""
 
 from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
-from mace_scf_jax.maps.coulomb_calculator import CoulombCalculator
 from mace_scf_jax.maps.density_map import density_at
 from mace_scf_jax.maps.potential_map import (
     Potential,
@@ -20,6 +19,7 @@ from mace_scf_jax.predict.response import predict_response
 from mace_scf_jax.predict.uncertainty import CommitteePrediction, rank, uncertainty
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
 from mace_scf_jax.simulate.committee_calculator import CommitteeCalculator
+from mace_scf_jax.simulate.coulomb_calculator import CoulombCalculator
 from mace_scf_jax.simulate.functional import EnergyFunction, energy_function
 from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.results import Results

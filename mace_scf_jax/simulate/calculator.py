@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import ase
-import jax
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mace_scf_jax.data.collate import collate
-from mace_scf_jax.data.configuration import from_atoms
-from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
-from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.data.errors import NO_FILE
 from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models import SelfConsistency, required_inputs
-from mace_scf_jax.predict.convergence import (
-    NotConverged,
-    check_policy,
-    report_convergence,
-)
-from mace_scf_jax.predict.model import Model, Prediction, load_model, split_outputs
-from mace_scf_jax.predict.starting_state import state_of_batch
+from mace_scf_jax.models import SelfConsistency, SplitChargeSettings, required_inputs
+from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
+from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.simulate.evaluator import Evaluator
+from mace_scf_jax.simulate.geometry import read_geometry, read_inputs, same_inputs
 from mace_scf_jax.simulate.warm_start import WarmStart, WarmStarter
 
-INPUT_KEYS = ("total_charge", "external_field", "fermi_level")
-"""Entries of ``atoms.info`` that a model reads."""
-
-CHARGED_RESULTS = ("multipoles", "dipole", "electrostatic_energy")
+CHARGED_RESULTS = ("multipoles", "dipole", "electrostatic_energy", "polarizability")
 SELF_CONSISTENT_RESULTS = (
     "fermi_level",
     "field_energy",
@@ -44,25 +35,60 @@ SELF_CONSISTENT_RESULTS = (
     "scf_charge_error",
 )
 
-EXTRA_ROOM = 0.2
-"""Room for more neighbours than an atom of the first geometry has, as a part of them, so that
-moving atoms do not outgrow their arrays, which would compile anew. The same for reciprocal
-vectors, once there are more of them than at first because the cell changes."""
+
+class InputCalculator(Calculator):
+    """An ASE calculator that notices changes of its inputs in ``info`` and ``arrays`` too.
+
+    A subclass reads its inputs, and computes results from ``self.atoms`` and these.
+    """
+
+    _inputs: Mapping[str, np.ndarray] = {}
+
+    def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
+        """Copies of all that results depend on besides elements, positions, cell and pbc."""
+        raise NotImplementedError
+
+    def compute(self, inputs: dict[str, np.ndarray], *, stress: bool) -> dict[str, Any]:
+        """The results for ``self.atoms``."""
+        raise NotImplementedError
+
+    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation, with "info" for inputs."""
+        changes = super().check_state(atoms, tol=tol)
+        return changes if same_inputs(self.read_inputs(atoms), self._inputs) else [*changes, "info"]
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Fill ``results``; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        inputs = self.read_inputs(self.atoms)
+        self.results = self.compute(inputs, stress="stress" in (properties or ()))
+        self._inputs = inputs
 
 
-class MACESCFCalculator(Calculator):
+class MACESCFCalculator(InputCalculator):
     """Energies, forces, stress and multipoles for ASE.
 
     ``atoms.info`` holds the inputs ``total_charge`` (e), ``external_field`` (V/Å) and
-    ``fermi_level`` (eV); a change of them is noticed. The padded sizes of the compiled function
-    only grow, so moving atoms and changing cells rarely recompile. Once the stress has been asked
-    for, every calculation has it: a step at constant pressure is one calculation.
+    ``fermi_level`` (eV); a change of them is noticed. A list of neighbours outlives steps, and the
+    sizes of the compiled function leave room, so that moving atoms and changing cells rarely
+    compile anew. Once the stress has been asked for, every calculation has it: a step at constant
+    pressure is one calculation. A copy by pickle has model, settings and results, and compiles for
+    itself.
 
     Results: energy, free_energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), and for models with
     charges: charges (e), multipoles (e Å^l; order Q, d_y, d_z, d_x), dipole (e Å; x, y, z),
-    electrostatic_energy (eV). Self-consistent models also give the outputs that `Prediction` lists:
-    fermi_level, electrostatic_potentials, scf_status, scf_steps, convergence_history (the residual
-    of every step), …
+    electrostatic_energy (eV), and polarizability (e Å²/V) where the model reads it out. Further
+    results of self-consistent models are those that `Prediction` lists: fermi_level, scf_status, …,
+    and convergence_history, the residual of every step.
+
+    Calculations raise `DataError` for a structure with an element that the model lacks, or that
+    cannot be used; `BoundaryError` where its periodicity does not fit the model's electrostatics;
+    `NotConvergedError` where multipoles are not self-consistent and the policy is to raise.
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -82,6 +108,7 @@ class MACESCFCalculator(Calculator):
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
         sums: SummationMethod | str | None = None,
+        smooth: bool = False,
         **kwargs,
     ) -> None:
         """Make a calculator.
@@ -96,6 +123,8 @@ class MACESCFCalculator(Calculator):
             not_converged: what to do if the multipoles are not self-consistent.
             sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the
                 model.
+            smooth: make energies smooth functions of the cell, as for relaxations; see `Evaluator`.
+                They then differ a little from those of `Model.predict`.
             kwargs: passed on to ASE's ``Calculator``.
 
         Raises:
@@ -107,50 +136,23 @@ class MACESCFCalculator(Calculator):
         check_policy(not_converged)
         model = (model if isinstance(model, Model) else load_model(model)).with_sums(sums)
         self.model = model if scf is None else dataclasses.replace(model, scf=scf)
+        settings = self.model.settings
         if warm_start is not None and not self.model.is_self_consistent:
             raise ValueError(
                 f"warm_start: expected a self-consistent model, found one of the family "
-                f"{self.model.settings.family}"
+                f"{settings.family}"
             )
-        if self.model.settings.electrostatics is None:
+        if settings.electrostatics is None:
             self.implemented_properties = ["energy", "free_energy", "forces", "stress"]
+        elif isinstance(settings.own, SplitChargeSettings) and settings.own.polarizability:
+            self.implemented_properties = [*self.implemented_properties, "polarizability"]
         self.not_converged = not_converged
+        self.evaluator = Evaluator(self.model, smooth=smooth)
         self._warm_starter = None if warm_start is None else WarmStarter(warm_start)
         self._start: Mapping[str, Any] | None = None
-        self._sizes: BatchSizes | None = None
-        self._inputs: dict[str, np.ndarray] = {}
+        self._arrays = required_inputs(settings)
+        self._given = (*CHARGED_RESULTS, *SELF_CONSISTENT_RESULTS)
         self._with_stress = False
-
-    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation, inputs in ``info`` and ``arrays`` included."""
-        changes = super().check_state(atoms, tol=tol)
-        inputs = self._read_inputs(atoms)
-        same = inputs.keys() == self._inputs.keys() and all(
-            np.array_equal(inputs[key], self._inputs[key]) for key in inputs
-        )
-        return changes if same else [*changes, "info"]
-
-    def calculate(
-        self,
-        atoms: ase.Atoms | None = None,
-        properties: list[str] | None = None,
-        system_changes: list[str] = all_changes,
-    ) -> None:
-        """Fill ``results``; called by ASE.
-
-        Raises:
-            DataError: the structure has an element that the model lacks, or cannot be used.
-            BoundaryError: its periodicity does not fit the model's electrostatics.
-            NotConvergedError: its multipoles are not self-consistent, and the policy is to raise.
-        """
-        super().calculate(atoms, properties, system_changes)
-        structure = self.model.prepare(from_atoms(self.atoms))
-        self._with_stress |= "stress" in (properties or ())
-        prediction = self._predict(structure, stress=self._with_stress)
-        location = structure.configuration.location
-        report_convergence([prediction], [location], not_converged=self.not_converged)
-        self.results = _results(prediction)
-        self._inputs = self._read_inputs(self.atoms)
 
     def start_from(self, solved: Mapping[str, Any]) -> None:
         """Start the next calculation from given multipoles and Fermi level.
@@ -162,61 +164,31 @@ class MACESCFCalculator(Calculator):
         self.reset()
         self._start = solved
 
-    def _predict(self, structure: Structure, *, stress: bool) -> Prediction:
-        """Outputs of a structure, from a warm start where there is one."""
+    def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
+        """Copies of what the model reads besides elements, positions and cell."""
+        return read_inputs(atoms, self._arrays)
+
+    def compute(self, inputs: dict[str, np.ndarray], *, stress: bool) -> dict[str, Any]:
+        """The results for ``self.atoms``, from a warm start where there is one."""
+        self._with_stress |= stress
+        geometry = read_geometry(self.atoms, inputs)
+        solve = functools.partial(
+            self.evaluator.evaluate, self.atoms, geometry, stress=self._with_stress
+        )
         start, self._start = self._start, None
         if start is not None or self._warm_starter is None:
-            return self._solve(structure, start, stress=stress)
-        return self._warm_starter.solve(
-            structure.configuration, lambda guess: self._solve(structure, guess, stress=stress)
-        )
-
-    def _solve(
-        self, structure: Structure, start: Mapping[str, Any] | None, *, stress: bool
-    ) -> Prediction:
-        """Outputs of a structure, solved for from a given start."""
-        needed = required_sizes([structure], "per_atom")
-        if self._sizes is None or not self._sizes.holds(needed):
-            if self._sizes is None:
-                self._sizes = needed.with_room(EXTRA_ROOM)
-            else:
-                grown = needed.with_room(EXTRA_ROOM, kvectors=EXTRA_ROOM)
-                self._sizes = merge((self._sizes, grown))
-        graph = collate([structure], self._sizes, dtype=self.model.dtype, labels=False)
-        state = None if start is None else state_of_batch([start], graph)
-        if state is not None and "scf_memory" in start:
-            state = dataclasses.replace(state, memory=start["scf_memory"])
-            state = state.with_memory(graph, self.model.scf)
-        outputs = self.model.evaluate(
-            self.model.parameters, graph, state, forces=True, stress=stress
-        )
-        memory = outputs.pop("scf_memory", None)
-        (prediction,) = split_outputs(jax.device_get(outputs), graph)
-        return prediction | {"scf_memory": memory}
-
-    def _read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
-        """What the model reads besides elements, positions and cell."""
-        arrays = required_inputs(self.model.settings)
-        return {
-            **{key: np.array(atoms.info[key]) for key in INPUT_KEYS if key in atoms.info},
-            **{key: np.array(atoms.arrays[key]) for key in arrays if key in atoms.arrays},
-        }
-
-
-def _results(prediction: Prediction) -> dict[str, Any]:
-    """The results of a calculator, by ASE's names where it has some."""
-    energy = float(prediction["energy"])
-    results = {
-        "energy": energy,
-        "free_energy": energy,
-        "forces": np.asarray(prediction["forces"], dtype=np.float64),
-    }
-    if "stress" in prediction:
-        results["stress"] = full_3x3_to_voigt_6_stress(prediction["stress"])
-    if "multipoles" in prediction:
-        results["charges"] = prediction["multipoles"][:, 0]
-    if "scf_history" in prediction:
-        history = prediction["scf_history"][: int(prediction["scf_steps"])]
-        results["convergence_history"] = history.tolist()
-    further = (*CHARGED_RESULTS, *SELF_CONSISTENT_RESULTS)
-    return results | {name: prediction[name] for name in further if name in prediction}
+            found = solve(start)
+        else:
+            found = self._warm_starter.solve(geometry, solve)
+        if not found["converged"]:
+            report_convergence([found], [NO_FILE], not_converged=self.not_converged)
+        results = {name: found[name] for name in self._given if name in found}
+        results["energy"] = results["free_energy"] = float(found["energy"])
+        results["forces"] = np.asarray(found["forces"], dtype=np.float64)
+        if "stress" in found:
+            results["stress"] = full_3x3_to_voigt_6_stress(found["stress"])
+        if "multipoles" in found:
+            results["charges"] = found["multipoles"][:, 0]
+        if "scf_history" in found:
+            results["convergence_history"] = found["scf_history"][: found["scf_steps"]].tolist()
+        return results

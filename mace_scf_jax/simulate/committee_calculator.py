@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ase
-from ase.calculators.calculator import Calculator, all_changes
+import numpy as np
 
 from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
+from mace_scf_jax.models import SelfConsistency
 from mace_scf_jax.predict.committee import Committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged, NotConvergedError
 from mace_scf_jax.predict.evaluation import SPREAD
 from mace_scf_jax.predict.uncertainty import AVERAGED_OUTPUTS, mean_and_std
-from mace_scf_jax.simulate.calculator import MACESCFCalculator
+from mace_scf_jax.simulate.calculator import InputCalculator, MACESCFCalculator
 from mace_scf_jax.simulate.warm_start import WarmStart
 
 
-class CommitteeCalculator(Calculator):
+class CommitteeCalculator(InputCalculator):
     """Mean energies, forces, stress and multipoles of a committee, with their spread, for ASE.
 
     Results and inputs are those of `MACESCFCalculator`, means over the members. For each of them
@@ -74,35 +74,21 @@ class CommitteeCalculator(Calculator):
         for calculator in self.calculators:
             calculator.reset()
 
-    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation, inputs in ``info`` and ``arrays`` included."""
-        return self.calculators[0].check_state(atoms, tol=tol)
+    def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
+        """Copies of what the models read besides elements, positions and cell."""
+        return self.calculators[0].read_inputs(atoms)
 
-    def calculate(
-        self,
-        atoms: ase.Atoms | None = None,
-        properties: list[str] | None = None,
-        system_changes: list[str] = all_changes,
-    ) -> None:
-        """Fill ``results``; called by ASE.
-
-        Raises:
-            DataError: the structure has an element that the models lack, or cannot be used.
-            BoundaryError: its periodicity does not fit the models' electrostatics.
-            NotConvergedError: the multipoles of a member are not self-consistent, and the policy is
-                to raise.
-        """
-        super().calculate(atoms, properties, system_changes)
-        wanted = [name.removesuffix(SPREAD) for name in properties or ()]
+    def compute(self, inputs: dict[str, np.ndarray], *, stress: bool) -> dict[str, Any]:
+        """Means and deviations for ``self.atoms``."""
         for name, calculator in zip(self.committee.names, self.calculators, strict=True):
             try:
-                calculator.calculate(self.atoms, wanted, system_changes)
+                calculator.calculate(self.atoms, ["stress"] if stress else [])
             except NotConvergedError as error:
                 raise NotConvergedError(f"{name}: {error}") from None
-        self.results = {}
+        results: dict[str, Any] = {}
         members = [calculator.results for calculator in self.calculators]
         for name in (*AVERAGED_OUTPUTS, "charges"):
             if name in members[0]:
-                mean, spread = mean_and_std([results[name] for results in members])
-                self.results[name], self.results[f"{name}{SPREAD}"] = mean[()], spread[()]
-        self.results["free_energy"] = self.results["energy"]
+                mean, spread = mean_and_std([entry[name] for entry in members])
+                results[name], results[f"{name}{SPREAD}"] = mean[()], spread[()]
+        return results | {"free_energy": results["energy"]}

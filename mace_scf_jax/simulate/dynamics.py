@@ -108,9 +108,9 @@ def step(
         state: where the atoms are and go.
         evaluate: energies and forces; with a barostat also stress.
         masses: u.
-        timestep: units of time.
-        thermostat: for constant temperature.
-        barostat: for constant pressure, along with a thermostat.
+        timestep: in units of time.
+        thermostat: keeps the temperature.
+        barostat: keeps the pressure, along with a thermostat.
 
     Source:
         Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34 (BAOAB);
@@ -177,13 +177,7 @@ def advance(
 def random_momenta(
     key: Key[Array, ""], masses: Float[Array, "atoms"], thermal_energy: Float[Array, ""]
 ) -> Float[Array, "atoms 3"]:
-    """Momenta of the Maxwell–Boltzmann distribution, without motion of the whole.
-
-    Args:
-        key: of the random numbers.
-        masses: u.
-        thermal_energy: k_B T in eV.
-    """
+    """Momenta (√(u eV)) of the Maxwell–Boltzmann distribution, without motion of the whole."""
     normal = jax.random.normal(key, (masses.shape[0], 3), masses.dtype)
     momenta = jnp.sqrt(thermal_energy * masses)[:, None] * normal
     drift = jnp.sum(momenta, axis=0) / jnp.sum(masses)
@@ -203,14 +197,7 @@ def pressure(
     masses: Float[Array, "atoms"],
     cell: Float[Array, "3 3"],
 ) -> Float[Array, ""]:
-    """Pressure of moving atoms in eV/Å³.
-
-    Args:
-        stress: eV/Å³, positive under tension.
-        momenta: √(u eV).
-        masses: u.
-        cell: Å.
-    """
+    """Pressure of moving atoms in eV/Å³; the stress is positive under tension."""
     return 2.0 / 3.0 * kinetic_energy(momenta, masses) / volume(cell) - jnp.trace(stress) / 3.0
 
 

@@ -18,25 +18,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.sizes import BatchSizes, round_up
+from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
 from mace_scf_jax.data.structure import search_box
 from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.graph import Graph
-from mace_scf_jax.mesh import common_mesh
+from mace_scf_jax.mesh import Mesh, common_mesh
 from mace_scf_jax.models import SCFState, SelfConsistency
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.simulate.neighbours import Neighbours, images_needed
 from mace_scf_jax.simulate.results import Results, to_results
 
-Positions = Float[ArrayLike, "atoms 3"]
 Vector = Float[ArrayLike, "3"]
 Matrix = Float[ArrayLike, "3 3"]
 Scalar = Float[ArrayLike, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What one evaluation of a model hands to the next."""
+
+    neighbours: Neighbours
+    start: SCFState | None = None
+    """From where a self-consistent model starts; None for its own initial state."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,49 +60,16 @@ class EnergyFunction:
 
     def __call__(
         self,
-        positions: Positions,
+        positions: Float[ArrayLike, "atoms 3"],
         neighbours: Neighbours,
-        *,
-        strain: Matrix | None = None,
-        cell: Matrix | None = None,
-        total_charge: Scalar | None = None,
-        external_field: Vector | None = None,
-        fermi_level: Scalar | None = None,
-        start: SCFState | None = None,
-        parameters: dict[str, Any] | None = None,
+        **arguments: Any,
     ) -> Float[Array, ""]:
-        """The energy in eV.
-
-        Args:
-            positions: Å; need not lie within the cell.
-            neighbours: from `prepare`, or an update of them.
-            strain: ε; positions and cell are multiplied by 1 + ½(ε + εᵀ).
-            cell: lattice vectors as rows, Å.
-            total_charge: e, for families that conserve it.
-            external_field: gradient of the external potential, V/Å.
-            fermi_level: eV, for self-consistent models: the given one at constant Fermi level,
-                otherwise where the search for it starts.
-            start: multipoles and Fermi level from which self-consistent models start, such as
-                `Results.scf_state` of a similar geometry.
-            parameters: of the model; by default its own.
-
-        Cell, charge, field and Fermi level are by default those of the structure that was prepared.
-        """
-        graph, valid = self._graph(
-            positions,
-            neighbours,
-            strain,
-            cell=cell,
-            total_charge=total_charge,
-            external_field=external_field,
-            fermi_level=fermi_level,
-        )
-        outputs = self._evaluate(parameters, graph, start, forces=False, stress=False)
-        return outputs["energy"][0] * _nan_unless(valid, graph)
+        """The energy in eV, with the arguments of `results`."""
+        return self.results(positions, neighbours, forces=False, **arguments).energy
 
     def results(
         self,
-        positions: Positions,
+        positions: Float[ArrayLike, "atoms 3"],
         neighbours: Neighbours,
         *,
         forces: bool = True,
@@ -107,48 +82,34 @@ class EnergyFunction:
         start: SCFState | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> Results:
-        """Everything that the model predicts; arguments as for the energy.
+        """Everything that the model predicts.
+
+        Cell, charge, field and Fermi level are by default those of the structure that was prepared.
 
         Args:
+            positions: Å; need not lie within the cell.
+            neighbours: from `prepare`, or an update of them.
             forces: whether to compute forces.
             stress: whether to compute stress.
-        """
-        graph, valid = self._graph(
-            positions,
-            neighbours,
-            strain,
-            cell=cell,
-            total_charge=total_charge,
-            external_field=external_field,
-            fermi_level=fermi_level,
-        )
-        outputs = self._evaluate(parameters, graph, start, forces=forces, stress=stress)
-        results = to_results(outputs, valid)
-        return dataclasses.replace(results, energy=results.energy * _nan_unless(valid, graph))
+            strain: ε; positions and cell are multiplied by 1 + ½(ε + εᵀ).
+            cell: lattice vectors as rows, Å.
+            total_charge: e, for families that conserve it.
+            external_field: gradient of the external potential, V/Å.
+            fermi_level: eV, for self-consistent models: the given one at constant Fermi level,
+                otherwise where the search for it starts.
+            start: multipoles and Fermi level from which self-consistent models start, such as
+                `Results.scf_state` of a similar geometry.
+            parameters: of the model; by default its own.
 
-    def _evaluate(
-        self,
-        parameters: dict[str, Any] | None,
-        graph: Graph,
-        start: SCFState | None,
-        **wanted: bool,
-    ) -> dict[str, Array]:
+        Raises:
+            ValueError: there are not as many positions as prepared atoms, or ``start`` was given
+                for a model that is not self-consistent.
+        """
         if start is not None and not self.model.is_self_consistent:
             raise ValueError(
                 "start: expected a self-consistent model, found one of the family "
                 f"{self.model.settings.family}"
             )
-        given = self.model.parameters if parameters is None else parameters
-        return self.model.evaluate(given, graph, start, **wanted)
-
-    def _graph(
-        self,
-        positions: Positions,
-        neighbours: Neighbours,
-        strain: Matrix | None,
-        **given: Matrix | Vector | Scalar | None,
-    ) -> tuple[Graph, Bool[Array, ""]]:
-        """The structure at these arguments, and whether its neighbours serve."""
         prepared = neighbours.graph
         dtype = prepared.positions.dtype
         positions = jnp.asarray(positions, dtype)
@@ -157,6 +118,12 @@ class EnergyFunction:
                 f"positions: found shape {positions.shape}, expected {prepared.positions.shape} "
                 "as in the prepared structure"
             )
+        given = {
+            "cell": cell,
+            "total_charge": total_charge,
+            "external_field": external_field,
+            "fermi_level": fermi_level,
+        }
         changes = {
             name: jnp.asarray(value, dtype)[None]
             for name, value in given.items()
@@ -165,10 +132,58 @@ class EnergyFunction:
         graph = prepared.replace(positions=positions, **changes)
         if strain is not None:
             graph = graph.strained(jnp.asarray(strain, dtype)[None])
-        return graph, neighbours.is_valid(graph.positions, graph.cell[0])
+        valid = neighbours.is_valid(graph.positions, graph.cell[0])
+        outputs = self.model.evaluate(
+            self.model.parameters if parameters is None else parameters,
+            graph,
+            start,
+            forces=forces,
+            stress=stress,
+        )
+        results = to_results(outputs, valid)
+        one_or_nan = jnp.where(valid, 1.0, jnp.nan).astype(dtype)
+        return dataclasses.replace(results, energy=results.energy * one_or_nan)
+
+    def follow(
+        self,
+        positions: Float[ArrayLike, "atoms 3"],
+        cell: Matrix,
+        context: Context,
+        *,
+        stress: bool = False,
+        parameters: dict[str, Any] | None = None,
+    ) -> tuple[Results, Context]:
+        """Follow the atoms to where they are now: all engines of dynamics do each step by this.
+
+        Args:
+            positions: Å.
+            cell: Å.
+            context: what the evaluation before handed on.
+            stress: whether to compute stress.
+            parameters: of the model; by default its own.
+
+        Returns:
+            The results, and the context of the next evaluation: neighbours, renewed if need be,
+            and for self-consistent models the solved state with the memory of searches.
+        """
+        neighbours = context.neighbours.update(positions, cell, renewed_at=1.0)
+        results = self.results(
+            positions,
+            neighbours,
+            cell=cell,
+            stress=stress,
+            start=context.start,
+            parameters=parameters,
+        )
+        state = results.scf_state
+        if state is not None:
+            state = state.with_memory(neighbours.graph, self.model.scf)
+        return results, Context(neighbours, state)
 
 
 Prepare = Callable[..., Neighbours]
+Images = tuple[int, int, int]
+Choose = Callable[[BatchSizes, Images], tuple[BatchSizes, Images]]
 
 
 def energy_function(
@@ -196,9 +211,11 @@ def energy_function(
             model.
 
     Returns:
-        The energy function, and ``prepare(atoms, previous=None)``, which makes the `Neighbours` of
-        an ASE structure. Inputs of the model are read from its ``info`` and ``arrays``. With
-        ``previous`` no array is smaller than there, so that what is compiled is used again.
+        The energy function, and ``prepare(atoms, previous=None, extra_capacity=None)``, which makes
+        the `Neighbours` of an ASE structure. Inputs of the model are read from its ``info`` and
+        ``arrays``. With ``previous`` no array is smaller than there, so that what is compiled is
+        used again. It raises `DataError` where the structure cannot be used or ``previous`` has
+        other atoms, and `BoundaryError` where its periodicity does not fit the electrostatics.
 
     Raises:
         ValueError: an option is out of range.
@@ -213,7 +230,6 @@ def energy_function(
     loaded = (model if isinstance(model, Model) else load_model(model)).with_sums(sums)
     if scf is not None:
         loaded = dataclasses.replace(loaded, scf=scf)
-
     default_capacity = extra_capacity
 
     def prepare(
@@ -222,25 +238,24 @@ def energy_function(
         *,
         extra_capacity: float | None = None,
     ) -> Neighbours:
-        """Find the neighbours and reciprocal vectors of a structure.
+        def choose(needed: BatchSizes, images: Images) -> tuple[BatchSizes, Images]:
+            extra = default_capacity if extra_capacity is None else extra_capacity
+            sizes = needed.with_room(extra)
+            if previous is None:
+                return sizes, images
+            return merge((sizes, previous.sizes)), tuple(map(max, images, previous.images))
 
-        Args:
-            atoms: the structure.
-            previous: neighbours of the same atoms, none of whose arrays is to shrink.
-            extra_capacity: other than the one given to `energy_function`.
-
-        Raises:
-            DataError: the structure cannot be used, or ``previous`` has other atoms.
-            BoundaryError: its periodicity does not fit the model's electrostatics.
-        """
-        return prepare_neighbours(
+        made = prepare_neighbours(
             loaded,
             atoms,
-            previous,
+            choose,
             skin=skin,
             largest_strain=largest_strain,
-            extra_capacity=default_capacity if extra_capacity is None else extra_capacity,
+            mesh=None if previous is None else previous.graph.mesh,
         )
+        if previous is not None and not np.array_equal(made.graph.species, previous.graph.species):
+            raise DataError("previous neighbours: found those of other atoms")
+        return made
 
     return EnergyFunction(loaded), prepare
 
@@ -248,61 +263,50 @@ def energy_function(
 def prepare_neighbours(
     model: Model,
     atoms: ase.Atoms,
-    previous: Neighbours | None = None,
+    choose: Choose,
     *,
     skin: float,
     largest_strain: float,
-    extra_capacity: float,
+    mesh: Mesh | None = None,
 ) -> Neighbours:
-    """Neighbours of a structure; see `energy_function`."""
-    structure = model.prepare(from_atoms(atoms), skin=skin, largest_strain=largest_strain)
-    cell, pbc = structure.configuration.cell, structure.configuration.pbc
-    if previous is not None and not np.array_equal(structure.species, previous.graph.species):
-        raise DataError("previous neighbours: found those of other atoms")
+    """Find the neighbours and reciprocal vectors of a structure on the host.
 
-    reach = model.settings.backbone.r_max + skin
-    box = search_box(cell, pbc)
-    # Vectors may shrink by the strain before the reciprocal vectors have to be chosen anew.
-    images = images_needed(box * (1.0 - largest_strain), pbc, reach)
-    room = round_up(int(np.ceil((1.0 + extra_capacity) * structure.neighbour_counts().max())))
-    has_kvectors = model.settings.kspace_cutoff is not None
-    kvectors, mesh = structure.num_kvectors, structure.mesh
-    if previous is not None:
-        if mesh is not None and previous.graph.mesh is not None:
-            mesh = common_mesh((mesh, previous.graph.mesh))
-        images = tuple(np.maximum(images, previous.images).tolist())
-        room = max(room, previous.graph.neighbours_per_atom)
-        kvectors = max(kvectors, previous.graph.k_indices.shape[1])
-    candidates = structure.num_atoms * int(np.prod(2 * np.array(images) + 1))
-    room = max(1, min(room, candidates))
-    graph = collate(
-        [structure],
-        BatchSizes(
-            atoms=structure.num_atoms,
-            edges=structure.num_atoms * room,
-            graphs=1,
-            slots=structure.num_atoms,
-            kvectors=round_up(kvectors),
-            neighbours_per_atom=room,
-        ),
-        dtype=model.dtype,
-        labels=False,
-        padding=False,
-        mesh=mesh,
+    Args:
+        model: what they are for.
+        atoms: the structure.
+        choose: from the sizes and images that are needed to those of the arrays.
+        skin: as for `energy_function`.
+        largest_strain: as for `energy_function`.
+        mesh: that the mesh of the structure, if it has one, is not to be coarser than.
+
+    Raises:
+        DataError: the structure cannot be used.
+        BoundaryError: its periodicity does not fit the model's electrostatics.
+    """
+    structure = model.prepare(from_atoms(atoms), skin=skin, largest_strain=largest_strain)
+    pbc = structure.configuration.pbc
+    cutoff = model.settings.backbone.r_max
+    box = search_box(structure.configuration.cell, pbc)
+    sizes, images = choose(
+        required_sizes([structure], "per_atom", padding=False),
+        # Vectors may shrink by the strain before the reciprocal vectors have to be chosen anew.
+        images_needed(box * (1.0 - largest_strain), pbc, cutoff + skin),
     )
-    graph = jax.device_put(graph)
+    if mesh is not None and structure.mesh is not None:
+        mesh = common_mesh((mesh, structure.mesh))
+    else:
+        mesh = structure.mesh
+    graph = jax.device_put(
+        collate([structure], sizes, dtype=model.dtype, labels=False, padding=False, mesh=mesh)
+    )
+    depends_on_cell = mesh is not None or model.settings.kspace_cutoff is not None
     return Neighbours(
         graph=graph,
         search_box=jnp.asarray(box, model.dtype),
         reciprocal_cell=graph.cell[0],
         overflow=jnp.asarray(False),
-        cutoff=model.settings.backbone.r_max,
+        cutoff=cutoff,
         skin=skin,
-        largest_strain=None if mesh is None and not has_kvectors else largest_strain,
+        largest_strain=largest_strain if depends_on_cell else None,
         images=images,
     )
-
-
-def _nan_unless(valid: Bool[Array, ""], graph: Graph) -> Float[Array, ""]:
-    """A factor that makes an energy, and what is derived from it, NaN."""
-    return jnp.where(valid, 1.0, jnp.nan).astype(graph.positions.dtype)

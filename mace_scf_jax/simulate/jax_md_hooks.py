@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import ase
 import ase.cell
@@ -48,13 +49,7 @@ class NeighborList:
     def update(
         self, position: Float[ArrayLike, "atoms 3"], *, box: Box | None = None, **unused: object
     ) -> NeighborList:
-        """The list at new positions; can be part of a compiled loop.
-
-        Args:
-            position: as for the energy.
-            box: as for the energy.
-            unused: other arguments of a simulation.
-        """
+        """The list at new positions; can be part of a compiled loop."""
         positions, cell = self.real_space(position, box)
         return dataclasses.replace(self, neighbours=self.neighbours.update(positions, cell))
 
@@ -99,7 +94,6 @@ class NeighborFunctions:
             position: as for the energy.
             extra_capacity: neighbours of each atom for which to have more room than usual.
             box: as for the energy.
-            unused: other arguments of a simulation.
 
         Raises:
             DataError: the structure cannot be used.
@@ -150,7 +144,6 @@ class JaxMDEnergy:
             box: the box; by default that of the list.
             perturbation: linear map, or factor, applied to positions and box.
             start: where self-consistent models start, such as `Results.scf_state`.
-            unused: other arguments of a simulation.
         """
         positions, cell = _perturbed(*neighbor.real_space(position, box), perturbation)
         return self.energy_fn(positions, neighbor.neighbours, cell=cell, start=start)
@@ -161,20 +154,11 @@ class JaxMDEnergy:
         neighbor: NeighborList,
         *,
         box: Box | None = None,
-        start: SCFState | None = None,
-        forces: bool = True,
-        stress: bool = False,
+        **arguments: Any,
     ) -> Results:
-        """Everything that the model predicts; arguments as for the energy.
-
-        Args:
-            forces: whether to compute forces.
-            stress: whether to compute stress.
-        """
+        """Everything that the model predicts, with the arguments of `EnergyFunction.results`."""
         positions, cell = neighbor.real_space(position, box)
-        return self.energy_fn.results(
-            positions, neighbor.neighbours, cell=cell, start=start, forces=forces, stress=stress
-        )
+        return self.energy_fn.results(positions, neighbor.neighbours, cell=cell, **arguments)
 
 
 def jax_md_functions(
@@ -193,10 +177,10 @@ def jax_md_functions(
         model: a model or the path of its file.
         atoms: elements, periodic directions, cell, and inputs of the model.
         fractional_coordinates: whether positions are fractional.
-        skin: as for `energy_function`.
-        largest_strain: as for `energy_function`; above 0 where the box changes.
-        scf: as for `energy_function`.
-        sums: as for `energy_function`.
+        skin: as for `energy_function`, like the others.
+        largest_strain: above 0 where the box changes.
+        scf: how multipoles are solved for.
+        sums: how electrostatic sums are done.
 
     Returns:
         ``neighbor_fn`` with ``allocate`` and ``update``, and ``energy_fn``.
@@ -214,21 +198,13 @@ def jax_md_functions(
 
 
 def to_cell(box: Box) -> Float[Array, "3 3"]:
-    """Lattice vectors as rows from a box of JAX-MD: a number, lengths, or vectors as columns.
-
-    Args:
-        box: Å.
-    """
+    """Lattice vectors as rows from a box of JAX-MD: a number, lengths, or vectors as columns."""
     box = jnp.asarray(box)
     return box.T if box.ndim == 2 else box * jnp.eye(3, dtype=box.dtype)
 
 
 def to_box(cell: ase.cell.Cell | Float[ArrayLike, "3 3"]) -> Float[Array, "3 3"]:
-    """The box of JAX-MD, lattice vectors as columns, from a cell of ASE.
-
-    Args:
-        cell: Å (rows).
-    """
+    """The box of JAX-MD, lattice vectors as columns, from a cell of ASE (rows)."""
     return jnp.asarray(np.asarray(cell).T)
 
 

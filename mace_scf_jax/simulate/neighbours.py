@@ -8,6 +8,7 @@ the cutoff, which the displacements tell.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mace_scf_jax.data.sizes import BatchSizes
 from mace_scf_jax.graph import Graph
 
 RENEWED_AT = 0.5
@@ -35,7 +37,8 @@ class Neighbours:
     """
 
     graph: Graph
-    """The structure, without padding; positions and cell are those of the last search."""
+    """The structure; positions and cell are those of the last search. Padding atoms, of which the
+    functional API has none, are masked; the one graph is real."""
     search_box: Float[Array, "3 3"]
     """Vectors along open directions, Å: unit normals to the periodic ones (rows)."""
     reciprocal_cell: Float[Array, "3 3"]
@@ -54,6 +57,13 @@ class Neighbours:
     """Periodic images of a pair that a search looks at, in each direction."""
 
     @property
+    def sizes(self) -> BatchSizes:
+        """Lengths of the arrays."""
+        num_atoms, most = self.graph.num_atoms, self.graph.neighbours_per_atom
+        num_kvectors = self.graph.k_indices.shape[1]
+        return BatchSizes(num_atoms, num_atoms * most, 1, num_atoms, num_kvectors, most)
+
+    @property
     def positions(self) -> Float[Array, "atoms 3"]:
         """Positions at the last search, Å."""
         return self.graph.positions
@@ -70,10 +80,6 @@ class Neighbours:
 
         With the change of cell F, A = A₀ F, and displacements u from the atoms carried along by it,
         a pair now within the cutoff was within ‖F⁻¹‖ (cutoff + 2 max |u|).
-
-        Args:
-            positions: where the atoms are now, Å.
-            cell: the cell now, Å.
         """
         positions, cell = jax.lax.stop_gradient((positions, cell))
         change = jnp.linalg.solve(self.box_of(self.cell), self.box_of(cell))
@@ -95,17 +101,16 @@ class Neighbours:
     def is_valid(
         self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
     ) -> Bool[Array, ""]:
-        """Whether energies at these positions are exact; false for positions that are not finite.
-
-        Args:
-            positions: Å.
-            cell: Å.
-        """
+        """Whether energies at these positions are exact; false if positions are not finite."""
         fresh = self.skin_used(positions, cell) <= 1.0
         return fresh & self.serves_cell(cell) & ~self.overflow
 
     def update(
-        self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"] | None = None
+        self,
+        positions: Float[Array, "atoms 3"],
+        cell: Float[Array, "3 3"] | None = None,
+        *,
+        renewed_at: float = RENEWED_AT,
     ) -> Neighbours:
         """Neighbours at new positions: the same ones until most of the skin is used up.
 
@@ -114,19 +119,21 @@ class Neighbours:
 
         Args:
             positions: Å.
-            cell: Å; by default as before.
+            cell: Å; by default that of the last search.
+            renewed_at: part of the skin that may be used up; 1 where the next energy is asked for
+                at these very positions.
         """
         dtype = self.graph.positions.dtype
         positions = jnp.asarray(positions, dtype)
         cell = self.cell if cell is None else jnp.asarray(cell, dtype)
-        return self._updated(positions, cell)
+        return self._update(positions, cell, renewed_at)
 
-    @jax.jit
-    def _updated(self, positions: Array, cell: Array) -> Neighbours:
-        is_fresh = self.skin_used(positions, cell) <= RENEWED_AT
-        return jax.lax.cond(is_fresh, lambda: self, lambda: self._searched(positions, cell))
+    @functools.partial(jax.jit, static_argnames="renewed_at")
+    def _update(self, positions: Array, cell: Array, renewed_at: float) -> Neighbours:
+        is_fresh = self.skin_used(positions, cell) <= renewed_at
+        return jax.lax.cond(is_fresh, lambda: self, lambda: self._search_again(positions, cell))
 
-    def _searched(self, positions: Array, cell: Array) -> Neighbours:
+    def _search_again(self, positions: Array, cell: Array) -> Neighbours:
         graph = self.graph
         reach = self.cutoff + self.skin
         box = self.box_of(cell)
@@ -137,6 +144,7 @@ class Neighbours:
             reach,
             images=self.images,
             capacity=graph.neighbours_per_atom,
+            mask=graph.atom_mask,
         )
         needed = jnp.where(graph.pbc[0], _images_needed(box, reach), 0)
         return dataclasses.replace(
@@ -166,6 +174,7 @@ def search(
     *,
     images: tuple[int, int, int],
     capacity: int,
+    mask: Bool[Array, "atoms"] | None = None,
 ) -> tuple[
     Int[Array, "atoms capacity"],
     Int[Array, "atoms capacity 3"],
@@ -183,6 +192,7 @@ def search(
         cutoff: Å.
         images: periodic images to try in each direction beyond the nearest; zero where open.
         capacity: room for neighbours of each atom.
+        mask: which atoms there are; None for all.
 
     Returns:
         Senders and cell shifts of the edges that each atom receives (vector = r_receiver -
@@ -192,6 +202,7 @@ def search(
     ranges = [range(-most, most + 1) for most in images]
     offsets = jnp.asarray(np.array(list(itertools.product(*ranges)), dtype=np.int32))
     to_fractional = jnp.linalg.inv(box)
+    exists = jnp.ones(num_atoms, bool) if mask is None else mask
 
     def received_by(atom: Int[Array, ""]):
         difference = positions[atom] - positions
@@ -201,20 +212,21 @@ def search(
         vectors = difference[senders] + shifts.astype(box.dtype) @ box
         is_itself = (senders == atom) & jnp.all(shifts == 0, axis=-1)
         within = (jnp.sum(vectors**2, axis=-1) < cutoff**2) & ~is_itself
+        within &= exists[atom] & exists[senders]
         (chosen,) = jnp.nonzero(within, size=capacity, fill_value=0)
         count = jnp.sum(within, dtype=jnp.int32)
-        mask = jnp.arange(capacity, dtype=jnp.int32) < count
+        found = jnp.arange(capacity, dtype=jnp.int32) < count
         return (
-            jnp.where(mask, senders[chosen], num_atoms - 1),
-            jnp.where(mask[:, None], shifts[chosen], 0),
-            mask,
+            jnp.where(found, senders[chosen], num_atoms - 1),
+            jnp.where(found[:, None], shifts[chosen], 0),
+            found,
             count,
         )
 
     atoms = jnp.arange(num_atoms, dtype=jnp.int32)
     at_once = max(1, min(num_atoms, _PAIRS_IN_MEMORY // (num_atoms * len(offsets))))
-    senders, shifts, mask, counts = jax.lax.map(received_by, atoms, batch_size=at_once)
-    return senders, shifts, mask, jnp.max(counts)
+    senders, shifts, found, counts = jax.lax.map(received_by, atoms, batch_size=at_once)
+    return senders, shifts, found, jnp.max(counts)
 
 
 _PAIRS_IN_MEMORY = 2**22
@@ -223,13 +235,7 @@ _PAIRS_IN_MEMORY = 2**22
 def images_needed(
     box: Float[np.ndarray, "3 3"], pbc: Bool[np.ndarray, "3"], cutoff: float
 ) -> tuple[int, int, int]:
-    """Periodic images within a cutoff beyond the nearest one, in each direction.
-
-    Args:
-        box: rows as for `search`, Å.
-        pbc: periodic directions.
-        cutoff: Å.
-    """
+    """Periodic images within a cutoff beyond the nearest one, in each direction of a box."""
     needed = np.where(pbc, np.asarray(_images_needed(jnp.asarray(box), cutoff)), 0)
     return tuple(int(number) for number in needed)
 

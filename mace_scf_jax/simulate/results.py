@@ -11,51 +11,31 @@ from jaxtyping import Array, Bool, Float
 from mace_scf_jax.models import SCFState
 from mace_scf_jax.predict.model import PER_ATOM_OUTPUTS
 from mace_scf_jax.scf import JacobianMemory
+from mace_scf_jax.scf.status import SolverStatus
 
-_NAMED = (
-    "energy",
-    "forces",
-    "stress",
-    "electrostatic_energy",
-    "node_energy",
-    "contributions",
-    "multipoles",
-    "dipole",
-    "total_charge",
-    "polarizability",
-    "fermi_level",
-)
-_STATUS = ("scf_status", "solver_status")
-"""Outputs that are 0 where a solver converged."""
+STATUS = ("scf_status", "solver_status")
+"""Outputs that tell how a search ended."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Everything a model predicts for one structure; None for what it does not have."""
+    """Everything a model predicts for one structure; None for what it does not have.
+
+    `mace_scf_jax.predict.model.Prediction` has the units and meanings.
+    """
 
     energy: Float[Array, ""]
-    """Total energy, eV."""
     forces: Float[Array, "atoms 3"] | None
-    """-dE/dr, eV/Å."""
     stress: Float[Array, "3 3"] | None
-    """dE/dε divided by the volume, eV/Å³ (ASE's sign: positive under tension)."""
     electrostatic_energy: Float[Array, ""] | None
-    """Coulomb energy of the multipoles, part of the energy, eV."""
     node_energy: Float[Array, "atoms"]
-    """Parts of the energy that belong to an atom, eV."""
     contributions: Float[Array, "terms"]
-    """Isolated atoms and readout of each layer, parts of the energy, eV."""
     multipoles: Float[Array, "atoms components"] | None
-    """Atomic multipoles, e Å^l, order Q, d_y, d_z, d_x."""
     dipole: Float[Array, "3"] | None
-    """Dipole x, y, z, e Å."""
     total_charge: Float[Array, ""] | None
-    """Sum of the charges, e."""
     polarizability: Float[Array, "3 3"] | None
-    """From a readout, e Å²/V."""
     fermi_level: Float[Array, ""] | None
-    """Fermi level of self-consistent models, eV."""
     further: dict[str, Array]
     """Outputs of single families by name, such as ``scf_steps``, ``chemical_potential``."""
     scf_memory: JacobianMemory | None
@@ -67,8 +47,11 @@ class Results:
     @property
     def converged(self) -> Bool[Array, ""]:
         """Whether multipoles that are solved for are solved; true where they are not."""
-        status = [self.further[name] == 0 for name in _STATUS if name in self.further]
-        return status[0] if status else jnp.asarray(True)
+        converged = jnp.asarray(True)
+        for name in STATUS:
+            if name in self.further:
+                converged &= self.further[name] == SolverStatus.CONVERGED
+        return converged
 
     @property
     def scf_state(self) -> SCFState | None:
@@ -77,9 +60,17 @@ class Results:
             return None
         return SCFState(self.multipoles, self.fermi_level[None], self.scf_memory)
 
+    def by_name(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Outputs of the atoms, and all others with ``valid`` and ``converged``, by name."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        named |= named.pop("further") | {"converged": self.converged, "scf_memory": None}
+        named = {name: value for name, value in named.items() if value is not None}
+        of_atoms = {name: named.pop(name) for name in PER_ATOM_OUTPUTS & named.keys()}
+        return of_atoms, named
+
 
 def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
-    """Results from the outputs of a model for a batch of one structure without padding.
+    """Results from the outputs of a model for a batch of one structure.
 
     Args:
         outputs: arrays by name.
@@ -89,8 +80,12 @@ def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
     single = {
         name: values if name in PER_ATOM_OUTPUTS else values[0]
         for name, values in outputs.items()
-        if name != "scf_memory"
+        if name not in ("scf_memory", "virials")
     }
-    named = {name: single.pop(name, None) for name in _NAMED}
-    single.pop("virials", None)
+    fields = (field.name for field in dataclasses.fields(Results))
+    named = {
+        name: single.pop(name, None)
+        for name in fields
+        if name not in ("further", "scf_memory", "valid")
+    }
     return Results(**named, further=single, scf_memory=memory, valid=valid)

@@ -16,10 +16,9 @@ from jaxtyping import Array, Float, UInt
 
 from mace_scf_jax.boundary import pbc_letters
 from mace_scf_jax.data.keys import PREDICTION_KEYS
-from mace_scf_jax.models import SCFState
 from mace_scf_jax.simulate import dynamics
 from mace_scf_jax.simulate.dynamics import Evaluation, EvaluationStatus, MotionState
-from mace_scf_jax.simulate.functional import EnergyFunction, Prepare
+from mace_scf_jax.simulate.functional import Context, EnergyFunction, Prepare
 from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.results import Results
 from mace_scf_jax.simulate.simulation_settings import SimulationError, SimulationSettings
@@ -31,15 +30,6 @@ _FAILURES = {
 _OUTGROWN = "the neighbours outgrow all that is prepared for them"
 _MOST_ATTEMPTS = 5
 """Times that the host prepares one step, with ever more room."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ModelContext:
-    """What one evaluation of a model hands to the next."""
-
-    neighbours: Neighbours
-    scf_state: SCFState | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +71,7 @@ class Simulation:
 
         Args:
             energy_fn: from `mace_scf_jax.energy_function`; with ``largest_strain`` for "npt".
-            prepare: likewise.
+            prepare: from there too.
             atoms: the structure. Without momenta they are drawn at the temperature.
             settings: how it moves.
             seed: of the random numbers.
@@ -119,7 +109,7 @@ class Simulation:
             )
         positions, cell = jnp.asarray(snapshot.positions), self._cell(neighbours)
         evaluation = self._evaluate_first(
-            self.energy_fn.model.parameters, positions, cell, ModelContext(neighbours, None)
+            self.energy_fn.model.parameters, positions, cell, Context(neighbours)
         )
         self.state = MotionState(
             positions=positions,
@@ -147,9 +137,6 @@ class Simulation:
     def advance(self, num_steps: int) -> None:
         """Make steps.
 
-        Args:
-            num_steps: how many.
-
         Raises:
             SimulationError: energies are not finite, or multipoles do not converge. The state is
                 that of the last good step.
@@ -171,18 +158,15 @@ class Simulation:
                 self._prepare_again(attempts)
 
     def observe(self, *, stress: bool = False) -> Results:
-        """What the model predicts for the present structure.
-
-        Args:
-            stress: whether to compute stress.
-        """
-        context = self.state.evaluation.context
+        """What the model predicts for the present structure."""
+        state, context = self.state, self.state.evaluation.context
         return self._observe(
-            self.energy_fn.model.parameters,
-            self.state.positions,
-            self.state.cell,
-            context,
+            state.positions,
+            context.neighbours,
+            cell=state.cell,
             stress=stress,
+            start=context.start,
+            parameters=self.energy_fn.model.parameters,
         )
 
     def snapshot(self) -> Snapshot:
@@ -256,16 +240,10 @@ class Simulation:
         )
 
     def _evaluate(
-        self, parameters: dict[str, Any], positions: Array, cell: Array, context: ModelContext
+        self, parameters: dict[str, Any], positions: Array, cell: Array, context: Context
     ) -> Evaluation:
-        neighbours = context.neighbours.update(positions, cell)
-        results = self.energy_fn.results(
-            positions,
-            neighbours,
-            cell=cell,
-            stress=self.settings.ensemble == "npt",
-            start=context.scf_state,
-            parameters=parameters,
+        results, context = self.energy_fn.follow(
+            positions, cell, context, stress=self.settings.ensemble == "npt", parameters=parameters
         )
         precision = positions.dtype
         is_finite = jnp.all(jnp.isfinite(positions)) & jnp.isfinite(results.energy)
@@ -284,14 +262,8 @@ class Simulation:
             forces=results.forces.astype(precision),
             stress=None if results.stress is None else results.stress.astype(precision),
             status=status,
-            context=ModelContext(neighbours, self._with_memory(results.scf_state, neighbours)),
+            context=context,
         )
-
-    def _with_memory(self, state: SCFState | None, neighbours: Neighbours) -> SCFState | None:
-        """A solved state with room for what searches for the next ones learn."""
-        if state is None:
-            return None
-        return state.with_memory(neighbours.graph, self.energy_fn.model.scf)
 
     @functools.cached_property
     def _evaluate_first(self) -> Callable[..., Evaluation]:
@@ -299,18 +271,7 @@ class Simulation:
 
     @functools.cached_property
     def _observe(self) -> Callable[..., Results]:
-        @functools.partial(jax.jit, static_argnames="stress")
-        def observe(parameters, positions, cell, context, *, stress):
-            return self.energy_fn.results(
-                positions,
-                context.neighbours,
-                cell=cell,
-                stress=stress,
-                start=context.scf_state,
-                parameters=parameters,
-            )
-
-        return observe
+        return jax.jit(self.energy_fn.results, static_argnames="stress")
 
     @functools.cached_property
     def _advance(self) -> Callable[..., tuple[MotionState, Array]]:

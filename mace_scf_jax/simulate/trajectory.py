@@ -103,12 +103,7 @@ class SimulationFiles:
             path.unlink(missing_ok=True)
 
     def append(self, simulation: Simulation, model_checksum: str) -> LogRow:
-        """Write the present state: a frame, a row, and what a restart needs, in this order.
-
-        Args:
-            simulation: the simulation.
-            model_checksum: of the file of its model.
-        """
+        """Write the present state: a frame, a row, and what a restart needs, in this order."""
         frame, row = observe(simulation)
         text = io.StringIO()
         ase.io.write(text, frame, format="extxyz")
@@ -158,9 +153,6 @@ class SimulationFiles:
     def go_back_to(self, state: RestartState) -> None:
         """Drop frames and rows that were written after a state.
 
-        Args:
-            state: from `read_state`.
-
         Raises:
             SimulationError: trajectory or log lack what was written before the state.
         """
@@ -190,11 +182,6 @@ class RestartState:
 
     def check(self, atoms: ase.Atoms, settings: dict[str, Any], model_checksum: str) -> None:
         """Refuse to go on with something else.
-
-        Args:
-            atoms: the structure at the start.
-            settings: how it moves.
-            model_checksum: of the file of the model.
 
         Raises:
             SimulationError: atoms, settings or model differ.
@@ -258,7 +245,7 @@ def run(
     """Simulate up to a number of steps, and write every so often.
 
     Args:
-        simulation: the simulation; at its start the first frame is written.
+        simulation: its first frame is written too, where it starts.
         files: where to write.
         num_steps: steps in all, those done before included.
         every: steps between frames. The last step is written too.
@@ -276,12 +263,7 @@ def run(
 
 
 def plot_log(path: str | Path, picture: str | Path) -> None:
-    """Draw the log of a simulation over time.
-
-    Args:
-        path: the log.
-        picture: the file to write.
-    """
+    """Draw the log of a simulation over time, as a picture in a file."""
     from matplotlib.figure import Figure  # slow to import
 
     with open(path, newline="") as file:

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.predict.convergence import has_converged
 from mace_scf_jax.scf import JacobianMemory
+from mace_scf_jax.simulate.geometry import Geometry
 
 Solve = Callable[[Mapping[str, Any] | None], dict[str, Any]]
-"""From a start, if any, to outputs."""
+"""From a start, if any, to outputs by name, with whether they ``converged``."""
 
 FARTHEST_FIT = 0.5
 """Å; a geometry in which an atom is farther than this from what the previous ones reach is new."""
+
+_SOLVED = ("multipoles", "fermi_level")
 
 
 class StateNotUniqueWarning(UserWarning):
@@ -55,93 +56,74 @@ class WarmStart:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Solved:
-    """Multipoles and Fermi level that solve a geometry."""
-
-    configuration: Configuration
-    multipoles: Float[np.ndarray, "atoms components"]
-    fermi_level: float
-
-
 class WarmStarter:
-    """Solves geometry after geometry, starting from what solved the previous ones.
-
-    Args:
-        settings: how.
-    """
+    """Solves geometry after geometry, starting from what solved the previous ones."""
 
     def __init__(self, settings: WarmStart) -> None:
         self.settings = settings
-        self._latest: collections.deque[_Solved] = collections.deque(maxlen=settings.num_geometries)
+        self._latest: collections.deque[tuple[Geometry, dict[str, Any]]] = collections.deque(
+            maxlen=settings.num_geometries
+        )
+        """Geometries and what solves them."""
         self._memory: JacobianMemory | None = None
         self._calculations = 0
 
-    def solve(self, configuration: Configuration, solve: Solve) -> dict[str, Any]:
+    def solve(self, geometry: Geometry, solve: Solve) -> dict[str, Any]:
         """The outputs of a geometry.
 
         A search from a guess that fails is repeated from the model's own initial state.
 
         Args:
-            configuration: the geometry.
+            geometry: the geometry.
             solve: gives its outputs, from a start (multipoles, Fermi level and the memory of former
                 searches by name) or, for None, from the model's own initial state.
         """
-        start = self._guess(configuration)
+        start = self._guess(geometry)
         outputs = solve(start)
         self._calculations += 1
-        if start is not None and not has_converged(outputs):
+        if start is not None and not outputs["converged"]:
             outputs = solve(None)
         elif start is not None and self._calculations % self.settings.check_every == 0:
-            outputs = self._checked(outputs, solve(None), configuration)
-        if has_converged(outputs):
-            self._add(configuration, outputs)
+            outputs = self._check(outputs, solve(None), len(geometry.numbers))
+        if outputs["converged"]:
+            self._add(geometry, outputs)
         else:
             self._forget()
         return outputs
 
-    def _guess(self, configuration: Configuration) -> dict[str, Any] | None:
+    def _guess(self, geometry: Geometry) -> dict[str, Any] | None:
         """Multipoles and Fermi level of a new geometry, from those of the previous ones.
 
         The new positions are fitted by a combination of the previous ones whose weights add up to
         one, and the same combination of the solutions is the guess. On a smooth trajectory that
         extrapolates; for a geometry seen before it gives its solution.
 
-        Args:
-            configuration: the new geometry.
-
         Returns:
             The guess, or None if the atoms, their charge, field or periodicity are others, or an
             atom is far from all that the fit can reach.
         """
-        if not self._latest or not _same_conditions(self._latest[-1].configuration, configuration):
+        if not self._latest or not self._latest[-1][0].same_system(geometry):
             return None
-        displacements = np.stack(
-            [_displacements(entry.configuration, configuration) for entry in self._latest]
-        )
+        displacements = np.stack([_displacements(before, geometry) for before, _ in self._latest])
         weights = _weights(displacements.reshape(len(displacements), -1))
         missed = np.linalg.norm(np.tensordot(weights, displacements, axes=1), axis=-1)
         if np.max(missed) > FARTHEST_FIT:
             return None
-        return {
-            "multipoles": np.tensordot(
-                weights, np.stack([entry.multipoles for entry in self._latest]), axes=1
-            ),
-            "fermi_level": weights @ np.array([entry.fermi_level for entry in self._latest]),
-            "scf_memory": self._memory,
+        combined = {
+            name: np.tensordot(weights, np.stack([solved[name] for _, solved in self._latest]), 1)
+            for name in _SOLVED
         }
+        return {**combined, "scf_memory": self._memory}
 
-    def _add(self, configuration: Configuration, outputs: Mapping[str, Any]) -> None:
-        """Remember a solution; one of other atoms or conditions makes all others useless."""
+    def _add(self, geometry: Geometry, outputs: Mapping[str, Any]) -> None:
+        """Keep a solution; one of other atoms or conditions makes all others useless."""
         if self._latest:
-            latest = self._latest[-1].configuration
-            if not _same_conditions(latest, configuration):
+            latest = self._latest[-1][0]
+            if not latest.same_system(geometry):
                 self._forget()
-            elif np.array_equal(latest.positions, configuration.positions):
+            elif np.array_equal(latest.positions, geometry.positions):
                 self._latest.pop()
-        self._latest.append(
-            _Solved(configuration, outputs["multipoles"], float(outputs["fermi_level"]))
-        )
+        self._latest.append((geometry, {name: outputs[name] for name in _SOLVED}))
         if outputs.get("scf_memory") is not None:
             self._memory = outputs["scf_memory"]
 
@@ -149,18 +131,16 @@ class WarmStarter:
         self._latest.clear()
         self._memory = None
 
-    def _checked(
-        self, warm: dict[str, Any], cold: dict[str, Any], configuration: Configuration
-    ) -> dict[str, Any]:
+    def _check(self, warm: dict[str, Any], cold: dict[str, Any], num_atoms: int) -> dict[str, Any]:
         """Outputs from a guess, or those from the model's own initial state if they differ."""
-        difference = float(warm["energy"] - cold["energy"]) / configuration.num_atoms
-        if not has_converged(cold) or abs(difference) <= self.settings.check_tolerance:
+        difference = float(warm["energy"] - cold["energy"]) / num_atoms
+        if not cold["converged"] or abs(difference) <= self.settings.check_tolerance:
             return warm
         warnings.warn(
-            f"{configuration.location}, calculation {self._calculations}: the energy that follows "
-            f"from the previous geometries is {difference:+.1e} eV per atom off the one found "
-            "from the model's own initial state: the self-consistent solution is not unique, or "
-            "the tolerance is too large. The latter is used",
+            f"calculation {self._calculations}: the energy that follows from the previous "
+            f"geometries is {difference:+.1e} eV per atom off the one found from the model's own "
+            "initial state: the self-consistent solution is not unique, or the tolerance is too "
+            "large. The latter is used",
             StateNotUniqueWarning,
             stacklevel=2,
         )
@@ -180,22 +160,10 @@ def _weights(displacements: Float[np.ndarray, "geometries coordinates"]) -> np.n
     return np.append(coefficients, 1.0 - np.sum(coefficients))
 
 
-def _displacements(old: Configuration, new: Configuration) -> Float[np.ndarray, "atoms 3"]:
+def _displacements(old: Geometry, new: Geometry) -> Float[np.ndarray, "atoms 3"]:
     """How far each atom was from where it is now, by the shortest way through the cell."""
     difference = old.positions - new.positions
     if not np.any(new.pbc):
         return difference
     fractional = difference @ np.linalg.inv(new.cell)
     return difference - (np.rint(fractional) * new.pbc) @ new.cell
-
-
-_CONDITIONS = ("total_charge", "external_field", "fermi_level")
-
-
-def _same_conditions(one: Configuration, other: Configuration) -> bool:
-    """Whether two geometries are of the same atoms in the same surroundings."""
-    return (
-        np.array_equal(one.atomic_numbers, other.atomic_numbers)
-        and np.array_equal(one.pbc, other.pbc)
-        and all(np.array_equal(one.values[name], other.values[name]) for name in _CONDITIONS)
-    )

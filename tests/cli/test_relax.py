@@ -25,7 +25,7 @@ def relax(words: str) -> int:
 
 
 def test_forces_and_stress_vanish(folder, capsys):
-    status = relax("--cell --fmax 0.02 --steps 25 --trajectory steps.xyz")
+    status = relax("--cell --fmax 0.02 --steps 30 --trajectory steps.xyz")
     shown = capsys.readouterr().out
     steps: list[ase.Atoms] = read("steps.xyz", ":")
     relaxed = read("relaxed.xyz")

@@ -58,23 +58,18 @@ def test_rounding_keeps_the_layouts_consistent() -> None:
     assert rounded.graphs == 3
 
 
-@pytest.mark.parametrize("most", [37, None])
-def test_room_for_more_neighbours(most) -> None:
-    edges = 101 * (most or 37)
+def test_room_for_more_neighbours() -> None:
     exact = BatchSizes(
-        atoms=101, edges=edges, graphs=3, slots=60, kvectors=9, neighbours_per_atom=most
+        atoms=101, edges=101 * 37, graphs=1, slots=101, kvectors=97, neighbours_per_atom=37
     )
     roomy = exact.with_room(0.2)
-    assert roomy.holds(exact.rounded())
-    assert roomy.edges >= 1.2 * edges
-    assert (roomy.atoms, roomy.slots, roomy.kvectors) == (
-        exact.rounded().atoms,
-        exact.rounded().slots,
-        exact.rounded().kvectors,
-    )
+    assert roomy.holds(exact)
+    assert roomy.edges >= 1.2 * exact.edges
+    assert (roomy.atoms, roomy.slots, roomy.kvectors) == (101, 101, 100)
     waves = exact.with_room(0.2, kvectors=0.3)
     assert waves.kvectors >= 1.3 * exact.kvectors
     assert dataclasses.replace(waves, kvectors=roomy.kvectors) == roomy
+    assert exact.with_atoms(120).edges == 120 * 37
 
 
 def test_merge_holds_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import ase
@@ -22,6 +23,7 @@ from tiny_models import (
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import BoundaryError
+from mace_scf_jax.models import required_inputs
 from mace_scf_jax.pytorch.verification.models import reference_settings
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 from mace_scf_jax.pytorch.weights import import_parameters
@@ -168,6 +170,76 @@ def test_sizes_only_grow(model, atoms):
     assert_close(spread.get_forces(), model.predict(spread)["forces"], 1e-9)
 
 
+def test_every_change_is_noticed(model):
+    """Along a path on which the list is renewed, and after changes of all that is prepared."""
+    atoms, rng = molecule(), np.random.default_rng(0)
+    atoms.calc = MACESCFCalculator(model)
+
+    def check():
+        expected = model.predict(atoms)
+        np.testing.assert_allclose(
+            atoms.get_potential_energy(), expected["energy"], rtol=1e-12, err_msg=str(atoms)
+        )
+        assert_close(atoms.get_forces(), expected["forces"], 1e-10)
+
+    for _ in range(8):
+        atoms.positions += rng.normal(scale=0.1, size=(5, 3))
+        check()
+    atoms.positions[3] += [11.0, 3.0, -9.0]
+    check()  # neighbours are lost
+    atoms.positions[3] += [9.0, 0.0, 0.0]
+    check()  # the box of an open structure follows its extent
+    atoms.positions = periodic().positions
+    atoms.set_cell(periodic().cell)
+    check()
+    atoms.pbc = True
+    check()
+    atoms.set_cell(1.05 * atoms.cell, scale_atoms=True)
+    check()
+    atoms.symbols[0] = "H"
+    check()
+    atoms.info["total_charge"] = 2.0
+    check()
+    atoms.info["external_field"] = [0.0, 0.0, 0.1]
+    atoms.positions += 0.01
+    check()
+
+
+def test_inputs_of_the_atoms_are_noticed():
+    model = tiny_model("MACEQEq")
+    atoms = molecule()
+    atoms.calc = MACESCFCalculator(model)
+    for value in (25.0, 26.0):
+        for name in required_inputs(model.settings):
+            atoms.arrays[name] = np.full(len(atoms), value)
+        expected = model.predict(atoms)["energy"]
+        np.testing.assert_allclose(atoms.get_potential_energy(), expected, rtol=1e-12)
+
+
+def test_structures_of_other_sizes(model):
+    """They share arrays of similar size, and leave those of small ones alone."""
+    calculator, water = MACESCFCalculator(model), molecule()
+    for size in (5, 6, 7, 8, 5):
+        atoms = water.copy()
+        far = [[0.0, -2.0 - number, 0.0] for number in range(size - 5)]
+        atoms.extend(ase.Atoms("H" * len(far), far))
+        expected = model.predict(atoms)
+        atoms.calc = calculator
+        np.testing.assert_allclose(atoms.get_potential_energy(), expected["energy"], rtol=1e-12)
+        assert_close(atoms.get_forces(), expected["forces"], 1e-10)
+        assert atoms.get_charges().shape == (size,)
+        assert calculator.evaluator.num_padded_atoms == (5 if size == 5 else 8)
+
+
+def test_a_copy_by_pickle_goes_on(model, atoms):
+    energy = atoms.get_potential_energy()
+    copied = pickle.loads(pickle.dumps(atoms))
+    assert copied.get_potential_energy() == energy
+    assert copied.calc.check_state(copied) == []
+    copied.positions[0] += 0.1
+    assert_close(copied.get_forces(), model.predict(copied)["forces"], 1e-10)
+
+
 def test_bad_structures_are_refused_and_good_ones_still_work(model, atoms):
     energy = atoms.get_potential_energy()
     gold = atoms.copy()
@@ -175,6 +247,17 @@ def test_bad_structures_are_refused_and_good_ones_still_work(model, atoms):
     gold.calc = atoms.calc
     with pytest.raises(DataError, match="found element Au, unknown to the model"):
         gold.get_potential_energy()
+    assert_close(atoms.get_potential_energy(), energy, 1e-14)
+    double = atoms.copy()
+    double.positions[1] = double.positions[0]
+    double.calc = atoms.calc
+    with pytest.raises(DataError, match="found atoms 0 and 1 at the same position"):
+        double.get_forces()
+    double.positions[1] = np.nan
+    with pytest.raises(DataError, match="found NaN or infinity among the positions"):
+        double.get_forces()
+    with pytest.raises(DataError, match="found no atoms"):
+        atoms.calc.calculate(ase.Atoms())
     assert_close(atoms.get_potential_energy(), energy, 1e-14)
     wire = atoms.copy()
     wire.pbc = (False, False, True)

@@ -38,9 +38,9 @@ def test_steps_are_those_of_ase_and_start_from_the_one_before(model):
     np.testing.assert_allclose(simulation.state.momenta, atoms.get_momenta(), atol=1e-9)
 
     context = simulation.state.evaluation.context
-    charge = np.asarray(context.scf_state.multipoles)[:, 0].sum()
+    charge = np.asarray(context.start.multipoles)[:, 0].sum()
     assert charge == pytest.approx(float(cluster.info.get("total_charge", 0.0)), abs=1e-9)
-    assert np.any(context.scf_state.memory.changes), "searches learned of the Jacobian"
+    assert np.any(context.start.memory.changes), "searches learned of the Jacobian"
     warm = simulation.observe()
     cold = energy_fn.results(simulation.state.positions, context.neighbours)
     assert bool(warm.converged)

@@ -10,7 +10,6 @@ import ase
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Array, Float
 
@@ -21,9 +20,10 @@ from mace_scf_jax.electrostatics import (
     system_potential,
 )
 from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
+from mace_scf_jax.simulate.calculator import InputCalculator
 
 
-class CoulombCalculator(Calculator):
+class CoulombCalculator(InputCalculator):
     """Coulomb energy of fixed Gaussian multipoles on atoms, in an external field: E + D·E_ext.
 
     Multipoles (e Å^l; order Q, d_y, d_z, d_x) are those of `set_multipoles`, otherwise
@@ -35,6 +35,10 @@ class CoulombCalculator(Calculator):
     when asked for), charges (e), atomic_dipoles (e Å; x, y, z), dipole (e Å; x, y, z),
     external_field (V/Å) and electrostatic_potentials (V; at the atoms, own Gaussians and external
     field included).
+
+    Calculations raise `ValueError` where there are no multipoles, or not (max_l + 1)² for every
+    atom, or the field is not three numbers, and `BoundaryError` where the periodicity does not fit
+    the boundary condition.
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -67,7 +71,6 @@ class CoulombCalculator(Calculator):
         self.multipoles_key = multipoles_key
         self.external_field_key = external_field_key
         self._set: dict[str, np.ndarray] = {}
-        self._inputs: dict[str, np.ndarray] = {}
 
     def set_multipoles(self, multipoles: Float[np.ndarray, "atoms components"]) -> None:
         """Keep multipoles for all further calculations.
@@ -102,30 +105,8 @@ class CoulombCalculator(Calculator):
             )
         self._set["external_field"] = field
 
-    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation, multipoles and field included."""
-        changes = super().check_state(atoms, tol=tol)
-        inputs = self._read_inputs(atoms)
-        same = inputs.keys() == self._inputs.keys() and all(
-            np.array_equal(inputs[key], self._inputs[key]) for key in inputs
-        )
-        return changes if same else [*changes, "multipoles"]
-
-    def calculate(
-        self,
-        atoms: ase.Atoms | None = None,
-        properties: list[str] | None = None,
-        system_changes: list[str] = all_changes,
-    ) -> None:
-        """Fill ``results``; called by ASE.
-
-        Raises:
-            ValueError: there are no multipoles, or not (max_l + 1)² for every atom, or the field is
-                not three numbers.
-            BoundaryError: the periodicity does not fit the boundary condition.
-        """
-        super().calculate(atoms, properties, system_changes)
-        inputs = self._read_inputs(self.atoms)
+    def compute(self, inputs: dict[str, np.ndarray], *, stress: bool) -> dict[str, Any]:
+        """The results for ``self.atoms``."""
         if "multipoles" not in inputs:
             raise ValueError(
                 "multipoles: found neither any by set_multipoles nor "
@@ -143,12 +124,11 @@ class CoulombCalculator(Calculator):
         results["charges"] = sources.multipoles[:, 0]
         results["atomic_dipoles"] = np.asarray(dipole_cartesian(jnp.asarray(sources.multipoles)))
         results["external_field"] = np.asarray(sources.external_field)
-        if "stress" in (properties or ()):
+        if stress:
             results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(_stress(sources)))
-        self.results = results
-        self._inputs = inputs
+        return results
 
-    def _read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
+    def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
         """Copies of multipoles and field, what was set before what the atoms hold."""
         inputs = dict(self._set)
         if self.multipoles_key in atoms.arrays and "multipoles" not in inputs:
