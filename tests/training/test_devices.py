@@ -120,6 +120,7 @@ def test_options_that_ask_for_too_much_are_refused(forces):
     assert "'batch_size': found 1, expected at least one structure for each of the 2" in too_few
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(forces, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
