@@ -30,7 +30,7 @@ from mace_scf_jax.models.families.energy_functional.atomic_functional import (
 from mace_scf_jax.models.families.energy_functional.model import EnergyFunctional, local_energy
 from mace_scf_jax.scf import SolverStatus
 
-DENSE_AND_MATRIX_FREE = [512, 0]
+DENSE_AND_MATRIX_FREE = [512, pytest.param(0, marks=pytest.mark.slow)]
 
 
 def settings_of(**changes):

@@ -146,7 +146,7 @@ def test_the_energy_of_a_readout_can_be_left_out():
     assert np.all(np.abs(difference[:2]) > 1e-6)
 
 
-@pytest.mark.parametrize("constant_charge", [False, True])
+@pytest.mark.parametrize("constant_charge", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_forces_are_derivatives_of_the_solved_energy(constant_charge):
     """With the response of the multipoles, in a batch with a charged molecule and a crystal."""
     module, params = model()

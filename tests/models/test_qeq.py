@@ -243,7 +243,7 @@ def test_matrix_free_model_equals_dense(batch, params):
         np.testing.assert_allclose(iterated[name], dense[name], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("dense_max_atoms", [256, 0])
+@pytest.mark.parametrize("dense_max_atoms", [256, pytest.param(0, marks=pytest.mark.slow)])
 def test_losses_of_forces_and_charges_have_the_gradient_of_finite_differences(
     batch, params, dense_max_atoms
 ):

@@ -82,7 +82,10 @@ def test_the_solution_is_where_a_warm_start_stays():
         np.testing.assert_allclose(warm[name], cold[name], rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize(("density", "level"), [("from_data", "zero"), ("zero", "from_data")])
+@pytest.mark.parametrize(
+    ("density", "level"),
+    [("from_data", "zero"), pytest.param("zero", "from_data", marks=SLOW)],
+)
 def test_the_start_does_not_matter(density, level):
     tight = Auto(tolerance=1e-12)  # the charge of a random model hardly answers to the level
     how = SelfConsistency(tight, initial_density=density, initial_fermi_level=level)

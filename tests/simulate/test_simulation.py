@@ -59,6 +59,7 @@ def test_energy_is_conserved_and_nothing_recompiled(finished):
     np.testing.assert_allclose(energies, energies[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_neighbours_that_outgrow_their_arrays_are_prepared_again(model):
     """Atoms that were apart come together."""
     atoms = molecule()
