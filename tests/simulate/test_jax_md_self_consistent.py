@@ -71,6 +71,7 @@ def test_warm_started_steps_within_a_scan_are_those_of_ase(model):
     np.testing.assert_allclose(state.position, atoms.positions, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_heat_and_pressure(hooks):
     neighbor_fn, energy_fn = hooks
     positions, box = jnp.asarray(periodic().positions), to_box(periodic().cell)
