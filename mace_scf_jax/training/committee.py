@@ -30,7 +30,7 @@ from mace_scf_jax.predict.committee_file import (
 from mace_scf_jax.training.config.options import TrainOptions, options_from
 from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.preparation import data_settings
-from mace_scf_jax.training.records.logs import ConsoleHandler, logging_to
+from mace_scf_jax.training.records.reporting import ConsoleHandler, logging_to
 from mace_scf_jax.training.records.run_files import RunFiles, make_folder
 from mace_scf_jax.training.run import train
 

@@ -48,13 +48,15 @@ from mace_scf_jax.training.preparation import (
     watch_options,
 )
 from mace_scf_jax.training.records.history import TrainingHistory
-from mace_scf_jax.training.records.logs import (
+from mace_scf_jax.training.records.reporting import (
     FILES_ONLY,
     ConsoleHandler,
     DelayedFileHandler,
+    LogLines,
+    ProgressBar,
+    log_counts,
     logging_to,
 )
-from mace_scf_jax.training.records.reporting import LogLines, ProgressBar, log_counts
 from mace_scf_jax.training.records.results_file import ResultLines
 from mace_scf_jax.training.records.run_files import RunFiles
 from mace_scf_jax.training.records.scf_summary import scf_convergence_summary
