@@ -186,7 +186,7 @@ def test_content_of_padding(model):
     assert_same(model.evaluate(rubbish), model.evaluate(graph), tolerance=1e-14)
 
 
-@pytest.mark.parametrize("layout", ["flat", "per_atom"])
+@pytest.mark.parametrize("layout", ["flat", pytest.param("per_atom", marks=pytest.mark.slow)])
 def test_amount_of_padding_and_layout_of_the_edges(model, layout):
     sizes = required_sizes(model.structures, layout)
     larger = {"atoms": sizes.atoms + 5, "graphs": sizes.graphs + 2, "slots": sizes.slots + 3}

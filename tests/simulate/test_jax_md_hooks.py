@@ -51,6 +51,7 @@ def test_nve_is_that_of_ase(model):
     np.testing.assert_allclose(state.momentum, atoms.get_momenta(), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_constant_pressure_conserves_its_invariant(hooks):
     neighbor_fn, energy_fn = hooks
     positions, box = jnp.asarray(periodic().positions), to_box(periodic().cell)

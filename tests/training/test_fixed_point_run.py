@@ -151,6 +151,7 @@ def test_the_debug_log_has_the_steps_of_every_solution(finished):
     assert solutions == 2 * (2 + 1) + 3 + 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_weights(finished, tmp_path, monkeypatch):
     run = functools.partial(run_in, tmp_path, finished.programs, complete=finished.complete)
     step_done = ResultLines.step_done

@@ -20,6 +20,17 @@ FILES = sorted(
     for folder in ("blocks", "electrostatics", "models", "trained")
     for path in (REFERENCE / folder).glob("*.npz")
 )
+QUICK_MODELS = {
+    "mace",
+    "local_charges",
+    "local_charges_l0_realspace_cluster",
+    "fixed_charge_baseline",
+    "split_charges_default",
+    "qeq_default",
+    "fixed_point_default",
+}
+"""One model of each family, and one that is open."""
+
 LINEAR = REFERENCE / "blocks" / "linear.npz"
 
 NOT_COMPARED = {"external_potential_and_field", "feature_cotangent", "num_k_half_space"}
@@ -41,7 +52,14 @@ def changed(source: Path, target: Path, **changes) -> Path:
     return target
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def case(path: Path):
+    """A file as a parameter; most models are slow proofs."""
+    quick = path.parent.name in ("blocks", "electrostatics") or path.stem in QUICK_MODELS
+    marks = () if quick else (pytest.mark.slow,)
+    return pytest.param(path, marks=marks, id=f"{path.parent.name}/{path.stem}")
+
+
+@pytest.mark.parametrize("path", map(case, FILES))
 def test_recomputed(path):
     deviations = verify(path)
     assert {entry.output for entry in deviations} >= compared_outputs(path)
