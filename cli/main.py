@@ -27,6 +27,8 @@ COMMANDS = {
 }
 MODULES = {"import": "import_model"}
 """Modules of commands that are named otherwise."""
+OPTIONS_OF_TRAINING = ("train", "preprocess")
+"""Commands that have plugins among their own options."""
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 PACKAGES = ("mace_scf_jax", "mace_scf_jax_cli")
@@ -58,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _without_command(words)
     command = importlib.import_module(f"mace_scf_jax_cli.{MODULES.get(words[0], words[0])}")
     try:
-        words, named = _take_plugins(words)
+        without, named = _take_plugins(words)
         _load_plugins(named)
-        return command.run(words[1:])
+        return command.run((words if words[0] in OPTIONS_OF_TRAINING else without)[1:])
     except KeyboardInterrupt:
         print(f"\n{command.WHEN_INTERRUPTED}", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -56,7 +56,7 @@ COMMAND = Command(
     "preprocess",
     DESCRIPTION,
     options=PreprocessOptions,
-    topics=(DataOptions, ElectrostaticsOptions),
+    topics=lambda: (DataOptions, ElectrostaticsOptions),
     own_arguments=ARGUMENTS,
 )
 

@@ -6,14 +6,16 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic.fields import FieldInfo
 
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup
-from mace_scf_jax.training.config.options import TOPICS, TrainOptions
+from mace_scf_jax.options.values import names_in
+from mace_scf_jax.plugins import load_plugins
+from mace_scf_jax.training.config.options import TrainOptions, topics, train_options
 from mace_scf_jax.training.config.reading import NO_EFFECT_FLAGS, canonical_name, read_config_file
 
 TRUTH_VALUES = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n"})
@@ -41,7 +43,7 @@ class Command:
     name: str
     description: str
     options: type[TrainOptions] = TrainOptions
-    topics: tuple[type[OptionGroup], ...] = TOPICS
+    topics: Callable[[], tuple[type[OptionGroup], ...]] = topics
     """Options listed in the help; the others are understood too."""
     own_arguments: tuple[OwnArgument, ...] = ()
 
@@ -90,10 +92,11 @@ def parse_command(
 
     Raises:
         ConfigurationError: the file cannot be read, or any option is unknown, missing or wrong.
+        PluginError: a plugin that is named cannot be loaded.
     """
     parser = _build_parser(command)
-    given, rest = parser.parse_known_args(_one_word_per_option(words))
-    values = vars(given)
+    known, rest = parser.parse_known_args(_one_word_per_option(words))
+    values = vars(known)
     own = {argument.name: values.pop(argument.name) for argument in command.own_arguments}
     for word in rest:
         if not word.startswith("--"):
@@ -108,7 +111,9 @@ def parse_command(
     merged = {
         name: value for name, value in from_file.items() if canonical_name(name) not in values
     }
-    return command.options(**merged, **values), argparse.Namespace(**own)
+    given = {**merged, **values}
+    load_plugins(names_in(given.get("plugins") or ()))
+    return train_options(command.options)(**given), argparse.Namespace(**own)
 
 
 def _build_parser(command: Command) -> argparse.ArgumentParser:
@@ -125,7 +130,7 @@ def _build_parser(command: Command) -> argparse.ArgumentParser:
     parser.add_argument("--traceback", action="store_true", help="show where an error arose")
     for argument in command.own_arguments:
         parser.add_argument(*argument.flags, dest=argument.name, **argument.settings)
-    for topic in command.topics:
+    for topic in command.topics():
         group = parser.add_argument_group((topic.__doc__ or "").splitlines()[0])
         for name, field in topic.model_fields.items():
             group.add_argument(f"--{name}", metavar=_placeholder(name, field), help=_help(field))
@@ -138,9 +143,8 @@ def _one_word_per_option(words: Sequence[str]) -> list[str]:
     So a value may begin with ``-``, switches may stand without value (``--ema``) or be negated
     (``--no-ema``), and the two spellings of a name are the same.
     """
-    switches = {
-        name for name, field in TrainOptions.model_fields.items() if field.annotation is bool
-    }
+    fields = train_options().model_fields
+    switches = {name for name, field in fields.items() if field.annotation is bool}
     rewritten: list[str] = []
     waiting = list(reversed(words))
     while waiting:
@@ -158,7 +162,7 @@ def _one_word_per_option(words: Sequence[str]) -> list[str]:
                 is_value = following is not None and following.lower() in TRUTH_VALUES
                 value = waiting.pop() if is_value else "True"
             elif following is None or following.startswith("--"):
-                if name in TrainOptions.model_fields or name == "config":
+                if name in fields or name == "config":
                     raise ConfigurationError(f"option --{spelled} needs a value")
             else:
                 value = waiting.pop()

@@ -140,6 +140,17 @@ NumberFromZero = Annotated[Number, Field(ge=0.0)]
 PositiveWholeNumber = Annotated[WholeNumber, Field(ge=1)]
 WholeNumberFromZero = Annotated[WholeNumber, Field(ge=0)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
+
+
+def names_in(value: Any) -> Any:
+    """Names separated by commas, or a list in text, as a tuple of names."""
+    if isinstance(value, str):
+        value = value.strip().strip("[]()").split(",")
+    names = tuple(str(name).strip().strip("'\"") for name in value)
+    return tuple(name for name in names if name)
+
+
+NamesOfModules = Annotated[tuple[str, ...], BeforeValidator(names_in)]
 NumberOfDevices = Annotated[int | Literal["all"], BeforeValidator(_number_of_devices)]
 EnergiesOfIsolatedAtoms = Annotated[
     dict[int, float] | str | None,

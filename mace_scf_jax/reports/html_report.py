@@ -10,7 +10,7 @@ from mace_scf_jax.predict.error_tables import ERROR_TABLES, Column
 from mace_scf_jax.reports import html_page as html
 from mace_scf_jax.reports.pictures import Pictures
 from mace_scf_jax.reports.training_run import TrainingRun, options_as_json
-from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.config.options import train_options
 
 ABSENT = "–"
 DEFAULT_ERROR_TABLE = "PerAtomRMSE"
@@ -192,7 +192,7 @@ def _settings(run: TrainingRun) -> str:
     """Every option; those that are not at their default stand out."""
     if not run.options:
         return ""
-    fields = TrainOptions.model_fields
+    fields = train_options().model_fields
     apart = ("train_schedule", "heads")
     rows, changed = [], []
     for name, value in run.options.items():

@@ -15,7 +15,7 @@ from mace_scf_jax.predict.evaluation import FileEvaluation
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.reports.comparison import Comparison, compare
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
-from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.config.options import TrainOptions, options_from
 from mace_scf_jax.training.preparation import data_settings
 
 MOST_STRUCTURES = 5000
@@ -100,4 +100,4 @@ def _with_found_files(recorded: Mapping[str, Any], work: Path) -> TrainOptions:
         if found is None:
             raise RunError(f"{path}: no such file ({name} of the run)")
         options[name] = str(found)
-    return TrainOptions(**options)
+    return options_from(options)

@@ -14,8 +14,7 @@ from mace_scf_jax.predict.committee_file import COMMITTEE_FILE, read_committee_f
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.reports.run_log import RunLog, read_log
 from mace_scf_jax.training.committee import member_options
-from mace_scf_jax.training.config.options import TrainOptions
-from mace_scf_jax.training.config.reading import read_config_file
+from mace_scf_jax.training.config.options import options_from
 from mace_scf_jax.training.records.history import TrainingHistory
 from mace_scf_jax.training.records.results_file import RunResults, read_results
 from mace_scf_jax.training.records.run_files import RunFiles
@@ -119,7 +118,7 @@ def find_runs(path: str | Path) -> list[TrainingRun]:
     """
     path = Path(path)
     path = path.parent if path.name == COMMITTEE_FILE else path
-    options = TrainOptions(**read_config_file(path)) if path.suffix in CONFIGURATIONS else None
+    options = options_from(path) if path.suffix in CONFIGURATIONS else None
     folder = path if options is None else options.work_dir
     if not (folder / COMMITTEE_FILE).is_file():
         return [find_run(path)]
@@ -152,7 +151,7 @@ def find_run(path: str | Path) -> TrainingRun:
     """
     path = Path(path)
     if path.suffix in CONFIGURATIONS:
-        files = RunFiles.of(TrainOptions(**read_config_file(path)))
+        files = RunFiles.of(options_from(path))
     else:
         files = _files_around(path if path.is_file() else _results_in(path))
     return _run_of(files)

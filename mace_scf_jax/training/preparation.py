@@ -45,7 +45,7 @@ from mace_scf_jax.training.batches import (
     common_mesh,
     make_loaders,
 )
-from mace_scf_jax.training.config.options import TOPICS, TrainOptions, matters_to
+from mace_scf_jax.training.config.options import TrainOptions, matters_to, topics, train_options
 from mace_scf_jax.training.loop.devices import Devices
 from mace_scf_jax.training.loop.loop import TrainingData
 from mace_scf_jax.training.loop.modes import ModelMode, in_double_precision, modes_of
@@ -91,7 +91,7 @@ class Preparation:
     @property
     def defaults(self) -> dict[str, Any]:
         """Defaults of the options in the fingerprint."""
-        fields = TrainOptions.model_fields
+        fields = train_options().model_fields
         return {name: fields[name].default for name in self.fingerprint["options"]}
 
     def training_data(self, *, with_tests: bool) -> TrainingData:
@@ -353,7 +353,7 @@ def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets)
     """What must be the same when the run is resumed, besides the schedule."""
     deciding = [
         name
-        for topic in TOPICS
+        for topic in topics()
         for name in topic.deciding_weights()
         if matters_to(name, family=options.model, backbone=options.backbone)
     ]

@@ -13,7 +13,7 @@ from mace_scf_jax.reports.pictures import draw
 from mace_scf_jax.reports.scf_convergence import scf_convergence
 from mace_scf_jax.reports.style import logarithmic, panels, save
 from mace_scf_jax.reports.training_run import RunError, find_run
-from mace_scf_jax.training.optimise.parameter_groups import PARAMETER_GROUPS
+from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
 
 
 def lines_of(axes) -> dict:
@@ -178,7 +178,7 @@ def test_an_axis_without_positive_values_stays_linear(tmp_path):
 
 
 def test_legends_cover_no_panel(tmp_path):
-    rates = {"lr": 0.01} | {f"{name}_lr": 0.001 for name in PARAMETER_GROUPS}
+    rates = {"lr": 0.01} | {f"{name}_lr": 0.001 for name in parameter_groups()}
 
     def several(record):
         return record | {"learning_rates": rates} if "learning_rates" in record else record

@@ -18,10 +18,10 @@ from mace_scf_jax.training.optimise.optimiser import (
     moving_average,
 )
 from mace_scf_jax.training.optimise.parameter_groups import (
-    PARAMETER_GROUPS,
     ParameterGroupError,
     group_labels,
     group_sizes,
+    parameter_groups,
 )
 
 REFERENCE = np.load(
@@ -52,10 +52,10 @@ def reference_tree(kind, step=None):
 
 def learning_rates(step, *, changing=True):
     if step < SETTINGS["lr_change_at"] or not changing:
-        rates = dict.fromkeys(PARAMETER_GROUPS, SETTINGS["lr"])
+        rates = dict.fromkeys(parameter_groups(), SETTINGS["lr"])
     else:
         after = SETTINGS["lr_after"]
-        rates = {group: after.get(group, after["default"]) for group in PARAMETER_GROUPS}
+        rates = {group: after.get(group, after["default"]) for group in parameter_groups()}
     return {group: jnp.asarray(rate) for group, rate in rates.items()}
 
 
@@ -126,7 +126,7 @@ def test_amsgrad_takes_the_maximum_before_bias_correction():
         optimizer="adam", beta=0.0, beta_two=0.5, amsgrad=True, clip_grad=None
     )
     optimiser = build_optimiser(settings, params)
-    rates = {group: jnp.ones(()) for group in PARAMETER_GROUPS}
+    rates = {group: jnp.ones(()) for group in parameter_groups()}
     state = optimiser.init(params)
     found = []
     for gradient in (1.0, 0.0, 1.0):
@@ -200,7 +200,7 @@ def test_every_parameter_of_every_model_has_a_group(family, interaction):
     settings = tiny_settings(family, interaction=interaction, interaction_first=interaction)
     parameters = jax.eval_shape(build(settings).init, jax.random.key(0), tiny_graph(0))["params"]
     found = set(jax.tree.leaves(group_labels(parameters)))
-    assert found == set(PARAMETER_GROUPS) - SOURCES.keys() | {
+    assert found == set(parameter_groups()) - SOURCES.keys() | {
         group for group, families in SOURCES.items() if family in families
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from train_options import options
 
-from mace_scf_jax.training.config.options import TOPICS
+from mace_scf_jax.training.config.options import topics
 from mace_scf_jax.training.loop.watching import WatchOptions
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
@@ -73,7 +73,7 @@ DECIDE_WEIGHTS = {
 
 def test_options_that_decide_weights_besides_model_data_and_schedule():
     """An option is among them unless its group or its type says otherwise."""
-    found = [name for topic in TOPICS for name in topic.deciding_weights()]
+    found = [name for topic in topics() for name in topic.deciding_weights()]
     assert sorted(found) == sorted(DECIDE_WEIGHTS)
 
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from mace_scf_jax.models import FAMILIES
 from mace_scf_jax.options import OneOf
-from mace_scf_jax.training.config.options import TOPICS, matters_to, owners
+from mace_scf_jax.training.config.options import matters_to, owners, topics
 
 WIDTH = 98
 EXAMPLES: dict[str, Any] = {
@@ -98,7 +98,7 @@ def default_configuration(family: str | None = None) -> str:
     """
     examples = EXAMPLES if family is None else EXAMPLES | _examples_of(family)
     blocks = [HEADER.format(which="" if family is None else f" for the model {family}")]
-    for topic in TOPICS:
+    for topic in topics():
         names = [name for name in topic.model_fields if matters_to(name, family=family)]
         if not names:
             continue
@@ -118,7 +118,7 @@ def default_configuration(family: str | None = None) -> str:
 def reference_page() -> str:
     """The documentation of all options as Markdown."""
     parts = [PAGE_HEADER]
-    for topic in TOPICS:
+    for topic in topics():
         rows = ["| option | value | default | meaning |", "|---|---|---|---|"]
         for name in topic.model_fields:
             field = topic.model_fields[name]
@@ -157,7 +157,7 @@ def _meaning(name: str, field: FieldInfo) -> str:
     known = owners(name)
     if known is None or any(family in text for family in known):
         return text
-    topic = next(topic for topic in TOPICS if name in topic.model_fields)
+    topic = next(topic for topic in topics() if name in topic.model_fields)
     if all(family in _heading(topic) for family in known):
         return text
     return f"{text} ({', '.join(known)})"

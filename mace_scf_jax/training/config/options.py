@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,8 @@ from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models import FAMILIES, Family, families_with
 from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup, collecting
-from mace_scf_jax.options.values import parse_literal
+from mace_scf_jax.options.values import names_in, parse_literal
+from mace_scf_jax.plugins import load_installed_plugins, load_plugins
 from mace_scf_jax.predict.error_tables import ERROR_TABLES
 from mace_scf_jax.training.config.data_and_model import (
     DataOptions,
@@ -69,12 +71,13 @@ class ScheduleOptions(OptionGroup):
         return read_schedule(schedule, default_lr=info.data.get("lr", DEFAULT_LEARNING_RATE))
 
 
-MODEL_TOPICS: tuple[type[OptionGroup], ...] = (
-    *(backbone.options for backbone in BACKBONES.values()),
-    ElectrostaticsOptions,
-    *dict.fromkeys(group for family in FAMILIES.values() for group in family.options),
-)
-"""Options that matter to some backbones or families only."""
+def model_topics() -> tuple[type[OptionGroup], ...]:
+    """Return the options that matter to some backbones or families only, those of plugins too."""
+    return (
+        *(backbone.options for backbone in BACKBONES.values()),
+        ElectrostaticsOptions,
+        *dict.fromkeys(group for family in FAMILIES.values() for group in family.options),
+    )
 
 
 class TrainOptions(
@@ -84,7 +87,7 @@ class TrainOptions(
     SchedulerOptions,
     OptimiserOptions,
     SamplingOptions,
-    *reversed(MODEL_TOPICS),
+    *reversed(model_topics()),
     ModelOptions,
     DataOptions,
     ValidationOptions,
@@ -112,7 +115,7 @@ class TrainOptions(
 
     def problems(self) -> list[str]:
         """Tell what does not go together."""
-        general = [topic for topic in TOPICS if topic not in MODEL_TOPICS]
+        general = [topic for topic in topics() if topic not in model_topics()]
         problems = [problem for topic in general for problem in topic.problems(self)]
         try:
             KeySpecification.from_heads(self.heads)
@@ -188,6 +191,17 @@ class TrainOptions(
         return FAMILIES[self.model]
 
 
+def train_options(base: type[TrainOptions] = TrainOptions) -> type[TrainOptions]:
+    """Return the options of a run with those that plugins have added since."""
+    added = tuple(topic for topic in model_topics() if not issubclass(base, topic))
+    return _extended(base, added) if added else base
+
+
+@functools.cache
+def _extended(base: type[TrainOptions], added: tuple[type[OptionGroup], ...]) -> type[TrainOptions]:
+    return type(base.__name__, (base, *added), {"__doc__": base.__doc__, "__module__": __name__})
+
+
 def options_from(config: TrainOptions | Mapping[str, Any] | str | Path) -> TrainOptions:
     """The options that a configuration gives.
 
@@ -196,32 +210,37 @@ def options_from(config: TrainOptions | Mapping[str, Any] | str | Path) -> Train
 
     Raises:
         ConfigurationError: the file cannot be read, or options are unknown, missing or wrong.
+        PluginError: a plugin that it names cannot be loaded.
     """
     if isinstance(config, TrainOptions):
         return config
-    return TrainOptions(**(config if isinstance(config, Mapping) else read_config_file(config)))
+    values = config if isinstance(config, Mapping) else read_config_file(config)
+    load_installed_plugins()
+    load_plugins(names_in(values.get("plugins") or ()))
+    return train_options()(**values)
 
 
-TOPICS: tuple[type[OptionGroup], ...] = (
-    RunOptions,
-    ValidationOptions,
-    DataOptions,
-    SamplingOptions,
-    ModelOptions,
-    *MODEL_TOPICS,
-    OptimiserOptions,
-    SchedulerOptions,
-    ScheduleOptions,
-    TrackingOptions,
-    WatchOptions,
-)
-"""The option groups in the order in which they are shown."""
+def topics() -> tuple[type[OptionGroup], ...]:
+    """Return the option groups in the order in which they are shown."""
+    return (
+        RunOptions,
+        ValidationOptions,
+        DataOptions,
+        SamplingOptions,
+        ModelOptions,
+        *model_topics(),
+        OptimiserOptions,
+        SchedulerOptions,
+        ScheduleOptions,
+        TrackingOptions,
+        WatchOptions,
+    )
 
 
 def owners(option: str) -> tuple[str, ...] | None:
     """Return the backbones or families that an option matters to; None for all."""
-    topic = next(topic for topic in TOPICS if option in topic.model_fields)
-    if topic not in MODEL_TOPICS:
+    topic = next(topic for topic in topics() if option in topic.model_fields)
+    if topic not in model_topics():
         return None
     if topic is ElectrostaticsOptions:
         return tuple(name for name, family in FAMILIES.items() if family.is_charged)
@@ -245,7 +264,7 @@ def ineffective(options: TrainOptions) -> list[str]:
     Args:
         options: of a run.
     """
-    fields = TrainOptions.model_fields
+    fields = type(options).model_fields
     changed = [name for name in fields if getattr(options, name) != fields[name].default]
     found = [
         f"Option '{name}' has no effect: it is of {', '.join(owners(name) or ())}, not of "

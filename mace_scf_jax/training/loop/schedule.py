@@ -18,7 +18,7 @@ from mace_scf_jax.training.loop.fixed_point_training import (
 )
 from mace_scf_jax.training.losses import LOSSES, loss_options
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
-from mace_scf_jax.training.optimise.parameter_groups import PARAMETER_GROUPS
+from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
 
 DEFAULT_LEARNING_RATE: float = SchedulerOptions.model_fields["lr"].default
 REQUIRED_KEYS = ("name", "start", "end", "loss")
@@ -71,7 +71,7 @@ class Stage(OptionGroup):
         """
         if not isinstance(block, Mapping):
             raise ConfigurationError(f"expected a mapping, found {block!r}")
-        rates = {_rate_name(group): group for group in PARAMETER_GROUPS}
+        rates = {_rate_name(group): group for group in parameter_groups()}
         plain = (*REQUIRED_KEYS, "lr")
         known = {*plain, OPTIONS_KEY, DEPRECATED_KEY, *rates}
         problems = [unknown_name("key", key, known) for key in block if key not in known]

@@ -15,14 +15,13 @@ from mace_scf_jax.training.optimise.optimiser import (
     moving_average,
 )
 from mace_scf_jax.training.optimise.parameter_groups import (
-    PARAMETER_GROUPS,
     ParameterGroupError,
     Parameters,
     group_sizes,
+    parameter_groups,
 )
 
 __all__ = [
-    "PARAMETER_GROUPS",
     "LearningRateState",
     "OptimiserOptions",
     "OptimiserSettings",
@@ -35,5 +34,6 @@ __all__ = [
     "moving_average",
     "named_rates",
     "next_epoch",
+    "parameter_groups",
     "start_of_stage",
 ]

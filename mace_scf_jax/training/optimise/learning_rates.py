@@ -16,7 +16,7 @@ from pydantic import Field
 
 from mace_scf_jax.options import DecidesWeights, OptionGroup
 from mace_scf_jax.options.values import Number, NumberFromZero, WholeNumberFromZero
-from mace_scf_jax.training.optimise.parameter_groups import PARAMETER_GROUPS
+from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
 
 PLATEAU_THRESHOLD = 1e-4
 """A loss counts as lower if it is below (1 - threshold) times the best one."""
@@ -68,13 +68,14 @@ def start_of_stage(stage: StageRates) -> LearningRateState:
     Raises:
         ValueError: the stage names a group that does not exist.
     """
-    unknown = sorted(set(stage.group_lrs) - set(PARAMETER_GROUPS))
+    known = parameter_groups()
+    unknown = sorted(set(stage.group_lrs) - set(known))
     if unknown:
         raise ValueError(
-            f"learning rate of group {unknown[0]!r}: expected one of {', '.join(PARAMETER_GROUPS)}"
+            f"learning rate of group {unknown[0]!r}: expected one of {', '.join(known)}"
         )
     return LearningRateState(
-        {group: float(stage.group_lrs.get(group, stage.lr)) for group in PARAMETER_GROUPS}
+        {group: float(stage.group_lrs.get(group, stage.lr)) for group in known}
     )
 
 

@@ -25,8 +25,8 @@ from pydantic import BeforeValidator, Field
 from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.options.values import NoneInText, Number, NumberFromZero, PositiveNumber
 from mace_scf_jax.training.optimise.parameter_groups import (
-    WEIGHT_DECAY_GROUPS,
     Parameters,
+    decayed_groups,
     group_labels,
 )
 
@@ -77,9 +77,7 @@ class OptimiserSettings(OptimiserOptions):
 
     group_weight_decays: Annotated[
         tuple[tuple[str, NumberFromZero], ...], BeforeValidator(_pairs)
-    ] = Field(
-        default=(), description="decays of groups other than WEIGHT_DECAY_GROUPS, which have none"
-    )
+    ] = Field(default=(), description="decays of groups that weight_decay does not apply to")
 
     def describe(self) -> str:
         """Tell in one line what matters."""
@@ -204,7 +202,7 @@ def _weight_decay(settings: OptimiserSettings, labels: Any) -> optax.GradientTra
         settings: the numbers.
         labels: the tree of parameters with the group of each.
     """
-    common = dict.fromkeys(WEIGHT_DECAY_GROUPS, settings.weight_decay)
+    common = dict.fromkeys(decayed_groups(), settings.weight_decay)
     decays = common | dict(settings.group_weight_decays)
 
     def part(decay: float) -> optax.GradientTransformation:

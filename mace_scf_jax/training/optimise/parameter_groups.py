@@ -38,13 +38,15 @@ def _groups() -> dict[str, ParameterGroup]:
     return functools.reduce(operator.or_, of_families, of_backbones)
 
 
-PARAMETER_GROUPS = tuple(dict.fromkeys(group.name for group in _groups().values()))
-"""Names of the optimiser groups."""
+def parameter_groups() -> tuple[str, ...]:
+    """Return the names of the optimiser groups."""
+    return tuple(dict.fromkeys(group.name for group in _groups().values()))
 
-WEIGHT_DECAY_GROUPS = tuple(
-    dict.fromkeys(group.name for group in _groups().values() if group.decay == WEIGHT_DECAY)
-)
-"""Groups that the option ``weight_decay`` applies to; others have none, or one of their own."""
+
+def decayed_groups() -> tuple[str, ...]:
+    """Return the groups that ``weight_decay`` applies to; others have none, or one of their own."""
+    decayed = (group for group in _groups().values() if group.decay == WEIGHT_DECAY)
+    return tuple(dict.fromkeys(group.name for group in decayed))
 
 
 def parameter_name(path: tuple[Any, ...]) -> str:
@@ -65,7 +67,7 @@ def group_of(name: str) -> str:
         if re.match(pattern, name):
             return group.name
     raise ParameterGroupError(
-        f"parameter '{name}' belongs to no optimiser group ({', '.join(PARAMETER_GROUPS)}); "
+        f"parameter '{name}' belongs to no optimiser group ({', '.join(parameter_groups())}); "
         "every trainable parameter needs one"
     )
 
@@ -85,7 +87,7 @@ def group_sizes(params: Parameters) -> dict[str, int]:
     Raises:
         ParameterGroupError: names the first parameter without a group.
     """
-    sizes = dict.fromkeys(PARAMETER_GROUPS, 0)
+    sizes = dict.fromkeys(parameter_groups(), 0)
     labels = jax.tree.leaves(group_labels(params))
     for group, values in zip(labels, jax.tree.leaves(params), strict=True):
         sizes[group] += int(np.prod(values.shape))

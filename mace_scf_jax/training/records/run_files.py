@@ -13,6 +13,7 @@ from mace_scf_jax.options import ConfigurationError, DecidesWeights, OptionGroup
 from mace_scf_jax.options.values import (
     FileName,
     FilePath,
+    NamesOfModules,
     NoneInText,
     NumberOfDevices,
     WholeNumberFromZero,
@@ -25,6 +26,11 @@ class RunOptions(OptionGroup):
 
     decide_weights = False
 
+    plugins: NamesOfModules = Field(
+        default=(),
+        description="modules that add families, losses, solvers and so on; they are imported "
+        "before anything else is read",
+    )
     name: FileName = Field(description="name of the run; files are named <name>_run-<seed>")
     seed: Annotated[WholeNumberFromZero, DecidesWeights(True)] = Field(
         default=123, description="seed of initial weights and order of batches"
