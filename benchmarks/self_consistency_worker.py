@@ -18,11 +18,7 @@ from timing import time_in_turns
 from water import water_box
 
 from mace_scf_jax.electrostatics import FieldFeatureSettings
-from mace_scf_jax.models import ModelSettings, build, evaluate
-from mace_scf_jax.models.families.fixed_point.self_consistency import (
-    SelfConsistency,
-    evaluate_self_consistent,
-)
+from mace_scf_jax.models import ModelSettings, SelfConsistency, build, evaluate
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
 from mace_scf_jax.scf import Auto, Differentiation, LinearMixing
 from mace_scf_jax.training.losses import weighted_loss
@@ -68,7 +64,7 @@ def function_of(variant: str, task: str, structures: list[Atoms]) -> tuple[Calla
     def outputs(params, graph):
         if family == "LocalCharges":
             return evaluate(module, params, graph)
-        return evaluate_self_consistent(module, params, graph, how=how)
+        return evaluate(module, params, graph, how=how)
 
     def evaluation(params, graph):
         found = outputs(params, graph)

@@ -9,7 +9,7 @@ from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.predict.committee_evaluation import CommitteeFileEvaluation
+from mace_scf_jax.predict.evaluation import CommitteeFileEvaluation
 from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, rank
 
 LONGEST_LIST = 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,10 +11,14 @@ from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.models import DirectStep
 from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.committee import is_committee, load_committee
-from mace_scf_jax.predict.committee_evaluation import evaluate_committee_file
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.error_tables import ERROR_TABLES, final_table
-from mace_scf_jax.predict.evaluation import FileEvaluation, SCFHistory, evaluate_file
+from mace_scf_jax.predict.evaluation import (
+    CommitteeFileEvaluation,
+    FileEvaluation,
+    SCFHistory,
+    evaluate_file,
+)
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax_cli.argument_types import picture, positive
@@ -36,17 +39,10 @@ def run(words: Sequence[str]) -> int:
         if scf is not None:
             raise ValueError("--mode direct: expected no options of a solver, found some")
         scf = DirectStep()
-    how = {"scf": scf, "sums": given.sums}
-    committee = load_committee(given.model, **how) if is_committee(given.model) else None
-    model = load_model(given.model, **how) if committee is None else committee.first
-    evaluate = partial(evaluate_file, model)
-    if committee is not None:
-        if given.scf_history != "none":
-            raise ValueError("--scf_history: expected a single model, found a committee")
-        evaluate = partial(evaluate_committee_file, committee)
-    elif given.scf_history != "none":
-        evaluate = partial(evaluate, scf_history=given.scf_history)
-    evaluation = evaluate(
+    load = load_committee if is_committee(given.model) else load_model
+    model = load(given.model, scf=scf, sums=given.sums)
+    evaluation = evaluate_file(
+        model,
         given.structures,
         output=given.output,
         keys=None if given.heads is None else KeySpecification.from_heads(given.heads),
@@ -55,15 +51,16 @@ def run(words: Sequence[str]) -> int:
         contributions=given.contributions,
         batch_size=given.batch_size,
         prefix=given.info_prefix,
+        scf_history=given.scf_history,
         not_converged=given.not_converged,
     )
-    print(final_table(given.error_table or _table_of(model.record), evaluation.metrics))
-    if committee is not None:
+    print(final_table(given.error_table or _table_of(model.first.record), evaluation.metrics))
+    if isinstance(evaluation, CommitteeFileEvaluation):
         print(committee_table(evaluation))
     if given.output is not None:
         print(f"Wrote {len(evaluation.predictions)} structures with predictions to {given.output}")
     if given.plot is not None:
-        for path in _plot(evaluation, model, given.plot):
+        for path in _plot(evaluation, model.first, given.plot):
             print(f"Wrote {path}")
     return 0
 

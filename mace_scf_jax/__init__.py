@@ -29,3 +29,8 @@ def __getattr__(name: str):
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All names, those of what is imported when first used among them."""
+    return sorted({*globals(), *_MODULES})

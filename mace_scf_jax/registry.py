@@ -66,7 +66,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
 def _is_same(known: Any, thing: Any) -> bool:
     """Whether a thing is known already, or is what a module that was reloaded defines again."""
-    if known is thing:
+    if known is thing or known == thing:
         return True
     places = [
         (getattr(one, "__module__", None), getattr(one, "__qualname__", None))

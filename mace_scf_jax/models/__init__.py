@@ -4,11 +4,7 @@ from mace_scf_jax.models import families
 from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
 from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS, FieldReadout
 from mace_scf_jax.models.families.fixed_point.model import FixedPoint, LocalState
-from mace_scf_jax.models.families.fixed_point.self_consistency import (
-    SCFState,
-    evaluate_direct,
-    evaluate_self_consistent,
-)
+from mace_scf_jax.models.families.fixed_point.self_consistency import SCFState
 from mace_scf_jax.models.families.fixed_point.self_consistency_settings import (
     DirectStep,
     InitialDensity,
@@ -28,6 +24,7 @@ from mace_scf_jax.models.family import (
 )
 from mace_scf_jax.models.formal_charges import FormalChargeSettings
 from mace_scf_jax.models.observables import evaluate
+from mace_scf_jax.models.outputs import OUTPUTS, Output, Use
 from mace_scf_jax.models.response import (
     DipoleResponse,
     NoDipoleError,
@@ -39,6 +36,7 @@ from mace_scf_jax.models.settings import ModelSettings, build, check_inputs, req
 __all__ = [
     "FAMILIES",
     "FIELD_READOUTS",
+    "OUTPUTS",
     "ChargeEquilibrationSettings",
     "DipoleResponse",
     "DirectStep",
@@ -54,17 +52,17 @@ __all__ = [
     "LocalState",
     "ModelSettings",
     "NoDipoleError",
+    "Output",
     "SCFState",
     "ScaleShiftSettings",
     "SelfConsistency",
     "SplitChargeSettings",
     "TrainingSet",
+    "Use",
     "build",
     "check_inputs",
     "dipole_response",
     "evaluate",
-    "evaluate_direct",
-    "evaluate_self_consistent",
     "families",
     "families_with",
     "infrared_intensities",

@@ -20,23 +20,33 @@ def evaluate(
     params: Parameters,
     graph: Graph,
     *,
+    how: Any = None,
+    start: Any = None,
     forces: bool = True,
     stress: bool = False,
 ) -> dict[str, Array]:
     """All outputs of a model for a batch, with derivatives of the one energy.
 
     Args:
-        module: a model from `mace_scf_jax.models.build` whose outputs are a function of the batch.
+        module: a model from `mace_scf_jax.models.build`.
         params: its parameters.
-        graph: the batch.
+        graph: the batch; with labels where the state of the model starts from them.
+        how: how the state of the model is solved for, see `Family.solve`; None for its default.
+            Forces and stress of a `DirectStep` are those at fixed reference multipoles.
+        start: a state to start from, such as `SCFState.of` the outputs of the geometry before.
         forces: add ``forces``, see `with_derivatives`.
         stress: add ``stress`` and ``virials``.
 
     Returns:
-        Outputs by name. Entries of padding atoms and graphs are zero.
+        Outputs by name, which `mace_scf_jax.models.OUTPUTS` describes. Entries of padding atoms and
+        graphs are zero.
     """
+    solve = module.settings.of_family.solve
     return with_derivatives(
-        lambda moved: module.apply({"params": params}, moved), graph, forces=forces, stress=stress
+        lambda moved: solve.outputs(module, params, moved, how=how, start=start),
+        graph,
+        forces=forces,
+        stress=stress,
     )
 
 

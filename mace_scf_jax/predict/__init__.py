@@ -1,1 +1,28 @@
 """Trained models in use: predictions, committees, evaluation of files, errors, StableHLO."""
+
+from mace_scf_jax.predict.committee import Committee, CommitteeError, load_committee
+from mace_scf_jax.predict.convergence import NotConvergedError, NotConvergedWarning
+from mace_scf_jax.predict.evaluation import evaluate_committee_file, evaluate_file
+from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.predict.prediction import Prediction
+from mace_scf_jax.predict.response import predict_response
+from mace_scf_jax.predict.stablehlo import export_stablehlo
+from mace_scf_jax.predict.uncertainty import CommitteePrediction, rank, uncertainty
+
+__all__ = [
+    "Committee",
+    "CommitteeError",
+    "CommitteePrediction",
+    "Model",
+    "NotConvergedError",
+    "NotConvergedWarning",
+    "Prediction",
+    "evaluate_committee_file",
+    "evaluate_file",
+    "export_stablehlo",
+    "load_committee",
+    "load_model",
+    "predict_response",
+    "rank",
+    "uncertainty",
+]

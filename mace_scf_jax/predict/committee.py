@@ -7,27 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ase
-import jax
-import numpy as np
-
-from mace_scf_jax.data.configuration import from_atoms
-from mace_scf_jax.data.errors import Location
-from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
-from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.graph import Graph
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
+from mace_scf_jax.models import SelfConsistency
 from mace_scf_jax.predict.committee_file import COMMITTEE_FILE, CommitteeFile, read_committee_file
-from mace_scf_jax.predict.convergence import (
-    NotConverged,
-    NotConvergedError,
-    check_policy,
-    report_convergence,
-)
-from mace_scf_jax.predict.model import Model, Prediction, load_model, split_outputs
-from mace_scf_jax.predict.uncertainty import CommitteePrediction, combined
+from mace_scf_jax.predict.model import Model, Predictor, load_model
+from mace_scf_jax.predict.prediction import Prediction
+from mace_scf_jax.predict.uncertainty import CommitteePrediction
 
 
 class CommitteeError(ValueError):
@@ -35,7 +21,7 @@ class CommitteeError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Committee:
+class Committee(Predictor[CommitteePrediction]):
     """Models that were trained alike with different seeds.
 
     Args:
@@ -75,117 +61,13 @@ class Committee:
     def __len__(self) -> int:
         return len(self.members)
 
-    @property
-    def first(self) -> Model:
-        """The first member, which stands for what all members have in common."""
-        return self.members[0]
+    def combine(self, predictions: Sequence[Prediction]) -> CommitteePrediction:
+        """Mean and spread over the members."""
+        return CommitteePrediction.of(predictions)
 
-    def predict(
-        self,
-        atoms: ase.Atoms | Sequence[ase.Atoms],
-        *,
-        keys: KeySpecification = PREDICTION_KEYS,
-        forces: bool = True,
-        stress: bool = False,
-        batch_size: int = 64,
-        not_converged: NotConverged = "warn",
-    ) -> CommitteePrediction | list[CommitteePrediction]:
-        """Predict one structure or several with every member.
-
-        Args:
-            atoms: structures; total charge, external field and Fermi level are read from ``info``.
-            keys: where the inputs are found.
-            forces: whether to compute forces.
-            stress: whether to compute stress and virials.
-            batch_size: most structures evaluated together.
-            not_converged: what to do about structures whose multipoles are not self-consistent.
-
-        Returns:
-            A prediction for each structure; a single one for a single structure.
-
-        Raises:
-            DataError: a structure cannot be used.
-            BoundaryError: a structure's periodicity does not fit the models' electrostatics.
-            NotConvergedError: a member did not converge, and ``not_converged`` is "raise".
-        """
-        is_single = isinstance(atoms, ase.Atoms)
-        structures = [
-            self.first.prepare(from_atoms(entry, keys=keys, location=Location(None, index)))
-            for index, entry in enumerate([atoms] if is_single else atoms)
-        ]
-        predictions = self.predict_structures(
-            structures,
-            forces=forces,
-            stress=stress,
-            batch_size=batch_size,
-            not_converged=not_converged,
-        )
-        return predictions[0] if is_single else predictions
-
-    def predict_structures(
-        self,
-        structures: Sequence[Structure],
-        *,
-        forces: bool = True,
-        stress: bool = False,
-        batch_size: int = 64,
-        not_converged: NotConverged = "warn",
-    ) -> list[CommitteePrediction]:
-        """Predict prepared structures, in batches of similar size; see `predict`."""
-        check_policy(not_converged)
-        predictions: list[tuple[Prediction, ...]] = [() for _ in structures]
-        for indices, graph in self.first.batches(structures, batch_size=batch_size, labels=True):
-            outputs = self.evaluate(graph, forces=forces, stress=stress)
-            for index, own in zip(indices, split_members(outputs, graph), strict=True):
-                predictions[index] = own
-        self.report_convergence(
-            predictions,
-            [entry.configuration.location for entry in structures],
-            not_converged=not_converged,
-        )
-        return [combined(own) for own in predictions]
-
-    def evaluate(
-        self, graph: Graph, *, forces: bool = True, stress: bool = False
-    ) -> list[dict[str, np.ndarray]]:
-        """Outputs of every member for one batch.
-
-        Args:
-            graph: the batch.
-            forces: whether to compute forces.
-            stress: whether to compute stress and virials.
-        """
-        return [
-            jax.device_get(
-                member.evaluate(
-                    member.parameters, member.inputs_of(graph), None, forces=forces, stress=stress
-                )
-            )
-            for member in self.members
-        ]
-
-    def report_convergence(
-        self,
-        predictions: Sequence[Sequence[Prediction]],
-        locations: Sequence[Location],
-        *,
-        not_converged: NotConverged,
-    ) -> None:
-        """Raise or warn if members did not find self-consistent multipoles.
-
-        Args:
-            predictions: for each structure those of all members.
-            locations: where each structure came from.
-            not_converged: what to do.
-
-        Raises:
-            NotConvergedError: a member did not converge, and the policy is to raise.
-        """
-        for name, own in zip(self.names, zip(*predictions, strict=True), strict=False):
-            try:
-                report_convergence(own, locations, not_converged=not_converged)
-            except NotConvergedError as error:
-                raise NotConvergedError(f"{name}: {error}") from None
+    def separate(self, predicted: CommitteePrediction) -> Sequence[Prediction]:
+        """What each member predicts."""
+        return predicted.members
 
 
 def load_committee(
@@ -228,18 +110,6 @@ def is_committee(path: str | Path) -> bool:
     """Whether a path is the folder of a committee or its ``committee.json``."""
     path = Path(path)
     return path.name == COMMITTEE_FILE or path.is_dir()
-
-
-def split_members(
-    outputs: Sequence[dict[str, np.ndarray]], graph: Graph
-) -> list[tuple[Prediction, ...]]:
-    """For each structure of a batch the predictions of all members.
-
-    Args:
-        outputs: of each member, for the batch.
-        graph: the batch.
-    """
-    return list(zip(*(split_outputs(own, graph) for own in outputs), strict=True))
 
 
 def _common_ground(model: Model) -> dict[str, Any]:

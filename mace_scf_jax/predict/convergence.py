@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from mace_scf_jax.data.errors import Location
+from mace_scf_jax.models.outputs import OUTPUTS, Search, ends_of_searches
 from mace_scf_jax.scf.status import SolverStatus
 
 NotConverged = Literal["raise", "warn", "ignore"]
@@ -14,13 +16,6 @@ NotConverged = Literal["raise", "warn", "ignore"]
 
 LONGEST_LIST = 5
 """Structures that a message describes one by one."""
-
-_ADVICE = {
-    SolverStatus.MAX_STEPS: "allow more steps",
-    SolverStatus.DIVERGED: "choose the solver 'auto', which does not follow diverging cycles",
-    SolverStatus.SINGULAR: "look at the charge response: the charge may not answer to the "
-    "Fermi level",
-}
 
 
 class NotConvergedError(ValueError):
@@ -43,8 +38,8 @@ def check_policy(policy: str) -> None:
 
 
 def has_converged(prediction: Mapping[str, Any]) -> bool:
-    """Whether the multipoles are self-consistent; always for models without such a cycle."""
-    return prediction.get("scf_status", SolverStatus.CONVERGED) == SolverStatus.CONVERGED
+    """Whether every search for the multipoles found them; always for models without a search."""
+    return _failure(prediction) is None
 
 
 def report_convergence(
@@ -52,6 +47,7 @@ def report_convergence(
     locations: Sequence[Location],
     *,
     not_converged: NotConverged,
+    of: str = "",
 ) -> None:
     """Raise or warn if there are predictions whose multipoles are not self-consistent.
 
@@ -59,39 +55,62 @@ def report_convergence(
         predictions: of structures; those of models without a self-consistent cycle always pass.
         locations: where each structure came from.
         not_converged: what to do.
+        of: the model that predicts, if there are several.
 
     Raises:
         NotConvergedError: a structure has not converged, and the policy is to raise.
         ValueError: there is no such policy.
     """
     check_policy(not_converged)
-    failed = [
-        (location, prediction)
+    failures = [
+        (location, prediction, failure)
         for location, prediction in zip(locations, predictions, strict=True)
-        if not has_converged(prediction)
+        if (failure := _failure(prediction)) is not None
     ]
-    if not failed or not_converged == "ignore":
+    if not failures or not_converged == "ignore":
         return
-    message = _message(failed)
+    message = f"{of}: {_message(failures)}" if of else _message(failures)
     if not_converged == "raise":
         raise NotConvergedError(message)
     warnings.warn(message, NotConvergedWarning, stacklevel=3)
 
 
-def _message(failed: list[tuple[Location, Mapping[str, Any]]]) -> str:
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    """A search that did not find the multipoles."""
+
+    search: Search
+    status: SolverStatus
+
+
+def _failure(prediction: Mapping[str, Any]) -> _Failure | None:
+    """The search for the multipoles of a structure that failed, if one did."""
+    for end in ends_of_searches(prediction):
+        status = SolverStatus(int(prediction[end.name]))
+        if status is not SolverStatus.CONVERGED:
+            return _Failure(end.search, status)
+    return None
+
+
+def _message(failures: list[tuple[Location, Mapping[str, Any], _Failure]]) -> str:
     """What did not converge, how far it came, and what to do."""
-    lines = [f"{location}: {_describe(prediction)}" for location, prediction in failed]
+    lines = [
+        f"{location}: {_describe(prediction, failure)}"
+        for location, prediction, failure in failures
+    ]
     if len(lines) > LONGEST_LIST:
         lines = [*lines[:LONGEST_LIST], f"and {len(lines) - LONGEST_LIST} further structures"]
-    statuses = dict.fromkeys(SolverStatus(int(entry["scf_status"])) for _, entry in failed)
-    advice = "; ".join(_ADVICE[status] for status in statuses)
-    return f"{'; '.join(lines)}. To do: {advice}; `mace-scf-jax scf` shows how each solver fares"
+    advice = [failure.search.advice[failure.status] for _, _, failure in failures]
+    commands = [failure.search.command for _, _, failure in failures if failure.search.command]
+    to_do = dict.fromkeys((*advice, *commands))
+    return f"{'; '.join(lines)}. To do: {'; '.join(to_do)}"
 
 
-def _describe(prediction: Mapping[str, Any]) -> str:
-    status = SolverStatus(int(prediction["scf_status"])).name.lower().replace("_", " ")
+def _describe(prediction: Mapping[str, Any], failure: _Failure) -> str:
+    search = failure.search
     return (
-        f"multipoles not self-consistent ({status}) after {int(prediction['scf_steps'])} steps, "
-        f"residual {float(prediction['scf_residual']):.1e} e, "
+        f"{search.failure} ({failure.status.name.lower().replace('_', ' ')}) "
+        f"after {int(prediction[search.steps])} steps, residual "
+        f"{float(prediction[search.residual]):.1e} {OUTPUTS[search.residual].unit}, "
         f"charge {float(prediction['total_charge']):.6g} e"
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import ase.io
-import jax
 import numpy as np
 
 from mace_scf_jax.data.configuration import Configuration
@@ -17,10 +18,14 @@ from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.files import write_whole
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import SelfConsistency
-from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
+from mace_scf_jax.models import SelfConsistency, Use
+from mace_scf_jax.models.outputs import outputs_for
+from mace_scf_jax.predict.committee import Committee
+from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.metrics import ErrorAccumulator
-from mace_scf_jax.predict.model import Model, Prediction, split_outputs
+from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.prediction import Prediction
+from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, CommitteePrediction, uncertainty
 from mace_scf_jax.scf import LinearMixing
 from mace_scf_jax.scf.status import SolverStatus
 
@@ -29,32 +34,6 @@ ALL = "all"
 
 SPREAD = "_std"
 """End of the names of standard deviations over a committee."""
-
-_INFO_OUTPUTS = {
-    name: name
-    for name in (
-        "energy",
-        "dipole",
-        "stress",
-        "total_charge",
-        "electrostatic_energy",
-        "polarizability",
-        "fermi_level",
-        "field_energy",
-        "scf_status",
-        "scf_steps",
-        "scf_evaluations",
-        "scf_residual",
-    )
-}
-_CONTRIBUTIONS = {"contributions": "BO_contributions"}
-"""Outputs of a structure and their names in files."""
-_ARRAY_OUTPUTS = {
-    "forces": "forces",
-    "multipoles": "density_coefficients",
-    "electrostatic_potentials": "electrostatic_potentials",
-}
-"""Per-atom outputs and their names in files."""
 
 SCFHistory = Literal["none", "absolute_change", "full_history"]
 """What is written of the way to self-consistent multipoles."""
@@ -65,14 +44,38 @@ class FileEvaluation:
     """Predictions and errors for the structures of a file."""
 
     predictions: list[Prediction]
+    """Of a committee, the means over its members."""
     metrics: dict[str, dict[str, float]]
     """Errors by config type, and over `ALL` structures; empty without labels."""
     configurations: Sequence[Configuration]
     """What the file holds, with its labels."""
 
+    def by_config_type(self) -> dict[str, np.ndarray]:
+        """Positions of the structures of each config type, and of `ALL`."""
+        types = np.array([entry.config_type for entry in self.configurations])
+        chosen = {name: np.flatnonzero(types == name) for name in dict.fromkeys(types.tolist())}
+        return chosen | {ALL: np.arange(len(types))}
+
+
+@dataclasses.dataclass(frozen=True)
+class CommitteeFileEvaluation(FileEvaluation):
+    """Predictions and errors of the means of a committee, and the spread of its members."""
+
+    members: list[CommitteePrediction]
+    """Everything that the members predict for each structure."""
+
+    @functools.cached_property
+    def uncertainties(self) -> dict[str, np.ndarray]:
+        """Uncertainty of every structure by the name of each measure that can be made."""
+        return {
+            name: np.array([uncertainty(entry, by=name) for entry in self.members])
+            for name, measure in UNCERTAINTIES.items()
+            if all(needed in entry.std for entry in self.members for needed in measure.needs)
+        }
+
 
 def evaluate_file(
-    model: Model,
+    model: Model | Committee,
     path: str | Path,
     *,
     output: str | Path | None = None,
@@ -84,30 +87,27 @@ def evaluate_file(
     prefix: str = "MACE_",
     scf_history: SCFHistory = "none",
     not_converged: NotConverged = "warn",
-) -> FileEvaluation:
+) -> FileEvaluation | CommitteeFileEvaluation:
     """Predict the structures of an extended XYZ file and compare with its labels.
 
     Args:
-        model: the model.
-        path: the file.
+        model: a model, or a committee, whose means are compared.
         output: where to write the structures with predictions; None for nowhere. What the file
             holds is kept; predictions are added as ``<prefix>energy``, ``<prefix>dipole``,
             ``<prefix>stress``, … in info and ``<prefix>forces``,
-            ``<prefix>density_coefficients`` in arrays.
+            ``<prefix>density_coefficients`` in arrays, and the standard deviations of a committee
+            as ``<prefix>energy_std``, ….
         keys: where inputs and labels are found; None for those the model was trained with.
-        forces: whether to predict forces.
-        stress: whether to predict stress.
+        forces, stress, batch_size, not_converged: see `Predictor.predict`. Structures whose
+            multipoles were not found count among the errors like all others.
         contributions: whether to write the parts of the energy that belong to the isolated atoms
             and to each layer as ``<prefix>BO_contributions``; further parts are
             ``<prefix>electrostatic_energy`` and ``<prefix>field_energy``.
-        batch_size: most structures evaluated together.
         prefix: of the names of predictions.
         scf_history: what to write of the way to self-consistent multipoles, without prefix.
             "absolute_change": ``scf_convergence``, the residual of every step; "full_history": also
             ``scf_charge_history`` in arrays, the multipoles from the start to the last step side by
             side, and ``scf_convergence_relative``, the mean of their |p - p of the last step|.
-        not_converged: what to do about structures whose multipoles are not self-consistent; they
-            count among the errors like all others, and the file says how far each came.
 
     Raises:
         DataError: the file or a structure in it cannot be used.
@@ -115,34 +115,44 @@ def evaluate_file(
         NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
         ValueError: the model has no such history.
     """
-    check_policy(not_converged)
-    model = _keeping(model, scf_history)
-    atoms, structures = read_structures(model, path, keys=keys)
+    model = _keep_history(model, scf_history)
+    atoms, structures = read_structures(model.first, path, keys=keys)
     configurations = [entry.configuration for entry in structures]
     types = np.array([configuration.config_type for configuration in configurations])
-    predictions: list[Prediction] = [{} for _ in structures]
-    errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types), ALL)}
-    for indices, graph in model.batches(structures, batch_size=batch_size, labels=True):
-        outputs = jax.device_get(
-            model.evaluate(
-                model.parameters, model.inputs_of(graph), None, forces=forces, stress=stress
-            )
-        )
-        for name in dict.fromkeys(types[indices]):
-            errors[name].update(outputs, only_graphs(graph, types[indices] == name))
-        errors[ALL].update(outputs, graph)
-        for index, prediction in zip(indices, split_outputs(outputs, graph), strict=True):
-            predictions[index] = prediction
-    report_convergence(
-        predictions, [entry.location for entry in configurations], not_converged=not_converged
+    errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types.tolist()), ALL)}
+
+    def compare(indices: np.ndarray, graph: Graph, outputs: Sequence[Prediction]) -> None:
+        means = _means(model.combine(outputs))
+        for name in dict.fromkeys(types[indices].tolist()):
+            errors[name].update(means, only_graphs(graph, types[indices] == name))
+        errors[ALL].update(means, graph)
+
+    predicted = model.predict_structures(
+        structures,
+        forces=forces,
+        stress=stress,
+        batch_size=batch_size,
+        not_converged=not_converged,
+        observe=compare,
     )
     if output is not None:
         if scf_history != "none":
-            for entry, prediction in zip(atoms, predictions, strict=True):
+            for entry, prediction in zip(atoms, predicted, strict=True):
                 _add_history(entry, prediction)
-        write_predictions(output, atoms, predictions, prefix, info_outputs(contributions))
+        write_predictions(output, atoms, predicted, prefix, contributions=contributions)
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
-    return FileEvaluation(predictions, metrics, configurations)
+    evaluation = FileEvaluation([_means(entry) for entry in predicted], metrics, configurations)
+    if isinstance(model, Committee):
+        return CommitteeFileEvaluation(**vars(evaluation), members=predicted)
+    return evaluation
+
+
+evaluate_committee_file = evaluate_file
+"""A committee is evaluated like a model."""
+
+
+def _means(predicted: Prediction | CommitteePrediction) -> Prediction:
+    return predicted.mean if isinstance(predicted, CommitteePrediction) else predicted
 
 
 def read_structures(
@@ -151,8 +161,6 @@ def read_structures(
     """The structures of an extended XYZ file, as they are and prepared for a model.
 
     Args:
-        model: the model.
-        path: the file.
         keys: where inputs and labels are found; None for those the model was trained with.
 
     Raises:
@@ -172,7 +180,7 @@ def read_structures(
     return atoms, [model.prepare(configuration) for configuration in configurations]
 
 
-def _keeping(model: Model, history: SCFHistory) -> Model:
+def _keep_history(model: Model | Committee, history: SCFHistory) -> Model | Committee:
     """The model, whose predictions have the history asked for.
 
     Raises:
@@ -183,6 +191,8 @@ def _keeping(model: Model, history: SCFHistory) -> Model:
         raise ValueError(f"scf_history: expected one of {known}, found {history!r}")
     if history == "none":
         return model
+    if isinstance(model, Committee):
+        raise ValueError(f"scf_history {history}: expected a single model, found a committee")
     if not isinstance(model.scf, SelfConsistency):
         found = "the mode direct" if model.is_self_consistent else model.settings.family
         raise ValueError(
@@ -218,12 +228,7 @@ def training_keys(record: Mapping[str, Any]) -> KeySpecification | None:
 
 
 def only_graphs(graph: Graph, chosen: np.ndarray) -> Graph:
-    """The batch with all graphs but the chosen ones masked.
-
-    Args:
-        graph: the batch.
-        chosen: which of its real graphs, one truth value for each.
-    """
+    """The batch with all graphs masked but those of its real graphs that are chosen."""
     graph_mask = np.zeros(graph.num_graphs, dtype=bool)
     graph_mask[: len(chosen)] = chosen
     return graph.replace(
@@ -231,47 +236,38 @@ def only_graphs(graph: Graph, chosen: np.ndarray) -> Graph:
     )
 
 
-def _written(value: Any) -> Any:
+def _file_value(value: Any) -> Any:
     """How a file holds an output of a structure: the status of a cycle by its name."""
     return value.name.lower() if isinstance(value, SolverStatus) else np.asarray(value)[()]
-
-
-def info_outputs(contributions: bool) -> Mapping[str, str]:
-    """Outputs of a structure that are written, and their names in files.
-
-    Args:
-        contributions: whether the parts of the energy are among them.
-    """
-    return _INFO_OUTPUTS | (_CONTRIBUTIONS if contributions else {})
 
 
 def write_predictions(
     path: str | Path,
     atoms: list[ase.Atoms],
-    predictions: list[Prediction],
+    predictions: Sequence[Prediction | CommitteePrediction],
     prefix: str,
-    info: Mapping[str, str],
+    *,
+    contributions: bool,
 ) -> None:
     """Write structures with their predictions, all or nothing.
 
     Args:
-        path: the file.
-        atoms: the structures.
-        predictions: of each; names that end in `SPREAD` are standard deviations over a committee.
+        predictions: of each structure; names of standard deviations end in `SPREAD`.
         prefix: of the names of predictions.
-        info: outputs of a structure that are written, and their names; see `info_outputs`.
+        contributions: whether to write what files hold only if asked for.
     """
+    uses = Use.FILES | Use.FILES_IF_ASKED_FOR if contributions else Use.FILES
     annotated = []
     for original, prediction in zip(atoms, predictions, strict=True):
         entry = original.copy()
         entry.calc = original.calc  # holds what the file calls energy, forces, ...
-        for ending in ("", SPREAD):
-            for name, written in info.items():
-                if name + ending in prediction:
-                    entry.info[prefix + written + ending] = _written(prediction[name + ending])
-            for name, written in _ARRAY_OUTPUTS.items():
-                if name + ending in prediction:
-                    entry.arrays[prefix + written + ending] = np.asarray(prediction[name + ending])
+        endings = {"": _means(prediction)}
+        if isinstance(prediction, CommitteePrediction):
+            endings[SPREAD] = prediction.std
+        for (ending, values), output in itertools.product(endings.items(), outputs_for(uses)):
+            if output.name in values:
+                place = entry.arrays if output.per_atom else entry.info
+                place[prefix + output.file_name + ending] = _file_value(values[output.name])
         annotated.append(entry)
     with write_whole(path) as partial:
         ase.io.write(partial, annotated, format="extxyz")

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.outputs import OUTPUTS, Output
 
 SMALLEST_NORM = 1e-9
 """Added to the norm of the reference in relative errors."""
@@ -29,43 +30,67 @@ SMALLEST_NORM = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """One quantity that errors are reported for."""
+    """One output that errors are reported for."""
 
     symbol: str
     """Last part of the metric names."""
     prediction: str
-    """Name of the model output."""
-    label: str
-    """Name of the label."""
-    per_configuration: bool = True
-    """One value (or tensor) per configuration, else per atom."""
+    """Name of the output."""
     relative: bool = False
     per_atom_errors: bool = False
     """Also errors divided by the number of atoms."""
+    reference: str | None = None
+    """Name of the label; None for that of the output."""
+
+    @property
+    def label(self) -> str:
+        """Name of the label."""
+        return self.reference or self.prediction
+
+    @property
+    def output(self) -> Output:
+        """What the output is."""
+        return OUTPUTS[self.prediction]
 
 
 QUANTITIES = (
-    Quantity("e", "energy", "energy", per_atom_errors=True),
-    Quantity("f", "forces", "forces", per_configuration=False, relative=True),
-    Quantity("stress", "stress", "stress", per_atom_errors=True),
-    Quantity("virials", "virials", "virials", per_atom_errors=True),
-    Quantity("mu", "dipole", "dipole", relative=True, per_atom_errors=True),
-    Quantity("dma", "multipoles", "atomic_multipoles", per_configuration=False, relative=True),
-    Quantity("total_charge", "total_charge", "total_charge"),
-    Quantity("fermi_level", "fermi_level", "fermi_level"),
-    Quantity("polarizability", "polarizability", "polarizability", per_atom_errors=True),
-    Quantity(
-        "esp",
-        "electrostatic_potentials",
-        "electrostatic_potentials",
-        per_configuration=False,
-        relative=True,
-    ),
+    Quantity("e", "energy", per_atom_errors=True),
+    Quantity("f", "forces", relative=True),
+    Quantity("stress", "stress", per_atom_errors=True),
+    Quantity("virials", "virials", per_atom_errors=True),
+    Quantity("mu", "dipole", relative=True, per_atom_errors=True),
+    Quantity("dma", "multipoles", relative=True, reference="atomic_multipoles"),
+    Quantity("total_charge", "total_charge"),
+    Quantity("fermi_level", "fermi_level"),
+    Quantity("polarizability", "polarizability", per_atom_errors=True),
+    Quantity("esp", "electrostatic_potentials", relative=True),
 )
 """Everything that errors are reported for, if the model predicts it and the data hold it."""
 
 METRIC_INPUTS = frozenset(quantity.prediction for quantity in QUANTITIES)
 """The model outputs that metrics read."""
+
+_PER_ATOM = "_per_atom"
+_RELATIVE = "rel_"
+_STATISTICS = ("mae_spread_", "rmse_spread_", "offset_", "rmse_", "mae_", "q95_")
+_PARTS_OF_MULTIPOLES = {"charges": "e", "local_dipoles": "e Å"}
+
+
+def metric_unit(name: str) -> str:
+    """The unit of a metric; empty for a loss and for names that are no metric.
+
+    Args:
+        name: such as ``rmse_f``, ``rel_mae_mu`` or ``offset_e_per_atom``.
+    """
+    if name.startswith(_RELATIVE):
+        return "%"
+    statistic = next((start for start in _STATISTICS if name.startswith(start)), None)
+    if statistic is None:
+        return ""
+    symbol = name.removeprefix(statistic).removesuffix(_PER_ATOM)
+    units = {quantity.symbol: quantity.output.unit for quantity in QUANTITIES}
+    unit = (units | _PARTS_OF_MULTIPOLES).get(symbol, "")
+    return f"{unit}/atom" if unit and name.endswith(_PER_ATOM) else unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +106,13 @@ class Errors:
     """Index of the component within its tensor."""
 
     @classmethod
-    def joined(cls, parts: Sequence[Errors]) -> Errors:
-        """The entries of several batches."""
+    def collect(
+        cls, parts: Sequence[Errors], gathered: Callable[[np.ndarray], np.ndarray]
+    ) -> Errors:
+        """The entries of several batches, and of all processes."""
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Errors:
-        """The entries with a function applied to each array."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return Errors(*(function(getattr(self, name)) for name in names))
+        rows = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        return cls(*map(gathered, rows))
 
 
 class ErrorAccumulator:
@@ -124,7 +147,7 @@ class ErrorAccumulator:
         metrics: dict[str, float] = {}
         for quantity in QUANTITIES:
             if quantity.symbol in self._batches:
-                errors = Errors.joined(self._batches[quantity.symbol]).mapped(gathered)
+                errors = Errors.collect(self._batches[quantity.symbol], gathered)
                 if errors.error.size:
                     metrics.update(_metrics_of(quantity, errors))
         return metrics
@@ -145,7 +168,7 @@ def _errors(quantity: Quantity, predicted: Any, graph: Graph) -> Errors:
     atom_mask = np.asarray(graph.atom_mask)
     atoms = np.bincount(owner[atom_mask], minlength=graph.num_graphs)
     labelled = _labelled(quantity, graph) & np.asarray(graph.graph_mask)[:, None]
-    if not quantity.per_configuration:
+    if quantity.output.per_atom:
         atoms, labelled = atoms[owner], labelled[owner] & atom_mask[:, None]
     present = np.broadcast_to(labelled, reference.shape)
     entry, component = np.nonzero(present)

@@ -1,12 +1,13 @@
-"""A trained model, ready to predict."""
+"""A trained model, ready to predict, alone or as one of several."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import ase
 import jax
@@ -34,52 +35,156 @@ from mace_scf_jax.models import (
     build,
     check_inputs,
     evaluate,
-    evaluate_direct,
-    evaluate_self_consistent,
 )
 from mace_scf_jax.models.model_file import load_model_file, save_model
-from mace_scf_jax.predict.convergence import NotConverged, report_convergence
+from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
+from mace_scf_jax.predict.prediction import Prediction, split_outputs
 from mace_scf_jax.predict.starting_state import state_of_batch
-from mace_scf_jax.scf.status import SolverStatus
 
-Prediction = dict[str, Any]
-"""Outputs for one structure by name: energy (eV), forces [atoms, 3] (eV/Å), stress [3, 3] (eV/Å³),
-virials [3, 3] (eV), multipoles [atoms, (L+1)²] (e Å^l; order Q, d_y, d_z, d_x), dipole [3] (e Å;
-x, y, z), total_charge (e), node_energy [atoms], contributions [terms], electrostatic_energy (eV).
-Models with a polarizability readout have polarizability [3, 3] (e Å²/V).
-Models without charges have no multipoles, dipole, total_charge and electrostatic_energy.
+P = TypeVar("P")
+"""What is predicted for a structure."""
 
-Self-consistent models also have fermi_level (eV), field_energy (eV), electrostatic_potentials
-[atoms] (V), field_features [atoms, features], local_multipoles [atoms, (L+1)²], and how well the
-multipoles are solved for: scf_status (a `SolverStatus`), scf_steps, scf_evaluations,
-scf_residual (e), scf_charge_error (e) and scf_history (e), the residual of every step; scf_states
-[atoms, steps+1, (L+1)²] where the solver keeps them."""
-
-PER_ATOM_OUTPUTS = frozenset(
-    {
-        "forces",
-        "multipoles",
-        "node_energy",
-        "electronegativity",
-        "hardness",
-        "local_multipoles",
-        "field_features",
-        "electrostatic_potentials",
-        "scf_states",
-    }
-)
-"""Outputs with one row per atom; all others have one per structure."""
-
+Observer = Callable[[np.ndarray, Graph, Sequence[Mapping[str, np.ndarray]]], None]
+"""Sees positions of structures, the batch of them with labels, and outputs of every member."""
 
 REFERENCE_MULTIPOLES = "atomic_multipoles"
 """Name of the label that multipoles may start from."""
 
-DEFAULT_SCF = SelfConsistency(initial_fermi_level=InitialFermiLevel.ZERO)
-"""How multipoles are solved for unless told otherwise."""
+
+class Predictor(abc.ABC, Generic[P]):
+    """Members that predict the same structures; a model is its own and only member."""
+
+    members: tuple[Model, ...]
+    names: tuple[str, ...]
+    """What messages call each member; empty where there is one."""
+
+    @abc.abstractmethod
+    def combine(self, predictions: Sequence[Prediction]) -> P:
+        """What is predicted from the outputs of every member, of a structure or of a batch."""
+
+    @abc.abstractmethod
+    def separate(self, predicted: P) -> Sequence[Prediction]:
+        """The outputs of every member that were combined."""
+
+    @property
+    def first(self) -> Model:
+        """The first member, which stands for what all members have in common."""
+        return self.members[0]
+
+    def prepare_atoms(
+        self, atoms: Sequence[ase.Atoms], *, keys: KeySpecification = PREDICTION_KEYS
+    ) -> list[Structure]:
+        """Structures with edges and reciprocal vectors.
+
+        Args:
+            atoms: structures; total charge, external field and Fermi level are read from ``info``.
+            keys: where the inputs are found.
+
+        Raises:
+            DataError: a structure cannot be used.
+            BoundaryError: a structure's periodicity does not fit the model's electrostatics.
+        """
+        return [
+            self.first.prepare(from_atoms(entry, keys=keys, location=Location(None, index)))
+            for index, entry in enumerate(atoms)
+        ]
+
+    def predict(
+        self,
+        atoms: ase.Atoms | Sequence[ase.Atoms],
+        *,
+        keys: KeySpecification = PREDICTION_KEYS,
+        forces: bool = True,
+        stress: bool = False,
+        batch_size: int = 64,
+        start: P | Sequence[P] | None = None,
+        not_converged: NotConverged = "warn",
+    ) -> P | list[P]:
+        """Predict one structure or several.
+
+        Args:
+            atoms: structures; total charge, external field and Fermi level are read from ``info``.
+            keys: where the inputs are found.
+            forces: whether to compute forces.
+            stress: whether to compute stress and virials.
+            batch_size: most structures evaluated together.
+            start: earlier predictions of structures of the same atoms, from whose ``multipoles``
+                and ``fermi_level`` a self-consistent model starts to solve.
+            not_converged: what to do about structures whose multipoles were not found.
+
+        Returns:
+            A prediction for each structure; a single one for a single structure.
+
+        Raises:
+            DataError: a structure cannot be used, or what it is to start from is of other atoms.
+            BoundaryError: a structure's periodicity does not fit the model's electrostatics.
+            NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
+        """
+        is_single = isinstance(atoms, ase.Atoms)
+        predictions = self.predict_structures(
+            self.prepare_atoms([atoms] if is_single else atoms, keys=keys),
+            forces=forces,
+            stress=stress,
+            batch_size=batch_size,
+            start=[start] if is_single and start is not None else start,
+            not_converged=not_converged,
+        )
+        return predictions[0] if is_single else predictions
+
+    def predict_structures(
+        self,
+        structures: Sequence[Structure],
+        *,
+        forces: bool = True,
+        stress: bool = False,
+        batch_size: int = 64,
+        start: Sequence[P] | None = None,
+        not_converged: NotConverged = "warn",
+        observe: Observer | None = None,
+    ) -> list[P]:
+        """Predict prepared structures, in batches of similar size; see `predict`.
+
+        Args:
+            observe: is called with every batch and its outputs.
+        """
+        check_policy(not_converged)
+        if start is not None and len(start) != len(structures):
+            raise DataError(
+                f"start: expected one prediction for each of {len(structures)} structures, found "
+                f"{len(start)}"
+            )
+        own: list[Sequence[Prediction]] = [() for _ in structures]
+        labels = observe is not None or any(model.reads_labels for model in self.members)
+        for indices, graph in self.first.batches(structures, batch_size=batch_size, labels=labels):
+            starts = [None] * len(self.members)
+            if start is not None:
+                by_structure = [self.separate(start[index]) for index in indices]
+                starts = [state_of_batch(parts, graph) for parts in zip(*by_structure, strict=True)]
+            outputs = [
+                jax.device_get(
+                    model.evaluate(
+                        model.parameters,
+                        model.inputs_of(graph),
+                        state,
+                        forces=forces,
+                        stress=stress,
+                    )
+                )
+                for model, state in zip(self.members, starts, strict=True)
+            ]
+            if observe is not None:
+                observe(indices, graph, outputs)
+            parts = zip(*(split_outputs(values, graph) for values in outputs), strict=True)
+            for index, predictions in zip(indices, parts, strict=True):
+                own[index] = predictions
+        locations = [entry.configuration.location for entry in structures]
+        for name, predictions in zip(self.names, zip(*own, strict=True), strict=False):
+            report_convergence(predictions, locations, not_converged=not_converged, of=name)
+        return [self.combine(predictions) for predictions in own]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Model:
+class Model(Predictor[Prediction]):
     """A model with its parameters."""
 
     settings: ModelSettings
@@ -104,6 +209,24 @@ class Model:
     def __getstate__(self) -> dict[str, Any]:
         """What copies have: all but the compiled function."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def members(self) -> tuple[Model]:
+        """The model itself."""
+        return (self,)
+
+    @property
+    def names(self) -> tuple[str]:
+        """Nothing, because there is only one."""
+        return ("",)
+
+    def combine(self, predictions: Sequence[Prediction]) -> Prediction:
+        """The outputs as they are."""
+        return predictions[0]
+
+    def separate(self, predicted: Prediction) -> Sequence[Prediction]:
+        """The outputs as they are."""
+        return (predicted,)
 
     @property
     def is_self_consistent(self) -> bool:
@@ -168,90 +291,6 @@ class Model:
             mesh=mesh,
         )
 
-    def predict(
-        self,
-        atoms: ase.Atoms | Sequence[ase.Atoms],
-        *,
-        keys: KeySpecification = PREDICTION_KEYS,
-        forces: bool = True,
-        stress: bool = False,
-        batch_size: int = 64,
-        start: Prediction | Sequence[Prediction] | None = None,
-        not_converged: NotConverged = "warn",
-    ) -> Prediction | list[Prediction]:
-        """Predict one structure or several.
-
-        Args:
-            atoms: structures; total charge, external field and Fermi level are read from ``info``.
-            keys: where the inputs are found.
-            forces: whether to compute forces.
-            stress: whether to compute stress and virials.
-            batch_size: most structures evaluated together.
-            start: earlier predictions of structures of the same atoms, from whose ``multipoles``
-                and ``fermi_level`` a self-consistent model starts to solve.
-            not_converged: what to do about structures whose multipoles are not self-consistent.
-
-        Returns:
-            A prediction for each structure; a single one for a single structure.
-
-        Raises:
-            DataError: a structure cannot be used, or what it is to start from is of other atoms.
-            BoundaryError: a structure's periodicity does not fit the model's electrostatics.
-            NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
-        """
-        is_single = isinstance(atoms, ase.Atoms)
-        structures = [
-            self.prepare(from_atoms(entry, keys=keys, location=Location(None, index)))
-            for index, entry in enumerate([atoms] if is_single else atoms)
-        ]
-        predictions = self.predict_structures(
-            structures,
-            forces=forces,
-            stress=stress,
-            batch_size=batch_size,
-            start=[start] if is_single and start is not None else start,
-            not_converged=not_converged,
-        )
-        return predictions[0] if is_single else predictions
-
-    def predict_structures(
-        self,
-        structures: Sequence[Structure],
-        *,
-        forces: bool = True,
-        stress: bool = False,
-        batch_size: int = 64,
-        start: Sequence[Prediction] | None = None,
-        not_converged: NotConverged = "warn",
-    ) -> list[Prediction]:
-        """Predict prepared structures, in batches of similar size; see `predict`."""
-        if start is not None and len(start) != len(structures):
-            raise DataError(
-                f"start: expected one prediction for each of {len(structures)} structures, found "
-                f"{len(start)}"
-            )
-        predictions: list[Prediction] = [{} for _ in structures]
-        batches = self.batches(
-            structures, batch_size=batch_size, labels=self._starts_from_reference
-        )
-        for indices, graph in batches:
-            state = None
-            if start is not None:
-                state = state_of_batch([start[index] for index in indices], graph)
-            outputs = self.evaluate(
-                self.parameters, self.inputs_of(graph), state, forces=forces, stress=stress
-            )
-            for index, prediction in zip(
-                indices, split_outputs(jax.device_get(outputs), graph), strict=True
-            ):
-                predictions[index] = prediction
-        report_convergence(
-            predictions,
-            [entry.configuration.location for entry in structures],
-            not_converged=not_converged,
-        )
-        return predictions
-
     def batches(
         self, structures: Sequence[Structure], *, batch_size: int = 64, labels: bool = False
     ) -> Iterator[IndexedBatch]:
@@ -261,12 +300,8 @@ class Model:
         )
 
     def inputs_of(self, graph: Graph) -> Graph:
-        """A batch without the labels that the model does not read.
-
-        Args:
-            graph: the batch.
-        """
-        read = (REFERENCE_MULTIPOLES,) if self._starts_from_reference else ()
+        """A batch without the labels that the model does not read."""
+        read = (REFERENCE_MULTIPOLES,) if self.reads_labels else ()
         return graph.replace(labels={name: graph.labels[name] for name in read}, weights={})
 
     def with_sums(
@@ -302,7 +337,8 @@ class Model:
         save_model(path, self.parameters, self.settings, self.record)
 
     @property
-    def _starts_from_reference(self) -> bool:
+    def reads_labels(self) -> bool:
+        """Whether multipoles start from the reference multipoles of a batch."""
         if self.scf is None or isinstance(self.scf, DirectStep):
             return self.scf is not None
         return self.scf.initial_density is InitialDensity.FROM_DATA
@@ -315,7 +351,7 @@ class Model:
         if isinstance(self.scf, DirectStep):
             reasons = dict.fromkeys((REFERENCE_MULTIPOLES, "fermi_level"), "the mode direct")
         else:
-            if self._starts_from_reference:
+            if self.reads_labels:
                 reasons[REFERENCE_MULTIPOLES] = "initial_density: from_data"
             keeps_level = not self.scf.constant_charge
             if keeps_level and self.scf.initial_fermi_level is InitialFermiLevel.FROM_DATA:
@@ -338,34 +374,11 @@ def _compiled(
 
     @functools.partial(jax.jit, static_argnames=("forces", "stress"))
     def compiled(parameters, graph, start=None, *, forces=True, stress=False):
-        wanted = {"forces": forces, "stress": stress}
-        if scf is None:
-            return evaluate(module, parameters, graph, **wanted)
-        if isinstance(scf, DirectStep):
-            return evaluate_direct(module, parameters, graph, **wanted)
-        return evaluate_self_consistent(module, parameters, graph, how=scf, start=start, **wanted)
+        return evaluate(
+            module, parameters, graph, how=scf, start=start, forces=forces, stress=stress
+        )
 
     return compiled
-
-
-def split_outputs(outputs: dict[str, np.ndarray], graph: Graph) -> list[Prediction]:
-    """The outputs of a batch, one prediction per real graph.
-
-    Args:
-        outputs: arrays of the batch by name.
-        graph: the batch.
-    """
-    predictions = []
-    for index in np.flatnonzero(graph.graph_mask):
-        own = np.asarray(graph.slots[index])[np.asarray(graph.slot_mask[index])]
-        prediction = {
-            name: values[own] if name in PER_ATOM_OUTPUTS else values[index]
-            for name, values in outputs.items()
-        }
-        if "scf_status" in prediction:
-            prediction["scf_status"] = SolverStatus(prediction["scf_status"])
-        predictions.append(prediction)
-    return predictions
 
 
 def load_model(

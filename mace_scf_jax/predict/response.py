@@ -9,8 +9,6 @@ import ase
 import jax
 import numpy as np
 
-from mace_scf_jax.data.configuration import from_atoms
-from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.models import build
 from mace_scf_jax.models.response import DipoleResponse, dipole_response
@@ -44,10 +42,7 @@ def predict_response(
     """
     if isinstance(atoms, ase.Atoms):
         return predict_response(model, [atoms], keys=keys, batch_size=batch_size)[0]
-    structures = [
-        model.prepare(from_atoms(entry, keys=keys, location=Location(None, index)))
-        for index, entry in enumerate(atoms)
-    ]
+    structures = model.prepare_atoms(atoms, keys=keys)
     compiled = jax.jit(functools.partial(dipole_response, build(model.settings)))
     responses: list[DipoleResponse | None] = [None] * len(structures)
     for indices, graph in model.batches(structures, batch_size=batch_size):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,12 @@ from mace_scf_jax.models import (
     DirectStep,
     InitialDensity,
     InitialFermiLevel,
+    SelfConsistency,
     build,
     evaluate,
     required_inputs,
 )
-from mace_scf_jax.models.families.fixed_point.self_consistency import (
-    SelfConsistency,
-    evaluate_self_consistent,
-)
+from mace_scf_jax.models.outputs import OUTPUTS
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.scf import SolverStatus
 
@@ -124,14 +122,14 @@ def export_stablehlo(
         _check_start(model.scf)
     sizes = _capacities(structure, atoms, edges)
     inputs = _example(model, structure, sizes)
-    predict = _prediction(model, forces=forces, stress=stress)
+    module, parameters = build(model.settings), jax.tree.map(jnp.asarray, model.parameters)
     k_indices = np.array(structure.k_indices)
 
     def function(**arguments: Array) -> dict[str, Array]:
         graph = _graph(arguments, k_indices).replace(mesh=structure.mesh)
-        outputs = predict(graph)
+        outputs = evaluate(module, parameters, graph, how=model.scf, forces=forces, stress=stress)
         return {
-            name: values if values.shape[:1] == (graph.num_atoms,) else values[_GRAPH]
+            name: values if OUTPUTS[name].per_atom else values[_GRAPH]
             for name, values in outputs.items()
         }
 
@@ -240,17 +238,6 @@ def _graph(given: dict[str, Array], k_indices: np.ndarray) -> Graph:
         weights={},
         config_weight=nothing,
     )
-
-
-def _prediction(model: Model, *, forces: bool, stress: bool) -> Callable[[Graph], dict[str, Array]]:
-    """The outputs of a batch, with the parameters as constants."""
-    module = build(model.settings)
-    parameters = jax.tree.map(jnp.asarray, model.parameters)
-    if model.scf is not None:
-        return lambda graph: evaluate_self_consistent(
-            module, parameters, graph, how=model.scf, forces=forces, stress=stress
-        )
-    return lambda graph: evaluate(module, parameters, graph, forces=forces, stress=stress)
 
 
 def _check_start(scf: SelfConsistency | DirectStep) -> None:

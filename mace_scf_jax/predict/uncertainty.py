@@ -11,29 +11,23 @@ import numpy as np
 from jaxtyping import Float
 
 from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.predict.model import Prediction
-
-AVERAGED_OUTPUTS = (
-    "energy",
-    "forces",
-    "stress",
-    "virials",
-    "multipoles",
-    "dipole",
-    "total_charge",
-    "node_energy",
-    "contributions",
-    "electrostatic_energy",
-    "polarizability",
-    "fermi_level",
-    "field_energy",
-    "electrostatic_potentials",
-)
-"""Outputs that a committee has the mean and the standard deviation of."""
+from mace_scf_jax.models.outputs import Use, outputs_for
+from mace_scf_jax.predict.prediction import Prediction
 
 
 class UncertaintyError(ValueError):
     """There is no such measure of uncertainty, or predictions lack what it needs."""
+
+
+def mean_and_std(
+    values: Sequence[Any],
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Mean and sample standard deviation over members; exactly zero where all are equal."""
+    stacked = np.asarray(values, dtype=np.float64)
+    relative = stacked - stacked[0]  # digits that members share do not round the deviations
+    mean = relative.mean(axis=0)
+    variance = np.sum((relative - mean) ** 2, axis=0) / (len(stacked) - 1)
+    return np.asarray(stacked[0] + mean), np.asarray(np.sqrt(variance))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +35,20 @@ class CommitteePrediction:
     """What a committee predicts for one structure."""
 
     mean: Prediction
-    """Means over the members of `AVERAGED_OUTPUTS`, shapes and units as for one model."""
+    """Means over the members of the outputs for `Use.COMMITTEES`."""
     std: Prediction
     """Sample standard deviations over the members (divisor: members - 1), likewise."""
     members: tuple[Prediction, ...]
     """Everything that each member predicts."""
+
+    @classmethod
+    def of(cls, members: Sequence[Prediction]) -> CommitteePrediction:
+        """Mean and spread of what the members predict, for a structure or for a batch."""
+        mean, std = {}, {}
+        for name in [entry.name for entry in outputs_for(Use.COMMITTEES)]:
+            if name in members[0]:
+                mean[name], std[name] = mean_and_std([entry[name] for entry in members])
+        return cls(mean, std, tuple(members))
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -84,7 +87,6 @@ def uncertainty(prediction: CommitteePrediction, *, by: str = "forces") -> float
     """How far the members disagree about a structure, as one number.
 
     Args:
-        prediction: of the structure.
         by: name of the measure in `UNCERTAINTIES`.
 
     Raises:
@@ -108,7 +110,6 @@ def rank(predictions: Sequence[CommitteePrediction], *, by: str = "forces") -> l
     Predictions that are not finite come before all others.
 
     Args:
-        predictions: of the structures.
         by: name of the measure in `UNCERTAINTIES`.
 
     Raises:
@@ -117,31 +118,3 @@ def rank(predictions: Sequence[CommitteePrediction], *, by: str = "forces") -> l
     values = [uncertainty(prediction, by=by) for prediction in predictions]
     keys = [value if math.isfinite(value) else math.inf for value in values]
     return sorted(range(len(keys)), key=lambda index: -keys[index])
-
-
-def mean_and_std(
-    values: Sequence[Any],
-) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Mean and sample standard deviation over members; exactly zero where all are equal.
-
-    Args:
-        values: of each member, of one shape.
-    """
-    stacked = np.asarray(values, dtype=np.float64)
-    relative = stacked - stacked[0]  # digits that members share do not round the deviations
-    mean = relative.mean(axis=0)
-    variance = np.sum((relative - mean) ** 2, axis=0) / (len(stacked) - 1)
-    return np.asarray(stacked[0] + mean), np.asarray(np.sqrt(variance))
-
-
-def combined(members: Sequence[Prediction]) -> CommitteePrediction:
-    """The prediction of a committee from those of its members.
-
-    Args:
-        members: predictions for one structure.
-    """
-    mean, std = {}, {}
-    for name in AVERAGED_OUTPUTS:
-        if name in members[0]:
-            mean[name], std[name] = mean_and_std([entry[name] for entry in members])
-    return CommitteePrediction(mean, std, tuple(members))

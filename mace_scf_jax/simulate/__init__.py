@@ -10,13 +10,21 @@ from mace_scf_jax.maps.potential_map import (
     volume_grid,
     write_cube_file,
 )
-from mace_scf_jax.predict.committee import Committee, CommitteeError, load_committee
-from mace_scf_jax.predict.committee_evaluation import evaluate_committee_file
-from mace_scf_jax.predict.convergence import NotConvergedError, NotConvergedWarning
-from mace_scf_jax.predict.evaluation import evaluate_file
-from mace_scf_jax.predict.model import Model, load_model
-from mace_scf_jax.predict.response import predict_response
-from mace_scf_jax.predict.uncertainty import CommitteePrediction, rank, uncertainty
+from mace_scf_jax.predict import (
+    Committee,
+    CommitteeError,
+    CommitteePrediction,
+    Model,
+    NotConvergedError,
+    NotConvergedWarning,
+    evaluate_committee_file,
+    evaluate_file,
+    load_committee,
+    load_model,
+    predict_response,
+    rank,
+    uncertainty,
+)
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
 from mace_scf_jax.simulate.committee_calculator import CommitteeCalculator
 from mace_scf_jax.simulate.coulomb_calculator import CoulombCalculator

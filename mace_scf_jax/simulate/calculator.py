@@ -15,25 +15,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mace_scf_jax.data.errors import NO_FILE
 from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models import SelfConsistency, SplitChargeSettings, required_inputs
+from mace_scf_jax.models import SelfConsistency, SplitChargeSettings, Use, required_inputs
+from mace_scf_jax.models.outputs import outputs_for
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.simulate.evaluator import Evaluator
 from mace_scf_jax.simulate.geometry import read_geometry, read_inputs, same_inputs
 from mace_scf_jax.simulate.warm_start import WarmStart, WarmStarter
-
-CHARGED_RESULTS = ("multipoles", "dipole", "electrostatic_energy", "polarizability")
-SELF_CONSISTENT_RESULTS = (
-    "fermi_level",
-    "field_energy",
-    "electrostatic_potentials",
-    "field_features",
-    "scf_status",
-    "scf_steps",
-    "scf_evaluations",
-    "scf_residual",
-    "scf_charge_error",
-)
 
 
 class InputCalculator(Calculator):
@@ -83,8 +71,8 @@ class MACESCFCalculator(InputCalculator):
     Results: energy, free_energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), and for models with
     charges: charges (e), multipoles (e Å^l; order Q, d_y, d_z, d_x), dipole (e Å; x, y, z),
     electrostatic_energy (eV), and polarizability (e Å²/V) where the model reads it out. Further
-    results of self-consistent models are those that `Prediction` lists: fermi_level, scf_status, …,
-    and convergence_history, the residual of every step.
+    results are the outputs that `mace_scf_jax.models.OUTPUTS` has for calculators, and of
+    self-consistent models convergence_history, the residual of every step.
 
     Calculations raise `DataError` for a structure with an element that the model lacks, or that
     cannot be used; `BoundaryError` where its periodicity does not fit the model's electrostatics;
@@ -151,7 +139,7 @@ class MACESCFCalculator(InputCalculator):
         self._warm_starter = None if warm_start is None else WarmStarter(warm_start)
         self._start: Mapping[str, Any] | None = None
         self._arrays = required_inputs(settings)
-        self._given = (*CHARGED_RESULTS, *SELF_CONSISTENT_RESULTS)
+        self._given = tuple(entry.name for entry in outputs_for(Use.CALCULATORS))
         self._with_stress = False
 
     def start_from(self, solved: Mapping[str, Any]) -> None:

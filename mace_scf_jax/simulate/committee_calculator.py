@@ -9,11 +9,12 @@ import ase
 import numpy as np
 
 from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models import SelfConsistency
+from mace_scf_jax.models import SelfConsistency, Use
+from mace_scf_jax.models.outputs import outputs_for
 from mace_scf_jax.predict.committee import Committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged, NotConvergedError
 from mace_scf_jax.predict.evaluation import SPREAD
-from mace_scf_jax.predict.uncertainty import AVERAGED_OUTPUTS, mean_and_std
+from mace_scf_jax.predict.uncertainty import mean_and_std
 from mace_scf_jax.simulate.calculator import InputCalculator, MACESCFCalculator
 from mace_scf_jax.simulate.warm_start import WarmStart
 
@@ -87,7 +88,7 @@ class CommitteeCalculator(InputCalculator):
                 raise NotConvergedError(f"{name}: {error}") from None
         results: dict[str, Any] = {}
         members = [calculator.results for calculator in self.calculators]
-        for name in (*AVERAGED_OUTPUTS, "charges"):
+        for name in (*(entry.name for entry in outputs_for(Use.COMMITTEES)), "charges"):
             if name in members[0]:
                 mean, spread = mean_and_std([entry[name] for entry in members])
                 results[name], results[f"{name}{SPREAD}"] = mean[()], spread[()]

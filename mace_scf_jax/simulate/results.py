@@ -9,12 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.models import SCFState
-from mace_scf_jax.predict.model import PER_ATOM_OUTPUTS
+from mace_scf_jax.models.outputs import OUTPUTS, ends_of_searches
 from mace_scf_jax.scf import JacobianMemory
 from mace_scf_jax.scf.status import SolverStatus
-
-STATUS = ("scf_status", "solver_status")
-"""Outputs that tell how a search ended."""
 
 
 @jax.tree_util.register_dataclass
@@ -48,9 +45,8 @@ class Results:
     def converged(self) -> Bool[Array, ""]:
         """Whether multipoles that are solved for are solved; true where they are not."""
         converged = jnp.asarray(True)
-        for name in STATUS:
-            if name in self.further:
-                converged &= self.further[name] == SolverStatus.CONVERGED
+        for end in ends_of_searches(self.further):
+            converged &= self.further[end.name] == SolverStatus.CONVERGED
         return converged
 
     @property
@@ -65,7 +61,7 @@ class Results:
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         named |= named.pop("further") | {"converged": self.converged, "scf_memory": None}
         named = {name: value for name, value in named.items() if value is not None}
-        of_atoms = {name: named.pop(name) for name in PER_ATOM_OUTPUTS & named.keys()}
+        of_atoms = {name: named.pop(name) for name in list(named) if OUTPUTS[name].per_atom}
         return of_atoms, named
 
 
@@ -78,7 +74,7 @@ def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
     """
     memory = outputs.get("scf_memory")
     single = {
-        name: values if name in PER_ATOM_OUTPUTS else values[0]
+        name: values if OUTPUTS[name].per_atom else values[0]
         for name, values in outputs.items()
         if name not in ("scf_memory", "virials")
     }
@@ -88,4 +84,8 @@ def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
         for name in fields
         if name not in ("further", "scf_memory", "valid")
     }
+    named = {
+        name: single.pop(name, None) for name in OUTPUTS.keys() & Results.__annotations__.keys()
+    }
+    single.pop("virials", None)
     return Results(**named, further=single, scf_memory=memory, valid=valid)

@@ -28,10 +28,11 @@ from tiny_models import (
 from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.models import (
     FAMILIES,
+    OUTPUTS,
     build,
     evaluate,
 )
-from mace_scf_jax.predict.model import PER_ATOM_OUTPUTS, split_outputs
+from mace_scf_jax.predict.prediction import split_outputs
 
 KINDS = [molecule(), periodic(), slab()]
 ROUND_OFF = 1e-11
@@ -160,7 +161,7 @@ def test_permutation_of_atoms(model):
     permuted = batch_of([structure(atoms[order], model.settings) for atoms in KINDS])
     for actual, expected in zip(model.evaluate(permuted), model.evaluate(model.graph), strict=True):
         expected = {
-            name: value[order] if name in PER_ATOM_OUTPUTS else value
+            name: value[order] if OUTPUTS[name].per_atom else value
             for name, value in expected.items()
         }
         assert_same([actual], [expected])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fixed_point_models import BATCH, LEVELS, model, random_multipoles
 
-from mace_scf_jax.models import SelfConsistency, evaluate_self_consistent
+from mace_scf_jax.models import SelfConsistency, evaluate
 from mace_scf_jax.models.families.fixed_point import response_slopes
 from mace_scf_jax.scf import SolverStatus
 
@@ -48,10 +48,8 @@ def test_it_is_the_jacobian_of_the_step(changes):
 
 def test_an_affine_model_takes_two_evaluations():
     module, params = model()
-    evaluate = jax.jit(
-        lambda graph: evaluate_self_consistent(module, params, graph, how=SelfConsistency())
-    )
-    outputs = evaluate(GRAPH)
+    compiled = jax.jit(lambda graph: evaluate(module, params, graph, how=SelfConsistency()))
+    outputs = compiled(GRAPH)
     real = np.asarray(GRAPH.graph_mask)
     np.testing.assert_array_equal(outputs["scf_status"][real], SolverStatus.CONVERGED)
     np.testing.assert_array_equal(outputs["scf_evaluations"][real], 2)

@@ -10,12 +10,7 @@ import numpy as np
 import pytest
 from fixed_point_models import BATCH, LEVELS, NUM_ATOMS, model, one_step, random_multipoles
 
-from mace_scf_jax.models import (
-    SCFState,
-    SelfConsistency,
-    evaluate_direct,
-    evaluate_self_consistent,
-)
+from mace_scf_jax.models import DirectStep, SCFState, SelfConsistency, evaluate
 from mace_scf_jax.scf import Anderson, Auto, Dense, LinearMixing, NewtonKrylov, SolverStatus
 
 SLOW = pytest.mark.slow
@@ -28,7 +23,7 @@ GRAPH = BATCH.replace(fermi_level=LEVELS, labels={"atomic_multipoles": REFERENCE
 def evaluation(how, **derivatives):
     """A compiled evaluation of a batch, from a state if there is one."""
     return jax.jit(
-        lambda graph, start=None: evaluate_self_consistent(
+        lambda graph, start=None: evaluate(
             MODULE, PARAMS, graph, how=how, start=start, **derivatives
         )
     )
@@ -113,7 +108,7 @@ def test_padding_gets_nothing():
 
 def test_one_direct_step_from_the_reference():
     """Forces are derivatives of the energy at fixed reference multipoles."""
-    direct = jax.jit(lambda graph: evaluate_direct(MODULE, PARAMS, graph))
+    direct = jax.jit(lambda graph: evaluate(MODULE, PARAMS, graph, how=DirectStep()))
     outputs = direct(GRAPH)
     answer, expected = jax.jit(functools.partial(one_step, MODULE, PARAMS))(GRAPH, REFERENCE)
     np.testing.assert_allclose(outputs["multipoles"], answer, rtol=1e-12)
@@ -142,13 +137,9 @@ def test_unknown_starts(changes, message):
 
 
 def test_starts_that_need_labels():
-    how = SelfConsistency(initial_density="from_data")
-    with pytest.raises(ValueError, match="expected a batch with reference multipoles"):
-        jax.eval_shape(
-            lambda graph: evaluate_self_consistent(MODULE, PARAMS, graph, how=how), BATCH
-        )
-    with pytest.raises(ValueError, match="expected a batch with reference multipoles"):
-        jax.eval_shape(lambda graph: evaluate_direct(MODULE, PARAMS, graph), BATCH)
+    for how in (SelfConsistency(initial_density="from_data"), DirectStep()):
+        with pytest.raises(ValueError, match="expected a batch with reference multipoles"):
+            jax.eval_shape(functools.partial(evaluate, MODULE, PARAMS, how=how), BATCH)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,16 @@ def test_contributions_are_written_and_forces_left_out(model, source, structures
         assert_close(atoms.info["MACE_energy"], total, 1e-6)
 
 
+def test_what_single_families_predict_is_written(tmp_path):
+    model = tiny_model("MACEQEq")
+    ase.io.write(tmp_path / "in.xyz", [molecule(), molecule(1)], format="extxyz")
+    result = evaluate_file(model, tmp_path / "in.xyz", output=tmp_path / "out.xyz", forces=False)
+    written = ase.io.read(tmp_path / "out.xyz", index=":")
+    for atoms, prediction in zip(written, result.predictions, strict=True):
+        for name in ("chemical_potential", "equilibration_energy"):
+            assert_close(atoms.info[f"MACE_{name}"], prediction[name], 1e-7, name)
+
+
 def test_results_of_a_calculator_in_the_file_are_kept(model, tmp_path):
     atoms = molecule()
     energy, forces = -1.5, np.arange(15.0).reshape(5, 3)

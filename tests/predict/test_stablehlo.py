@@ -14,7 +14,7 @@ from reference_models import TRAINED, reference_atoms, reference_model
 from tiny_models import assert_close, periodic
 
 from mace_scf_jax.data.configuration import from_atoms
-from mace_scf_jax.models import DirectStep, SelfConsistency
+from mace_scf_jax.models import OUTPUTS, DirectStep, SelfConsistency
 from mace_scf_jax.predict.stablehlo import export_stablehlo
 from mace_scf_jax.pytorch import import_model
 from mace_scf_jax.scf import Anderson
@@ -145,6 +145,22 @@ def test_the_description(exported):
     assert description["capacity"]["atoms"] == 7
     assert description["outputs"]["forces"] == [8, 3]
     assert {"positions", "cell_shifts", "external_field"} <= description["inputs"].keys()
+
+
+def test_a_structure_of_one_atom_keeps_the_shapes_of_its_outputs():
+    model = import_model(MODELS / "local_charges_density_blocks.npz")
+    atom = periodic()[:1]
+    atom.info["total_charge"] = 0.0
+    function = export_stablehlo(model, model.prepare(from_atoms(atom)), platforms=("cpu",))
+    found, expected = function.function.call(**function.inputs), model.predict(atom)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        if OUTPUTS[name].per_atom:
+            assert found[name].shape == (2, *values.shape[1:]), name  # and one row of padding
+            assert_close(found[name][:1], values, 1e-12, name)
+        else:
+            assert found[name].shape == values.shape, name
+            assert_close(found[name], values, 1e-12, name)
 
 
 def test_capacities_that_do_not_hold_the_structure():

@@ -279,3 +279,13 @@ def test_a_model_file_will_do_and_charges_need_a_charged_model(tmp_path):
         crystal.get_charges()
     with pytest.raises(PropertyNotImplementedError):
         crystal.get_dipole_moment()
+
+
+def test_a_polarizability_is_offered_where_the_model_has_one(model):
+    atoms, split_charges = molecule(), tiny_model("LocalSplitCharges")
+    atoms.calc = MACESCFCalculator(split_charges)
+    found = atoms.calc.get_property("polarizability", atoms)
+    assert_close(found, split_charges.predict(molecule())["polarizability"], 1e-12)
+    atoms.calc = MACESCFCalculator(model)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.calc.get_property("polarizability", atoms)

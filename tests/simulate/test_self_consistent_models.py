@@ -16,7 +16,7 @@ from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.models import SCFState, SelfConsistency
 from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
-from mace_scf_jax.simulate import Model
+from mace_scf_jax.simulate import Committee, Model
 
 TIGHT = Auto(tolerance=1e-12)
 """What is left of the residual is noise in finite differences of energies."""
@@ -142,3 +142,15 @@ def test_single_precision_ends_with_a_status():
     own = np.asarray(expected["forces"])[10:22]
     np.testing.assert_allclose(prediction["forces"], own, atol=1e-3 * np.max(np.abs(own)))
     np.testing.assert_allclose(prediction["total_charge"], 0.0, atol=1e-4)
+
+
+def test_each_member_of_a_committee_starts_from_its_own_solution():
+    other = jax.tree.map(lambda leaf: 1.01 * leaf, model().parameters)
+    committee = Committee((model(), Model(model().settings, other, scf=CONSTANT_CHARGE)))
+    atoms = reference_atoms(STRONG)[0]
+    first = committee.predict(atoms, forces=False)
+    assert first.std["fermi_level"] > 0.0
+    again = committee.predict(atoms, forces=False, start=first)
+    for before, after in zip(first.members, again.members, strict=True):
+        assert after["scf_evaluations"] < before["scf_evaluations"]
+        np.testing.assert_allclose(after["multipoles"], before["multipoles"], atol=1e-9)

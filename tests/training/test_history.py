@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from mace_scf_jax.predict.metric_units import metric_unit
+from mace_scf_jax.predict.metrics import metric_unit
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.optimise.learning_rates import named_rates, start_of_stage
 from mace_scf_jax.training.records.history import TrainingHistory

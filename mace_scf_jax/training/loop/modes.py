@@ -17,12 +17,7 @@ from jaxtyping import Array
 
 from mace_scf_jax.electrostatics import batch_atomic_potentials
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models import (
-    SelfConsistency,
-    evaluate,
-    evaluate_direct,
-    evaluate_self_consistent,
-)
+from mace_scf_jax.models import DirectStep, SelfConsistency, evaluate
 from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     reference_multipoles,
@@ -102,11 +97,9 @@ class ModelMode:
         wanted = {"forces": forces, "stress": stress}
         if self.training is None:
             return evaluate(self.module, params, graph, **wanted)
-        if self.training.mode is TrainingMode.DIRECT:
-            outputs = evaluate_direct(self.module, params, graph, **wanted)
-        else:
-            how = self_consistency(self.training)
-            outputs = evaluate_self_consistent(self.module, params, graph, how=how, **wanted)
+        is_direct = self.training.mode is TrainingMode.DIRECT
+        how = DirectStep() if is_direct else self_consistency(self.training)
+        outputs = evaluate(self.module, params, graph, how=how, **wanted)
         further: dict[str, Array] = {}
         for names, function in _FURTHER.items():
             if self.further.intersection(names):

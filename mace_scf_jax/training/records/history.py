@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mace_scf_jax.predict.metric_units import metric_unit
+from mace_scf_jax.predict.metrics import metric_unit
 from mace_scf_jax.training.records.results_file import (
     RunResults,
     metrics_of,

@@ -24,7 +24,6 @@ from mace_scf_jax.models.families.fixed_point.self_consistency_settings import (
     SelfConsistency,
 )
 from mace_scf_jax.models.families.fixed_point.solved_state import solve_state
-from mace_scf_jax.models.observables import with_derivatives
 from mace_scf_jax.scf import (
     FixedPointProblem,
     FixedPointSolution,
@@ -50,7 +49,7 @@ class SCFState:
 
     @classmethod
     def of(cls, outputs: dict[str, Any]) -> SCFState:
-        """The state that outputs of `evaluate_self_consistent` belong to."""
+        """The state that the outputs of a self-consistent model belong to."""
         return cls(outputs["multipoles"], outputs["fermi_level"], outputs.get("scf_memory"))
 
     def with_memory(self, graph: Graph, how: SelfConsistency) -> SCFState:
@@ -191,39 +190,6 @@ def solved_observables(
     }
 
 
-def evaluate_self_consistent(
-    module: FixedPoint,
-    params: Parameters,
-    graph: Graph,
-    *,
-    how: SelfConsistency,
-    start: SCFState | None = None,
-    forces: bool = True,
-    stress: bool = False,
-) -> dict[str, Array]:
-    """All outputs of a fixed-point model at its solved multipoles.
-
-    Args:
-        module: the model.
-        params: its parameters.
-        graph: the batch.
-        how: solver, charge mode and initial state.
-        start: start from these multipoles and (at constant charge) Fermi levels instead.
-        forces: add ``forces``, see `with_derivatives`.
-        stress: add ``stress`` and ``virials``.
-
-    Returns:
-        What `solved_outputs` gives, and the derivatives. `SCFState.of` makes the ``start`` of the
-        next geometry of them.
-    """
-    return with_derivatives(
-        lambda moved: solved_outputs(module, params, moved, how=how, start=start),
-        graph,
-        forces=forces,
-        stress=stress,
-    )
-
-
 def solved_outputs(
     module: FixedPoint,
     params: Parameters,
@@ -260,31 +226,6 @@ def solved_outputs(
     if solution.memory is not None:
         outputs["scf_memory"] = solution.memory
     return {**outputs, "scf_fallback": graph.graph_mask & fell_back}
-
-
-def evaluate_direct(
-    module: FixedPoint,
-    params: Parameters,
-    graph: Graph,
-    *,
-    forces: bool = True,
-    stress: bool = False,
-) -> dict[str, Array]:
-    """All outputs after one step from the reference: no self-consistency.
-
-    Args:
-        module: the model.
-        params: its parameters.
-        graph: the batch, with labels.
-        forces: add ``forces``, see `with_derivatives`; at fixed reference multipoles.
-        stress: add ``stress`` and ``virials``; at fixed reference multipoles.
-
-    Raises:
-        ValueError: the batch was made without labels.
-    """
-    return with_derivatives(
-        lambda moved: direct_outputs(module, params, moved), graph, forces=forces, stress=stress
-    )
 
 
 def direct_outputs(module: FixedPoint, params: Parameters, graph: Graph) -> dict[str, Array]:
