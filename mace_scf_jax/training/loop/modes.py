@@ -94,12 +94,11 @@ class ModelMode:
         self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
     ) -> dict[str, Array]:
         """Compute the model outputs by name."""
-        wanted = {"forces": forces, "stress": stress}
-        if self.training is None:
-            return evaluate(self.module, params, graph, **wanted)
-        is_direct = self.training.mode is TrainingMode.DIRECT
-        how = DirectStep() if is_direct else self_consistency(self.training)
-        outputs = evaluate(self.module, params, graph, how=how, **wanted)
+        how = None
+        if self.training is not None:
+            is_direct = self.training.mode is TrainingMode.DIRECT
+            how = DirectStep() if is_direct else self_consistency(self.training)
+        outputs = evaluate(self.module, params, graph, how=how, forces=forces, stress=stress)
         further: dict[str, Array] = {}
         for names, function in _FURTHER.items():
             if self.further.intersection(names):
