@@ -14,13 +14,13 @@ import numpy as np
 from mace_scf_jax.data.sizes import BatchSizes, merge
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import ModelSettings, SCFState, SelfConsistency
+from mace_scf_jax.models.outputs import ends_of_searches
 from mace_scf_jax.predict.model import Model, Prediction
 from mace_scf_jax.predict.starting_state import state_of_batch
 from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.simulate.functional import Context, EnergyFunction, Images, prepare_neighbours
 from mace_scf_jax.simulate.geometry import Geometry
 from mace_scf_jax.simulate.neighbours import Neighbours
-from mace_scf_jax.simulate.results import STATUS
 
 SKIN = 0.5
 """Å by which edges reach beyond the cutoff."""
@@ -170,7 +170,7 @@ class Evaluator:
         self._atoms_before = self.num_padded_atoms
         of_atoms, found = jax.device_get(outputs)
         found |= {name: values[:num_atoms] for name, values in of_atoms.items()}
-        found |= {name: SolverStatus(found[name]) for name in STATUS if name in found}
+        found |= {end.name: SolverStatus(found[end.name]) for end in ends_of_searches(found)}
         return found | {"scf_memory": None if context.start is None else context.start.memory}
 
     def _state(self, start: Mapping[str, Any] | None) -> SCFState | None:

@@ -61,7 +61,11 @@ class Results:
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         named |= named.pop("further") | {"converged": self.converged, "scf_memory": None}
         named = {name: value for name, value in named.items() if value is not None}
-        of_atoms = {name: named.pop(name) for name in list(named) if OUTPUTS[name].per_atom}
+        of_atoms = {
+            name: named.pop(name)
+            for name in list(named)
+            if name in OUTPUTS and OUTPUTS[name].per_atom
+        }
         return of_atoms, named
 
 
@@ -78,14 +82,7 @@ def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
         for name, values in outputs.items()
         if name not in ("scf_memory", "virials")
     }
-    fields = (field.name for field in dataclasses.fields(Results))
-    named = {
-        name: single.pop(name, None)
-        for name in fields
-        if name not in ("further", "scf_memory", "valid")
-    }
     named = {
         name: single.pop(name, None) for name in OUTPUTS.keys() & Results.__annotations__.keys()
     }
-    single.pop("virials", None)
     return Results(**named, further=single, scf_memory=memory, valid=valid)
