@@ -59,7 +59,7 @@ def case(path: Path):
     return pytest.param(path, marks=marks, id=f"{path.parent.name}/{path.stem}")
 
 
-@pytest.mark.parametrize("path", map(case, FILES))
+@pytest.mark.parametrize("path", [case(path) for path in FILES])
 def test_recomputed(path):
     deviations = verify(path)
     assert {entry.output for entry in deviations} >= compared_outputs(path)
