@@ -65,6 +65,8 @@ class Evaluator:
         self._layout: Graph | None = None
         self._atoms_before: int | None = None
         """Padded atoms that the memory of the search before is of."""
+        self._ends: tuple[str, ...] | None = None
+        """Outputs that tell how a search ended."""
 
     def __reduce__(self) -> tuple[Callable[..., Evaluator], tuple[Model]]:
         """Copies have the model and the settings, and prepare and compile for themselves."""
@@ -169,8 +171,10 @@ class Evaluator:
         self._neighbours = context.neighbours
         self._atoms_before = self.num_padded_atoms
         of_atoms, found = jax.device_get(outputs)
+        if self._ends is None:  # once: a step is to do little on the host
+            self._ends = tuple(end.name for end in ends_of_searches(found))
         found |= {name: values[:num_atoms] for name, values in of_atoms.items()}
-        found |= {end.name: SolverStatus(found[end.name]) for end in ends_of_searches(found)}
+        found |= {name: SolverStatus(found[name]) for name in self._ends}
         return found | {"scf_memory": None if context.start is None else context.start.memory}
 
     def _state(self, start: Mapping[str, Any] | None) -> SCFState | None:
