@@ -44,6 +44,17 @@ def load_plugins(names: Iterable[str]) -> None:
             raise PluginError(f"plugin {name!r}: {type(error).__name__}: {error}") from error
 
 
+def advice_on_plugins(names: Iterable[str]) -> str:
+    """Return a sentence on the plugins among some that are not loaded; empty if all are."""
+    missing = [name for name in names if name not in sys.modules]
+    if not missing:
+        return ""
+    return (
+        f". It was made with the plugins {', '.join(missing)}, which are not loaded: import them "
+        f"first, or give --plugins {','.join(missing)}"
+    )
+
+
 @functools.cache
 def load_installed_plugins() -> None:
     """Import the plugins that installed packages announce, once in a process.

@@ -9,6 +9,7 @@ from mace_scf_jax.backbones.backbone import (
     BackboneSettings,
     EdgeFeatures,
     Offer,
+    as_tuples,
     settings_from_dict,
 )
 from mace_scf_jax.backbones.mace.network import MACEBackbone
@@ -30,5 +31,6 @@ __all__ = [
     "MACESettings",
     "Offer",
     "RadialBasis",
+    "as_tuples",
     "settings_from_dict",
 ]

@@ -144,5 +144,10 @@ def settings_from_dict(data: Mapping[str, Any]) -> BackboneSettings:
         UnknownNameError: there is no backbone of that name.
         TypeError, ValueError: a field is missing, unknown or invalid.
     """
-    values = dict(data)
+    values = {name: as_tuples(value) for name, value in data.items()}
     return BACKBONES[values.pop("name", DEFAULT_BACKBONE)].settings(**values)
+
+
+def as_tuples(value: Any) -> Any:
+    """Return a value of JSON with tuples for lists, as frozen settings hold it."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value

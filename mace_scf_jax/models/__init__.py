@@ -1,6 +1,7 @@
 """Model families: backbone and electrostatics put together, and their observables."""
 
 from mace_scf_jax.models import families
+from mace_scf_jax.models.energies import density_outputs, energy_outputs, layer_terms
 from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
 from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS, FieldReadout
 from mace_scf_jax.models.families.fixed_point.model import FixedPoint, LocalState
@@ -32,6 +33,7 @@ from mace_scf_jax.models.response import (
     infrared_intensities,
 )
 from mace_scf_jax.models.settings import ModelSettings, build, check_inputs, required_inputs
+from mace_scf_jax.parameter_group import ParameterGroup
 
 __all__ = [
     "FAMILIES",
@@ -53,6 +55,7 @@ __all__ = [
     "ModelSettings",
     "NoDipoleError",
     "Output",
+    "ParameterGroup",
     "SCFState",
     "ScaleShiftSettings",
     "SelfConsistency",
@@ -61,10 +64,13 @@ __all__ = [
     "Use",
     "build",
     "check_inputs",
+    "density_outputs",
     "dipole_response",
+    "energy_outputs",
     "evaluate",
     "families",
     "families_with",
     "infrared_intensities",
+    "layer_terms",
     "required_inputs",
 ]

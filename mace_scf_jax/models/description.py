@@ -28,7 +28,7 @@ def describe(content: ModelFile) -> dict[str, Any]:
     Raises:
         ValueError: the settings describe no model of this version.
     """
-    settings = ModelSettings.from_dict(content.settings)
+    settings = ModelSettings.of_file(content)
     backbone = settings.backbone
     leaves = jax.tree.leaves(content.parameters)
     description: dict[str, Any] = {

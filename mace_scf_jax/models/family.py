@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import flax.linen as nn
 from jaxtyping import Array
 
-from mace_scf_jax.backbones import Offer
+from mace_scf_jax.backbones import Offer, as_tuples
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
@@ -180,7 +180,7 @@ class Family:
         nested = {} if self.stored_as is None else entries.pop(self.stored_as, None)
         if nested is None:
             raise ValueError(f"model {self.name}: expected settings {self.stored_as!r}, found none")
-        return self.settings(**flat | nested)
+        return self.settings(**{name: as_tuples(it) for name, it in (flat | nested).items()})
 
     def check(self, settings: ModelSettings) -> None:
         """Refuse settings that do not make a model of this family.

@@ -12,6 +12,8 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
+from mace_scf_jax.models.model_file import ModelFile
+from mace_scf_jax.plugins import advice_on_plugins
 
 Own = TypeVar("Own", bound=FamilySettings, covariant=True)
 
@@ -53,6 +55,20 @@ class ModelSettings(Generic[Own]):
                 f"atomic_energies: expected one energy for each of the elements "
                 f"{self.backbone.elements}, found {len(self.atomic_energies)}"
             )
+
+    @classmethod
+    def of_file(cls, content: ModelFile) -> ModelSettings:
+        """Return the settings that a model file holds.
+
+        Raises:
+            ValueError: they describe no model; names plugins that the model was trained with and
+                that are not loaded.
+        """
+        try:
+            return cls.from_dict(dict(content.settings))
+        except ValueError as error:
+            named = content.record.get("training_options", {}).get("plugins", ())
+            raise ValueError(f"{error}{advice_on_plugins(named)}") from error
 
     @property
     def elements(self) -> tuple[int, ...]:

@@ -400,5 +400,5 @@ def load_model(
             self-consistent and ``scf`` was given, or without electrostatics and ``sums`` was given.
     """
     content = load_model_file(path)
-    settings = ModelSettings.from_dict(content.settings)
+    settings = ModelSettings.of_file(content)
     return Model(settings, content.parameters, content.record, scf).with_sums(sums)

@@ -21,6 +21,7 @@ mapped over systems with `jax.vmap`.
 
 from mace_scf_jax.scf.diagnostics import charge_response, spectral_radius
 from mace_scf_jax.scf.differentiation import Differentiation, solve
+from mace_scf_jax.scf.elimination import eliminate_charge
 from mace_scf_jax.scf.equations import Equations
 from mace_scf_jax.scf.implicit_root import implicit_root
 from mace_scf_jax.scf.iterate import (
@@ -76,6 +77,7 @@ __all__ = [
     "UnrolledSolver",
     "charge_response",
     "convex_minimum",
+    "eliminate_charge",
     "implicit_root",
     "quadratic_minimum",
     "register_solver",
