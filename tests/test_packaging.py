@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -20,3 +21,16 @@ def test_a_known_bad_jax_is_excluded():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (jax,) = [entry for entry in project["project"]["dependencies"] if entry.startswith("jax>")]
     assert "!=0.10.2" in jax
+
+
+def test_the_files_of_the_equations_exist():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"\| `([\w/]+\.py)` \|$", page, flags=re.MULTILINE)
+    assert len(named) == 20
+    assert all((ROOT / "mace_scf_jax" / name).is_file() for name in named)
+
+
+def test_type_annotations_are_for_users_too():
+    assert (ROOT / "mace_scf_jax/py.typed").is_file()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["package-data"] == {"mace_scf_jax": ["py.typed"]}
