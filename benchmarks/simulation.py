@@ -32,9 +32,9 @@ from water import water_box
 
 from mace_scf_jax import energy_function, load_model, runtime
 from mace_scf_jax.simulate import MACESCFCalculator, Model, dynamics
+from mace_scf_jax.simulate.dynamics import SimulationSettings
 from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions
 from mace_scf_jax.simulate.simulation import Simulation
-from mace_scf_jax.simulate.simulation_settings import SimulationSettings
 
 TIMESTEP = 0.5
 TEMPERATURE = 300.0

@@ -21,10 +21,14 @@ from mace_scf_jax.predict.evaluation import (
 )
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.runtime import prepare_command
-from mace_scf_jax_cli.argument_types import picture, positive
+from mace_scf_jax_cli.arguments import (
+    add_scf_arguments,
+    add_sums_argument,
+    picture,
+    positive,
+    self_consistency_of,
+)
 from mace_scf_jax_cli.committee_table import committee_table
-from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
-from mace_scf_jax_cli.sums_argument import add_sums_argument
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 DEFAULT_ERROR_TABLE = "PerAtomRMSE"
@@ -152,8 +156,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plot(evaluation: FileEvaluation, model: Model, path: Path) -> list[Path]:
     """Parity plots, and errors by config type if there are several; the files written."""
-    from mace_scf_jax.reports.parity import errors_by_type, parity  # needed for nothing else
-    from mace_scf_jax.reports.parity_sets import compare_file
+    from mace_scf_jax.reports.parity import (  # needed for nothing else
+        compare_file,
+        errors_by_type,
+        parity,
+    )
     from mace_scf_jax.reports.style import save
 
     comparisons = compare_file(evaluation, model)

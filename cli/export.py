@@ -13,7 +13,7 @@ from mace_scf_jax.predict.stablehlo import export_stablehlo
 from mace_scf_jax.pytorch import export_torch_model
 from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model
 from mace_scf_jax.simulate import Model, load_model
-from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
+from mace_scf_jax_cli.arguments import add_scf_arguments, self_consistency_of
 
 WHEN_INTERRUPTED = "interrupted; the output may be incomplete"
 STATE_DICT = "state-dict"

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from mace_scf_jax_cli.sums_argument import add_sums_argument
+from mace_scf_jax_cli.arguments import add_sums_argument
 
 WHEN_INTERRUPTED = "interrupted; the same command with --restart goes on from the last frame"
 
@@ -22,8 +22,8 @@ def run(words: Sequence[str]) -> int:
     from mace_scf_jax.data.reading import read_atoms
     from mace_scf_jax.files import file_checksum
     from mace_scf_jax.simulate import energy_function, load_model
+    from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
     from mace_scf_jax.simulate.simulation import Simulation
-    from mace_scf_jax.simulate.simulation_settings import SimulationError, SimulationSettings
     from mace_scf_jax.simulate.trajectory import SimulationFiles, plot_log, run
 
     runtime.prepare_command()

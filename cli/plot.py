@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mace_scf_jax_cli.run_arguments import add_run_arguments, what_to_draw
+from mace_scf_jax_cli.arguments import add_run_arguments, what_to_draw
 
 WHEN_INTERRUPTED = "interrupted; some pictures were not drawn"
 FORMATS = ("png", "pdf")

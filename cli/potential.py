@@ -33,8 +33,7 @@ from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.evaluation import training_keys
 from mace_scf_jax.predict.model import Model, load_model
-from mace_scf_jax_cli.argument_types import picture
-from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
+from mace_scf_jax_cli.arguments import add_scf_arguments, picture, self_consistency_of
 
 WHEN_INTERRUPTED = "interrupted"
 PLANES = ("xy", "xz", "yz")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mace_scf_jax_cli.sums_argument import add_sums_argument
+from mace_scf_jax_cli.arguments import add_sums_argument
 
 WHEN_INTERRUPTED = "interrupted; the structures of the steps made so far are in the trajectory"
 EXIT_NOT_CONVERGED = 1

@@ -18,9 +18,14 @@ from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.evaluation import read_structures
 from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.predict.scf_diagnosis import Diagnosis, diagnose, require_cycle
-from mace_scf_jax_cli.argument_types import picture, positive
-from mace_scf_jax_cli.scf_arguments import add_scf_arguments, charge_mode_of, solvers_of
-from mace_scf_jax_cli.sums_argument import add_sums_argument
+from mace_scf_jax_cli.arguments import (
+    add_scf_arguments,
+    add_sums_argument,
+    charge_mode_of,
+    picture,
+    positive,
+    solvers_of,
+)
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 EXIT_NOT_CONVERGED = 1
@@ -59,7 +64,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _plot(diagnoses: Sequence[Diagnosis], tolerance: float | None, path: Path) -> Path:
-    from mace_scf_jax.reports.solver_convergence import solver_convergence  # slow to import
+    from mace_scf_jax.reports.scf_convergence import solver_convergence  # slow to import
     from mace_scf_jax.reports.style import save
 
     return save(solver_convergence(diagnoses, tolerance=tolerance), path)

@@ -87,7 +87,6 @@ def parse_command(
     """The options of a command, and the values of its own arguments.
 
     Args:
-        words: the words after the name of the command.
         command: what is parsed.
 
     Raises:

@@ -32,7 +32,6 @@ def write_whole(path: str | Path, *, keep: Path | None = None) -> Iterator[Path]
     complete even if the process is killed or the machine stops at any moment.
 
     Args:
-        path: the file.
         keep: name under which the file that was there before is kept, if there was one.
 
     Raises:
@@ -107,7 +106,6 @@ class Format:
         """Write a safetensors file.
 
         Args:
-            path: the file.
             arrays: by name.
             entries: JSON values by name.
             keep: as for `write_whole`.

@@ -15,7 +15,7 @@ from mace_scf_jax.data.configuration import find_value, property_weight
 from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.properties import Place
-from mace_scf_jax.hints import nearest
+from mace_scf_jax.registry import nearest
 
 FITTABLE = frozenset(
     {

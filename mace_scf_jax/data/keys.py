@@ -8,7 +8,7 @@ from typing import Any
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import PROPERTIES, Place
-from mace_scf_jax.hints import nearest
+from mace_scf_jax.registry import nearest
 
 NOT_IN_FILE = "none"
 """Key that stands for "this property is not in the file"."""

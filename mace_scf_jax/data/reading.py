@@ -93,7 +93,6 @@ def file_parts(path: str | Path, *, largest: int) -> list[FilePart]:
     """Cut an extended XYZ file between structures.
 
     Args:
-        path: of the file.
         largest: bytes of a part, unless one structure alone has more.
 
     Raises:

@@ -66,7 +66,6 @@ def prepare(
     """Find edges and reciprocal vectors of a configuration.
 
     Args:
-        configuration: the structure.
         elements: atomic numbers that the model knows, ascending.
         cutoff: cutoff of the edges, Å.
         kspace_cutoff: cutoff of the reciprocal vectors, 1/Å; None where the model needs none.

@@ -47,7 +47,7 @@ from mace_scf_jax.electrostatics.settings import (
     FieldFeatureSettings,
     SummationMethod,
 )
-from mace_scf_jax.electrostatics.summation import Summation
+from mace_scf_jax.electrostatics.sums import Summation
 from mace_scf_jax.electrostatics.system import System, prepare, prepare_batch
 from mace_scf_jax.mesh import Mesh, MeshError
 

@@ -91,7 +91,6 @@ def batch_field_features(
     """Field features of each graph's own density at its atoms.
 
     Args:
-        graph: the batch.
         multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
         settings: density, boundary condition and features.
         prepared: result of `prepare_batch` for the same graph and settings, to be reused.
@@ -141,7 +140,6 @@ def batch_external_field_features(
     """Field features of an external potential V0 + E·r of each graph.
 
     Args:
-        graph: the batch.
         potential: V0 of each graph in V.
         field: E of each graph, the gradient of the potential, in V/Å (x, y, z).
         features: degree and widths of the receivers.

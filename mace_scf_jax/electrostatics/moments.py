@@ -73,7 +73,6 @@ def batch_total_charge(
     """Total charge of each graph.
 
     Args:
-        graph: the batch.
         multipoles: atomic multipoles in e Å^l.
 
     Returns:
@@ -88,7 +87,6 @@ def batch_dipole(
     """Total dipole of each graph.
 
     Args:
-        graph: the batch.
         multipoles: atomic multipoles in e Å^l.
 
     Returns:

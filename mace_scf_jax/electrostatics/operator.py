@@ -34,7 +34,6 @@ def system_projections(
     """Potential of a density projected on unit-moment Gaussians.
 
     Args:
-        system: prepared geometry.
         multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
         receivers: what the potential is projected on. An atom's own Gaussian can be left out at
             the atoms only.
@@ -79,7 +78,6 @@ def system_matrix(
     For small systems this is far cheaper than a projection for each column.
 
     Args:
-        system: prepared geometry.
         receivers: Gaussians at the atoms.
 
     Returns:
@@ -110,7 +108,6 @@ def system_energy(system: System, multipoles: Float[Array, "atoms components"]) 
     """Coulomb energy ½ p·A p of multipoles in a prepared geometry.
 
     Args:
-        system: prepared geometry.
         multipoles: atomic multipoles p in e Å^l, in the order of `harmonics`.
 
     Returns:
@@ -130,7 +127,6 @@ def system_coulomb_gradient(
     """Derivative A p of the Coulomb energy by the multipoles, by the sums of the energy.
 
     Args:
-        system: prepared geometry.
         multipoles: atomic multipoles p in e Å^l.
 
     Returns:
@@ -162,7 +158,6 @@ def system_potential(
     """Potential of a density, the Gaussians at the point itself included.
 
     Args:
-        system: prepared geometry.
         multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
         points: positions in Å; the atoms if not given.
 
@@ -188,7 +183,6 @@ def map_graphs(
 
     Args:
         apply: the function.
-        graph: the batch.
         multipoles: of all its atoms.
         settings: density and boundary condition.
         prepared: result of `prepare_batch` for the same graph and settings, to be reused.
@@ -211,7 +205,6 @@ def batch_coulomb_energy(
     """Coulomb energy of each graph of a batch; atoms are paired within their graph only.
 
     Args:
-        graph: the batch.
         multipoles: atomic multipoles in e Å^l, in the order of `harmonics`.
         settings: density and boundary condition.
         prepared: result of `prepare_batch` for the same graph and settings, to be reused.
@@ -236,7 +229,6 @@ def batch_atomic_potentials(
     """Electrostatic potential of each graph's own density at its atoms.
 
     Args:
-        graph: the batch.
         multipoles: as for `system_potential`, of all atoms.
         settings: density and boundary condition.
         prepared: what `prepare_batch` gave for this graph and settings, to be reused.

@@ -93,7 +93,6 @@ def prepare_response(
     """Prepare the response of field features to multipoles for every graph of a batch.
 
     Args:
-        graph: the batch.
         settings: density, boundary condition and features.
         dense: whether to form the matrix of each graph; None chooses by the padded sizes.
         prepared: what `prepare_batch` gave for this graph and settings, to be reused.

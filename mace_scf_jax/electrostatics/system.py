@@ -17,8 +17,7 @@ from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.corrections import Correction, correction
 from mace_scf_jax.electrostatics.mesh_choice import uses_mesh
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
-from mace_scf_jax.electrostatics.summation import Summation
-from mace_scf_jax.electrostatics.sums import DirectSum, MeshSum, OpenSum
+from mace_scf_jax.electrostatics.sums import DirectSum, MeshSum, OpenSum, Summation
 from mace_scf_jax.electrostatics.sums.direct import PHASES_IN_MEMORY
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.mesh import Mesh, MeshError
@@ -136,7 +135,6 @@ def prepare_batch(
     """Prepare every graph of a batch.
 
     Args:
-        graph: the batch.
         settings: density and boundary condition.
         chunk: wavevectors of each graph whose phases are in memory together; None chooses by size.
 

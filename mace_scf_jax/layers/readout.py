@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
-import flax.linen as nn
-import jax.numpy as jnp
+from collections.abc import Callable
 
-from mace_scf_jax.layers.activations import activation
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
 from mace_scf_jax.layers.couplings import coupling
 from mace_scf_jax.layers.features import Features, Multiplicities
 from mace_scf_jax.layers.linear import EquivariantLinear
+
+SECOND_MOMENT_SCALE = {
+    "silu": 1.6791767923989418,
+    "tanh": 1.5937334472592695,
+    "abs": 1.001110600838467,
+    "sigmoid": 1.8467055342154763,
+}
+"""1/√⟨f(z)²⟩, z normal. e3nn estimates it from 10⁶ fixed random numbers; trained weights contain
+that estimate, so its value is kept (the exact constant of silu is 1.67653…)."""
+
+_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+    "abs": jnp.abs,
+    "sigmoid": jax.nn.sigmoid,
+}
+
+GATES = ("silu", "tanh", "abs", "None")
+"""Values of the option ``gate``."""
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation of that name with unit second moment; ``None`` is the identity.
+
+    Args:
+        name: silu, tanh, abs, sigmoid or None.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name == "None":
+        return lambda x: x
+    if name not in _FUNCTIONS:
+        raise ValueError(f"activation: expected one of {', '.join(_FUNCTIONS)}, found {name!r}")
+    function, scale = _FUNCTIONS[name], SECOND_MOMENT_SCALE[name]
+    return lambda x: scale * function(x)
 
 
 class GatedNonlinearity(nn.Module):

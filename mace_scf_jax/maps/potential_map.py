@@ -136,7 +136,6 @@ def predicted_multipoles(
 
     Args:
         model: the model, whose Gaussians the density is made of.
-        atoms: the structure.
         prediction: of the structure.
         external_field: gradient of an external potential in V/Å whose own potential is to be
             added; None for that of the multipoles alone, as they are in the prediction.
@@ -181,7 +180,6 @@ def volume_grid(
     until the atoms are in the middle. Around an open structure it is a box with a margin.
 
     Args:
-        atoms: the structure.
         spacing: largest distance of neighbouring points along an axis in Å.
         margin: between the atoms of an open structure and the faces of the box, Å.
 
@@ -210,7 +208,6 @@ def plane_grid(
     """A rectangular grid on a plane normal to a Cartesian axis.
 
     Args:
-        atoms: the structure.
         axes: the axes along the plane: two of x, y and z, such as ``xz``.
         height: position of the plane along the third axis in Å; None for the middle of the atoms.
         spacing: largest distance of neighbouring points in Å.
@@ -261,8 +258,6 @@ def write_cube_file(
     """Write a cube file: lengths in bohr, as the format has it, values as they are.
 
     Args:
-        path: the file.
-        atoms: the structure.
         grid: of three dimensions.
         values: on the grid, such as a potential in V.
         content: what the values are, for the first line of the file.

@@ -6,14 +6,14 @@ from mace_scf_jax.models.families.energy_functional.settings import EnergyFuncti
 from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS, FieldReadout
 from mace_scf_jax.models.families.fixed_point.model import FixedPoint, LocalState
 from mace_scf_jax.models.families.fixed_point.self_consistency import SCFState
-from mace_scf_jax.models.families.fixed_point.self_consistency_settings import (
+from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
+from mace_scf_jax.models.families.fixed_point.solved_state import (
     DirectStep,
     InitialDensity,
     InitialFermiLevel,
     SelfConsistency,
 )
-from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
-from mace_scf_jax.models.families.mace.settings import ScaleShiftSettings
+from mace_scf_jax.models.families.mace.model import ScaleShiftSettings
 from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.family import (

@@ -61,7 +61,6 @@ def electrostatics_settings(
 
     Args:
         family: of the model.
-        options: of a run.
         pbc: periodicity along x, y, z of all structures, for the boundary condition ``auto``.
     """
     if not family.is_charged:

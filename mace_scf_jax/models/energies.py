@@ -50,8 +50,6 @@ def density_outputs(
     """Energy = isolated atoms + layer readouts + Coulomb energy of the multipoles + D·E.
 
     Args:
-        settings: of the model.
-        graph: the batch.
         backbone: features and readouts of every layer.
         multipoles: in e Å^l, order Q, d_y, d_z, d_x; zero for padding atoms.
         dipole: in e Å (x, y, z).

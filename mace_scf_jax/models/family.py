@@ -96,9 +96,6 @@ class Solve(Protocol):
         """Return outputs as differentiable functions of batch and parameters.
 
         Args:
-            module: the model.
-            params: its parameters.
-            graph: the batch.
             how: of the type of `default`.
             start: a state to start from, such as that of the geometry before.
         """

@@ -47,7 +47,6 @@ def save_model(
     """Write a model file; an existing one is replaced only by a complete new one.
 
     Args:
-        path: the file.
         parameters: nested dictionaries of arrays.
         settings: what defines the model.
         record: how it was made; any JSON data.

@@ -29,7 +29,6 @@ def evaluate(
 
     Args:
         module: a model from `mace_scf_jax.models.build`.
-        params: its parameters.
         graph: the batch; with labels where the state of the model starts from them.
         how: how the state of the model is solved for, see `Family.solve`; None for its default.
             Forces and stress of a `DirectStep` are those at fixed reference multipoles.
@@ -64,7 +63,6 @@ def with_derivatives(
 
     Args:
         outputs_of: outputs of a batch by name, among them ``energy`` [graphs] in eV.
-        graph: the batch.
         forces: add ``forces`` [atoms, 3] in eV/Å.
         stress: add ``stress`` [graphs, 3, 3] in eV/Å³ (ASE's sign: dE/dε / volume) and
             ``virials`` [graphs, 3, 3] in eV (-dE/dε). Graphs of zero volume get zero stress.

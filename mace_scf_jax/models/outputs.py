@@ -11,8 +11,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from mace_scf_jax.hints import unknown_name
-from mace_scf_jax.registry import Registry, UnknownNameError
+from mace_scf_jax.registry import Registry, UnknownNameError, unknown_name
 from mace_scf_jax.scf.status import SolverStatus
 
 

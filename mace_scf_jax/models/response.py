@@ -45,7 +45,6 @@ def dipole_response(module: nn.Module, params: Parameters, graph: Graph) -> Dipo
 
     Args:
         module: a model from `mace_scf_jax.models.build`.
-        params: its parameters.
         graph: the batch; derivatives are taken at its positions and external fields.
 
     Returns:

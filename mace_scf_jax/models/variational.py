@@ -44,7 +44,6 @@ def minimise(
     """Multipoles of one system that minimise E_C + E_local at fixed total charge.
 
     Args:
-        system: prepared geometry.
         local_energy: E_local.
         inputs: further inputs of E_local.
         total_charge: Q in e.

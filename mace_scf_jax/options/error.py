@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mace_scf_jax.hints import nearest, unknown_name
+from mace_scf_jax.registry import nearest, unknown_name
 
 WHAT_IS_EXPECTED = {
     "bool_parsing": "true or false",

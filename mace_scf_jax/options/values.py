@@ -13,7 +13,7 @@ from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field, WrapValidator
 from pydantic_core import core_schema
 
-from mace_scf_jax.hints import nearest
+from mace_scf_jax.registry import nearest
 
 
 def parse_literal(text: str) -> Any:

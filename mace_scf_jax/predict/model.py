@@ -38,8 +38,7 @@ from mace_scf_jax.models import (
 )
 from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
-from mace_scf_jax.predict.prediction import Prediction, split_outputs
-from mace_scf_jax.predict.starting_state import state_of_batch
+from mace_scf_jax.predict.prediction import Prediction, split_outputs, state_of_batch
 
 P = TypeVar("P")
 """What is predicted for a structure."""
@@ -253,7 +252,6 @@ class Model(Predictor[Prediction]):
         """Edges and reciprocal vectors, or the mesh, of a structure.
 
         Args:
-            configuration: the structure.
             skin: length in Å by which edges may be longer than the model's cutoff.
             largest_strain: range of cells that reciprocal vectors or mesh serve, as for
                 `mace_scf_jax.data.reciprocal.half_space_indices`.

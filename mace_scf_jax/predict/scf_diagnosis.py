@@ -187,11 +187,7 @@ def _batches(
 
 
 class _Functions:
-    """Compiled parts of a self-consistent model.
-
-    Args:
-        model: the model.
-    """
+    """Compiled parts of a self-consistent model."""
 
     def __init__(self, model: Model) -> None:
         self.module, self.scf = build(model.settings), model.scf

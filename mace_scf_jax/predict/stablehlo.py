@@ -106,7 +106,6 @@ def export_stablehlo(
     ``model.scf`` says; outputs tell how well, as those of the model do.
 
     Args:
-        model: the model.
         structure: prepared by `Model.prepare`; it tells the sizes and the reciprocal vectors.
         forces: whether the function returns forces.
         stress: whether it returns stress and virials.

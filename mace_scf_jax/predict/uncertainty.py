@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models.outputs import Use, outputs_for
 from mace_scf_jax.predict.prediction import Prediction
+from mace_scf_jax.registry import unknown_name
 
 
 class UncertaintyError(ValueError):

@@ -16,7 +16,7 @@ from mace_scf_jax.backbones import MACESettings
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
-from mace_scf_jax.models.families.mace.settings import ScaleShiftSettings
+from mace_scf_jax.models.families.mace.model import ScaleShiftSettings
 from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
@@ -201,9 +201,6 @@ stand in a configuration."""
 def configuration_from_settings(settings: ModelSettings) -> Configuration:
     """The configuration of the PyTorch model that has the same weights and gives the same numbers.
 
-    Args:
-        settings: of the model.
-
     Raises:
         TorchConfigurationError: the PyTorch packages have no such model.
     """
@@ -292,9 +289,6 @@ def _fixed_point_parts(
 def require_counterpart(settings: ModelSettings) -> None:
     """Refuse settings of which the PyTorch packages have no model.
 
-    Args:
-        settings: of the model.
-
     Raises:
         TorchConfigurationError: saying what they lack.
     """
@@ -336,11 +330,7 @@ FAMILIES_WITH_HEADS = ("MACE", "ScaleShiftMACE", "MACEQEq")
 
 
 def state_constants(settings: ModelSettings) -> dict[str, np.ndarray]:
-    """Buffers that hold settings of a model, by their state-dict names.
-
-    Args:
-        settings: of the model.
-    """
+    """Buffers that hold settings of a model, by their state-dict names."""
     energies = np.array(settings.atomic_energies)
     if settings.family in FAMILIES_WITH_HEADS:
         energies = energies[None, :]

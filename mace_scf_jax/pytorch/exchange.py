@@ -68,7 +68,6 @@ def export_torch_model(model: Model, *, template: TorchModel | None = None) -> T
     """The weights of a model as a PyTorch state dict, with the configuration of its class.
 
     Args:
-        model: the model.
         template: a PyTorch model with the same configuration. All its arrays are kept; weights and
             constants are those of the model, in the precision of the template. Without one the
             state dict holds the weights alone, for ``load_state_dict(…, strict=False)`` of a module

@@ -107,7 +107,6 @@ def linear(
     """Parameters of an `EquivariantLinear`.
 
     Args:
-        state: the state dict.
         prefix: name of the e3nn layer.
         inputs: channels per degree of its input.
         outputs: channels per degree of its output.
@@ -156,7 +155,6 @@ def radial_network(state: StateDict, prefix: str, widths: Sequence[int]) -> Para
     """Parameters of a `RadialNetwork`.
 
     Args:
-        state: the state dict.
         prefix: name of the network, with a trailing dot unless empty.
         widths: widths of the input and of every layer.
     """
@@ -172,7 +170,6 @@ def normalised_network(state: StateDict, prefix: str, widths: Sequence[int]) -> 
     """Parameters of a `NormalisedNetwork` from a sequence of PyTorch layers.
 
     Args:
-        state: the state dict.
         prefix: name of the sequence, with a trailing dot.
         widths: widths of the input and of every layer.
     """
@@ -201,7 +198,6 @@ def product_basis(
     """Parameters of a `ProductBasis`; the state dict lists the highest order first.
 
     Args:
-        state: the state dict.
         prefix: name of the block, with a trailing dot unless empty.
         channels: channels of every degree.
         max_degree_in: highest degree of the messages.
@@ -242,7 +238,6 @@ def interaction(
     """Parameters of an `Interaction`.
 
     Args:
-        state: the state dict.
         prefix: name of the block, with a trailing dot unless empty.
         kind: interaction class.
         features: channels per degree of the node features.
@@ -286,7 +281,6 @@ def nonlinear_readout(
     """Parameters of a `NonlinearReadout`.
 
     Args:
-        state: the state dict.
         prefix: name of the block, with a trailing dot unless empty.
         inputs: channels per degree of the input.
         hidden: channels per degree of the hidden layers.

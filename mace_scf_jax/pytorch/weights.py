@@ -39,7 +39,6 @@ def charge_equilibration(state: StateDict, settings: ModelSettings) -> dict[str,
     State dicts hold weights for the hardness also where they are not used; they are left out.
 
     Args:
-        state: the state dict.
         settings: of a model with charge equilibration.
     """
     names = {"electronegativity": "enegs_readouts", "hardness": "hardness_readouts"}
@@ -142,7 +141,6 @@ def export_weights(params: Mapping[str, Any], settings: ModelSettings) -> dict[s
 
     Args:
         params: parameters of the model.
-        settings: of the model.
 
     Returns:
         Arrays by their PyTorch names, in the precision of the parameters, bit by bit the same

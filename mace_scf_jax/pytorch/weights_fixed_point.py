@@ -41,12 +41,7 @@ _READOUT = "local_electron_energy"
 
 
 class _Importer:
-    """Reads layers of a model whose sizes are known.
-
-    Args:
-        state: the state dict.
-        settings: of the model.
-    """
+    """Reads layers of a model whose sizes are known."""
 
     def __init__(self, state: StateDict, settings: ModelSettings) -> None:
         backbone, receivers = settings.backbone, settings.electrostatics.features
@@ -285,7 +280,6 @@ def fixed_point(state: StateDict, settings: ModelSettings) -> Parameters:
     """Parameters of a `FixedPoint` beside those of its backbone.
 
     Args:
-        state: the state dict.
         settings: of a model with fixed-point settings.
 
     Raises:

@@ -70,7 +70,6 @@ def oxidation_state_mixer(state: StateDict, prefix: str, kind: str, channels: in
     """Parameters of an `OxidationStateMixer`.
 
     Args:
-        state: the state dict.
         prefix: name of the mixer, with a trailing dot.
         kind: of the mixer.
         channels: of the features.
@@ -98,7 +97,6 @@ def bond_transfer(
     """Parameters of a `BondTransfer`.
 
     Args:
-        state: the state dict.
         prefix: name of the block, with a trailing dot.
         kind: of the block.
         features: channels per degree of the node features.
@@ -127,7 +125,6 @@ def oxidation_state_gate(state: StateDict, prefix: str, features: Multiplicities
     """Parameters of an `OxidationStateGate`.
 
     Args:
-        state: the state dict.
         prefix: name of the transfer block, with a trailing dot.
         features: channels per degree of the node features.
     """

@@ -20,7 +20,6 @@ def html_report(run: TrainingRun, pictures: Pictures) -> str:
     """The page.
 
     Args:
-        run: the run.
         pictures: of the run.
     """
     sections = {

@@ -69,7 +69,6 @@ def learning_curves(
     Stages are shaded in turn; a dot marks the epoch whose parameters each stage keeps.
 
     Args:
-        run: the run.
         min_epoch: first epoch to draw.
         max_epoch: last epoch to draw, included.
 

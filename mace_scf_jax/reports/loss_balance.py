@@ -58,7 +58,6 @@ def loss_terms(
     """The weighted loss terms of all steps in a range of epochs, stage by stage.
 
     Args:
-        run: the run.
         min_epoch: first epoch.
         max_epoch: last epoch, included.
 
@@ -116,7 +115,6 @@ def loss_balance(
     Above, every step (points) and running means (lines); below, shares of the running means.
 
     Args:
-        run: the run.
         min_epoch: first epoch.
         max_epoch: last epoch, included.
 

@@ -12,8 +12,7 @@ from mace_scf_jax.models.model_file import ModelFileError
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.reports.learning_curves import learning_curves
 from mace_scf_jax.reports.loss_balance import loss_balance
-from mace_scf_jax.reports.parity import errors_by_type, parity
-from mace_scf_jax.reports.parity_sets import compare_sets
+from mace_scf_jax.reports.parity import compare_sets, errors_by_type, parity
 from mace_scf_jax.reports.scf_convergence import has_solutions, scf_convergence
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
 
@@ -52,7 +51,6 @@ def draw(
     """Draw everything that a run has.
 
     Args:
-        run: the run.
         min_epoch: first epoch of learning curves, loss balance and convergence.
         max_epoch: last epoch of these, included.
         stage: whose model the parity plots are of; None for the last one.

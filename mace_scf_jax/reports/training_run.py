@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mace_scf_jax.predict.committee_file import COMMITTEE_FILE, read_committee_file
+from mace_scf_jax.predict.committee import COMMITTEE_FILE, read_committee_file
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.reports.run_log import RunLog, read_log
 from mace_scf_jax.training.committee import member_options

@@ -33,8 +33,14 @@ from mace_scf_jax.scf.iterate import (
     UnrolledSolver,
 )
 from mace_scf_jax.scf.jacobian_memory import JacobianMemory
-from mace_scf_jax.scf.linear_solvers import LinearSolver, solve_positive_definite
-from mace_scf_jax.scf.minimum import ConvexMinimum, Minimum, convex_minimum, quadratic_minimum
+from mace_scf_jax.scf.krylov import LinearSolver, solve_positive_definite
+from mace_scf_jax.scf.minimum import (
+    ConvexMinimum,
+    Minimum,
+    convex_minimum,
+    quadratic_minimum,
+    stationary_value,
+)
 from mace_scf_jax.scf.preconditioner import SlopePreconditioner
 from mace_scf_jax.scf.problem import FixedPointProblem, FixedPointSolution
 from mace_scf_jax.scf.solver import Solver
@@ -48,7 +54,6 @@ from mace_scf_jax.scf.solvers import (
     register_solver,
     solver_named,
 )
-from mace_scf_jax.scf.stationary import stationary_value
 from mace_scf_jax.scf.status import SolverStatus
 
 __all__ = [

@@ -27,7 +27,6 @@ def spectral_radius(
     estimate from below otherwise.
 
     Args:
-        problem: the equations.
         state: where the map is linearised, such as a solution.
         level: μ there.
         steps: dimension of the Krylov spaces, and number of evaluations of the linearised map.
@@ -53,7 +52,6 @@ def charge_response(
     charge does not determine the level; where it changes sign between solutions there are several.
 
     Args:
-        problem: the equations.
         state: the solution.
         level: μ there.
         solver: how the linear system is solved.

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mace_scf_jax.scf.closures import without_closure
 from mace_scf_jax.scf.equations import Equations
+from mace_scf_jax.scf.implicit_root import without_closure
 from mace_scf_jax.scf.iterate import UnrolledSolver
 from mace_scf_jax.scf.jacobian_memory import JacobianMemory
 from mace_scf_jax.scf.krylov import LinearOperator, Vectors
@@ -69,7 +69,6 @@ def solve(
     `UNROLL` differentiates what was done, converged or not.
 
     Args:
-        problem: the equations.
         state: initial p; zero at masked sites.
         level: initial μ, or the given one.
         solver: how solutions are found.

@@ -155,7 +155,6 @@ class IterativeSolver(Solver):
         """Begin a search.
 
         Args:
-            equations: R(z).
             start: initial z.
             memory: what earlier searches have learned, if that is known.
 
@@ -168,7 +167,6 @@ class IterativeSolver(Solver):
         """Go on by one step. What it gives for systems that are not running is not used.
 
         Args:
-            equations: R(z).
             current: the state of the solver.
             progress: how far every system is.
 
@@ -212,8 +210,6 @@ def iterate(
     """Let a solver search until every system has ended, or the steps are used up.
 
     Args:
-        solver: the solver.
-        problem: the equations.
         state: initial p; zero at masked sites.
         level: initial μ, or the given one.
         memory: what earlier searches have learned; solvers that learn nothing hand it on.

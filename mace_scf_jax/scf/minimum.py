@@ -20,19 +20,55 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.scf.implicit_root import Equations, implicit_root
-from mace_scf_jax.scf.linear_solvers import (
+from mace_scf_jax.scf.krylov import (
     LinearOperator,
     LinearSolver,
     as_matrix,
     solve_positive_definite,
 )
 from mace_scf_jax.scf.status import SolverStatus
+
+Unknowns = TypeVar("Unknowns")
+Parameters = TypeVar("Parameters")
+
+
+def stationary_value(
+    function: Callable[[Unknowns, Parameters], Float[Array, ""]],
+    unknowns: Unknowns,
+    parameters: Parameters,
+) -> Float[Array, ""]:
+    """The value of a function at unknowns that make it stationary.
+
+    Its derivative with respect to the unknowns is zero there and therefore left out: first
+    derivatives are those at fixed unknowns (Hellmann–Feynman). Second derivatives contain the
+    response of the unknowns, provided that these are differentiable functions.
+
+    Args:
+        function: of unknowns and parameters; it must not refer to other traced values.
+        unknowns: where the function is stationary, for the given parameters.
+        parameters: everything else that the value depends on.
+    """
+
+    @jax.custom_jvp
+    def value(unknowns: Unknowns, parameters: Parameters) -> Array:
+        return function(unknowns, parameters)
+
+    @value.defjvp
+    def _at_fixed_unknowns(primals, tangents):
+        unknowns, parameters = primals
+        _, change = tangents
+        _, derivative = jax.jvp(lambda given: function(unknowns, given), (parameters,), (change,))
+        return value(unknowns, parameters), derivative
+
+    return value(unknowns, parameters)
+
 
 MAX_STEPS = 50
 """Newton steps after which a minimisation ends; a handful is usual."""

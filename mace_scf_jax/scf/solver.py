@@ -56,7 +56,6 @@ class Solver(abc.ABC):
         """Search for the fixed points, without regard to derivatives.
 
         Args:
-            problem: the equations.
             state: initial p; zero at masked sites.
             level: initial μ, or the given one.
             memory: what earlier searches have learned; solvers that learn nothing hand it on.

@@ -16,7 +16,7 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import ModelSettings, SCFState, SelfConsistency
 from mace_scf_jax.models.outputs import ends_of_searches
 from mace_scf_jax.predict.model import Model, Prediction
-from mace_scf_jax.predict.starting_state import state_of_batch
+from mace_scf_jax.predict.prediction import state_of_batch
 from mace_scf_jax.scf.status import SolverStatus
 from mace_scf_jax.simulate.functional import Context, EnergyFunction, Images, prepare_neighbours
 from mace_scf_jax.simulate.geometry import Geometry
@@ -47,7 +47,6 @@ class Evaluator:
     depends on atoms, cell, periodicity and inputs is prepared again when they change.
 
     Args:
-        model: the model.
         smooth: make energies smooth functions of cell and positions: reciprocal vectors are
             chosen once for cells within `LARGEST_STRAIN`, and the box of a structure without
             periodic directions stays while it is large enough.
@@ -83,7 +82,6 @@ class Evaluator:
         """The prediction for a structure.
 
         Args:
-            atoms: the structure.
             geometry: what the model reads of it.
             start: multipoles, Fermi level and perhaps the memory of former searches (as
                 ``scf_memory``) by name, from which a self-consistent model starts.

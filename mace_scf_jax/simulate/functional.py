@@ -273,7 +273,6 @@ def prepare_neighbours(
 
     Args:
         model: what they are for.
-        atoms: the structure.
         choose: from the sizes and images that are needed to those of the arrays.
         skin: as for `energy_function`.
         largest_strain: as for `energy_function`.

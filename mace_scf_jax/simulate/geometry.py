@@ -40,7 +40,6 @@ def read_geometry(atoms: ase.Atoms, inputs: Mapping[str, np.ndarray]) -> Geometr
     """What a model reads of a structure; not checked.
 
     Args:
-        atoms: the structure.
         inputs: from `read_inputs`.
     """
     cell, pbc, positions = np.array(atoms.cell), atoms.pbc.copy(), atoms.positions.copy()

@@ -12,8 +12,8 @@ import ase.optimize
 import numpy as np
 
 from mace_scf_jax.boundary import pbc_letters
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.predict.model import Model
+from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
 from mace_scf_jax.simulate.simulation import without_labels
 from mace_scf_jax.simulate.warm_start import WarmStart

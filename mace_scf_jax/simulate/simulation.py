@@ -17,11 +17,16 @@ from jaxtyping import Array, Float, UInt
 from mace_scf_jax.boundary import pbc_letters
 from mace_scf_jax.data.keys import PREDICTION_KEYS
 from mace_scf_jax.simulate import dynamics
-from mace_scf_jax.simulate.dynamics import Evaluation, EvaluationStatus, MotionState
+from mace_scf_jax.simulate.dynamics import (
+    Evaluation,
+    EvaluationStatus,
+    MotionState,
+    SimulationError,
+    SimulationSettings,
+)
 from mace_scf_jax.simulate.functional import Context, EnergyFunction, Prepare
 from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.results import Results
-from mace_scf_jax.simulate.simulation_settings import SimulationError, SimulationSettings
 
 _FAILURES = {
     EvaluationStatus.NOT_CONVERGED: "the multipoles do not converge",

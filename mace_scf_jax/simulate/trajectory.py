@@ -20,9 +20,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mace_scf_jax.files import Format, flush
 from mace_scf_jax.simulate import dynamics
+from mace_scf_jax.simulate.dynamics import SimulationError
 from mace_scf_jax.simulate.results import Results
 from mace_scf_jax.simulate.simulation import Simulation, Snapshot
-from mace_scf_jax.simulate.simulation_settings import SimulationError
 
 STATE = Format(
     name="mace-scf-jax simulation",

@@ -20,7 +20,7 @@ from mace_scf_jax import __version__, runtime
 from mace_scf_jax.data.datasets import load_datasets
 from mace_scf_jax.models.model_file import ModelFileError, load_model_file
 from mace_scf_jax.options.error import ConfigurationError
-from mace_scf_jax.predict.committee_file import (
+from mace_scf_jax.predict.committee import (
     COMMITTEE_FILE,
     CommitteeFile,
     DataDigests,

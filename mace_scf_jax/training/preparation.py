@@ -117,7 +117,6 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     """Load and check data, make the model and its initial parameters.
 
     Args:
-        options: of the run.
         devices: that share the work on each batch; one if none are given.
 
     Raises:
@@ -235,7 +234,6 @@ def model_settings(
     """Return the settings of the model that options and training set describe.
 
     Args:
-        options: of the run.
         training: what is measured on.
         avg_num_neighbors: divisor of sums over neighbours.
 
@@ -263,7 +261,6 @@ def initial_parameters(module: nn.Module, graph: Graph, *, options: TrainOptions
     """Draw random parameters, in double precision so that both precisions start alike.
 
     Args:
-        module: the model.
         graph: any batch; only its shapes matter.
         options: of the run: seed, precision, and scale of the charge heads.
     """

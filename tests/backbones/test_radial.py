@@ -20,7 +20,7 @@ from mace_scf_jax.backbones.mace.radial import (
     radial_embedding,
     soft_transform,
 )
-from mace_scf_jax.layers.activations import SECOND_MOMENT_SCALE, activation
+from mace_scf_jax.layers.readout import SECOND_MOMENT_SCALE, activation
 
 R = np.linspace(0.4, 4.9, 12)
 CUTOFF = 5.0

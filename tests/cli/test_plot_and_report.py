@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from ase.io import read
 
-from mace_scf_jax.predict.committee_file import CommitteeFile, DataDigests
+from mace_scf_jax.predict.committee import CommitteeFile, DataDigests
 from mace_scf_jax.reports import parity_sets
-from mace_scf_jax.reports.parity_sets import compare_sets
+from mace_scf_jax.reports.parity import compare_sets
 from mace_scf_jax.reports.pictures import draw
 from mace_scf_jax.reports.training_run import find_run
 from mace_scf_jax_cli.main import main

@@ -13,8 +13,8 @@ from tiny_models import tiny_model
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
 from mace_scf_jax.predict.scf_diagnosis import SolverRun, findings_of
 from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
+from mace_scf_jax_cli.arguments import add_scf_arguments, self_consistency_of
 from mace_scf_jax_cli.main import main
-from mace_scf_jax_cli.scf_arguments import add_scf_arguments, self_consistency_of
 
 OFFSET = {"initial_fermi_level": InitialFermiLevel.ZERO}
 

@@ -4,7 +4,7 @@ import pytest
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.hints import nearest
+from mace_scf_jax.registry import nearest
 
 from .builders import ARRAYS_KEYS, INFO_KEYS, heads
 

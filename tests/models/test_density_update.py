@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from mace_scf_jax.layers.features import from_e3nn, to_e3nn
-from mace_scf_jax.models.families.fixed_point.channel_products import ChannelProducts
 from mace_scf_jax.models.families.fixed_point.density_update import (
     InvariantResponse,
     ScaledResponse,
 )
 from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import (
     INVARIANT_WIDTHS,
+    ChannelProducts,
     nonlinear,
 )
 from mace_scf_jax.pytorch.layers import normalised_network, radial_network, take_blocks

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from imaginary_run import TAG, make_run
 
-from mace_scf_jax.predict.committee_file import CommitteeFile, DataDigests
+from mace_scf_jax.predict.committee import CommitteeFile, DataDigests
 from mace_scf_jax.reports.training_run import RunError, find_run, find_runs
 from mace_scf_jax.training.config.option_reference import EXAMPLES
 

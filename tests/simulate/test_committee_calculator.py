@@ -11,7 +11,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from tiny_models import ELEMENTS, periodic, tiny_model, tiny_settings
 
 from mace_scf_jax.models.model_file import ModelFileError
-from mace_scf_jax.predict.committee_file import (
+from mace_scf_jax.predict.committee import (
     CommitteeFile,
     CommitteeFileError,
     DataDigests,

@@ -12,8 +12,8 @@ import mace_scf_jax
 from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
 from mace_scf_jax.scf import Auto
 from mace_scf_jax.simulate import MACESCFCalculator, Model
+from mace_scf_jax.simulate.dynamics import SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
-from mace_scf_jax.simulate.simulation_settings import SimulationSettings
 
 TIGHT = SelfConsistency(Auto(tolerance=1e-11))
 

@@ -13,8 +13,8 @@ from tiny_models import molecule, periodic, slab
 
 import mace_scf_jax
 from mace_scf_jax.simulate import MACESCFCalculator, dynamics
+from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
-from mace_scf_jax.simulate.simulation_settings import SimulationError, SimulationSettings
 
 NVE = SimulationSettings("nve", timestep=0.2, temperature=300.0)
 

@@ -75,7 +75,6 @@ class MACEBackbone(nn.Module):
         """Features and energies of every atom of the batch.
 
         Args:
-            graph: the batch.
             mix_embedding: what to make of the element embedding before the first layer.
         """
         settings = self.settings

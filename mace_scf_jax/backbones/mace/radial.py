@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mace_scf_jax.layers.activations import activation
+from mace_scf_jax.layers.readout import activation
 from mace_scf_jax.registry import Registry
 
 DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft")

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from mace_scf_jax.backbones.backbone import BackboneSettings
 from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
 from mace_scf_jax.backbones.mace.radial import DISTANCE_TRANSFORMS, RADIAL_BASES
-from mace_scf_jax.layers.activations import GATES
 from mace_scf_jax.layers.features import parse_multiplicities, parse_uniform_irreps
+from mace_scf_jax.layers.readout import GATES
 
 
 def _require(condition: bool, name: str, expected: str, found: object) -> None:

@@ -99,8 +99,6 @@ def linear_mixing_cycle(
     """Observables after a cycle from the local multipoles, and forces through all its steps.
 
     Args:
-        module: the model.
-        params: its parameters.
         graph: the batch; cycles start at its Fermi levels.
         settings: of the cycle.
         constant_charge: whether Fermi levels are solved for.
@@ -129,7 +127,6 @@ class _Comparison:
     """Deviations of padded outputs from those of a reference file.
 
     Args:
-        file: the file.
         graph: its padded batch.
     """
 
@@ -283,9 +280,6 @@ def one_newton_step(
     """Outputs after one differentiable Newton step at the solution.
 
     Args:
-        module: the model.
-        params: its parameters.
-        graph: the batch.
         how: solver and initial state; at constant charge.
     """
     local = module.apply({"params": params}, graph, method="local")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
-from mace_scf_jax.pytorch.archive import ArchiveError, read_archive, with_prefix
+from mace_scf_jax.pytorch.files import ArchiveError, read_archive, with_prefix
 
 
 class ReferenceFileError(ValueError):

@@ -81,7 +81,6 @@ def labelled_graph(file: ReferenceFile, graph: Graph) -> Graph:
     """A padded batch with the labels and weights of a reference file.
 
     Args:
-        file: the file.
         graph: its batch.
     """
     inputs, num_atoms = file.inputs, len(file.inputs["positions"])
@@ -107,8 +106,6 @@ def reference_prediction(
     Where its derivatives are not exact, they are computed as it does; see `linearize_solve`.
 
     Args:
-        module: the model.
-        params: its parameters.
         graph: the batch with labels.
         training: the mode.
     """

@@ -131,7 +131,6 @@ class LinearMixing(UnrolledSolver):
         """Systems that have converged, and those whose charge or change is out of bounds.
 
         Args:
-            problem: the equations.
             state: after a step.
             error: mean change of the state in the step.
         """

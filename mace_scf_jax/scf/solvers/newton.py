@@ -61,7 +61,6 @@ class Newton(IterativeSolver):
         """Solve J x = b to a relative tolerance.
 
         Args:
-            equations: R(z).
             slope: x -> J x.
             right: b; systems with b = 0 need nothing.
             tolerance: of |J x - b| relative to |b|.

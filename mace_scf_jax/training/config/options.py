@@ -14,13 +14,13 @@ from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import SUFFIXES
 from mace_scf_jax.data.stored_set import is_stored
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models import FAMILIES, Family, families_with
 from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup, collecting
 from mace_scf_jax.options.values import names_in, parse_literal
 from mace_scf_jax.plugins import load_installed_plugins, load_plugins
 from mace_scf_jax.predict.error_tables import ERROR_TABLES
+from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.training.config.data_and_model import (
     DataOptions,
     ModelOptions,
@@ -259,11 +259,7 @@ def matters_to(option: str, *, family: str | None, backbone: str | None = None) 
 
 
 def ineffective(options: TrainOptions) -> list[str]:
-    """Name each option that was changed and changes nothing, because of another one: a sentence.
-
-    Args:
-        options: of a run.
-    """
+    """Name each option that was changed and changes nothing, because of another one: a sentence."""
     fields = type(options).model_fields
     changed = [name for name in fields if getattr(options, name) != fields[name].default]
     found = [

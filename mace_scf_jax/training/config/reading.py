@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.options import ConfigurationError
+from mace_scf_jax.registry import unknown_name
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -136,9 +136,6 @@ class ModelMode:
 def modes_of(module: nn.Module) -> Callable[[Stage], ModelMode]:
     """Give the mode in which each stage uses a model.
 
-    Args:
-        module: the model.
-
     Returns:
         The mode of a stage: one and the same for all stages, except for fixed-point models.
     """

@@ -76,7 +76,6 @@ def scf_counts(prediction: Mapping[str, Array], graph: Graph) -> dict[str, Array
 
     Args:
         prediction: model outputs by name.
-        graph: the batch.
     """
     if "scf_status" not in prediction:
         return {}

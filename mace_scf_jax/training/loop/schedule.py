@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.options import ConfigurationError, OptionGroup, collecting, read_value
 from mace_scf_jax.options.values import FileName, NumberFromZero, WholeNumberFromZero
+from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.training.loop.fixed_point_training import (
     DEPRECATED_KEY,
     OPTIONS_KEY,

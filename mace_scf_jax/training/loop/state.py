@@ -104,7 +104,6 @@ def initial_state(
 
     Args:
         parameters: initial parameters; copied, because training steps overwrite their state.
-        settings: of the optimiser.
         sampled_structures: number of training structures, if they are sampled by their errors.
 
     Raises:

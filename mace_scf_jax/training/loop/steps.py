@@ -115,7 +115,6 @@ class Steps:
         Args:
             mode: how the model is used.
             state: arrays of the run; their memory is taken over by the result.
-            graph: the batch.
             learning_rates: rate of each parameter group.
             weights: weight of each loss term.
             options: of the loss terms.

@@ -130,7 +130,6 @@ class Validator:
         Args:
             parameters: of the model.
             batches: the set.
-            stage: the stage.
             epoch: for messages.
 
         Raises:

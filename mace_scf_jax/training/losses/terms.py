@@ -19,9 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.options import ConfigurationError, OptionGroup
-from mace_scf_jax.registry import Registry
+from mace_scf_jax.registry import Registry, unknown_name
 
 Prediction = Mapping[str, Array]
 Loss = Float[Array, ""]

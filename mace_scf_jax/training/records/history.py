@@ -91,22 +91,14 @@ class TrainingHistory:
         return np.array([row.get(name, np.nan) for row in self.rows])
 
     def write_csv(self, path: Path) -> None:
-        """Write the table with one line per row; missing values stay empty.
-
-        Args:
-            path: of the file.
-        """
+        """Write the table with one line per row; missing values stay empty."""
         with path.open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, self.columns)
             table.writeheader()
             table.writerows(self.rows)
 
     def write_json(self, path: Path) -> None:
-        """Write ``{"units": {column: unit}, "rows": [{column: value}]}``.
-
-        Args:
-            path: of the file.
-        """
+        """Write ``{"units": {column: unit}, "rows": [{column: value}]}``."""
         content = {"units": self.units, "rows": self.rows}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

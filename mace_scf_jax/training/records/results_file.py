@@ -45,9 +45,6 @@ class ResultLines(Observer):
     ``mode`` is ``opt`` for a step, ``eval`` for the validation set, ``eval_test`` for a test set,
     and ``final`` for a set and the best parameters of a stage. After a run was resumed, the steps
     since the last saved state are there twice.
-
-    Args:
-        path: the file.
     """
 
     def __init__(self, path: Path):

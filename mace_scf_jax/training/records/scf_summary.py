@@ -86,7 +86,6 @@ def measure_convergence(
     """Let linear mixing run on all sets, from the local multipoles.
 
     Args:
-        module: the model.
         parameters: of the model.
         sets: the batches of each set by its name.
         mixings: mixing parameters to try.
@@ -165,7 +164,6 @@ def scf_convergence_summary(
     """Settings and tables for given Fermi levels and for given charges, in this order.
 
     Args:
-        module: the model.
         parameters: of the stage.
         sets: the batches of each set by its name.
         stage: name of the stage.

@@ -177,9 +177,6 @@ class TensorBoard:
 def check_installed(options: TrackingOptions) -> None:
     """Refuse options that need a package which is not there, before anything else is done.
 
-    Args:
-        options: of the run.
-
     Raises:
         ConfigurationError: a package is missing.
     """

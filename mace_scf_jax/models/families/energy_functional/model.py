@@ -39,7 +39,6 @@ def local_energy(
     """Energy of multipoles without their Coulomb energy, Σ f_i(p_i) + D·E.
 
     Args:
-        system: prepared geometry.
         functional: of every atom.
         field: external field E in V/Å, gradient of the potential.
         multipoles: p in e Å^l.

@@ -20,12 +20,12 @@ from mace_scf_jax.backbones.mace.network import ProductBasis
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import Features, Multiplicities
 from mace_scf_jax.layers.linear import ElementLinear, EquivariantLinear
-from mace_scf_jax.models.families.fixed_point.channel_products import (
+from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import (
     ChannelDots,
     ChannelProducts,
     ChannelScaling,
+    nonlinear,
 )
-from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import nonlinear
 from mace_scf_jax.models.families.fixed_point.potential_embedding import EMBEDDINGS
 
 MAX_EDGE_DEGREE = 2
@@ -174,7 +174,6 @@ class DensityUpdate(nn.Module):
             features: mixed node features.
             potential: normalised field features, degree -> [atoms, 2l+1, widths].
             edges: geometry of the edges.
-            graph: the batch.
         """
         same = {degree: value.shape[-1] for degree, value in features.items()}
         embedded = EMBEDDINGS[self.potential_embedding](

@@ -20,11 +20,11 @@ from mace_scf_jax.backbones.mace.radial import RadialNetwork
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import EquivariantLinear, FullyConnectedTensorProduct
-from mace_scf_jax.models.families.fixed_point.channel_products import ChannelDots
 from mace_scf_jax.models.families.fixed_point.density_update import (
     InvariantResponse,
     ManyBodyEmbedding,
 )
+from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import ChannelDots
 from mace_scf_jax.models.families.fixed_point.potential_embedding import (
     BiasedLinearPotentialEmbedding,
 )

@@ -121,11 +121,7 @@ class FixedPoint(nn.Module):
         return self.observables(local, self.answer(local, features), features)
 
     def local(self, graph: Graph) -> LocalState:
-        """Everything that does not depend on the multipoles.
-
-        Args:
-            graph: the batch.
-        """
+        """Everything that does not depend on the multipoles."""
         backbone = self.backbone(graph)
         layers = list(enumerate(backbone.layers))
         multipoles = add_up(
@@ -156,7 +152,6 @@ class FixedPoint(nn.Module):
         """Field features of a Fermi level in V, before normalisation.
 
         Args:
-            local: what `local` gave.
             levels: Fermi level at every atom in eV; physical ones are equal within a graph.
         """
         return external_field_features(
@@ -175,7 +170,6 @@ class FixedPoint(nn.Module):
         """Normalised field features v of multipoles, external field and Fermi level.
 
         Args:
-            local: what `local` gave.
             multipoles: p in e Å^l.
             levels: Fermi level at every atom in eV.
         """
@@ -197,7 +191,6 @@ class FixedPoint(nn.Module):
         """Multipoles that atoms take on in a potential, p_local + Δp.
 
         Args:
-            local: what `local` gave.
             features: normalised field features.
         """
         change = self.density_update(
@@ -220,7 +213,6 @@ class FixedPoint(nn.Module):
         change from the dense view to that of atoms, and multipoles back.
 
         Args:
-            local: what `local` gave.
             multipoles: p in e Å^l.
             levels: Fermi level at every atom in eV.
         """
@@ -238,7 +230,6 @@ class FixedPoint(nn.Module):
         """Energies (eV), dipoles (e Å; x, y, z) and potentials (V) of solved multipoles.
 
         Args:
-            local: what `local` gave.
             multipoles: p in e Å^l.
             features: normalised field features in which the energy is read; those of p at the
                 solution.

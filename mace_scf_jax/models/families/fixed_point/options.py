@@ -9,7 +9,6 @@ from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.electrostatics.harmonics import MAX_L
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models.families.fixed_point.density_update import UPDATES
 from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS
 from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import NONLINEARITIES
@@ -24,6 +23,7 @@ from mace_scf_jax.options.values import (
     WholeNumberFromZero,
     not_yet,
 )
+from mace_scf_jax.registry import unknown_name
 
 AVERAGE = "average"
 """Value of options whose numbers are measured on the training set."""

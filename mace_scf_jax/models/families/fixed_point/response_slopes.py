@@ -29,9 +29,6 @@ def response_slopes(
     """∂F/∂p of every graph, with rows and columns (slot, component); not differentiated.
 
     Args:
-        module: the model.
-        params: its parameters.
-        local: what its method `local` gave.
         multipoles: p in e Å^l, where F is linearised.
         levels: Fermi levels there in eV.
 

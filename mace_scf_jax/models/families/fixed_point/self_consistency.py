@@ -17,13 +17,13 @@ from jaxtyping import Array, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.fixed_point.model import FixedPoint, LocalState
 from mace_scf_jax.models.families.fixed_point.response_slopes import response_slopes
-from mace_scf_jax.models.families.fixed_point.self_consistency_settings import (
+from mace_scf_jax.models.families.fixed_point.solved_state import (
     DirectStep,
     InitialDensity,
     InitialFermiLevel,
     SelfConsistency,
+    solve_state,
 )
-from mace_scf_jax.models.families.fixed_point.solved_state import solve_state
 from mace_scf_jax.scf import (
     FixedPointProblem,
     FixedPointSolution,
@@ -56,7 +56,6 @@ class SCFState:
         """The state with a memory, which is empty if it has none.
 
         Args:
-            graph: the batch.
             how: charge mode.
         """
         if self.memory is not None:
@@ -77,9 +76,6 @@ def fixed_point_problem(
     """The equations that the multipoles of a batch solve; its sites are the slots of the graphs.
 
     Args:
-        module: the model.
-        params: its parameters.
-        local: what its method `local` gave.
         constant_charge: solve for the Fermi levels that give the total charges of the batch;
             otherwise Fermi levels are given.
         near: where the search starts, for the preconditioner of small graphs; None for the local
@@ -105,8 +101,6 @@ def initial_state(module: FixedPoint, local: LocalState, how: SelfConsistency) -
     """Where the search starts.
 
     Args:
-        module: the model.
-        local: what its method `local` gave.
         how: the choice of initial density and Fermi level.
 
     Raises:
@@ -143,9 +137,6 @@ def solved_observables(
     reference; at convergence that is the potential of the solution.
 
     Args:
-        module: the model.
-        params: its parameters.
-        local: what its method `local` gave.
         solution: of its `fixed_point_problem`.
 
     Returns:
@@ -201,9 +192,6 @@ def solved_outputs(
     """Outputs at the solved multipoles, as differentiable functions of batch and parameters.
 
     Args:
-        module: the model.
-        params: its parameters.
-        graph: the batch.
         how: solver, charge mode and initial state.
         start: start from these multipoles and (at constant charge) Fermi levels instead.
 
@@ -232,8 +220,6 @@ def direct_outputs(module: FixedPoint, params: Parameters, graph: Graph) -> dict
     """Outputs after one step from the reference multipoles and Fermi levels.
 
     Args:
-        module: the model.
-        params: its parameters.
         graph: the batch, with labels.
 
     Returns:
@@ -273,8 +259,6 @@ class Iterated:
         """Return what `solved_outputs` or `direct_outputs` does.
 
         Args:
-            module: the model.
-            params: its parameters.
             graph: the batch; with labels for a `DirectStep`.
             how: settings of the search, those of the class `SelfConsistency` by default.
             start: start from these multipoles and (at constant charge) Fermi levels instead.

@@ -9,7 +9,6 @@ from typing import Any
 
 from mace_scf_jax.backbones import Offer
 from mace_scf_jax.electrostatics import FieldFeatureSettings
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models.families.fixed_point.density_update import (
     MAX_EDGE_DEGREE,
     SCALED_UPDATES,
@@ -28,6 +27,7 @@ from mace_scf_jax.models.families.fixed_point.measured import (
 from mace_scf_jax.models.families.fixed_point.potential_embedding import POTENTIAL_EMBEDDINGS
 from mace_scf_jax.models.family import FamilySettings, TrainingSet
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.registry import unknown_name
 
 
 def _require_choice(name: str, value: str, choices: Collection[str]) -> None:

@@ -1,7 +1,11 @@
 """MACE and ScaleShiftMACE: short-range energies without charges."""
 
-from mace_scf_jax.models.families.mace.model import MACE, ScaleShiftMACE
-from mace_scf_jax.models.families.mace.settings import ScaleShiftOptions, ScaleShiftSettings
+from mace_scf_jax.models.families.mace.model import (
+    MACE,
+    ScaleShiftMACE,
+    ScaleShiftOptions,
+    ScaleShiftSettings,
+)
 from mace_scf_jax.models.family import Family
 
 PLAIN = Family(name="MACE", module=MACE)

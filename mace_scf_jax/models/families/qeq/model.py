@@ -35,7 +35,6 @@ def on_site_energy(
     """Energy of charges without their Coulomb energy, Σ χ q + ½ Σ η q² in eV.
 
     Args:
-        system: prepared geometry.
         electronegativity: χ in eV/e, zero for padding atoms.
         hardness: η in eV/e², zero for padding atoms.
         charges: q in e.

@@ -64,7 +64,6 @@ class BondTransfer(nn.Module):
         Args:
             features: node features, degree -> [atoms, 2l+1, channels], equal channels.
             edges: harmonics and radial basis of the edges.
-            graph: the batch.
         """
         block = TRANSFER_BLOCKS[self.kind]
         channels = features[0].shape[-1]
@@ -92,7 +91,6 @@ def net_transfer(graph: Graph, transfer: Float[Array, "edges"]) -> Float[Array, 
     """Charge that every atom gains: what its incoming edges carry minus what its outgoing do.
 
     Args:
-        graph: the batch.
         transfer: charge carried by each edge in e, zero for padding edges.
     """
     outgoing = jax.ops.segment_sum(transfer, graph.senders, num_segments=graph.num_atoms)

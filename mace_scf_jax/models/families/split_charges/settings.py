@@ -11,7 +11,6 @@ from pydantic import Field
 
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.hints import unknown_name
 from mace_scf_jax.models.families.split_charges.bond_transfer import (
     OXIDATION_DEPENDENT_BLOCK,
     TRANSFER_BLOCKS,
@@ -30,6 +29,7 @@ from mace_scf_jax.models.formal_charges import (
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import OneOf, OptionGroup
 from mace_scf_jax.options.values import Literally, Number
+from mace_scf_jax.registry import unknown_name
 
 
 class SplitChargeOptions(OptionGroup):
