@@ -32,11 +32,7 @@ def positive(text: str) -> int:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which run, and what of it.
-
-    Args:
-        parser: of the command.
-    """
+    """Which run, and what of it."""
     parser.add_argument(
         "run",
         metavar="RUN",
@@ -91,11 +87,7 @@ _TO_TERMINAL = _ToTerminal()
 
 
 def add_sums_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--sums``; what ``auto`` decides is printed once.
-
-    Args:
-        parser: of the command.
-    """
+    """Add ``--sums``; what ``auto`` decides is printed once."""
     parser.add_argument(
         "--sums",
         choices=("auto", "direct", "mesh"),
@@ -110,7 +102,6 @@ def add_scf_arguments(parser: argparse.ArgumentParser, *, several_solvers: bool 
     """Add options for how multipoles are solved for.
 
     Args:
-        parser: of the command.
         several_solvers: whether solvers are compared.
     """
     group = parser.add_argument_group("self-consistent models")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
+
+import numpy as np
+from rich.box import ASCII
+from rich.console import Console
+from rich.table import Table
 
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.models import DirectStep
@@ -20,6 +26,7 @@ from mace_scf_jax.predict.evaluation import (
     evaluate_file,
 )
 from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, rank
 from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
@@ -28,7 +35,6 @@ from mace_scf_jax_cli.arguments import (
     positive,
     self_consistency_of,
 )
-from mace_scf_jax_cli.committee_table import committee_table
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 DEFAULT_ERROR_TABLE = "PerAtomRMSE"
@@ -174,3 +180,35 @@ def _plot(evaluation: FileEvaluation, model: Model, path: Path) -> list[Path]:
 def _table_of(record: dict[str, Any]) -> str:
     """The error table of the training, if the model knows it."""
     return record.get("training_options", {}).get("error_table", DEFAULT_ERROR_TABLE)
+
+
+LONGEST_LIST = 5
+"""Structures that are named as the most uncertain."""
+
+
+def committee_table(evaluation: CommitteeFileEvaluation) -> str:
+    """Mean and largest uncertainty by config type, and the most uncertain structures.
+
+    Args:
+        evaluation: of a file.
+    """
+    grid = Table(box=ASCII)
+    grid.add_column("config_type", no_wrap=True)
+    for name in evaluation.uncertainties:
+        unit = UNCERTAINTIES[name].unit
+        grid.add_column(f"{name}\nmean / max\nm{unit}", justify="right", no_wrap=True)
+    for config_type, chosen in evaluation.by_config_type().items():
+        grid.add_row(
+            config_type,
+            *(
+                f"{1000.0 * np.mean(values[chosen]):.2f} / {1000.0 * np.max(values[chosen]):.2f}"
+                for values in evaluation.uncertainties.values()
+            ),
+        )
+    text = io.StringIO()
+    print("Standard deviation over the members of the committee", file=text)
+    Console(file=text, width=10_000, color_system=None, markup=False).print(grid)
+    by = next(iter(evaluation.uncertainties))  # forces, or energy where they are left out
+    most = rank(evaluation.members, by=by)[:LONGEST_LIST]
+    print(f"Most uncertain {by}: configurations {', '.join(map(str, most))}", file=text)
+    return text.getvalue().rstrip("\n")

@@ -14,7 +14,6 @@ from mace_scf_jax.boundary import (
     check_slab_cell,
     resolve_boundary,
 )
-from mace_scf_jax.electrostatics.checks import ElectrostaticsInputError, check_inputs
 from mace_scf_jax.electrostatics.features import (
     batch_external_field_features,
     batch_field_features,
@@ -48,7 +47,13 @@ from mace_scf_jax.electrostatics.settings import (
     SummationMethod,
 )
 from mace_scf_jax.electrostatics.sums import Summation
-from mace_scf_jax.electrostatics.system import System, prepare, prepare_batch
+from mace_scf_jax.electrostatics.system import (
+    ElectrostaticsInputError,
+    System,
+    check_inputs,
+    prepare,
+    prepare_batch,
+)
 from mace_scf_jax.mesh import Mesh, MeshError
 
 __all__ = [

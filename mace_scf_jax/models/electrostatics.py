@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -75,3 +76,28 @@ def electrostatics_settings(
         sums=options.sums,
         mesh_accuracy=options.mesh_accuracy,
     )
+
+
+class HardnessOptions(OptionGroup):
+    """Hardness (MACEQEq, EnergyFunctional)"""
+
+    decide_weights = False
+
+    default_hardness: PositiveNumber = Field(
+        default=2.0,
+        description="hardness of every atom in eV/e², unless it is read; EnergyFunctional: before "
+        "learning",
+    )
+
+
+def check_hardness(hardness: float) -> None:
+    """Refuse a default hardness in eV/e² that is not positive.
+
+    Raises:
+        ValueError: says what was found.
+    """
+    if not (math.isfinite(hardness) and hardness > 0.0):
+        raise ValueError(
+            "default_hardness: expected a positive number (eV/e²), because charges would "
+            f"otherwise grow without limit; found {hardness!r}"
+        )

@@ -28,7 +28,6 @@ def evaluate(
     """All outputs of a model for a batch, with derivatives of the one energy.
 
     Args:
-        module: a model from `mace_scf_jax.models.build`.
         graph: the batch; with labels where the state of the model starts from them.
         how: how the state of the model is solved for, see `Family.solve`; None for its default.
             Forces and stress of a `DirectStep` are those at fixed reference multipoles.

@@ -44,7 +44,6 @@ def dipole_response(module: nn.Module, params: Parameters, graph: Graph) -> Dipo
     polarization of a `LocalSplitCharges` does not depend on which image of an atom is given.
 
     Args:
-        module: a model from `mace_scf_jax.models.build`.
         graph: the batch; derivatives are taken at its positions and external fields.
 
     Returns:

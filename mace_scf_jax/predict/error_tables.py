@@ -152,7 +152,6 @@ def epoch_line(table: str, epoch: int, loss: float, metrics: Mapping[str, float]
         table: name in ``ERROR_TABLES``.
         epoch: number of the epoch.
         loss: validation loss.
-        metrics: metrics by name.
 
     Returns:
         ``Epoch <n>: loss=<x>, <label>=<value> <unit>, …``, without metrics that there are not
@@ -167,7 +166,6 @@ def labels_without_metric(table: str, metrics: Mapping[str, float]) -> tuple[str
 
     Args:
         table: name in ``ERROR_TABLES``.
-        metrics: metrics by name.
     """
     columns = ERROR_TABLES[table].epoch_line
     return tuple(column.label for column in columns if column.metric not in metrics)

@@ -104,7 +104,6 @@ class Predictor(abc.ABC, Generic[P]):
         Args:
             atoms: structures; total charge, external field and Fermi level are read from ``info``.
             keys: where the inputs are found.
-            forces: whether to compute forces.
             stress: whether to compute stress and virials.
             batch_size: most structures evaluated together.
             start: earlier predictions of structures of the same atoms, from whose ``multipoles``

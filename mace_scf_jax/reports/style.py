@@ -212,11 +212,7 @@ def marker(points: int) -> str | None:
 
 
 def whole_numbers(axes: Axes) -> None:
-    """Ticks of the x axis at whole numbers only, for epochs.
-
-    Args:
-        axes: the panel.
-    """
+    """Ticks of the x axis at whole numbers only, for epochs."""
     axes.xaxis.set_major_locator(
         MaxNLocator(nbins=6, steps=ROUND_STEPS, integer=True, min_n_ticks=1)
     )
@@ -226,7 +222,6 @@ def above(axes: Axes, text: str) -> None:
     """Small text between a panel and its title, which needs `TITLE_PAD`.
 
     Args:
-        axes: the panel.
         text: one line.
     """
     axes.annotate(
@@ -244,7 +239,6 @@ def mark_stages(axes: Axes, stages: Sequence[tuple[str, float, float]], *, names
     """Shade every other stage, and write the names of stages above the panel.
 
     Args:
-        axes: the panel.
         stages: name, first and last value of x.
         names: whether to write them.
     """

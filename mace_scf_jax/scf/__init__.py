@@ -8,15 +8,15 @@ mapped over systems with `jax.vmap`.
 |---|---|
 | p = F(p, μ), Σ p₀ = Q | `problem.py` |
 | R(z) = (p - F(p, μ), Σ p₀ - Q), z = (p, μ) | `equations.py` |
-| M⁻¹ ≈ (∂R/∂z)⁻¹, with the charge eliminated | `elimination.py`, `preconditioner.py` |
+| M⁻¹ ≈ (∂R/∂z)⁻¹, with the charge eliminated | `elimination.py`, `problem.py` |
 | the loop of all solvers, and how a search ends | `iterate.py`, `status.py` |
 | z ← z - Σ Δz (ΔR · R) - M⁻¹ R, z ← z - J⁻¹ R, p ← p + α (F - p) | `solvers/` |
 | pairs (Δz, ΔR) | `jacobian_memory.py` |
-| A x = b by GMRES; for positive definite A | `krylov.py`, `linear_solvers.py` |
+| A x = b by GMRES; for positive definite A | `krylov.py` |
 | ∂R/∂z dz = -∂R/∂θ dθ | `differentiation.py`; of minima `implicit_root.py` |
 | largest |eigenvalue| of ∂F/∂p; dQ/dμ | `diagnostics.py` |
 | min ½ x·A x + f(x) at a·x = total | `minimum.py` |
-| dE = ∂E/∂θ dθ at fixed unknowns | `stationary.py` |
+| dE = ∂E/∂θ dθ at fixed unknowns | `minimum.py` |
 """
 
 from mace_scf_jax.scf.diagnostics import charge_response, spectral_radius
@@ -41,8 +41,7 @@ from mace_scf_jax.scf.minimum import (
     quadratic_minimum,
     stationary_value,
 )
-from mace_scf_jax.scf.preconditioner import SlopePreconditioner
-from mace_scf_jax.scf.problem import FixedPointProblem, FixedPointSolution
+from mace_scf_jax.scf.problem import FixedPointProblem, FixedPointSolution, SlopePreconditioner
 from mace_scf_jax.scf.solver import Solver
 from mace_scf_jax.scf.solvers import (
     SOLVERS,

@@ -54,7 +54,6 @@ def charge_response(
     Args:
         state: the solution.
         level: μ there.
-        solver: how the linear system is solved.
     """
     at_level = dataclasses.replace(problem, charge=None)
     equations = Equations(at_level, level)

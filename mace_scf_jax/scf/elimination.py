@@ -25,8 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.scf.krylov import Vectors
-from mace_scf_jax.scf.preconditioner import SlopePreconditioner
-from mace_scf_jax.scf.problem import FixedPointProblem
+from mace_scf_jax.scf.problem import FixedPointProblem, SlopePreconditioner
 
 SMALLEST_RESPONSE = 1e-6
 """|Σ u₀| relative to Σ |u₀| below which charge cannot be eliminated by the level."""

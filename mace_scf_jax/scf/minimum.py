@@ -150,7 +150,6 @@ def quadratic_minimum(
         normal: a.
         mask: False for unknowns that do not exist; they stay 0.
         total: value of a·x.
-        solver: how the linear system is solved.
 
     Returns:
         The minimum, differentiable to any order.

@@ -85,7 +85,6 @@ class Evaluator:
             geometry: what the model reads of it.
             start: multipoles, Fermi level and perhaps the memory of former searches (as
                 ``scf_memory``) by name, from which a self-consistent model starts.
-            stress: whether to compute stress.
 
         Returns:
             As `Model.predict` does, without virials; and ``valid``, ``converged`` and

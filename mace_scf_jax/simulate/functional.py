@@ -89,8 +89,6 @@ class EnergyFunction:
         Args:
             positions: Å; need not lie within the cell.
             neighbours: from `prepare`, or an update of them.
-            forces: whether to compute forces.
-            stress: whether to compute stress.
             strain: ε; positions and cell are multiplied by 1 + ½(ε + εᵀ).
             cell: lattice vectors as rows, Å.
             total_charge: e, for families that conserve it.
@@ -159,7 +157,6 @@ class EnergyFunction:
             positions: Å.
             cell: Å.
             context: what the evaluation before handed on.
-            stress: whether to compute stress.
             parameters: of the model; by default its own.
 
         Returns:

@@ -7,7 +7,7 @@ import pytest
 from ase.io import read
 
 from mace_scf_jax.predict.committee import CommitteeFile, DataDigests
-from mace_scf_jax.reports import parity_sets
+from mace_scf_jax.reports import parity
 from mace_scf_jax.reports.parity import compare_sets
 from mace_scf_jax.reports.pictures import draw
 from mace_scf_jax.reports.training_run import find_run
@@ -66,7 +66,7 @@ def test_parity_is_that_of_the_final_errors(run):
 
 
 def test_of_large_sets_a_part_is_compared(run, monkeypatch):
-    monkeypatch.setattr(parity_sets, "MOST_STRUCTURES", 1)
+    monkeypatch.setattr(parity, "MOST_STRUCTURES", 1)
     found = find_run(run)
     test = compare_sets(found, found.model())["test"]
     assert (test.used, test.total) == (1, 2)

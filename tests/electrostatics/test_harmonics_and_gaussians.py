@@ -20,7 +20,7 @@ from mace_scf_jax.electrostatics.gaussians import (
 from mace_scf_jax.electrostatics.harmonics import MAX_L, SOLID_HARMONICS, solid_harmonics
 from mace_scf_jax.electrostatics.sums import OpenSum
 from mace_scf_jax.electrostatics.sums.boys import boys_functions
-from mace_scf_jax.electrostatics.sums.trigonometry import cosine_and_sine_of_turns
+from mace_scf_jax.electrostatics.sums.direct import cosine_and_sine_of_turns
 from mace_scf_jax.units import COULOMB_CONSTANT
 
 from .tolerances import IDENTITY, assert_close

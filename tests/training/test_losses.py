@@ -14,7 +14,7 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.options import ConfigurationError, OptionGroup
 from mace_scf_jax.options.values import PositiveNumber
-from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
+from mace_scf_jax.pytorch.verification.reference_file import graph_from_arrays
 from mace_scf_jax.training.loop.schedule import read_schedule
 from mace_scf_jax.training.losses import (
     LOSSES,

@@ -4,8 +4,7 @@ import pytest
 
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.loop.schedule import Stage, read_schedule
-from mace_scf_jax.training.losses.density import FourierDensityOptions
-from mace_scf_jax.training.losses.solution import StabilityOptions
+from mace_scf_jax.training.losses.solution import FourierDensityOptions, StabilityOptions
 
 
 def stage(**changes):

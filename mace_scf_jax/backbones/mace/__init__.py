@@ -2,8 +2,7 @@
 
 from mace_scf_jax.backbones.backbone import Backbone, Offer
 from mace_scf_jax.backbones.mace.network import MACEBackbone
-from mace_scf_jax.backbones.mace.options import MACEOptions
-from mace_scf_jax.backbones.mace.settings import MACESettings
+from mace_scf_jax.backbones.mace.settings import MACEOptions, MACESettings
 from mace_scf_jax.parameter_group import WEIGHT_DECAY, ParameterGroup
 
 BACKBONE = Backbone(

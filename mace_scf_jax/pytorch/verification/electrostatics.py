@@ -24,9 +24,13 @@ from mace_scf_jax.pytorch.configuration import (
     REFERENCE_FEATURE_EXPONENT,
     REFERENCE_MOLECULE_EXPONENT,
 )
-from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
 from mace_scf_jax.pytorch.verification.models import REALSPACE_TOLERANCE
-from mace_scf_jax.pytorch.verification.reference_file import Deviation, ReferenceFile, deviation
+from mace_scf_jax.pytorch.verification.reference_file import (
+    Deviation,
+    ReferenceFile,
+    deviation,
+    graph_from_arrays,
+)
 
 TOLERANCE = 1e-9
 

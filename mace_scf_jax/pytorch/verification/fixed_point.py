@@ -28,8 +28,12 @@ from mace_scf_jax.pytorch.configuration import (
 from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration as reference_settings,
 )
-from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
-from mace_scf_jax.pytorch.verification.reference_file import Deviation, ReferenceFile, deviation
+from mace_scf_jax.pytorch.verification.reference_file import (
+    Deviation,
+    ReferenceFile,
+    deviation,
+    graph_from_arrays,
+)
 from mace_scf_jax.pytorch.weights import import_parameters
 from mace_scf_jax.scf import FixedPointProblem, LinearMixing, solve
 from mace_scf_jax.scf.solvers.linear_mixing import LARGEST_CHARGE

@@ -22,12 +22,12 @@ from mace_scf_jax.models import (
 from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration as reference_settings,
 )
-from mace_scf_jax.pytorch.verification.graphs import graph_from_arrays
 from mace_scf_jax.pytorch.verification.reference_file import (
     Deviation,
     ReferenceFile,
     ReferenceFileError,
     deviation,
+    graph_from_arrays,
 )
 from mace_scf_jax.pytorch.weights import import_parameters
 

@@ -153,7 +153,6 @@ class Trainer:
         """Train all stages, or what is left of them.
 
         Args:
-            stages: the schedule.
             fingerprint: settings and data (JSON values) that must be the same when resuming. The
                 stages are added to it: those that are over must be the same, the current one up to
                 its end, later ones may change.
@@ -279,7 +278,6 @@ class Trainer:
         """Read the record of a step from the device, check it and pass it on.
 
         Args:
-            stage: the current stage.
             before: progress before the step.
             record: of the compiled step.
             seconds: time that the step took.

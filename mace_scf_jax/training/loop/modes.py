@@ -110,7 +110,6 @@ class ModelMode:
         """Name what is predicted, without computing or compiling anything.
 
         Args:
-            graph: any batch.
             stress: whether stresses are predicted.
         """
 

@@ -22,7 +22,6 @@ def start(stages: Sequence[Stage], index: int, before: Progress | None = None) -
     """Progress at the start of a stage; the kept files of earlier stages are carried over.
 
     Args:
-        stages: the schedule.
         index: of the stage.
         before: progress at the end of the stage before, None for the first.
     """
@@ -42,7 +41,6 @@ def identity(
 
     Args:
         fingerprint: settings and data (JSON values).
-        stages: the schedule.
         current: index of the current stage.
     """
     described = [stage.model_dump(mode="json") for stage in stages[: current + 1]]
@@ -64,7 +62,6 @@ def resume(
 
     Args:
         store: the checkpoints of the run.
-        stages: the schedule.
         fingerprint: settings and data (JSON values).
         template: a state of the same run.
         defaults: of the options, which a state of an earlier version may not know.

@@ -89,7 +89,6 @@ class Sampling:
         """Draw the structures of an epoch in their order.
 
         Args:
-            epoch: the epoch.
             losses: share of each structure in the loss, for the policy "error_weighted".
         """
         if self.policy == "error_weighted":
@@ -178,11 +177,7 @@ class ForceSupervision:
         return int(self.labelled.sum()) / self.count if unbiased else 1.0
 
     def factors(self, epoch: int) -> Float[np.ndarray, "structures"]:
-        """Choose the factor on the forces' weight of each structure: zero, or `factor`.
-
-        Args:
-            epoch: the epoch.
-        """
+        """Choose the factor on the forces' weight of each structure: zero, or `factor`."""
         period = self.options.force_resample_epochs
         draw = 0 if period is None else epoch // period
         generator = np.random.default_rng((self.seed, _FORCES, draw))
@@ -203,7 +198,6 @@ class ForceSupervision:
         Args:
             batches: of an epoch, or what is left of it.
             indices: positions of the structures of each batch, in its order.
-            epoch: the epoch.
         """
         factors = self.factors(epoch)
         for graph, members in zip(batches, indices, strict=True):

@@ -72,11 +72,7 @@ NO_COUNTS = SCFCounts()
 
 
 def scf_counts(prediction: Mapping[str, Array], graph: Graph) -> dict[str, Array]:
-    """Count how the structures of one batch ended; empty where nothing was solved for.
-
-    Args:
-        prediction: model outputs by name.
-    """
+    """Count how the structures of one batch ended; empty where nothing was solved for."""
     if "scf_status" not in prediction:
         return {}
     status, real = jnp.asarray(prediction["scf_status"]), jnp.asarray(graph.graph_mask)
@@ -98,7 +94,6 @@ def scf_steps(prediction: Mapping[str, Array], graph: Graph, devices: Devices) -
     """Tell what the steps of a batch were like; empty where nothing was solved for.
 
     Args:
-        prediction: model outputs by name.
         graph: the part of the batch that is on this device.
         devices: that share the batch.
 

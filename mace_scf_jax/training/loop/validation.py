@@ -128,7 +128,6 @@ class Validator:
         """Compute the share of each structure of a set in the loss, in the order of the set.
 
         Args:
-            parameters: of the model.
             batches: the set.
             epoch: for messages.
 
@@ -156,9 +155,7 @@ class Validator:
         """Evaluate parameters, and keep them if they are the best of the stage.
 
         Args:
-            stage: the current stage.
             progress: before the evaluation.
-            parameters: of the model.
 
         Returns:
             The progress after it.

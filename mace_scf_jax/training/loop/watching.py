@@ -132,7 +132,6 @@ def summary(gradient: Parameters, parameters: Parameters) -> dict[str, Float[Arr
 
     Args:
         gradient: of the loss.
-        parameters: of the model.
 
     Returns:
         ``grad/global_norm``, ``param/global_norm``, ``grad/param_norm_ratio`` (one by the other),

@@ -1,6 +1,6 @@
 """Terms of the loss: plain functions of a prediction and a batch, and their weighted sum.
 
-The formulas are in `properties`, `molecules`, `solution` and `density`. A term from outside the
+The formulas are in `properties`, `molecules` and `solution`. A term from outside the
 package is registered like those::
 
     from mace_scf_jax.training.losses import Mean, mean, property_weight, register_loss
@@ -12,7 +12,7 @@ package is registered like those::
         return mean(weight[:, None] * error**4, graph.atom_mask)
 """
 
-from mace_scf_jax.training.losses import density, molecules, properties, solution
+from mace_scf_jax.training.losses import molecules, properties, solution
 from mace_scf_jax.training.losses.terms import (
     LOSSES,
     LossError,
@@ -38,7 +38,6 @@ __all__ = [
     "Prediction",
     "atoms_per_graph",
     "check_terms",
-    "density",
     "loss_inputs",
     "loss_options",
     "mean",

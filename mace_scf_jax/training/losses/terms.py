@@ -159,7 +159,6 @@ def weighted_loss(
     Args:
         terms: weight of each term, by name; weights may be traced, so that stages which differ in
             weights only share one compiled step.
-        prediction: model outputs by name.
         graph: the batch, with labels and weights.
         options: for terms with options, the result of :func:`loss_options`; defaults otherwise.
         sum_counts: for one of several parts of a batch, numbers of entries of all parts from those

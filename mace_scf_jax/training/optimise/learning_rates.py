@@ -83,7 +83,6 @@ def named_rates(stage: StageRates, state: LearningRateState) -> dict[str, float]
     """The current rates by the names of the schedule: ``lr``, and ``<group>_lr`` if it has its own.
 
     Args:
-        stage: the current stage.
         state: its learning rates.
     """
     common = [rate for group, rate in state.rates.items() if group not in stage.group_lrs]

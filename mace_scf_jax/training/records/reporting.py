@@ -207,7 +207,6 @@ class ProgressBar(Observer):
 
     Args:
         console: a terminal.
-        stages: the schedule.
         batches_per_epoch: batches of an epoch.
     """
 

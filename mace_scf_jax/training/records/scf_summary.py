@@ -86,7 +86,6 @@ def measure_convergence(
     """Let linear mixing run on all sets, from the local multipoles.
 
     Args:
-        parameters: of the model.
         sets: the batches of each set by its name.
         mixings: mixing parameters to try.
         constant_charge: whether the Fermi levels are solved for.

@@ -1,10 +1,10 @@
 """EnergyFunctional: multipoles that minimise a learned, convex energy."""
 
 from mace_scf_jax.electrostatics.harmonics import MAX_L
+from mace_scf_jax.models.electrostatics import HardnessOptions
 from mace_scf_jax.models.families.energy_functional.model import EnergyFunctional
 from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
 from mace_scf_jax.models.family import Family
-from mace_scf_jax.models.hardness import HardnessOptions
 from mace_scf_jax.parameter_group import ParameterGroup
 
 FAMILY = Family(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from mace_scf_jax.models.electrostatics import check_hardness
 from mace_scf_jax.models.family import FamilySettings
-from mace_scf_jax.models.hardness import check_hardness
 from mace_scf_jax.models.settings import ModelSettings
 
 

@@ -1,12 +1,12 @@
 """MACEQEq: charges equilibrated over learned electronegativities."""
 
+from mace_scf_jax.models.electrostatics import HardnessOptions
 from mace_scf_jax.models.families.qeq.model import MACEQEq
 from mace_scf_jax.models.families.qeq.settings import (
     ChargeEquilibrationOptions,
     ChargeEquilibrationSettings,
 )
 from mace_scf_jax.models.family import Family
-from mace_scf_jax.models.hardness import HardnessOptions
 from mace_scf_jax.parameter_group import WEIGHT_DECAY, ParameterGroup
 
 FAMILY = Family(

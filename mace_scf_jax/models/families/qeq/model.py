@@ -58,7 +58,6 @@ def equilibrate(
         electronegativity: χ in eV/e, zero for padding atoms.
         hardness: η in eV/e², zero for padding atoms.
         total_charge: Q in e.
-        solver: how the linear system is solved.
 
     Returns:
         The minimum, whose multiplier is dE/dQ, and its energy in eV; see `minimise`.

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.models.electrostatics import check_hardness
 from mace_scf_jax.models.family import FamilySettings
-from mace_scf_jax.models.hardness import check_hardness
 from mace_scf_jax.options import OptionGroup
 
 ENEGS_INPUT = "enegs"
