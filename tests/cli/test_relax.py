@@ -25,6 +25,7 @@ def relax(words: str) -> int:
 
 
 def test_forces_and_stress_vanish(folder, capsys):
+    # 26 steps are needed
     status = relax("--cell --fmax 0.02 --steps 30 --trajectory steps.xyz")
     shown = capsys.readouterr().out
     steps: list[ase.Atoms] = read("steps.xyz", ":")
