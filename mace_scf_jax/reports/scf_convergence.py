@@ -149,7 +149,7 @@ def solver_convergence(diagnoses: Sequence[Diagnosis], *, tolerance: float | Non
             axes.plot([], [], color=colour, label=f"{name} ({solved} of {len(runs)} converged)")
             opacity = float(np.clip(4.0 / len(runs), 0.25, 0.9))
             for run in runs:
-                _draw(axes, run, colour, opacity if run.has_converged else 0.9)
+                _draw_run(axes, run, colour, opacity if run.has_converged else 0.9)
         if tolerance is not None:
             axes.axhline(tolerance, color=GREY, linewidth=0.8, linestyle="--", label="tolerance")
         axes.set(yscale="log", xlabel="evaluations of the map F", ylabel="residual / e Å$^l$")
@@ -158,7 +158,7 @@ def solver_convergence(diagnoses: Sequence[Diagnosis], *, tolerance: float | Non
     return figure
 
 
-def _draw(axes: Axes, run: SolverRun, colour: str, opacity: float) -> None:
+def _draw_run(axes: Axes, run: SolverRun, colour: str, opacity: float) -> None:
     """One line, from the initial residual to the last."""
     history = np.array(run.history)
     at = np.linspace(0.0, run.evaluations, len(history))

@@ -51,7 +51,7 @@ def test_losses_of_structures_are_those_of_the_last_evaluation(tmp_path):
     np.testing.assert_array_equal(seen[1], seen[2])
     assert not np.array_equal(seen[2], seen[3])
     losses = np.asarray(run.state.structure_losses)
-    total = run.evaluate(run.state.average, BATCHES, STAGES[0]).loss
+    total = run.validator.evaluate(run.state.average, BATCHES, STAGES[0]).loss
     assert losses.mean() == pytest.approx(total, rel=1e-12)
 
 

@@ -275,9 +275,6 @@ def _compare_cycle(
     )
 
 
-Parameters = dict[str, Any]
-
-
 def one_newton_step(
     module: FixedPoint, params: Parameters, graph: Graph, how: SelfConsistency
 ) -> dict[str, Array]:

@@ -189,9 +189,6 @@ def measured_density_scaling(
     return scaling
 
 
-logger = logging.getLogger(__name__)
-
-
 def scale_charge_heads(parameters: Parameters, options: Any) -> Parameters:
     """Initial parameters with small local multipoles and a small answer to the potential.
 
