@@ -16,6 +16,10 @@ class BoundaryError(ValueError):
 class BoundaryMode(enum.StrEnum):
     """How the electrostatic problem is closed at infinity."""
 
+    EXACT = "exact"
+    """By each structure's own periodic directions: a sum over three or over two of them, whichever
+    they are, or over pairs of atoms without any. Cell vectors along open directions mean nothing.
+    The other modes are those of the PyTorch reference."""
     REALSPACE = "realspace"
     """Open boundary: exact sum over pairs, no cell."""
     PBC = "pbc"
@@ -33,11 +37,15 @@ class BoundaryMode(enum.StrEnum):
 _LINEARLY_DEPENDENT = 1e-8
 """Smallest singular value of the unit vectors along independent lattice vectors."""
 
+_NEUTRAL = 1e-6
+"""Total charge in e below which a structure counts as neutral."""
+
 OPEN = (False, False, False)
 SLAB = (True, True, False)
 PERIODIC = (True, True, True)
 
 ALLOWED_PBC: dict[BoundaryMode, tuple[tuple[bool, bool, bool], ...]] = {
+    BoundaryMode.EXACT: (PERIODIC, SLAB, (True, False, True), (False, True, True), OPEN),
     BoundaryMode.REALSPACE: (OPEN,),
     BoundaryMode.PBC: (PERIODIC,),
     BoundaryMode.SLAB: (SLAB,),
@@ -75,18 +83,55 @@ def check_pbc(pbc: Bool[np.ndarray, "*structures 3"], mode: BoundaryMode | str) 
             )
 
 
+def boundary_fault(
+    mode: BoundaryMode | str, pbc: Bool[np.ndarray, "3"], total_charge: float
+) -> str | None:
+    """Tell whether a boundary condition that allows a structure is wrong for it, and why.
+
+    Args:
+        mode: boundary condition, perhaps that of a stored model.
+        pbc: periodicity along x, y, z of one structure (host array).
+        total_charge: of the structure in e.
+
+    Returns:
+        The reason as the end of a sentence; None where the boundary condition is right.
+    """
+    mode, periodicity = BoundaryMode(mode), tuple(np.asarray(pbc, dtype=bool).tolist())
+    corrected = mode in (BoundaryMode.SLAB, BoundaryMode.MOLECULE_IN_BOX)
+    if abs(total_charge) < _NEUTRAL or not (corrected or mode is BoundaryMode.MIXED_PERIODIC):
+        return None
+    if periodicity == SLAB:
+        return (
+            f"boundary {mode.value!r} leaves out the term of a slab for its net charge "
+            f"({total_charge:+g} e): energy and forces depend on where the slab stands and on the "
+            "vacuum"
+        )
+    if periodicity == OPEN:
+        return (
+            f"boundary {mode.value!r} puts an open structure with a net charge "
+            f"({total_charge:+g} e) into a periodic box: energy and forces depend on the box and "
+            "on the orientation"
+        )
+    return None
+
+
 def check_slab_cell(
-    cell: Float[np.ndarray, "*structures 3 3"], pbc: Bool[np.ndarray, "*structures 3"]
+    cell: Float[np.ndarray, "*structures 3 3"],
+    pbc: Bool[np.ndarray, "*structures 3"],
+    mode: BoundaryMode | str,
 ) -> None:
-    """Refuse slabs whose periodic plane is not the xy plane, which the slab correction assumes.
+    """Refuse slabs whose periodic plane is not the xy plane where a boundary condition assumes it.
 
     Args:
         cell: lattice vectors of one or more structures in Å (rows, host array).
         pbc: periodicity along x, y, z; structures other than slabs are not looked at.
+        mode: boundary condition; ``exact`` takes any plane.
 
     Raises:
         BoundaryError: a periodic lattice vector of a slab has a z component; names the first one.
     """
+    if BoundaryMode(mode) is BoundaryMode.EXACT:
+        return
     cells = np.asarray(cell).reshape(-1, 3, 3)
     for index, (vectors, flags) in enumerate(
         zip(cells, np.asarray(pbc).reshape(-1, 3), strict=True)
@@ -117,6 +162,52 @@ def resolve_boundary(
     if mode is not BoundaryMode.AUTO:
         return mode
     return BoundaryMode.MIXED_PERIODIC if np.any(pbc) else BoundaryMode.REALSPACE
+
+
+def is_slab(pbc: Bool[Array | np.ndarray, "*structures 3"]) -> Bool[Array, "*structures"]:
+    """Whether two directions are periodic, and the third is open."""
+    return pbc.sum(axis=-1) == 2
+
+
+def plane_normal(
+    cell: Float[Array | np.ndarray, "3 3"], pbc: Bool[Array | np.ndarray, "3"]
+) -> Float[Array | np.ndarray, "3"]:
+    """Unit vector normal to the two periodic lattice vectors of a slab; otherwise of no use.
+
+    Args:
+        cell: lattice vectors as rows, of the host or traced; the one of the open direction does not
+            matter.
+        pbc: periodic directions.
+
+    Returns:
+        An array of the same kind.
+    """
+    xp = cell.__array_namespace__()
+    cross = xp.linalg.cross
+    normals = xp.stack([cross(cell[1], cell[2]), cross(cell[2], cell[0]), cross(cell[0], cell[1])])
+    normal = xp.sum(xp.where(pbc[:, None], xp.zeros_like(normals), normals), axis=0)
+    squared = xp.sum(normal * normal)
+    return normal / xp.sqrt(xp.where(squared > 0.0, squared, xp.ones_like(squared)))
+
+
+def repeated_cell(
+    cell: Float[Array | np.ndarray, "3 3"],
+    pbc: Bool[Array | np.ndarray, "3"],
+    repeat: Float[Array, ""] | float,
+) -> Float[Array | np.ndarray, "3 3"]:
+    """The cell of a slab that is repeated along its normal; any other cell as it is.
+
+    Args:
+        cell: lattice vectors as rows in Å, of the host or traced.
+        pbc: periodic directions.
+        repeat: length in Å after which a copy follows.
+
+    Returns:
+        The cell with the vector of the open direction replaced.
+    """
+    xp = cell.__array_namespace__()
+    open_of_slab = (~pbc & is_slab(pbc))[:, None]
+    return xp.where(open_of_slab, repeat * plane_normal(cell, pbc), cell)
 
 
 def encloses_volume(cell: Float[np.ndarray, "3 3"]) -> bool:

@@ -112,7 +112,7 @@ def check_pbc(catalogue: Catalogue, *, method: str, split: str) -> None:
             if method != BoundaryMode.AUTO:
                 require_allowed_pbc(catalogue.pbc[row], method)
             if method != BoundaryMode.PBC:
-                check_slab_cell(catalogue.cell[row], catalogue.pbc[row])
+                check_slab_cell(catalogue.cell[row], catalogue.pbc[row], method)
         except BoundaryError as error:
             raise DataError(
                 f"{split}: {catalogue.location(row)}: {error}; override_pbc_checks skips this check"

@@ -203,4 +203,4 @@ def check_inputs(
             f"cell: found {np.asarray(cell).tolist()}, expected three independent lattice vectors, "
             "also along open directions"
         )
-    check_slab_cell(cell, pbc)
+    check_slab_cell(cell, pbc, mode)

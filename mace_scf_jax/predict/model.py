@@ -265,8 +265,9 @@ class Model(Predictor[Prediction]):
         """
         if self.settings.electrostatics is not None:
             try:
-                check_pbc(configuration.pbc, self.settings.electrostatics.boundary)
-                check_slab_cell(configuration.cell, configuration.pbc)
+                boundary = self.settings.electrostatics.boundary
+                check_pbc(configuration.pbc, boundary)
+                check_slab_cell(configuration.cell, configuration.pbc, boundary)
             except BoundaryError as error:
                 raise BoundaryError(f"{configuration.location}: {error}") from None
         check_inputs(self.settings, configuration)

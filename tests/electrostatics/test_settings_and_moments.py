@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from mace_scf_jax.electrostatics import (
     batch_external_field_features,
     batch_field_features,
     batch_total_charge,
+    boundary_fault,
     check_inputs,
     check_pbc,
     check_slab_cell,
@@ -40,7 +42,7 @@ from .systems import Sizes, batch, random_system
         ({"smearing_width": 0.0}, "smearing_width must be positive"),
         ({"kspace_fade": -0.1}, "kspace_fade must be finite and not negative"),
         ({"kspace_cutoff_factor": float("nan")}, "kspace_cutoff_factor must be positive"),
-        ({"boundary": "periodic"}, "boundary must be one of realspace, pbc.*found 'periodic'"),
+        ({"boundary": "periodic"}, "boundary must be one of exact, realspace.*found 'periodic'"),
     ],
 )
 def test_settings_are_validated(changes, message):
@@ -153,12 +155,13 @@ def test_slab_must_lie_in_the_plane():
     pbc = np.array([[True, True, False], [False, False, False]])
     cell = np.stack([np.diag([5.0, 5.0, 30.0]), np.full((3, 3), 2.0)])
     cell[0, 2] = [1.0, 2.0, 30.0]
-    check_slab_cell(cell, pbc)
+    check_slab_cell(cell, pbc, "slab")
     cell[0, 1, 2] = 0.1
     with pytest.raises(
         BoundaryError, match=r"structure 0 is a slab .* with z components 0 and 0.1 Å"
     ):
-        check_slab_cell(cell, pbc)
+        check_slab_cell(cell, pbc, "mixed_periodic")
+    check_slab_cell(cell, pbc, "exact")
 
 
 def test_charge_dipole_and_field_energy_of_a_padded_batch():
@@ -195,3 +198,23 @@ def test_features_of_an_external_potential_have_degrees_zero_and_one_only():
     assert values.shape == (3, 32)
     assert np.all(np.asarray(values[:, :8]) != 0.0)
     np.testing.assert_array_equal(values[:, 8:], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "pbc", "charge", "reason"),
+    [
+        ("mixed_periodic", (True, True, False), 1.0, r"net charge \(\+1 e\).* where the slab"),
+        ("slab", (True, True, False), -0.5, r"\(-0.5 e\)"),
+        ("molecule_in_box", (False, False, False), 1.0, "depend on the box"),
+        ("mixed_periodic", (False, False, False), -1.0, "periodic box"),
+        ("mixed_periodic", (False, False, False), 0.0, None),
+        ("mixed_periodic", (True, True, True), 1.0, None),
+        ("realspace", (False, False, False), 1.0, None),
+        ("pbc", (True, True, True), 1.0, None),
+        ("exact", (True, True, False), 1.0, None),
+        ("exact", (False, False, False), 1.0, None),
+    ],
+)
+def test_where_a_boundary_condition_is_wrong(mode, pbc, charge, reason):
+    found = boundary_fault(mode, np.array(pbc), charge)
+    assert found is None if reason is None else re.search(reason, found)
