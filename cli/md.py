@@ -62,15 +62,19 @@ def run(words: Sequence[str]) -> int:
     else:
         files.remove()
 
-    print(f"{'step':>10} {'time/ps':>10} {'E_pot/eV':>16} {'T/K':>8} {'P/bar':>10} {'steps/s':>8}")
+    print(
+        f"{'step':>10} {'time/ps':>10} {'E_pot/eV':>16} {'T/K':>8} {'P/bar':>10} {'Q/e':>8} "
+        f"{'steps/s':>8}"
+    )
     first, begun = simulation.steps_done, time.perf_counter()
     rows = run(simulation, files, num_steps=given.steps, every=given.every, model_checksum=checksum)
     for row in rows:
         rate = (row.step - first) / (time.perf_counter() - begun)
         pressure = "" if row.pressure_bar is None else f"{row.pressure_bar:.1f}"
+        charge = "" if row.total_charge_e is None else f"{row.total_charge_e:+.4f}"
         print(
             f"{row.step:10d} {row.time_ps:10.4f} {row.potential_energy_eV:16.6f} "
-            f"{row.temperature_K:8.1f} {pressure:>10} {rate:8.1f}",
+            f"{row.temperature_K:8.1f} {pressure:>10} {charge:>8} {rate:8.1f}",
             flush=True,
         )
     written = [files.trajectory, files.log, files.state]

@@ -24,7 +24,6 @@ from mace_scf_jax.models import (
     FAMILIES,
     ChargeEquilibrationSettings,
     EnergyFunctionalSettings,
-    FamilySettings,
     FixedPointSettings,
     FormalChargeSettings,
     ModelSettings,
@@ -90,7 +89,7 @@ def tiny_settings(name: str = "LocalCharges", **backbone) -> ModelSettings:
         ),
         atomic_energies=(-13.0, -430.0),
         electrostatics=electrostatics if charged else None,
-        own=OWN_SETTINGS.get(name, FamilySettings()),
+        own=OWN_SETTINGS.get(name),
     )
 
 

@@ -25,7 +25,8 @@ class Configuration:
 
     `values` holds every numeric property under its canonical name, in the shape and unit of the
     property table; what is missing is zero. `weights` holds a scalar for each property (for the
-    dipole 3 numbers), zero wherever there is no reference value: also for properties that no key
+    dipole 3 numbers), zero for the stress of a structure without periodic directions, and wherever
+    there is no reference value: also for properties that no key
     is mapped to, which the PyTorch reference gives weight 1 against zeros.
     """
 
@@ -99,6 +100,8 @@ def from_atoms(
             where = f"{location}, key {keys.key_of(name)!r} ({name})"
             values[name] = to_array(entry, found, where=where, **sizes)
             weights[name] = property_weight(atoms, name, location)
+            if name == "stress" and not pbc.any():
+                weights[name] = np.zeros(())  # there is no volume that it could be of
             present.add(name)
     config_type = str(atoms.info.get("config_type", DEFAULT_CONFIG_TYPE))
     return Configuration(

@@ -27,6 +27,7 @@ from mace_scf_jax.electrostatics.moments import (
     atomic_dipole_contributions,
     batch_dipole,
     batch_external_field_energy,
+    batch_surplus_dipole,
     batch_total_charge,
     dipole_cartesian,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "batch_external_field_energy",
     "batch_external_field_features",
     "batch_field_features",
+    "batch_surplus_dipole",
     "batch_total_charge",
     "boundary_fault",
     "check_inputs",

@@ -95,6 +95,24 @@ def batch_dipole(
     return graph.sum_atoms(atomic_dipole_contributions(graph.positions, multipoles))
 
 
+def batch_surplus_dipole(
+    graph: Graph, multipoles: Float[Array, "atoms components"]
+) -> Float[Array, "graphs 3"]:
+    """Dipole about the origin of the charge beyond the total charge of each graph at its centre.
+
+    Less this, the dipole of a density moves with its total charge when the origin moves.
+
+    Args:
+        multipoles: atomic multipoles in e Å^l.
+
+    Returns:
+        (Σ Q_i - Q) R in e Å (x, y, z), with R the mean of the positions.
+    """
+    surplus = batch_total_charge(graph, multipoles) - graph.total_charge
+    atoms = graph.sum_atoms(jnp.ones_like(multipoles[:, 0]))
+    return (surplus / jnp.maximum(atoms, 1.0))[:, None] * graph.sum_atoms(graph.positions)
+
+
 def batch_external_field_energy(
     graph: Graph, dipole: Float[Array, "graphs 3"]
 ) -> Float[Array, "graphs"]:

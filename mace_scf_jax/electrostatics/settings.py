@@ -84,6 +84,10 @@ class ElectrostaticsSettings:
     """How periodic sums are done (a `SummationMethod` or its name)."""
     mesh_accuracy: float = 1e-5
     """Relative accuracy of all outputs that a mesh is chosen for."""
+    surplus_at_centre: bool = False
+    """Whether charge beyond the total charge of a structure counts, in the dipole and in a field,
+    as if it sat at the centre of the atoms. So forces do not depend on the origin; an ion still
+    feels Q E. False in models from before there was a choice."""
 
     def __post_init__(self) -> None:
         try:

@@ -13,6 +13,7 @@ from mace_scf_jax.models.families.fixed_point.solved_state import (
     InitialFermiLevel,
     SelfConsistency,
 )
+from mace_scf_jax.models.families.local_charges.settings import LocalChargesSettings
 from mace_scf_jax.models.families.mace.model import ScaleShiftSettings
 from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
@@ -51,6 +52,7 @@ __all__ = [
     "FormalChargeSettings",
     "InitialDensity",
     "InitialFermiLevel",
+    "LocalChargesSettings",
     "LocalState",
     "ModelSettings",
     "NoDipoleError",

@@ -75,6 +75,7 @@ def electrostatics_settings(
         features=family.settings.field_features(options),
         sums=options.sums,
         mesh_accuracy=options.mesh_accuracy,
+        surplus_at_centre=True,
     )
 
 

@@ -10,6 +10,7 @@ from mace_scf_jax.electrostatics import (
     System,
     batch_coulomb_energy,
     batch_external_field_energy,
+    batch_surplus_dipole,
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.settings import ModelSettings
@@ -52,9 +53,12 @@ def density_outputs(
     Args:
         backbone: features and readouts of every layer.
         multipoles: in e Å^l, order Q, d_y, d_z, d_x; zero for padding atoms.
-        dipole: in e Å (x, y, z).
+        dipole: in e Å (x, y, z), about the origin; of a family without polarization, charge beyond
+            the total charge is put at the centre if the settings say so.
         prepared: what `prepare_batch` gave for this graph, to be reused.
     """
+    if settings.density.surplus_at_centre and not settings.own.has_polarization:
+        dipole -= batch_surplus_dipole(graph, multipoles)
     outputs = energy_outputs(graph, layer_terms(settings, graph, backbone))
     coulomb = batch_coulomb_energy(graph, multipoles, settings=settings.density, prepared=prepared)
     in_field = batch_external_field_energy(graph, dipole)

@@ -67,6 +67,22 @@ class FamilySettings:
         """Names of the per-atom inputs that every structure has to come with."""
         return ()
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of outputs that these settings ask for, beside those of the family."""
+        return ()
+
+    @property
+    def conserves_charge(self) -> bool:
+        """Whether the charges of a structure add up to what does not depend on its geometry."""
+        return True
+
+    @property
+    def has_polarization(self) -> bool:
+        """Whether the dipole is a polarization: along periodic directions too, its changes do not
+        depend on which image of an atom is given."""
+        return False
+
     def check_model(self, settings: ModelSettings) -> None:
         """Refuse other settings of the model that do not go with these.
 
@@ -144,6 +160,8 @@ class Family:
     needs: frozenset[Offer] = frozenset()
     """What it needs of a backbone beyond features of atoms."""
     solve: Solve = dataclasses.field(default_factory=Explicit)
+    outputs: tuple[str, ...] = ()
+    """Names of its outputs beside the `ENERGIES` and, with charges, the `DENSITY`."""
     responds_to_field: bool = False
     """Whether its multipoles depend on the external field."""
     formal_charges: bool = False

@@ -69,6 +69,11 @@ class FormalChargeSettings(FamilySettings):
         """The charges of the data, where elements have none."""
         return (FORMAL_CHARGES_INPUT,) if self.formal_charges is None else ()
 
+    @property
+    def has_polarization(self) -> bool:
+        """Formal charges move with their atoms, and charge is transferred along edges."""
+        return True
+
     def check_model(self, settings: ModelSettings) -> None:
         """Refuse another number of charges than of elements."""
         if self.formal_charges is not None and len(self.formal_charges) != len(settings.elements):

@@ -245,6 +245,13 @@ OUTPUTS = Outputs(
 )
 """All outputs by name; plugins add theirs."""
 
+ENERGIES = ("energy", "node_energy", "contributions")
+"""Outputs of every family."""
+DENSITY = ("electrostatic_energy", "multipoles", "dipole", "total_charge")
+"""Further outputs of every family with charges."""
+DERIVATIVES = ("forces", "stress", "virials")
+"""What is derived from the energy of any family where it is asked for."""
+
 
 def outputs_for(use: Use) -> list[Output]:
     """The outputs that are given somewhere."""

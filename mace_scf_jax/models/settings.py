@@ -13,6 +13,7 @@ from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 from mace_scf_jax.models.model_file import ModelFile
+from mace_scf_jax.models.outputs import DENSITY, ENERGIES
 from mace_scf_jax.plugins import advice_on_plugins
 
 Own = TypeVar("Own", bound=FamilySettings, covariant=True)
@@ -45,10 +46,12 @@ class ModelSettings(Generic[Own]):
     """Energy E0 of an isolated atom of each element in eV."""
     electrostatics: ElectrostaticsSettings | None = None
     """None for families without charges."""
-    own: Own = dataclasses.field(default_factory=FamilySettings)  # type: ignore[assignment]
-    """What only this family has."""
+    own: Own = None  # type: ignore[assignment]
+    """What only this family has; by default what the family has by default."""
 
     def __post_init__(self) -> None:
+        if self.own is None:
+            object.__setattr__(self, "own", self.of_family.settings())
         object.__setattr__(self, "atomic_energies", tuple(float(e) for e in self.atomic_energies))
         if len(self.atomic_energies) != len(self.backbone.elements):
             raise ValueError(
@@ -83,6 +86,13 @@ class ModelSettings(Generic[Own]):
             UnknownNameError: there is no such family.
         """
         return FAMILIES[self.family]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all outputs but the derivatives of the energy."""
+        family = self.of_family
+        density = DENSITY if family.is_charged else ()
+        return (*ENERGIES, *density, *family.outputs, *self.own.outputs)
 
     @property
     def backbone_offers(self) -> frozenset[Offer]:

@@ -8,9 +8,11 @@ them that the model learns. With the Lagrange multiplier λ of the charge,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -108,3 +110,8 @@ def read_scalars(
             readout = LinearReadout({0: count}, name=name)
         total += readout(features)[0][:, 0]
     return total
+
+
+def unit_softplus(values: Array) -> Array:
+    """A positive function that is 1 at 0: log(1 + (e - 1) exp x)."""
+    return jax.nn.softplus(values + math.log(math.e - 1.0))

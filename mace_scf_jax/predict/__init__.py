@@ -5,7 +5,7 @@ from mace_scf_jax.predict.convergence import NotConvergedError, NotConvergedWarn
 from mace_scf_jax.predict.evaluation import evaluate_committee_file, evaluate_file
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.prediction import Prediction
-from mace_scf_jax.predict.response import predict_response
+from mace_scf_jax.predict.response import polarization_change, predict_response
 from mace_scf_jax.predict.stablehlo import export_stablehlo
 from mace_scf_jax.predict.uncertainty import CommitteePrediction, rank, uncertainty
 
@@ -22,6 +22,7 @@ __all__ = [
     "export_stablehlo",
     "load_committee",
     "load_model",
+    "polarization_change",
     "predict_response",
     "rank",
     "uncertainty",

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
 NOT_FOUND = "not found"
+SMALLEST_SURPLUS = 5e-5
+"""e; less does not show in the tables."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,8 @@ _POLARIZABILITY = Column(
     "me A^2 / V / atom",
     2,
 )
+_TOTAL_CHARGE = Column("rmse_total_charge", "RMSE_Q", "RMSE total charge", "me", 1)
+"""Of charge beyond `total_charge`; in every table where there is any."""
 _POTENTIAL = Column("rmse_esp", "RMSE_ESP", "RMSE ESP", "mV", 1)
 _POTENTIAL_RELATIVE = _relative("rel_rmse_esp", "rel_RMSE_ESP", "ESP RMSE")
 
@@ -156,7 +160,7 @@ def epoch_line(table: str, epoch: int, loss: float, metrics: Mapping[str, float]
     Returns:
         ``Epoch <n>: loss=<x>, <label>=<value> <unit>, …``, without metrics that there are not
     """
-    columns = ERROR_TABLES[table].epoch_line
+    columns = _with_surplus(ERROR_TABLES[table].epoch_line, [metrics])
     errors = [column.in_epoch_line(metrics) for column in columns if column.metric in metrics]
     return ", ".join([f"Epoch {epoch}: loss={loss:.4f}", *errors])
 
@@ -178,7 +182,7 @@ def final_table(table: str, sets: Mapping[str, Mapping[str, float]]) -> str:
         table: name in ``ERROR_TABLES``.
         sets: metrics of each set by its name; shown in the order train, valid, others sorted.
     """
-    columns = ERROR_TABLES[table].final_table
+    columns = _with_surplus(ERROR_TABLES[table].final_table, list(sets.values()))
     first = [name for name in ("train", "valid") if name in sets]
     names = [*first, *sorted(set(sets) - set(first))]
     grid = Table(box=ASCII)
@@ -190,3 +194,11 @@ def final_table(table: str, sets: Mapping[str, Mapping[str, float]]) -> str:
     text = io.StringIO()
     Console(file=text, width=10_000, color_system=None, markup=False).print(grid)
     return text.getvalue().rstrip("\n")
+
+
+def _with_surplus(
+    columns: tuple[Column, ...], sets: Sequence[Mapping[str, float]]
+) -> tuple[Column, ...]:
+    """The columns, and that of the total charge if a set of metrics has an error of it."""
+    errors = [metrics.get(_TOTAL_CHARGE.metric, 0.0) for metrics in sets]
+    return (*columns, _TOTAL_CHARGE) if max(errors, default=0.0) > SMALLEST_SURPLUS else columns

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import ase
 import jax
@@ -30,15 +30,19 @@ from mace_scf_jax.models import (
     DirectStep,
     InitialDensity,
     InitialFermiLevel,
+    LocalChargesSettings,
     ModelSettings,
     SelfConsistency,
     build,
     check_inputs,
     evaluate,
 )
+from mace_scf_jax.models.families.local_charges.settings import Conservation
+from mace_scf_jax.models.meaning import meaningful
 from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.predict.prediction import Prediction, split_outputs, state_of_batch
+from mace_scf_jax.predict.surplus import warn_of_field, warn_of_surplus
 
 P = TypeVar("P")
 """What is predicted for a structure."""
@@ -174,10 +178,19 @@ class Predictor(abc.ABC, Generic[P]):
                 observe(indices, graph, outputs)
             parts = zip(*(split_outputs(values, graph) for values in outputs), strict=True)
             for index, predictions in zip(indices, parts, strict=True):
-                own[index] = predictions
+                geometry = structures[index].configuration
+                own[index] = [
+                    meaningful(model.settings, prediction, geometry.pbc, geometry.cell)
+                    for model, prediction in zip(self.members, predictions, strict=True)
+                ]
         locations = [entry.configuration.location for entry in structures]
         for name, predictions in zip(self.names, zip(*own, strict=True), strict=False):
             report_convergence(predictions, locations, not_converged=not_converged, of=name)
+        for model, name, predictions in zip(
+            self.members, self.names, zip(*own, strict=True), strict=False
+        ):
+            if model.keeps_total_charge:
+                warn_of_surplus(predictions, structures, of=name)
         return [self.combine(predictions) for predictions in own]
 
 
@@ -232,6 +245,13 @@ class Model(Predictor[Prediction]):
         return self.settings.of_family.is_self_consistent
 
     @property
+    def keeps_total_charge(self) -> bool:
+        """Whether charges are to add up to the total charge of the structure, unlike at constant
+        Fermi level."""
+        charged = self.settings.electrostatics is not None
+        return charged and (self.scf is None or getattr(self.scf, "constant_charge", False))
+
+    @property
     def dtype(self) -> np.dtype:
         """Precision of the parameters, in which the model computes."""
         return np.dtype(jax.tree.leaves(self.parameters)[0].dtype)
@@ -272,6 +292,7 @@ class Model(Predictor[Prediction]):
                 raise BoundaryError(f"{configuration.location}: {error}") from None
         check_inputs(self.settings, configuration)
         self._check_initial_state(configuration)
+        warn_of_field(self.settings, configuration)
         mesh = None
         if self.settings.electrostatics is not None:
             mesh = choose_mesh(
@@ -329,6 +350,32 @@ class Model(Predictor[Prediction]):
         electrostatics = dataclasses.replace(electrostatics, **changes)
         settings = dataclasses.replace(self.settings, electrostatics=electrostatics)
         return dataclasses.replace(self, settings=settings)
+
+    def with_surplus(self, place: Literal["origin", "centre", "uniform"]) -> Model:
+        """The same model with another meaning of predicted charge beyond the total charge.
+
+        Args:
+            place: ``origin``, the dipole is about the origin, as in models from before there was a
+                choice; ``centre``, that of the surplus is about the centre of the atoms; or
+                ``uniform``, all atoms give up the same, so that none is left.
+
+        Raises:
+            ValueError: the charges of the family add up to the total charge already.
+        """
+        settings = self.settings
+        if not isinstance(settings.own, LocalChargesSettings) or settings.own.has_polarization:
+            raise ValueError(
+                f"surplus: expected a model whose charges need not add up to the total charge, "
+                f"found one of the family {settings.family}"
+            )
+        way = Conservation.UNIFORM if place == "uniform" else Conservation.NONE
+        density = dataclasses.replace(settings.density, surplus_at_centre=place != "origin")
+        return dataclasses.replace(
+            self,
+            settings=dataclasses.replace(
+                settings, electrostatics=density, own=LocalChargesSettings(way)
+            ),
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a model file."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import ase
 import jax
 import numpy as np
+from ase.geometry import find_mic
+from jaxtyping import Float
 
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.models import build
@@ -31,9 +33,9 @@ def predict_response(
         batch_size: most structures evaluated together.
 
     Returns:
-        For each structure dipole [3] (e Å), polarizability [3, 3] (e Å²/V) and Born effective
-        charges [atoms, 3, 3] (e); see `DipoleResponse` for signs. A single one for a single
-        structure.
+        For each structure dipole [3] (e Å), polarizability [3, 3] (e Å²/V) or None, and Born
+        effective charges [atoms, 3, 3] (e); see `DipoleResponse` for signs and for what means
+        nothing. A single one for a single structure.
 
     Raises:
         NoDipoleError: the model has no charges.
@@ -43,7 +45,8 @@ def predict_response(
     if isinstance(atoms, ase.Atoms):
         return predict_response(model, [atoms], keys=keys, batch_size=batch_size)[0]
     structures = model.prepare_atoms(atoms, keys=keys)
-    compiled = jax.jit(functools.partial(dipole_response, build(model.settings)))
+    periodic = any(entry.configuration.pbc.any() for entry in structures)
+    compiled = jax.jit(functools.partial(dipole_response, build(model.settings), periodic=periodic))
     responses: list[DipoleResponse | None] = [None] * len(structures)
     for indices, graph in model.batches(structures, batch_size=batch_size):
         batch = jax.device_get(compiled(model.parameters, graph))
@@ -52,7 +55,53 @@ def predict_response(
             members = np.asarray(graph.slots[own])[np.asarray(graph.slot_mask[own])]
             responses[index] = DipoleResponse(
                 dipole=batch.dipole[own],
-                polarizability=batch.polarizability[own],
+                polarizability=None if batch.polarizability is None else batch.polarizability[own],
                 born_charges=batch.born_charges[members],
             )
     return responses
+
+
+def polarization_change(
+    model: Model,
+    atoms: ase.Atoms,
+    reference: ase.Atoms,
+    *,
+    keys: KeySpecification = PREDICTION_KEYS,
+    points: int = 4,
+) -> Float[np.ndarray, "3"]:
+    """Polarization of a structure less that of a reference, ΔP = ∫ Σ Z_i·dr_i in e Å.
+
+    The path is straight, with every atom taking the shortest way between its periodic images, so it
+    matters neither how the structures are wrapped nor, along open directions, where they stand.
+
+    Args:
+        model: a model with charges.
+        atoms: the structure.
+        reference: the same atoms in the same cell, elsewhere; charge and field are those of
+            ``atoms``.
+        keys: where the inputs are found.
+        points: of the Gauss-Legendre quadrature along the path.
+
+    Raises:
+        ValueError: atoms, cell or periodic directions differ.
+        NoDipoleError: the model has no charges.
+    """
+    same_system = np.array_equal(atoms.numbers, reference.numbers) and np.array_equal(
+        atoms.pbc, reference.pbc
+    )
+    if not (same_system and np.allclose(atoms.cell, reference.cell)):
+        raise ValueError(
+            f"reference: found {reference}, expected the atoms, the cell and the periodic "
+            f"directions of {atoms}"
+        )
+    steps, _ = find_mic(atoms.positions - reference.positions, atoms.cell, atoms.pbc)
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    path = []
+    for node in nodes:
+        path.append(atoms.copy())
+        path[-1].positions = reference.positions + 0.5 * (1.0 + node) * steps
+    slopes = [
+        np.einsum("iab,ib->a", response.born_charges, steps)
+        for response in predict_response(model, path, keys=keys)
+    ]
+    return 0.5 * np.einsum("p,pa->a", weights, slopes)

@@ -32,6 +32,7 @@ from mace_scf_jax.models import (
     evaluate,
     required_inputs,
 )
+from mace_scf_jax.models.meaning import as_nan
 from mace_scf_jax.models.outputs import OUTPUTS
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.scf import SolverStatus
@@ -127,6 +128,7 @@ def export_stablehlo(
     def function(**arguments: Array) -> dict[str, Array]:
         graph = _graph(arguments, k_indices).replace(mesh=structure.mesh)
         outputs = evaluate(module, parameters, graph, how=model.scf, forces=forces, stress=stress)
+        outputs = as_nan(model.settings, outputs, graph)
         return {
             name: values if OUTPUTS[name].per_atom else values[_GRAPH]
             for name, values in outputs.items()

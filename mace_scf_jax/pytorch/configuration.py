@@ -16,6 +16,10 @@ from mace_scf_jax.backbones import MACESettings
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
+from mace_scf_jax.models.families.local_charges.settings import (
+    Conservation,
+    LocalChargesSettings,
+)
 from mace_scf_jax.models.families.mace.model import ScaleShiftSettings
 from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
@@ -137,6 +141,10 @@ def _nothing(configuration: Mapping[str, Any]) -> FamilySettings:
     return FamilySettings()
 
 
+def _local_charges(configuration: Mapping[str, Any]) -> LocalChargesSettings:
+    return LocalChargesSettings()
+
+
 def _scale_shift(configuration: Mapping[str, Any]) -> ScaleShiftSettings:
     options = configuration["options"]
     return ScaleShiftSettings(
@@ -188,7 +196,7 @@ def _fixed_point(configuration: Mapping[str, Any]) -> FixedPointSettings:
 OWN_SETTINGS: dict[str, Callable[[Mapping[str, Any]], FamilySettings]] = {
     "MACE": _nothing,
     "ScaleShiftMACE": _scale_shift,
-    "LocalCharges": _nothing,
+    "LocalCharges": _local_charges,
     "LocalSplitCharges": _split_charges,
     "FixedChargeBaselinedMACE": _formal_charges,
     "MACEQEq": _charge_equilibration,
@@ -315,6 +323,16 @@ def require_counterpart(settings: ModelSettings) -> None:
         raise TorchConfigurationError(
             f"transfer_range: the PyTorch packages expand formal charges in the range "
             f"{expanded}, this model in {own.transfer_range}"
+        )
+    if isinstance(own, LocalChargesSettings) and own.conserve_charge != Conservation.NONE:
+        raise TorchConfigurationError(
+            "conserve_charge: the PyTorch packages conserve no charge, expected none, found "
+            f"{own.conserve_charge}"
+        )
+    if charged and settings.electrostatics.surplus_at_centre and not own.conserves_charge:
+        raise TorchConfigurationError(
+            "surplus_at_centre: the PyTorch packages refer charge beyond total_charge to the "
+            "origin; `Model.with_surplus('origin')` does so too"
         )
     if charged and settings.electrostatics.kspace_fade != 0.0:
         raise TorchConfigurationError(

@@ -15,13 +15,25 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mace_scf_jax.data.errors import NO_FILE
 from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models import SelfConsistency, SplitChargeSettings, Use, required_inputs
-from mace_scf_jax.models.outputs import outputs_for
+from mace_scf_jax.models import SelfConsistency, Use, required_inputs
+from mace_scf_jax.models.outputs import DERIVATIVES, outputs_for
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.predict.surplus import SurplusWatch
 from mace_scf_jax.simulate.evaluator import Evaluator
 from mace_scf_jax.simulate.geometry import read_geometry, read_inputs, same_inputs
 from mace_scf_jax.simulate.warm_start import WarmStart, WarmStarter
+
+PROPERTIES = {
+    "energy": "energy",
+    "free_energy": "energy",
+    "forces": "forces",
+    "stress": "stress",
+    "charges": "multipoles",
+    "dipole": "dipole",
+    "polarizability": "polarizability",
+}
+"""What ASE may ask for by name: the output that it is, or is part of."""
 
 
 class InputCalculator(Calculator):
@@ -70,7 +82,9 @@ class MACESCFCalculator(InputCalculator):
 
     Results: energy, free_energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), and for models with
     charges: charges (e), multipoles (e Å^l; order Q, d_y, d_z, d_x), dipole (e Å; x, y, z),
-    electrostatic_energy (eV), and polarizability (e Å²/V) where the model reads it out. Further
+    electrostatic_energy (eV), and polarizability (e Å²/V) where the model reads it out. There is no
+    stress of a structure without periodic directions, and no dipole of one that is periodic in
+    three, unless the family has a polarization; of a slab it is NaN along the plane. Further
     results are the outputs that `mace_scf_jax.models.OUTPUTS` has for calculators, and of
     self-consistent models convergence_history, the residual of every step.
 
@@ -79,14 +93,7 @@ class MACESCFCalculator(InputCalculator):
     `NotConvergedError` where multipoles are not self-consistent and the policy is to raise.
     """
 
-    implemented_properties: ClassVar[list[str]] = [
-        "energy",
-        "free_energy",
-        "forces",
-        "stress",
-        "charges",
-        "dipole",
-    ]
+    implemented_properties: ClassVar[list[str]] = [*PROPERTIES]
 
     def __init__(
         self,
@@ -130,10 +137,10 @@ class MACESCFCalculator(InputCalculator):
                 f"warm_start: expected a self-consistent model, found one of the family "
                 f"{settings.family}"
             )
-        if settings.electrostatics is None:
-            self.implemented_properties = ["energy", "free_energy", "forces", "stress"]
-        elif isinstance(settings.own, SplitChargeSettings) and settings.own.polarizability:
-            self.implemented_properties = [*self.implemented_properties, "polarizability"]
+        outputs = (*settings.outputs, *DERIVATIVES)
+        self.implemented_properties = [
+            name for name, output in PROPERTIES.items() if output in outputs
+        ]
         self.not_converged = not_converged
         self.evaluator = Evaluator(self.model, smooth=smooth)
         self._warm_starter = None if warm_start is None else WarmStarter(warm_start)
@@ -141,6 +148,7 @@ class MACESCFCalculator(InputCalculator):
         self._arrays = required_inputs(settings)
         self._given = tuple(entry.name for entry in outputs_for(Use.CALCULATORS))
         self._with_stress = False
+        self._surplus = SurplusWatch(self.model.keeps_total_charge)
 
     def start_from(self, solved: Mapping[str, Any]) -> None:
         """Start the next calculation from given multipoles and Fermi level.
@@ -170,6 +178,7 @@ class MACESCFCalculator(InputCalculator):
             found = self._warm_starter.solve(geometry, solve)
         if not found["converged"]:
             report_convergence([found], [NO_FILE], not_converged=self.not_converged)
+        self._surplus.look(found.get("total_charge"), inputs.get("total_charge", 0.0))
         results = {name: found[name] for name in self._given if name in found}
         results["energy"] = results["free_energy"] = float(found["energy"])
         results["forces"] = np.asarray(found["forces"], dtype=np.float64)

@@ -32,9 +32,9 @@ class CoulombCalculator(InputCalculator):
     of them are noticed. The boundary condition ``auto`` is resolved for each structure.
 
     Results: energy, free_energy (eV), forces (eV/Å, at fixed multipoles), stress (eV/Å³, Voigt;
-    when asked for), charges (e), atomic_dipoles (e Å; x, y, z), dipole (e Å; x, y, z),
-    external_field (V/Å) and electrostatic_potentials (V; at the atoms, own Gaussians and external
-    field included).
+    when asked for, and there is a periodic direction), charges (e), atomic_dipoles
+    (e Å; x, y, z), dipole (e Å; x, y, z), external_field (V/Å) and electrostatic_potentials (V; at
+    the atoms, own Gaussians and external field included).
 
     Calculations raise `ValueError` where there are no multipoles, or not (max_l + 1)² for every
     atom, or the field is not three numbers, and `BoundaryError` where the periodicity does not fit
@@ -124,7 +124,7 @@ class CoulombCalculator(InputCalculator):
         results["charges"] = sources.multipoles[:, 0]
         results["atomic_dipoles"] = np.asarray(dipole_cartesian(jnp.asarray(sources.multipoles)))
         results["external_field"] = np.asarray(sources.external_field)
-        if stress:
+        if stress and self.atoms.pbc.any():
             results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(_stress(sources)))
         return results
 

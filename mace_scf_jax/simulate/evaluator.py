@@ -14,6 +14,7 @@ import numpy as np
 from mace_scf_jax.data.sizes import BatchSizes, merge
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import ModelSettings, SCFState, SelfConsistency
+from mace_scf_jax.models.meaning import meaningful
 from mace_scf_jax.models.outputs import ends_of_searches
 from mace_scf_jax.predict.model import Model, Prediction
 from mace_scf_jax.predict.prediction import state_of_batch
@@ -172,6 +173,7 @@ class Evaluator:
             self._ends = tuple(end.name for end in ends_of_searches(found))
         found |= {name: values[:num_atoms] for name, values in of_atoms.items()}
         found |= {name: SolverStatus(found[name]) for name in self._ends}
+        found = meaningful(self.model.settings, found, geometry.pbc, geometry.cell)
         return found | {"scf_memory": None if context.start is None else context.start.memory}
 
     def _state(self, start: Mapping[str, Any] | None) -> SCFState | None:

@@ -28,6 +28,7 @@ from mace_scf_jax.data.structure import search_box
 from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.mesh import Mesh, common_mesh
 from mace_scf_jax.models import SCFState, SelfConsistency
+from mace_scf_jax.models.meaning import as_nan
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.simulate.neighbours import Neighbours, images_needed
 from mace_scf_jax.simulate.results import Results, to_results
@@ -138,7 +139,7 @@ class EnergyFunction:
             forces=forces,
             stress=stress,
         )
-        results = to_results(outputs, valid)
+        results = to_results(as_nan(self.model.settings, outputs, graph), valid)
         one_or_nan = jnp.where(valid, 1.0, jnp.nan).astype(dtype)
         return dataclasses.replace(results, energy=results.energy * one_or_nan)
 

@@ -133,6 +133,11 @@ class Simulation:
         return self.steps_done * self.settings.timestep / 1000.0
 
     @property
+    def total_charge(self) -> float:
+        """What the charges of the structure are to add up to, e."""
+        return float(self.state.evaluation.context.neighbours.graph.total_charge[0])
+
+    @property
     def degrees_of_freedom(self) -> int:
         """Those that share the temperature: without the motion of the whole if it is conserved."""
         count = 3 * len(self._atoms)

@@ -19,6 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mace_scf_jax.files import Format, flush
+from mace_scf_jax.predict.surplus import SurplusWatch
 from mace_scf_jax.simulate import dynamics
 from mace_scf_jax.simulate.dynamics import SimulationError
 from mace_scf_jax.simulate.results import Results
@@ -216,7 +217,8 @@ def observe(simulation: Simulation) -> tuple[ase.Atoms, LogRow]:
         kinetic_pressure = 2.0 / 3.0 * kinetic / frame.get_volume()
         pressure = (kinetic_pressure - float(np.trace(results.stress)) / 3.0) / units.bar
     if results.multipoles is not None:
-        found["dipole"] = np.asarray(results.dipole, np.float64)
+        if not np.isnan(results.dipole).all():  # along periodic directions it may mean nothing
+            found["dipole"] = np.asarray(results.dipole, np.float64)
         frame.arrays["multipoles"] = np.asarray(results.multipoles, np.float64)
     frame.info["step"] = simulation.steps_done
     frame.calc = SinglePointCalculator(frame, **found)
@@ -244,6 +246,8 @@ def run(
 ) -> Iterator[LogRow]:
     """Simulate up to a number of steps, and write every so often.
 
+    Charge beyond the total charge of the structure is warned of once.
+
     Args:
         simulation: its first frame is written too, where it starts.
         files: where to write.
@@ -254,12 +258,19 @@ def run(
     Yields:
         Every row of the log, once it is written.
     """
+    surplus = SurplusWatch(simulation.energy_fn.model.keeps_total_charge)
+
+    def write() -> LogRow:
+        row = files.append(simulation, model_checksum)
+        surplus.look(row.total_charge_e, simulation.total_charge)
+        return row
+
     if simulation.steps_done == 0:
-        yield files.append(simulation, model_checksum)
+        yield write()
     while simulation.steps_done < num_steps:
         ahead = every - simulation.steps_done % every
         simulation.advance(min(ahead, num_steps - simulation.steps_done))
-        yield files.append(simulation, model_checksum)
+        yield write()
 
 
 def plot_log(path: str | Path, picture: str | Path) -> None:

@@ -28,6 +28,7 @@ from mace_scf_jax.data.statistics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
+    LocalChargesSettings,
     ModelSettings,
     TrainingSet,
     build,
@@ -356,7 +357,18 @@ def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets)
     ]
     return {
         "options": {name: getattr(options, name) for name in deciding},
-        "model": settings.to_dict(),
+        "model": _deciding_settings(settings),
         "training_data": data.train.catalogue.content_digest(),
         "validation_data": data.valid.catalogue.content_digest(),
     }
+
+
+def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:
+    """The settings of a model as runs of earlier versions saved them, where they say the same."""
+    model = settings.to_dict()
+    if model["electrostatics"] is not None:
+        del model["electrostatics"]["surplus_at_centre"]
+    if isinstance(settings.own, LocalChargesSettings) and not settings.own.conserves_charge:
+        for name in settings.of_family.stored_flat:
+            del model[name]
+    return model

@@ -220,7 +220,7 @@ def without_features(chosen):
             dataclasses.replace(settings(**SCALED), backbone=tiny_backbone(hidden_irreps="4x0e")),
             r"OneBodyScaledDPNonLinearUpdate needs vectors \(1o\), found scalars only",
         ),
-        (dataclasses.replace(settings(), family="LocalCharges"), "has no settings of its own"),
+        (dataclasses.replace(settings(), family="MACE"), "has no settings of its own"),
     ],
 )
 def test_models_that_do_not_fit_together(chosen, message):

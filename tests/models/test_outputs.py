@@ -9,7 +9,7 @@ import pytest
 from tiny_models import batch_of, molecule, structure, tiny_model
 
 from mace_scf_jax.models import FAMILIES, OUTPUTS, Output, Use
-from mace_scf_jax.models.outputs import Outputs, ends_of_searches
+from mace_scf_jax.models.outputs import DERIVATIVES, Outputs, ends_of_searches
 
 PAGE = Path(__file__).parents[2] / "docs/outputs.md"
 
@@ -22,6 +22,7 @@ def test_all_outputs_of_a_family_are_described_with_what_their_rows_belong_to(fa
     shapes = jax.eval_shape(
         lambda batch: model.evaluate(model.parameters, batch, forces=True, stress=True), graph
     )
+    assert shapes.keys() - {*DERIVATIVES} == {*model.settings.outputs}
     for name, values in shapes.items():
         rows = graph.num_atoms if OUTPUTS[name].per_atom else graph.num_graphs
         assert values.shape[0] == rows, name

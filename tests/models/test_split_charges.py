@@ -229,8 +229,8 @@ def test_settings_belong_to_the_family():
     settings = split_settings()
     with pytest.raises(ValueError, match="LocalSplitCharges needs SplitChargeSettings"):
         build(dataclasses.replace(settings, own=FormalChargeSettings((0.9, -1.9))))
-    with pytest.raises(ValueError, match="LocalCharges has no settings of its own, found Split"):
-        build(dataclasses.replace(settings, family="LocalCharges"))
+    with pytest.raises(ValueError, match="MACE has no settings of its own, found Split"):
+        build(dataclasses.replace(settings, family="MACE"))
 
 
 def test_structures_without_formal_charges_are_refused():

@@ -17,6 +17,7 @@ from tiny_models import (
     assert_close,
     molecule,
     periodic,
+    slab,
     tiny_model,
 )
 
@@ -27,7 +28,7 @@ from mace_scf_jax.models import required_inputs
 from mace_scf_jax.pytorch.verification.models import reference_settings
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 from mace_scf_jax.pytorch.weights import import_parameters
-from mace_scf_jax.simulate import MACESCFCalculator, Model
+from mace_scf_jax.simulate import MACESCFCalculator, Model, energy_function
 
 TRAINED = (
     Path(__file__).parents[1] / "data" / "reference" / "trained" / "local_charges_water_ions.npz"
@@ -60,6 +61,34 @@ def test_stress_of_a_crystal_in_voigt_order(model):
     assert_close(voigt_6_to_full_3x3_stress(stress), expected, 1e-10)
     assert_close(crystal.get_stress(voigt=False), expected, 1e-10)
     assert "energy" in crystal.calc.results
+
+
+@pytest.mark.parametrize("box", [None, 40.0])
+def test_a_molecule_has_no_stress(model, box):
+    atoms = molecule()
+    atoms.set_cell(None if box is None else [box] * 3)
+    atoms.calc = MACESCFCalculator(model)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()
+    assert "stress" not in model.predict(atoms, stress=True)
+    energy_fn, prepare = energy_function(model)
+    results = energy_fn.results(atoms.positions, prepare(atoms), stress=True)
+    assert np.isnan(results.stress).all()
+    assert np.isfinite(results.forces).all()
+
+
+def test_a_dipole_is_there_where_it_means_something():
+    local, split = tiny_model(), tiny_model("LocalSplitCharges")
+    for model, in_plane in ((local, False), (split, True)):
+        layer, crystal = slab(), periodic()
+        layer.calc = MACESCFCalculator(model)
+        found = layer.get_dipole_moment()
+        np.testing.assert_array_equal(np.isfinite(found), [in_plane, in_plane, True])
+        np.testing.assert_allclose(found, model.predict(slab())["dipole"], rtol=1e-9, atol=1e-12)
+        crystal.calc = MACESCFCalculator(model)
+        crystal.get_potential_energy()
+        assert ("dipole" in crystal.calc.results) == in_plane
+        assert ("dipole" in model.predict(periodic())) == in_plane
 
 
 def test_a_change_of_the_field_is_noticed(model, atoms):

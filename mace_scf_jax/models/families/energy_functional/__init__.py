@@ -15,5 +15,12 @@ FAMILY = Family(
     max_l=MAX_L,
     options=(HardnessOptions,),
     groups={r"functional/": ParameterGroup("functional_readouts")},
+    outputs=(
+        "functional_energy",
+        "chemical_potential",
+        "charge_residual",
+        "solver_steps",
+        "solver_status",
+    ),
     responds_to_field=True,
 )

@@ -11,7 +11,6 @@ whatever the weights; b and v come from equivariant readouts, so it turns with t
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import flax.linen as nn
 import jax
@@ -25,7 +24,7 @@ from mace_scf_jax.layers.features import add_up, concatenate_components
 from mace_scf_jax.layers.readout import LinearReadout
 from mace_scf_jax.models.families.energy_functional.settings import EnergyFunctionalSettings
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.models.variational import read_scalars
+from mace_scf_jax.models.variational import read_scalars, unit_softplus
 
 
 @jax.tree_util.register_dataclass
@@ -88,8 +87,3 @@ class AtomicFunctionalReadout(nn.Module):
             directions=vectors[..., 1:],
             quartic=unit_softplus(scalars[:, 1]),
         )
-
-
-def unit_softplus(values: Array) -> Array:
-    """A positive function that is 1 at 0: log(1 + (e - 1) exp x)."""
-    return jax.nn.softplus(values + math.log(math.e - 1.0))

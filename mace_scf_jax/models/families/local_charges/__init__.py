@@ -2,12 +2,19 @@
 
 from mace_scf_jax.electrostatics.harmonics import MAX_L
 from mace_scf_jax.models.families.local_charges.model import LocalCharges
+from mace_scf_jax.models.families.local_charges.settings import (
+    ConservationOptions,
+    LocalChargesSettings,
+)
 from mace_scf_jax.models.family import Family
 from mace_scf_jax.parameter_group import ParameterGroup
 
 FAMILY = Family(
     name="LocalCharges",
     module=LocalCharges,
+    settings=LocalChargesSettings,
+    stored_flat=("conserve_charge", "element_charges", "free_charges"),
     max_l=MAX_L,
-    groups={r"multipole_readout_\d+/": ParameterGroup("lr_source_maps")},
+    options=(ConservationOptions,),
+    groups={r"(multipole_readout_\d+|conservation)/": ParameterGroup("lr_source_maps")},
 )

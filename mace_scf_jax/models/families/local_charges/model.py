@@ -6,25 +6,30 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mace_scf_jax.electrostatics import batch_dipole
+from mace_scf_jax.electrostatics import batch_dipole, dipole_cartesian
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import add_up, concatenate_components
 from mace_scf_jax.layers.readout import LinearReadout
 from mace_scf_jax.models.energies import density_outputs
+from mace_scf_jax.models.families.local_charges.conservation import LearnedConservation
+from mace_scf_jax.models.families.local_charges.settings import (
+    Conservation,
+    LocalChargesSettings,
+)
 from mace_scf_jax.models.settings import ModelSettings
 
 
 class LocalCharges(nn.Module):
     """Energy = isolated atoms + layer readouts + Coulomb energy of the multipoles + D·E.
 
-    Every layer adds a linear readout of its features to the multipoles of an atom. The total
-    charge is not conserved.
+    Every layer adds a linear readout of its features to the multipoles of an atom. What becomes of
+    charge beyond the total charge is a setting (`Conservation`).
 
     Attributes:
         settings: sizes, choices and constants; `electrostatics` is needed.
     """
 
-    settings: ModelSettings
+    settings: ModelSettings[LocalChargesSettings]
 
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
@@ -38,6 +43,21 @@ class LocalCharges(nn.Module):
             for layer, features in enumerate(backbone.layers)
         )
         multipoles = jnp.where(graph.atom_mask[:, None], multipoles, 0.0)
-        return density_outputs(
-            self.settings, graph, backbone, multipoles, batch_dipole(graph, multipoles)
-        )
+        conservation = self.settings.own.conserve_charge
+        if conservation == Conservation.LEARNED:
+            conserve = LearnedConservation(self.settings, name="conservation")
+            charges, dipole = conserve(graph, backbone, multipoles[:, 0])
+            multipoles = multipoles.at[:, 0].set(charges)
+            dipole += graph.sum_atoms(dipole_cartesian(multipoles))
+        else:
+            if conservation == Conservation.UNIFORM:
+                multipoles = multipoles.at[:, 0].add(-_mean_surplus(graph, multipoles[:, 0]))
+            dipole = batch_dipole(graph, multipoles)
+        return density_outputs(self.settings, graph, backbone, multipoles, dipole)
+
+
+def _mean_surplus(graph: Graph, charges: Array) -> Array:
+    """Charge beyond the total charge, per atom of a graph, at each of its atoms."""
+    surplus = graph.sum_atoms(charges) - graph.total_charge
+    atoms = jnp.maximum(graph.sum_atoms(jnp.ones_like(charges)), 1.0)
+    return jnp.where(graph.atom_mask, (surplus / atoms)[graph.atom_graph], 0.0)

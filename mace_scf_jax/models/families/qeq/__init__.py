@@ -20,5 +20,12 @@ FAMILY = Family(
         r"electronegativity_readout_\d+/": ParameterGroup("enegs_readouts", WEIGHT_DECAY),
         r"hardness_readout_\d+/": ParameterGroup("hardness_readouts", WEIGHT_DECAY),
     },
+    outputs=(
+        "equilibration_energy",
+        "electronegativity",
+        "hardness",
+        "chemical_potential",
+        "charge_residual",
+    ),
     responds_to_field=True,
 )

@@ -89,21 +89,6 @@ class MACEQEq(nn.Module):
 
     settings: ModelSettings[ChargeEquilibrationSettings]
 
-    OUTPUTS = (
-        "energy",
-        "node_energy",
-        "contributions",
-        "electrostatic_energy",
-        "equilibration_energy",
-        "multipoles",
-        "dipole",
-        "total_charge",
-        "electronegativity",
-        "hardness",
-        "chemical_potential",
-        "charge_residual",
-    )
-
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies (eV), charges (e), dipoles (e Å; x, y, z) and what the charges follow from.

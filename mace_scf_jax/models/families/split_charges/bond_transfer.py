@@ -6,7 +6,6 @@ import dataclasses
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -16,6 +15,7 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.couplings import component_slice
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import EquivariantLinear, unit_normal
+from mace_scf_jax.models.transfers import at_receivers
 
 DIVISOR = 40.0
 """Makes the transfers of random weights small, in e."""
@@ -81,34 +81,7 @@ class BondTransfer(nn.Module):
 
         transfer = jnp.zeros(graph.senders.shape, radial.dtype)
         for row, degree in enumerate(degrees):
-            both = given[degree][graph.senders] + _at_receivers(graph, taken[degree])
+            both = given[degree][graph.senders] + at_receivers(graph, taken[degree])
             harmonics = edges.harmonics[:, component_slice(degree)] / math.sqrt(2 * degree + 1)
             transfer += jnp.einsum("em,emc,ec->e", harmonics, both, radial[:, row])
         return jnp.where(graph.edge_mask, transfer / DIVISOR, 0.0)
-
-
-def net_transfer(graph: Graph, transfer: Float[Array, "edges"]) -> Float[Array, "atoms"]:
-    """Charge that every atom gains: what its incoming edges carry minus what its outgoing do.
-
-    Args:
-        transfer: charge carried by each edge in e, zero for padding edges.
-    """
-    outgoing = jax.ops.segment_sum(transfer, graph.senders, num_segments=graph.num_atoms)
-    return sum_incoming(graph, transfer) - outgoing
-
-
-def sum_incoming(graph: Graph, values: Float[Array, "edges *rest"]) -> Float[Array, "atoms *rest"]:
-    """Sum over the edges that end at each atom."""
-    if graph.neighbours_per_atom is None:
-        return jax.ops.segment_sum(
-            values, graph.receivers, num_segments=graph.num_atoms, indices_are_sorted=True
-        )
-    shape = (graph.num_atoms, graph.neighbours_per_atom, *values.shape[1:])
-    return jnp.sum(values.reshape(shape), axis=1)
-
-
-def _at_receivers(graph: Graph, values: Float[Array, "atoms *rest"]) -> Float[Array, "edges *rest"]:
-    """Values of the atom at which each edge ends."""
-    if graph.neighbours_per_atom is None:
-        return values[graph.receivers]
-    return jnp.repeat(values, graph.neighbours_per_atom, axis=0)

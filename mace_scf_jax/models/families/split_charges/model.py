@@ -17,8 +17,6 @@ from mace_scf_jax.models.energies import density_outputs
 from mace_scf_jax.models.families.split_charges.bond_transfer import (
     TRANSFER_BLOCKS,
     BondTransfer,
-    net_transfer,
-    sum_incoming,
 )
 from mace_scf_jax.models.families.split_charges.oxidation_states import (
     NO_MIXER,
@@ -28,6 +26,7 @@ from mace_scf_jax.models.families.split_charges.oxidation_states import (
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.formal_charges import formal_charges
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.models.transfers import net_transfer, sum_incoming
 
 CARTESIAN = np.array([2, 0, 1])
 """Where x, y, z stand in features of degree 1."""

@@ -103,6 +103,11 @@ class SplitChargeSettings(FormalChargeSettings):
             ranges.append(self.oxidation_state_range)
         return max(low for low, _ in ranges), min(high for _, high in ranges)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The polarizability, if it is read out."""
+        return ("polarizability",) if self.polarizability else ()
+
     @classmethod
     def from_options(cls, options: Any, training: TrainingSet) -> SplitChargeSettings:
         """Return what the options describe.

@@ -1,0 +1,36 @@
+"""Charge carried along edges: what the sender gives, the receiver gets."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mace_scf_jax.graph import Graph
+
+
+def net_transfer(graph: Graph, transfer: Float[Array, "edges"]) -> Float[Array, "atoms"]:
+    """Charge that every atom gains: what its incoming edges carry minus what its outgoing do.
+
+    Args:
+        transfer: charge carried by each edge in e, zero for padding edges.
+    """
+    outgoing = jax.ops.segment_sum(transfer, graph.senders, num_segments=graph.num_atoms)
+    return sum_incoming(graph, transfer) - outgoing
+
+
+def sum_incoming(graph: Graph, values: Float[Array, "edges *rest"]) -> Float[Array, "atoms *rest"]:
+    """Sum over the edges that end at each atom."""
+    if graph.neighbours_per_atom is None:
+        return jax.ops.segment_sum(
+            values, graph.receivers, num_segments=graph.num_atoms, indices_are_sorted=True
+        )
+    shape = (graph.num_atoms, graph.neighbours_per_atom, *values.shape[1:])
+    return jnp.sum(values.reshape(shape), axis=1)
+
+
+def at_receivers(graph: Graph, values: Float[Array, "atoms *rest"]) -> Float[Array, "edges *rest"]:
+    """Values of the atom at which each edge ends."""
+    if graph.neighbours_per_atom is None:
+        return values[graph.receivers]
+    return jnp.repeat(values, graph.neighbours_per_atom, axis=0)
