@@ -21,6 +21,9 @@ class Graph:
     padding; padding edges point from a padding atom to a padding atom. Nothing computed from a
     batch may depend on padding.
 
+    Positions and cells are in double precision also where everything else is in single precision,
+    `dtype`: what is computed of them is rounded once vectors between atoms are formed.
+
     Units: Å, e, eV, V/Å. Arrays may be NumPy arrays (host) or JAX arrays (device).
     """
 
@@ -72,6 +75,11 @@ class Graph:
     the reciprocal vectors, or over pairs with open boundary."""
 
     @property
+    def dtype(self) -> np.dtype:
+        """Precision in which models compute."""
+        return np.dtype(self.external_field.dtype)
+
+    @property
     def num_atoms(self) -> int:
         """Padded number of atoms."""
         return self.positions.shape[0]
@@ -102,15 +110,41 @@ class Graph:
         )
 
     def edge_vectors(self) -> Float[Array, "edges 3"]:
-        """Vectors from sender to receiver, in Å; padding edges get (0, 0, 1) Å · (cutoff-free)."""
+        """Vectors from sender to receiver in Å, rounded to `dtype`; (0, 0, 1) for padding edges."""
         shift = jnp.einsum(
             "ei,eij->ej",
             self.cell_shifts.astype(self.positions.dtype),
             self.cell[self.atom_graph[self.receivers]],
         )
         vectors = self.positions[self.receivers] - self.positions[self.senders] + shift
-        placeholder = jnp.asarray([0.0, 0.0, 1.0], dtype=vectors.dtype)
-        return jnp.where(self.edge_mask[:, None], vectors, placeholder)
+        placeholder = jnp.asarray([0.0, 0.0, 1.0], dtype=self.dtype)
+        return jnp.where(self.edge_mask[:, None], vectors.astype(self.dtype), placeholder)
+
+    def local_positions(self) -> Float[Array, "atoms 3"]:
+        """Positions in Å, rounded to `dtype` near the origin, for what does not depend on it.
+
+        In double precision the positions as they are. Otherwise atoms are moved by lattice vectors
+        into the cell, and structures without periodic directions to their centre.
+        """
+        positions = jnp.asarray(self.positions)
+        if self.dtype == positions.dtype:
+            return positions
+        pbc, cell = jnp.asarray(self.pbc), jnp.asarray(self.cell)
+        lattice = jnp.where(pbc[:, :, None], cell, 0.0)
+        gram = jnp.einsum("gai,gbi->gab", lattice, lattice)
+        gram += jax.vmap(jnp.diag)(jnp.where(pbc, 0.0, 1.0).astype(cell.dtype))
+        dual = jax.lax.stop_gradient(jnp.linalg.solve(gram, lattice))
+        turns = jnp.floor(jnp.einsum("ai,abi->ab", positions, dual[self.atom_graph]))
+        images = jnp.einsum("ab,abi->ai", jax.lax.stop_gradient(turns), lattice[self.atom_graph])
+        atoms = jnp.maximum(self.sum_atoms(jnp.ones_like(positions[:, 0])), 1.0)
+        centre = self.sum_atoms(positions) / atoms[:, None]
+        centre = jnp.where(jnp.any(pbc, axis=1)[:, None], 0.0, centre)
+        return (positions - images - centre[self.atom_graph]).astype(self.dtype)
+
+    def external_potential(self) -> Float[Array, "atoms"]:
+        """Potential E·r of the external field at the atoms, in V, rounded to `dtype`."""
+        field = jnp.asarray(self.external_field).astype(self.positions.dtype)
+        return jnp.sum(self.positions * field[self.atom_graph], axis=-1).astype(self.dtype)
 
     def to_slots(self, values: Array | np.ndarray) -> Array:
         """Per-atom values [atoms, ...] in the dense view [graphs, slots, ...]; empty slots zero."""

@@ -46,7 +46,8 @@ def collate(
     Args:
         structures: at least one.
         sizes: padded sizes; by default the smallest of a geometric series, layout "flat".
-        dtype: of all real numbers; indices are int32.
+        dtype: of all real numbers but positions, cells and energies, which are in double precision;
+            indices are int32.
         labels: whether to include reference values and their weights.
         padding: as for `padded`.
         mesh: grid of the electrostatic sums; None for the coarsest that serves the structures.
@@ -87,7 +88,8 @@ def padded(
     Args:
         stacked: the structures.
         sizes: padded sizes.
-        dtype: of all real numbers; indices are int32.
+        dtype: of all real numbers but positions, cells and energies, which are in double precision;
+            indices are int32.
         labels: whether to include reference values and their weights.
         padding: whether there has to be a padding atom and a padding graph. Without them, as in
             simulations of one structure, the last atom takes part in padding edges, which are
@@ -112,7 +114,7 @@ def padded(
     k_indices = np.zeros((sizes.graphs, sizes.kvectors, 3), dtype=np.int32)
     for graph, indices in enumerate(stacked.k_indices):
         k_indices[graph, : len(indices)] = indices
-    cell = _pad(stacked.cell, sizes.graphs, dtype)
+    cell = _pad(stacked.cell, sizes.graphs, np.float64)
     cell[num_graphs:] = PADDING_CELL * np.eye(3)
 
     def values(name: str) -> np.ndarray:
@@ -121,6 +123,7 @@ def padded(
         if found is None:
             return _no_values(name, rows, stacked.multipoles_max_l, dtype)
         kind = np.int32 if PROPERTIES[name].shape is Shape.ATOM_INTEGER else dtype
+        kind = np.float64 if name == "energy" else kind  # of all electrons
         return _pad(found, rows, kind)
 
     def weights(name: str) -> np.ndarray:
@@ -130,7 +133,7 @@ def padded(
 
     names = (*GRAPH_LABELS, *ATOM_LABELS) if labels else ()
     return Graph(
-        positions=_pad(atoms["positions"], sizes.atoms, dtype),
+        positions=_pad(atoms["positions"], sizes.atoms, np.float64),
         species=_pad(atoms["species"], sizes.atoms, np.int32),
         atom_graph=atom_graph,
         atom_mask=np.arange(sizes.atoms) < num_atoms,

@@ -115,10 +115,10 @@ def external_field_features(
     *,
     features: FieldFeatureSettings,
 ) -> Float[Array, "atoms features"]:
-    """Field features of an external potential V0 + E·r.
+    """Field features of an external potential V0 + E·r, in the precision of E.
 
     Args:
-        positions: atomic positions in Å.
+        positions: atomic positions in Å, perhaps in a higher precision.
         potential: V0 in V, per atom (constant within a graph). A Fermi level acts as V0.
         field: E, the gradient of the potential, in V/Å (x, y, z), per atom.
         features: degree and widths of the receivers.
@@ -126,7 +126,8 @@ def external_field_features(
     Returns:
         Features ordered by l, then width, then m. Degrees above 1 are zero.
     """
-    at_atoms = potential + jnp.sum(field * positions, axis=-1)
+    at_atoms = jnp.sum(field.astype(positions.dtype) * positions, axis=-1)
+    at_atoms = (potential.astype(at_atoms.dtype) + at_atoms).astype(field.dtype)
     return as_features(project_linear_potential(at_atoms, field, features), features)
 
 

@@ -41,7 +41,11 @@ def dipole_cartesian(multipoles: Float[Array, "*shape components"]) -> Float[Arr
 def atomic_dipole_contributions(
     positions: Float[Array, "atoms 3"], multipoles: Float[Array, "atoms components"]
 ) -> Float[Array, "atoms 3"]:
-    """Contribution Q_i r_i + d_i of each atom to the total dipole, in e Å (x, y, z)."""
+    """Contribution Q_i r_i + d_i of each atom to the total dipole, in e Å (x, y, z).
+
+    In the precision of the positions.
+    """
+    multipoles = multipoles.astype(positions.dtype)
     return multipoles[:, :1] * positions + dipole_cartesian(multipoles)
 
 
@@ -109,7 +113,8 @@ def batch_surplus_dipole(
         (Σ Q_i - Q) R in e Å (x, y, z), with R the mean of the positions.
     """
     surplus = batch_total_charge(graph, multipoles) - graph.total_charge
-    atoms = graph.sum_atoms(jnp.ones_like(multipoles[:, 0]))
+    surplus = surplus.astype(graph.positions.dtype)
+    atoms = graph.sum_atoms(jnp.ones_like(graph.positions[:, 0]))
     return (surplus / jnp.maximum(atoms, 1.0))[:, None] * graph.sum_atoms(graph.positions)
 
 
@@ -125,4 +130,4 @@ def batch_external_field_energy(
     Returns:
         +D·E in eV.
     """
-    return jnp.sum(dipole * graph.external_field, axis=-1)
+    return jnp.sum(dipole * jnp.asarray(graph.external_field).astype(dipole.dtype), axis=-1)

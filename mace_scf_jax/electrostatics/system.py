@@ -154,9 +154,9 @@ def prepare_batch(
     if chunk is None:
         chunk = max(1, PHASES_IN_MEMORY // max(1, graph.slots.size))
     return jax.vmap(functools.partial(prepare, settings=settings, mesh=graph.mesh, chunk=chunk))(
-        graph.to_slots(graph.positions),
+        graph.to_slots(graph.local_positions()),
         graph.slot_mask,
-        graph.cell,
+        jnp.asarray(graph.cell).astype(graph.dtype),
         graph.pbc,
         graph.k_indices,
         graph.k_mask,

@@ -15,18 +15,28 @@ from mace_scf_jax.electrostatics import (
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.settings import ModelSettings
 
+ENERGIES_IN = jnp.float64
+"""Precision in which energies are added up, because those of all electrons are large."""
+
 
 def isolated_atom_energies(settings: ModelSettings, graph: Graph) -> Float[Array, "atoms"]:
     """Return the energy E0 of every atom in eV."""
-    return jnp.asarray(settings.atomic_energies, graph.positions.dtype)[graph.species]
+    return jnp.asarray(settings.atomic_energies, ENERGIES_IN)[graph.species]
+
+
+def stacked_terms(*terms: Float[Array, "atoms"]) -> Float[Array, "atoms terms"]:
+    """Return energies of every atom side by side, in the precision in which they are added up."""
+    return jnp.stack([term.astype(ENERGIES_IN) for term in terms], axis=-1)
 
 
 def layer_terms(
     settings: ModelSettings, graph: Graph, backbone: BackboneOutput
 ) -> Float[Array, "atoms terms"]:
     """Return the energies of every atom in eV: isolated with nuclear repulsion, then each layer."""
-    isolated = isolated_atom_energies(settings, graph) + backbone.pair_energy
-    return jnp.stack([isolated, *backbone.layer_energies], axis=-1)
+    isolated = isolated_atom_energies(settings, graph)
+    return stacked_terms(
+        isolated + backbone.pair_energy.astype(isolated.dtype), *backbone.layer_energies
+    )
 
 
 def energy_outputs(graph: Graph, terms: Float[Array, "atoms terms"]) -> dict[str, Array]:
@@ -64,9 +74,9 @@ def density_outputs(
     in_field = batch_external_field_energy(graph, dipole)
     return {
         **outputs,
-        "energy": outputs["energy"] + coulomb + in_field,
+        "energy": outputs["energy"] + coulomb.astype(ENERGIES_IN) + in_field.astype(ENERGIES_IN),
         "electrostatic_energy": coulomb,
         "multipoles": multipoles,
-        "dipole": dipole,
+        "dipole": dipole.astype(graph.dtype),
         "total_charge": graph.sum_atoms(multipoles[:, 0]),
     }

@@ -112,6 +112,6 @@ def formal_charges(
     if settings.own.formal_charges is None:
         charges = jnp.asarray(graph.atom_data[FORMAL_CHARGES_INPUT])
     else:
-        by_element = jnp.asarray(settings.own.formal_charges, graph.positions.dtype)
+        by_element = jnp.asarray(settings.own.formal_charges, graph.dtype)
         charges = by_element[graph.species]
     return jnp.where(graph.atom_mask, charges, 0.0)

@@ -62,7 +62,8 @@ def with_derivatives(
 
     Args:
         outputs_of: outputs of a batch by name, among them ``energy`` [graphs] in eV.
-        forces: add ``forces`` [atoms, 3] in eV/Å.
+        forces: add ``forces`` [atoms, 3] in eV/Å. Like all derivatives in the precision of the
+            batch, while energies are in double precision.
         stress: add ``stress`` [graphs, 3, 3] in eV/Å³ (ASE's sign: dE/dε / volume) and
             ``virials`` [graphs, 3, 3] in eV (-dE/dε). Graphs of zero volume get zero stress.
     """
@@ -82,12 +83,13 @@ def with_derivatives(
     )(positions, strain)
     outputs = dict(outputs)
     if forces:
-        outputs["forces"] = jnp.where(graph.atom_mask[:, None], -position_gradient, 0.0)
+        forces = jnp.where(graph.atom_mask[:, None], -position_gradient, 0.0)
+        outputs["forces"] = forces.astype(graph.dtype)
     if stress:
         virials = jnp.where(graph.graph_mask[:, None, None], -strain_gradient[0], 0.0)
         volume = jnp.abs(jnp.linalg.det(graph.cell))[:, None, None]
-        outputs["virials"] = virials
+        outputs["virials"] = virials.astype(graph.dtype)
         outputs["stress"] = jnp.where(
             volume > 0.0, -virials / jnp.where(volume > 0.0, volume, 1.0), 0.0
-        )
+        ).astype(graph.dtype)
     return outputs

@@ -34,3 +34,21 @@ def at_receivers(graph: Graph, values: Float[Array, "atoms *rest"]) -> Float[Arr
     if graph.neighbours_per_atom is None:
         return values[graph.receivers]
     return jnp.repeat(values, graph.neighbours_per_atom, axis=0)
+
+
+def polarization_of(
+    graph: Graph,
+    charges: Float[Array, "atoms"],
+    transfer: Float[Array, "edges"],
+    vectors: Float[Array, "edges 3"],
+) -> Float[Array, "graphs 3"]:
+    """Polarization Σ q r + Σ t r_edge of each graph in e Å (x, y, z), in double precision.
+
+    Args:
+        charges: that move with their atoms, in e; zero for padding atoms.
+        transfer: charge carried by each edge in e, zero for padding edges.
+        vectors: of the edges in Å.
+    """
+    positions = jnp.asarray(graph.positions)
+    carried = sum_incoming(graph, transfer[:, None] * vectors).astype(positions.dtype)
+    return graph.sum_atoms(charges.astype(positions.dtype)[:, None] * positions + carried)

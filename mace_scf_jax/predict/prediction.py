@@ -49,7 +49,7 @@ def state_of_batch(solved: Sequence[Mapping[str, Any]], graph: Graph) -> SCFStat
         DataError: one of them lacks multipoles or a Fermi level, or has those of other atoms.
     """
     real = np.flatnonzero(graph.graph_mask)
-    dtype = graph.positions.dtype
+    dtype = graph.dtype
     levels = np.zeros(graph.num_graphs, dtype)
     multipoles = None
     for index, (own, entry) in enumerate(zip(real, solved, strict=True)):

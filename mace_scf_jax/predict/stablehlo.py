@@ -126,7 +126,7 @@ def export_stablehlo(
     k_indices = np.array(structure.k_indices)
 
     def function(**arguments: Array) -> dict[str, Array]:
-        graph = _graph(arguments, k_indices).replace(mesh=structure.mesh)
+        graph = _graph(arguments, k_indices, model.dtype).replace(mesh=structure.mesh)
         outputs = evaluate(module, parameters, graph, how=model.scf, forces=forces, stress=stress)
         outputs = as_nan(model.settings, outputs, graph)
         return {
@@ -171,14 +171,14 @@ def _example(model: Model, structure: Structure, sizes: BatchSizes) -> Inputs:
 
     values = configuration.values
     inputs = {
-        "positions": padded(real(configuration.positions), sizes.atoms),
+        "positions": padded(configuration.positions, sizes.atoms),
         "species": padded(np.asarray(structure.species, np.int32), sizes.atoms),
         "num_atoms": np.int32(structure.num_atoms),
         "senders": padded(np.asarray(structure.senders, np.int32), sizes.edges),
         "receivers": padded(np.asarray(structure.receivers, np.int32), sizes.edges),
         "cell_shifts": padded(np.asarray(structure.cell_shifts, np.int32), sizes.edges),
         "num_edges": np.int32(structure.num_edges),
-        "cell": real(configuration.cell),
+        "cell": configuration.cell,
         "pbc": np.asarray(configuration.pbc, bool),
     }
     if model.settings.electrostatics is not None:
@@ -190,9 +190,9 @@ def _example(model: Model, structure: Structure, sizes: BatchSizes) -> Inputs:
     return {name: np.asarray(value) for name, value in inputs.items()}
 
 
-def _graph(given: dict[str, Array], k_indices: np.ndarray) -> Graph:
+def _graph(given: dict[str, Array], k_indices: np.ndarray, dtype: np.dtype) -> Graph:
     """The batch of one structure and one padding graph that plain arrays describe."""
-    positions, dtype = given["positions"], given["positions"].dtype
+    positions = given["positions"]
     num_atoms, num_edges = positions.shape[0], given["senders"].shape[0]
     atom, edge = (jnp.arange(size, dtype=np.int32) for size in (num_atoms, num_edges))
     last = num_atoms - 1
@@ -219,7 +219,7 @@ def _graph(given: dict[str, Array], k_indices: np.ndarray) -> Graph:
         receivers=receivers[order],
         cell_shifts=jnp.where(edge_mask[:, None], given["cell_shifts"][order], 0),
         edge_mask=edge_mask,
-        cell=jnp.stack([given["cell"], 10.0 * jnp.eye(3, dtype=dtype)]),
+        cell=jnp.stack([given["cell"], 10.0 * jnp.eye(3, dtype=given["cell"].dtype)]),
         pbc=graphs(given["pbc"]),
         graph_mask=jnp.asarray([True, False]),
         total_charge=graph_input("total_charge"),

@@ -52,7 +52,8 @@ class Context:
 class EnergyFunction:
     """The energy of a model for one structure: call it, or ask for all `results`.
 
-    Pure and differentiable, in the precision of the model's parameters. Nothing depends on
+    Pure and differentiable, in the precision of the model's parameters; positions, cells and
+    energies are in double precision. Nothing depends on
     anything but the arguments. Energies for which the neighbours do not serve are NaN, and so are
     their derivatives; `Results.valid` tells.
     """
@@ -110,8 +111,8 @@ class EnergyFunction:
                 f"{self.model.settings.family}"
             )
         prepared = neighbours.graph
-        dtype = prepared.positions.dtype
-        positions = jnp.asarray(positions, dtype)
+        precise = prepared.positions.dtype
+        positions = jnp.asarray(positions, precise)
         if positions.shape != prepared.positions.shape:
             raise ValueError(
                 f"positions: found shape {positions.shape}, expected {prepared.positions.shape} "
@@ -124,13 +125,13 @@ class EnergyFunction:
             "fermi_level": fermi_level,
         }
         changes = {
-            name: jnp.asarray(value, dtype)[None]
+            name: jnp.asarray(value, precise if name == "cell" else prepared.dtype)[None]
             for name, value in given.items()
             if value is not None
         }
         graph = prepared.replace(positions=positions, **changes)
         if strain is not None:
-            graph = graph.strained(jnp.asarray(strain, dtype)[None])
+            graph = graph.strained(jnp.asarray(strain, precise)[None])
         valid = neighbours.is_valid(graph.positions, graph.cell[0])
         outputs = self.model.evaluate(
             self.model.parameters if parameters is None else parameters,
@@ -140,7 +141,7 @@ class EnergyFunction:
             stress=stress,
         )
         results = to_results(as_nan(self.model.settings, outputs, graph), valid)
-        one_or_nan = jnp.where(valid, 1.0, jnp.nan).astype(dtype)
+        one_or_nan = jnp.where(valid, 1.0, jnp.nan).astype(results.energy.dtype)
         return dataclasses.replace(results, energy=results.energy * one_or_nan)
 
     def follow(
@@ -299,7 +300,7 @@ def prepare_neighbours(
     depends_on_cell = mesh is not None or model.settings.kspace_cutoff is not None
     return Neighbours(
         graph=graph,
-        search_box=jnp.asarray(box, model.dtype),
+        search_box=jnp.asarray(box, graph.cell.dtype),
         reciprocal_cell=graph.cell[0],
         overflow=jnp.asarray(False),
         cutoff=cutoff,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from tiny_models import (
 
 from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.models import build, evaluate
+from mace_scf_jax.predict.model import Model
 
 SETTINGS = tiny_settings("LocalCharges")
 MODULE = build(SETTINGS)
@@ -65,6 +68,29 @@ def test_single_precision_is_close_to_double_precision(parameters):
     assert double.keys() == single.keys()
     for name, expected in double.items():
         assert expected.dtype == jnp.float64, name
-        assert single[name].dtype == jnp.float32, name
+        in_double = name in ("energy", "node_energy", "contributions")
+        assert single[name].dtype == (jnp.float64 if in_double else jnp.float32), name
         # a few hundred roundings of 6e-8
         assert_close(single[name].astype(jnp.float64), expected, 2e-5, name)
+
+
+def test_single_precision_loses_nothing_to_isolated_atoms_nor_far_from_the_origin():
+    settings = dataclasses.replace(SETTINGS, atomic_energies=(-13.6, -2.0e6))
+    parameters = random_parameters(MODULE, batch_of(STRUCTURES, SIZES))
+    halved = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters)
+    double, single = Model(settings, parameters), Model(settings, halved)
+    for atoms in (molecule(), periodic()):
+        atoms.info = {}
+        shifted = [atoms.copy() for _ in range(3)]
+        for distance, moved in zip((0.0, 100.0, 10_000.0), shifted, strict=True):
+            moved.positions += distance
+        expected = double.predict(atoms)
+        found = single.predict(shifted)
+        largest = np.max(np.abs(expected["forces"]))
+        for prediction in found:
+            scale = np.max(np.abs(expected["contributions"][1:]))
+            assert abs(prediction["energy"] - expected["energy"]) < 1e-5 * scale
+            assert np.max(np.abs(prediction["forces"] - expected["forces"])) < 2e-5 * largest
+        for prediction in found[1:]:
+            differences = np.abs(prediction["forces"] - found[0]["forces"])
+            assert np.max(differences) < 5e-6 * largest

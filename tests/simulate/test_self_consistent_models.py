@@ -135,7 +135,7 @@ def test_single_precision_ends_with_a_status():
     single = Model(model().settings, parameters)
     crystal = reference_atoms(STRONG)[1]
     prediction = single.predict(crystal)
-    assert prediction["energy"].dtype == np.float32
+    assert prediction["forces"].dtype == np.float32
     assert prediction["scf_status"] is SolverStatus.CONVERGED
     assert prediction["scf_residual"] < 1e-5
     expected = solved()

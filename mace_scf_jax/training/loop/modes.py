@@ -174,7 +174,7 @@ def _potentials(
 ) -> dict[str, Array]:
     """Potentials in V at the atoms, of the predicted and of the reference multipoles."""
     electrostatics = mode.module.settings.electrostatics
-    external = jnp.sum(graph.positions * graph.external_field[graph.atom_graph], axis=-1)
+    external = graph.external_potential()
     reference = batch_atomic_potentials(graph, reference_multipoles(graph), settings=electrostatics)
     return {
         "esps": outputs["electrostatic_potentials"],
@@ -188,7 +188,7 @@ def _features(
     """Normalised field features without Fermi level, of predicted and reference multipoles."""
     local, _, _, _ = mode.step_at(params, graph, outputs)
     offset = mode.module.settings.own.fermi_level_offset
-    levels = jnp.full_like(graph.positions[:, 0], offset)
+    levels = jnp.full(graph.num_atoms, offset, graph.dtype)
 
     def features(multipoles: Array) -> Array:
         values = mode.module.apply(

@@ -74,8 +74,9 @@ def _force_error(prediction: Prediction, graph: Graph) -> Float[Array, "atoms 3"
 def _virial_error(prediction: Prediction, graph: Graph) -> Float[Array, "graphs"]:
     """Σ_m R_m·(F_m - F_m,ref) of each graph."""
     molecules = molecule_of_atom(graph)
-    sizes = _sum(jnp.ones_like(graph.positions[:, :1]), molecules, graph)
-    centres = _sum(graph.positions, molecules, graph) / jnp.maximum(sizes, jnp.ones_like(sizes))
+    positions = graph.positions.astype(graph.dtype)
+    sizes = _sum(jnp.ones_like(positions[:, :1]), molecules, graph)
+    centres = _sum(positions, molecules, graph) / jnp.maximum(sizes, jnp.ones_like(sizes))
     products = jnp.sum(
         centres * _sum(_force_error(prediction, graph), molecules, graph), axis=-1, keepdims=True
     )

@@ -19,7 +19,8 @@ from mace_scf_jax.training.losses.terms import (
 @register_loss("energy error per atom", predictions=("energy",), labels=("energy",))
 def energy_per_atom(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs of w v ((E_ref - E) / N)², in (eV/atom)²."""
-    error = (graph.labels["energy"] - prediction["energy"]) / atoms_per_graph(graph)
+    difference = graph.labels["energy"] - prediction["energy"]  # of large numbers, in double
+    error = difference.astype(graph.dtype) / atoms_per_graph(graph)
     return mean(property_weight(graph, "energy") * error**2, graph.graph_mask)
 
 

@@ -97,7 +97,7 @@ def register_loss(
 
 def atoms_per_graph(graph: Graph) -> Float[Array, "graphs"]:
     """Count the atoms of each graph; 1 for graphs without real atoms."""
-    counts = graph.sum_atoms(jnp.ones_like(graph.positions[:, 0]))
+    counts = graph.sum_atoms(jnp.ones(graph.num_atoms, graph.dtype))
     return jnp.where(counts > 0.0, counts, jnp.ones_like(counts))
 
 
@@ -178,7 +178,7 @@ def weighted_loss(
         if sum_counts is not None:
             mean = mean._replace(count=sum_counts(mean.count))
         values[name] = weight * mean.value()
-    return sum(values.values(), start=jnp.zeros((), dtype=graph.positions.dtype)), values
+    return sum(values.values(), start=jnp.zeros((), dtype=graph.dtype)), values
 
 
 def check_terms(

@@ -19,7 +19,7 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.electrostatics.harmonics import degrees
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.energies import energy_outputs, layer_terms
+from mace_scf_jax.models.energies import ENERGIES_IN, energy_outputs, layer_terms
 from mace_scf_jax.models.families.energy_functional.atomic_functional import (
     AtomicFunctional,
     AtomicFunctionalReadout,
@@ -98,11 +98,11 @@ class EnergyFunctional(nn.Module):
         outputs = energy_outputs(graph, layer_terms(self.settings, graph, backbone))
         return {
             **outputs,
-            "energy": outputs["energy"] + energies,
+            "energy": outputs["energy"] + energies.astype(ENERGIES_IN),
             "electrostatic_energy": jax.vmap(system_energy)(prepared, dense),
             "functional_energy": energies,
             "multipoles": multipoles,
-            "dipole": batch_dipole(graph, multipoles),
+            "dipole": batch_dipole(graph, multipoles).astype(graph.dtype),
             "total_charge": graph.sum_atoms(multipoles[:, 0]),
             "chemical_potential": minimum.multiplier,
             "charge_residual": minimum.residual,

@@ -38,7 +38,7 @@ from mace_scf_jax.layers.features import (
 )
 from mace_scf_jax.layers.linear import EquivariantLinear
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
-from mace_scf_jax.models.energies import density_outputs
+from mace_scf_jax.models.energies import ENERGIES_IN, density_outputs
 from mace_scf_jax.models.families.fixed_point.density_update import DensityUpdate
 from mace_scf_jax.models.families.fixed_point.field_readouts import (
     FIELD_READOUTS,
@@ -139,7 +139,7 @@ class FixedPoint(nn.Module):
             mixed_features=jax.tree.map(lambda *values: add_up(values), *mapped),
             external_features=external_field_features(
                 jnp.asarray(graph.positions),
-                jnp.zeros_like(graph.positions[:, 0]),
+                jnp.zeros_like(multipoles[:, 0]),
                 jnp.asarray(graph.external_field)[graph.atom_graph],
                 features=self.receivers,
             ),
@@ -157,7 +157,7 @@ class FixedPoint(nn.Module):
         return external_field_features(
             jnp.asarray(local.graph.positions),
             levels - self.settings.own.fermi_level_offset,
-            jnp.zeros_like(local.graph.positions),
+            jnp.zeros(local.graph.positions.shape, levels.dtype),
             features=self.receivers,
         )
 
@@ -254,19 +254,18 @@ class FixedPoint(nn.Module):
             field_energies = jnp.zeros_like(field_energies)
         field_energies = jnp.where(graph.atom_mask, field_energies, 0.0)
         field_energy = graph.sum_atoms(field_energies)
-        external = graph.positions * graph.external_field[graph.atom_graph]
         potentials = batch_atomic_potentials(
             graph, multipoles, settings=self.settings.density, prepared=system
         )
         return {
             **outputs,
-            "energy": outputs["energy"] + field_energy,
-            "node_energy": outputs["node_energy"] + field_energies,
+            "energy": outputs["energy"] + field_energy.astype(ENERGIES_IN),
+            "node_energy": outputs["node_energy"] + field_energies.astype(ENERGIES_IN),
             "field_energy": field_energy,
             "local_multipoles": local.multipoles,
             "field_features": jnp.where(graph.atom_mask[:, None], features, 0.0),
             "electrostatic_potentials": jnp.where(
-                graph.atom_mask, potentials + jnp.sum(external, axis=-1), 0.0
+                graph.atom_mask, potentials + graph.external_potential(), 0.0
             ),
         }
 

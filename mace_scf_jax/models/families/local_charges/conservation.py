@@ -21,7 +21,12 @@ from mace_scf_jax.backbones.mace.radial import polynomial_cutoff
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.local_charges.settings import LocalChargesSettings
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.models.transfers import at_receivers, net_transfer, sum_incoming
+from mace_scf_jax.models.transfers import (
+    at_receivers,
+    net_transfer,
+    polarization_of,
+    sum_incoming,
+)
 from mace_scf_jax.models.variational import read_scalars, unit_softplus
 
 LEAST_WEIGHT = 1e-3
@@ -65,9 +70,7 @@ class LearnedConservation(nn.Module):
         total = jnp.where(graph.graph_mask, graph.sum_atoms(weights), 1.0)
         carried = elements + weights * (remainder / total)[graph.atom_graph]
         carried = jnp.where(graph.atom_mask, carried, 0.0)
-        polarization = graph.sum_atoms(
-            carried[:, None] * graph.positions + sum_incoming(graph, transfer[:, None] * vectors)
-        )
+        polarization = polarization_of(graph, carried, transfer, vectors)
         return carried + net_transfer(graph, transfer), polarization
 
     def _element_charges(self, dtype) -> Float[Array, "elements"]:

@@ -48,7 +48,7 @@ class LocalCharges(nn.Module):
             conserve = LearnedConservation(self.settings, name="conservation")
             charges, dipole = conserve(graph, backbone, multipoles[:, 0])
             multipoles = multipoles.at[:, 0].set(charges)
-            dipole += graph.sum_atoms(dipole_cartesian(multipoles))
+            dipole += graph.sum_atoms(dipole_cartesian(multipoles)).astype(dipole.dtype)
         else:
             if conservation == Conservation.UNIFORM:
                 multipoles = multipoles.at[:, 0].add(-_mean_surplus(graph, multipoles[:, 0]))

@@ -14,7 +14,11 @@ from pydantic import Field
 
 from mace_scf_jax.data.statistics import scale_and_shift
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.energies import energy_outputs, isolated_atom_energies
+from mace_scf_jax.models.energies import (
+    energy_outputs,
+    isolated_atom_energies,
+    stacked_terms,
+)
 from mace_scf_jax.models.family import FamilySettings, TrainingSet
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import OptionGroup
@@ -69,7 +73,7 @@ class MACE(nn.Module):
         """Energies of a batch in eV: energy, node_energy, contributions."""
         backbone = self.settings.backbone.build(name="backbone")(graph)
         isolated = isolated_atom_energies(self.settings, graph)
-        terms = jnp.stack([isolated, backbone.pair_energy, *backbone.layer_energies], axis=-1)
+        terms = stacked_terms(isolated, backbone.pair_energy, *backbone.layer_energies)
         return energy_outputs(graph, terms)
 
 
@@ -89,4 +93,4 @@ class ScaleShiftMACE(nn.Module):
         isolated = isolated_atom_energies(self.settings, graph)
         interaction = backbone.pair_energy + jnp.sum(backbone.layer_energies, axis=0)
         scaled = self.settings.own.scale * interaction + self.settings.own.shift
-        return energy_outputs(graph, jnp.stack([isolated, scaled], axis=-1))
+        return energy_outputs(graph, stacked_terms(isolated, scaled))

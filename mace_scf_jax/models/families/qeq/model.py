@@ -15,7 +15,7 @@ from mace_scf_jax.electrostatics import (
     prepare_batch,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.energies import energy_outputs, layer_terms
+from mace_scf_jax.models.energies import ENERGIES_IN, energy_outputs, layer_terms
 from mace_scf_jax.models.families.qeq.settings import (
     ENEGS_INPUT,
     HARDNESS_INPUT,
@@ -99,10 +99,8 @@ class MACEQEq(nn.Module):
         equilibration = self.settings.own
         backbone = self.settings.backbone.build(name="backbone")(graph)
 
-        in_field = jnp.sum(graph.positions * graph.external_field[graph.atom_graph], axis=-1)
-        electronegativity = (
-            read_scalars(self.settings, backbone, "electronegativity_readout")[:, 0] + in_field
-        )
+        electronegativity = read_scalars(self.settings, backbone, "electronegativity_readout")[:, 0]
+        electronegativity += graph.external_potential()
         if equilibration.read_enegs:
             electronegativity += graph.atom_data[ENEGS_INPUT]
         hardness = jnp.full_like(electronegativity, equilibration.default_hardness)
@@ -128,11 +126,11 @@ class MACEQEq(nn.Module):
         on_atoms = electronegativity * charges + 0.5 * hardness * charges**2
         return {
             **outputs,
-            "energy": outputs["energy"] + charge_energies,
+            "energy": outputs["energy"] + charge_energies.astype(ENERGIES_IN),
             "electrostatic_energy": charge_energies - graph.sum_atoms(on_atoms),
             "equilibration_energy": charge_energies,
             "multipoles": multipoles,
-            "dipole": batch_dipole(graph, multipoles),
+            "dipole": batch_dipole(graph, multipoles).astype(graph.dtype),
             "total_charge": graph.sum_atoms(multipoles[:, 0]),
             "electronegativity": electronegativity,
             "hardness": hardness,

@@ -26,7 +26,7 @@ from mace_scf_jax.models.families.split_charges.oxidation_states import (
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.formal_charges import formal_charges
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.models.transfers import net_transfer, sum_incoming
+from mace_scf_jax.models.transfers import net_transfer, polarization_of
 
 CARTESIAN = np.array([2, 0, 1])
 """Where x, y, z stand in features of degree 1."""
@@ -97,11 +97,8 @@ class LocalSplitCharges(nn.Module):
             axis=-1,
         )
         multipoles = jnp.where(graph.atom_mask[:, None], multipoles, 0.0)
-        polarization = graph.sum_atoms(
-            charges[:, None] * graph.positions
-            + sum_incoming(graph, transfer[:, None] * backbone.edges.vectors)
-            + dipole_cartesian(multipoles)
-        )
+        polarization = polarization_of(graph, charges, transfer, backbone.edges.vectors)
+        polarization += graph.sum_atoms(dipole_cartesian(multipoles)).astype(polarization.dtype)
         outputs = density_outputs(self.settings, graph, backbone, multipoles, polarization)
         if split.polarizability:
             outputs["polarizability"] = graph.sum_atoms(self._polarizability(backbone))
