@@ -10,6 +10,7 @@ import safetensors.numpy
 from ase.io import read, write
 from labelled_water import water
 
+from mace_scf_jax.predict.surplus import SurplusChargeWarning
 from mace_scf_jax_cli.main import main
 
 NVT = "--ensemble nvt --temperature 100 --timestep 0.2 --friction 10"
@@ -34,8 +35,11 @@ def rows(path) -> list[dict[str, str]]:
 
 
 def test_a_run_and_its_continuation_are_one_run(folder, capsys):
-    assert md(f"{NVT} --steps 10 --every 4 --output whole.xyz --plot") == 0
+    with pytest.warns(SurplusChargeWarning, match=r"charges beyond .* \(said once\)") as warned:
+        assert md(f"{NVT} --steps 10 --every 4 --output whole.xyz --plot") == 0
+    assert len(warned) == 1
     shown = capsys.readouterr().out
+    assert "Q/e" in shown
     assert "Wrote whole.xyz, whole.csv, whole.state.safetensors, whole.png" in shown
     frames, log = read("whole.xyz", ":"), rows("whole.csv")
     assert [frame.info["step"] for frame in frames] == [0, 4, 8, 10]

@@ -159,6 +159,18 @@ def test_weights_of_properties_and_configurations() -> None:
     assert configuration(labelled_atoms(), config_type_weights={"bulk": 2.0}).config_weight == 1.0
 
 
+def test_a_stress_without_a_period_does_not_count() -> None:
+    weights = {}
+    for pbc in ((False, False, False), (True, True, False), (True, True, True)):
+        atoms = ase.Atoms("H", cell=[4.0, 4.0, 40.0], pbc=pbc)
+        atoms.info.update(stress=VOIGT, config_stress_weight=2.0, total_charge=0.0)
+        keys = KeySpecification.from_heads(
+            heads({"total_charge": "total_charge", "stress": "stress"}, {})
+        )
+        weights[sum(pbc)] = float(from_atoms(atoms, keys=keys).weights["stress"])
+    assert weights == {0: 0.0, 2: 2.0, 3: 2.0}
+
+
 @pytest.mark.parametrize(
     ("info", "message"),
     [

@@ -74,3 +74,13 @@ def test_every_table_can_be_printed(name):
     shown = line.count("=") - 1
     assert line.startswith("Epoch 1: loss=0.5000")
     assert shown + len(missing) == len(ERROR_TABLES[name].epoch_line)
+
+
+def test_charge_beyond_the_total_charge_is_in_every_table_that_has_any():
+    surplus = METRICS | {"rmse_total_charge": 0.9}
+    for table in ERROR_TABLES:
+        assert epoch_line(table, 0, 1.0, surplus).endswith("RMSE_Q=900.0 me")
+        assert "RMSE total charge" in final_table(table, {"train": METRICS, "valid": surplus})
+        conserved = METRICS | {"rmse_total_charge": 1e-9}
+        assert "RMSE_Q" not in epoch_line(table, 0, 1.0, conserved)
+        assert "total charge" not in final_table(table, {"valid": conserved})

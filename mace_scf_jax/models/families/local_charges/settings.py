@@ -160,7 +160,7 @@ def charges_of_elements(batches: Iterable[Graph], num_elements: int) -> ElementC
         np.add.at(sums, species[labelled], labels[:, 0])
         np.add.at(counts, species[labelled], 1.0)
     means = sums / np.maximum(counts, 1.0)
-    compositions = np.array(sorted(charge_of), dtype=np.float64)
+    compositions = np.array(sorted(charge_of), dtype=np.float64).reshape(-1, num_elements)
     totals = np.array([charge_of[key] for key in sorted(charge_of)])
     norms = np.linalg.norm(compositions, axis=1)
     scaled = compositions / norms[:, None]
@@ -170,5 +170,5 @@ def charges_of_elements(batches: Iterable[Graph], num_elements: int) -> ElementC
     return ElementCharges(
         charges=tuple(np.round(charges, _DIGITS).tolist()),
         free=tuple(map(tuple, np.round(free, _DIGITS).tolist())) if np.trace(free) > 0.5 else (),
-        remainder=float(np.max(np.abs(totals - compositions @ charges))),
+        remainder=float(np.max(np.abs(totals - compositions @ charges), initial=0.0)),
     )
