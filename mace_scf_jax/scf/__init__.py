@@ -50,7 +50,6 @@ from mace_scf_jax.scf.solvers import (
     Dense,
     LinearMixing,
     NewtonKrylov,
-    register_solver,
     solver_named,
 )
 from mace_scf_jax.scf.status import SolverStatus
@@ -84,7 +83,6 @@ __all__ = [
     "eliminate_charge",
     "implicit_root",
     "quadratic_minimum",
-    "register_solver",
     "solve",
     "solve_positive_definite",
     "solver_named",

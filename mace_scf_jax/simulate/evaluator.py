@@ -19,17 +19,21 @@ from mace_scf_jax.models.outputs import ends_of_searches
 from mace_scf_jax.predict.model import Model, Prediction
 from mace_scf_jax.predict.prediction import state_of_batch
 from mace_scf_jax.scf.status import SolverStatus
-from mace_scf_jax.simulate.functional import Context, EnergyFunction, Images, prepare_neighbours
+from mace_scf_jax.simulate.functional import (
+    EXTRA_ROOM,
+    Context,
+    EnergyFunction,
+    Images,
+    prepare_neighbours,
+)
 from mace_scf_jax.simulate.geometry import Geometry
 from mace_scf_jax.simulate.neighbours import Neighbours
 
 SKIN = 0.5
 """Å by which edges reach beyond the cutoff."""
-EXTRA_ROOM = 0.2
-"""Room for more neighbours than there are at first, as a part of them, so that moving atoms do not
-outgrow their arrays, which would compile anew."""
 MORE_ROOM = 0.3
-"""Such room once atoms or a changing cell have outgrown theirs; for reciprocal vectors too."""
+"""Room for more neighbours, as a part of them, once atoms or a changing cell have outgrown theirs;
+for reciprocal vectors too."""
 LARGEST_STRAIN = 0.2
 """Change of the cell that one set of reciprocal vectors serves where energies are to be smooth."""
 MOST_WASTE = 1.5

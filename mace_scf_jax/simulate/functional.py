@@ -37,6 +37,10 @@ Vector = Float[ArrayLike, "3"]
 Matrix = Float[ArrayLike, "3 3"]
 Scalar = Float[ArrayLike, ""]
 
+EXTRA_ROOM = 0.1
+"""Room for more neighbours of an atom than there are at first, as a part of them: moving atoms that
+outgrow it compile anew, and every step pays for it."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +194,7 @@ def energy_function(
     *,
     skin: float = 0.5,
     largest_strain: float = 0.0,
-    extra_capacity: float = 0.1,
+    extra_capacity: float = EXTRA_ROOM,
     scf: SelfConsistency | None = None,
     sums: SummationMethod | str | None = None,
 ) -> tuple[EnergyFunction, Prepare]:

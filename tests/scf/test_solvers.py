@@ -22,7 +22,6 @@ from mace_scf_jax.scf import (
     Outcome,
     SolverStatus,
     UnrolledSolver,
-    register_solver,
     solver_named,
 )
 from mace_scf_jax.scf.solvers.auto import MEMORY, PATIENCE
@@ -210,7 +209,7 @@ def test_settings_that_make_no_sense(solver, changes, message):
         solver(**changes)
 
 
-@register_solver
+@scf.SOLVERS.add
 @dataclasses.dataclass(frozen=True)
 class HalfSteps(IterativeSolver):
     """z ← z - ½ R(z): a solver from outside of the package, with what is public only."""
@@ -254,4 +253,4 @@ def test_solvers_by_name():
     with pytest.raises(ValueError, match="mixing: expected the solver linear_mixing, found dense"):
         solver_named("dense", mixing=0.4)
     with pytest.raises(ValueError, match="solver 'auto': found a second one of that name"):
-        register_solver(type("Automatic", (Auto,), {}))
+        scf.SOLVERS.add(type("Automatic", (Auto,), {}))

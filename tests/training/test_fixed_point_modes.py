@@ -300,6 +300,9 @@ def test_counts_add_up_and_speak():
     }
     counts = SCFCounts.of(jax.device_get(scf_counts(prediction, graph)))
     assert counts == SCFCounts(structures=3, max_steps=1, diverged=1, fallback=1, evaluations=12)
+    minimised = {"solver_status": status, "solver_steps": jnp.full_like(status, 3)}
+    counts_of_steps = SCFCounts.of(jax.device_get(scf_counts(minimised, graph)))
+    assert counts_of_steps == SCFCounts(3, max_steps=1, diverged=1, evaluations=9)
     twice = counts + counts
     assert (twice.structures, twice.unsolved) == (6, 4)
     assert twice.sentence() == (

@@ -1,4 +1,4 @@
-"""The solvers of fixed points by name; `register_solver` adds one.
+"""The solvers of fixed points by name; `SOLVERS.add` adds one.
 
 | solver | one step |
 |---|---|
@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from mace_scf_jax.registry import Registry
 from mace_scf_jax.scf.solver import Solver
@@ -24,21 +24,6 @@ SOLVERS: Registry[type[Solver]] = Registry(
     "solver", Auto, Anderson, NewtonKrylov, Dense, LinearMixing
 )
 """Every solver that configurations and commands may name."""
-
-AnySolver = TypeVar("AnySolver", bound=type[Solver])
-
-
-def register_solver(solver: AnySolver) -> AnySolver:
-    """Add a solver to `SOLVERS`, under its `name`; to be used as a decorator.
-
-    Args:
-        solver: a frozen dataclass all of whose settings have defaults.
-
-    Raises:
-        ValueError: another solver has the name.
-    """
-    SOLVERS.add(solver)
-    return solver
 
 
 def solver_named(name: str, **settings: Any) -> Solver:

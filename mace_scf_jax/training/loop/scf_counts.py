@@ -19,13 +19,19 @@ import numpy as np
 from jaxtyping import Array
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.outputs import OUTPUTS, Output, ends_of_searches
 from mace_scf_jax.scf import SolverStatus
 from mace_scf_jax.training.loop.devices import Devices
 
 logger = logging.getLogger(__name__)
 
-SCF_INPUTS = frozenset({"scf_status", "scf_fallback", "scf_evaluations", "scf_history"})
-"""Model outputs that tell what became of the self-consistency."""
+_OF_FIXED_POINTS = frozenset({"scf_fallback", "scf_evaluations", "scf_history"})
+
+
+def scf_inputs() -> frozenset[str]:
+    """Names of the outputs of models that tell what became of their searches for multipoles."""
+    ends = ends_of_searches(OUTPUTS)
+    return _OF_FIXED_POINTS.union(*((end.name, end.search.steps) for end in ends))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +46,7 @@ class SCFCounts:
     fallback: int = 0
     """Those that fell back to unrolled mixing; they are counted by how that ended, too."""
     evaluations: int = 0
-    """Evaluations of a self-consistent step, over all structures."""
+    """Evaluations of a self-consistent step, or steps of a minimisation, over all structures."""
 
     @classmethod
     def of(cls, counts: Mapping[str, Any]) -> SCFCounts:
@@ -72,22 +78,26 @@ NO_COUNTS = SCFCounts()
 
 
 def scf_counts(prediction: Mapping[str, Array], graph: Graph) -> dict[str, Array]:
-    """Count how the structures of one batch ended; empty where nothing was solved for."""
-    if "scf_status" not in prediction:
-        return {}
-    status, real = jnp.asarray(prediction["scf_status"]), jnp.asarray(graph.graph_mask)
+    """Count how the structures of one batch ended; empty where nothing was searched for."""
+    real = jnp.asarray(graph.graph_mask)
 
-    def count(mask: Array) -> Array:
-        return jnp.sum((real & mask).astype(jnp.int32))
+    def count(per_structure: Any) -> Array:
+        return jnp.sum(jnp.where(real, per_structure, 0).astype(jnp.int32))
 
-    return {
-        "structures": count(jnp.ones_like(real)),
-        "max_steps": count(status == SolverStatus.MAX_STEPS),
-        "diverged": count(status == SolverStatus.DIVERGED),
-        "singular": count(status == SolverStatus.SINGULAR),
-        "fallback": count(jnp.asarray(prediction["scf_fallback"])),
-        "evaluations": jnp.sum(jnp.where(real, prediction["scf_evaluations"], 0)),
-    }
+    def of_search(end: Output) -> dict[str, Array]:
+        status = jnp.asarray(prediction[end.name])
+        steps = prediction.get(end.search.steps, 0)
+        return {
+            "structures": count(1),
+            "max_steps": count(status == SolverStatus.MAX_STEPS),
+            "diverged": count(status == SolverStatus.DIVERGED),
+            "singular": count(status == SolverStatus.SINGULAR),
+            "fallback": count(prediction.get("scf_fallback", 0)),
+            "evaluations": count(prediction.get("scf_evaluations", steps)),
+        }
+
+    counts = [of_search(end) for end in ends_of_searches(prediction)]
+    return jax.tree.map(lambda *each: sum(each), *counts) if counts else {}
 
 
 def scf_steps(prediction: Mapping[str, Array], graph: Graph, devices: Devices) -> dict[str, Array]:

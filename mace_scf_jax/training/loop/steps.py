@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.predict.metrics import METRIC_INPUTS
 from mace_scf_jax.training.loop.devices import PARTS, SAME, Devices, Placement
-from mace_scf_jax.training.loop.scf_counts import SCF_INPUTS, scf_counts, scf_steps
+from mace_scf_jax.training.loop.scf_counts import scf_counts, scf_inputs, scf_steps
 from mace_scf_jax.training.loop.state import TrainingState
 from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, WatchOptions, watch
 from mace_scf_jax.training.losses import loss_inputs, outputs_read, weighted_loss
@@ -133,7 +133,7 @@ class Steps:
                     parameters, graph, forces="forces" in read, stress="stress" in read
                 )
                 loss, terms = self._weighted_loss(weights, prediction, graph, options)
-                return loss, (terms, named_in(SCF_INPUTS, prediction))
+                return loss, (terms, named_in(scf_inputs(), prediction))
 
             (loss, (terms, solved)), gradient = jax.value_and_grad(loss_function, has_aux=True)(
                 state.parameters
@@ -181,7 +181,7 @@ class Steps:
 
         def outputs(parameters, graph):
             found = mode.predict(parameters, graph, forces=True, stress=self._compute_stress)
-            return named_in(METRIC_INPUTS | loss_inputs() | SCF_INPUTS, found)
+            return named_in(METRIC_INPUTS | loss_inputs() | scf_inputs(), found)
 
         return self._run(
             _named("prediction", mode),
@@ -210,7 +210,7 @@ class Steps:
         return self._run(
             "loss",
             loss_of_prediction,
-            (named_in(loss_inputs() | SCF_INPUTS, prediction), self.devices.put(graph), weights),
+            (named_in(loss_inputs() | scf_inputs(), prediction), self.devices.put(graph), weights),
             key=frozenset(options.items()),
             places=(PARTS, PARTS, SAME),
             results=SAME,
