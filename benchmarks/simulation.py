@@ -24,16 +24,14 @@ from ase import units
 from ase.io import read
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
-from jax_md import simulate, space
 from jax_worker import random_model
 from rich.console import Console
 from rich.table import Table
 from water import water_box
 
-from mace_scf_jax import energy_function, load_model, runtime
+from mace_scf_jax import energy_function, load_model
 from mace_scf_jax.simulate import MACESCFCalculator, Model, dynamics
 from mace_scf_jax.simulate.dynamics import SimulationSettings
-from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions
 from mace_scf_jax.simulate.simulation import Simulation
 
 TIMESTEP = 0.5
@@ -57,6 +55,11 @@ def with_ase(model: Model, atoms: ase.Atoms) -> Advance:
 
 
 def with_jax_md(model: Model, atoms: ase.Atoms) -> Advance:
+    # Makes arrays when it is imported: memory would not be kept any more (see `jax_worker`).
+    from jax_md import simulate, space
+
+    from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions
+
     neighbor_fn, energy_fn = jax_md_functions(model, atoms)
     init, step = simulate.nve(energy_fn, space.free()[1], dt=TIMESTEP * units.fs)
     positions = jnp.asarray(atoms.positions)
@@ -140,7 +143,6 @@ def main() -> None:
     parser.add_argument("--drift-atoms", type=int, default=192)
     parser.add_argument("--output", default="benchmark_simulation.json")
     given = parser.parse_args()
-    runtime.keep_freed_memory()
 
     model = load_model(given.model) if given.model else random_model()
     results = {"device": jax.devices()[0].device_kind, "steps_per_second": {}}
