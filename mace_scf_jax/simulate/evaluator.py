@@ -14,7 +14,7 @@ import numpy as np
 from mace_scf_jax.data.sizes import BatchSizes, merge
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import ModelSettings, SCFState, SelfConsistency
-from mace_scf_jax.models.meaning import meaningful
+from mace_scf_jax.models.meaning import undefined
 from mace_scf_jax.models.outputs import ends_of_searches
 from mace_scf_jax.predict.model import Model, Prediction
 from mace_scf_jax.predict.prediction import state_of_batch
@@ -31,7 +31,7 @@ from mace_scf_jax.simulate.neighbours import Neighbours
 
 SKIN = 0.5
 """Å by which edges reach beyond the cutoff."""
-MORE_ROOM = 0.3
+MORE_ROOM = 0.4
 """Room for more neighbours, as a part of them, once atoms or a changing cell have outgrown theirs;
 for reciprocal vectors too."""
 LARGEST_STRAIN = 0.2
@@ -69,6 +69,8 @@ class Evaluator:
         self._layout: Graph | None = None
         self._atoms_before: int | None = None
         """Padded atoms that the memory of the search before is of."""
+        self._meaningless: set[str] = set()
+        """Outputs that mean nothing for the structure."""
         self._ends: tuple[str, ...] | None = None
         """Outputs that tell how a search ended."""
 
@@ -121,12 +123,14 @@ class Evaluator:
         return bool(np.all(prepared.cell.diagonal() >= _LEAST_BOX * geometry.cell.diagonal()))
 
     def _prepare(self, atoms: ase.Atoms, geometry: Geometry) -> None:
-        known = self._geometry is not None and self._geometry.same_system(geometry)
+        before = self._geometry
+        known = before is not None and before.same_system(geometry)
+        breathes = known and not np.array_equal(before.cell, geometry.cell)
         self._geometry = None
         self._neighbours = prepare_neighbours(
             self.model,
             atoms,
-            functools.partial(self._choose, known),
+            functools.partial(self._choose, known, breathes),
             skin=SKIN,
             largest_strain=LARGEST_STRAIN if self.smooth and geometry.pbc.all() else 0.0,
             mesh=self._neighbours.graph.mesh if known else None,
@@ -134,15 +138,19 @@ class Evaluator:
         self._layout = jax.device_get(self._neighbours.graph)
         self.num_padded_atoms = self._layout.num_atoms
         self._geometry = geometry
+        masks = undefined(self.model.settings, geometry.pbc, geometry.cell)
+        self._meaningless = {name for name, mask in masks.items() if mask.all()}
 
-    def _choose(self, known: bool, needed: BatchSizes, images: Images) -> tuple[BatchSizes, Images]:
+    def _choose(
+        self, known: bool, breathes: bool, needed: BatchSizes, images: Images
+    ) -> tuple[BatchSizes, Images]:
         """Lengths of arrays: those in use if they do, so that little has to be compiled."""
         if known:
             sizes, used = self._neighbours.sizes, self._neighbours.images
             images = tuple(map(max, images, used))
             if sizes.holds(needed) and images == used:
                 return sizes, images
-            waves = MORE_ROOM if needed.kvectors > sizes.kvectors else 0.0
+            waves = MORE_ROOM if breathes else 0.0
             roomy = merge((sizes, needed)).with_room(MORE_ROOM, kvectors=waves)
         else:
             roomy = needed.with_room(EXTRA_ROOM)
@@ -177,7 +185,8 @@ class Evaluator:
             self._ends = tuple(end.name for end in ends_of_searches(found))
         found |= {name: values[:num_atoms] for name, values in of_atoms.items()}
         found |= {name: SolverStatus(found[name]) for name in self._ends}
-        found = meaningful(self.model.settings, found, geometry.pbc, geometry.cell)
+        for name in self._meaningless & found.keys():
+            del found[name]
         return found | {"scf_memory": None if context.start is None else context.start.memory}
 
     def _state(self, start: Mapping[str, Any] | None) -> SCFState | None:
