@@ -36,7 +36,7 @@ HIGHEST_ACCURACY = 1e-11
 MAX_POINTS = 2**28
 """Grid points that are still accepted: one grid of 2 GiB in float64."""
 
-MESH_PAYS_ABOVE = 512
+MESH_PAYS_ABOVE = 1024
 """Atoms above which ``auto`` chooses a mesh; a power of two, as the sizes that structures of a
 prediction are grouped by."""
 

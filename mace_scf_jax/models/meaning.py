@@ -33,7 +33,7 @@ def undefined(
         pbc: periodic directions.
         cell: lattice vectors in Å (rows); those of open directions do not matter.
     """
-    masks = {"stress": (~pbc.any())[None, None]}
+    masks = {"stress": ~pbc.any().reshape(1, 1)}
     if settings.electrostatics is not None and not settings.own.has_polarization:
         along = (pbc[:, None] & (abs(cell) > _ALONG)).any(0)
         masks["dipole"] = along

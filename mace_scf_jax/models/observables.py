@@ -83,8 +83,8 @@ def with_derivatives(
     )(positions, strain)
     outputs = dict(outputs)
     if forces:
-        forces = jnp.where(graph.atom_mask[:, None], -position_gradient, 0.0)
-        outputs["forces"] = forces.astype(graph.dtype)
+        slopes = jnp.where(graph.atom_mask[:, None], -position_gradient, 0.0)
+        outputs["forces"] = slopes.astype(graph.dtype)
     if stress:
         virials = jnp.where(graph.graph_mask[:, None, None], -strain_gradient[0], 0.0)
         volume = jnp.abs(jnp.linalg.det(graph.cell))[:, None, None]

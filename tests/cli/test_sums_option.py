@@ -9,7 +9,7 @@ from ase.io import read, write
 from labelled_water import make_input, train_in
 from tiny_models import periodic, tiny_model
 
-from mace_scf_jax.electrostatics.mesh_choice import _say
+from mace_scf_jax.electrostatics.mesh_choice import MESH_PAYS_ABOVE, _say
 from mace_scf_jax.predict.model import load_model
 from mace_scf_jax_cli.main import main
 
@@ -57,7 +57,7 @@ def test_commands_sum_as_they_are_told(folder, capsys):
 def test_what_auto_decides_is_printed(folder, capsys):
     _say.cache_clear()
     assert main(["evaluate", "model", "start.xyz", "--sums", "auto"]) == 0
-    assert "at most 512 atoms: directly, over wavevectors" in capsys.readouterr().err
+    assert f"at most {MESH_PAYS_ABOVE} atoms: directly, over wavevectors" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["evaluate", "model", "start.xyz", "--sums", "ewald"])
 

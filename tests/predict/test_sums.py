@@ -55,7 +55,7 @@ def test_structures_of_a_mesh_need_no_wavevectors_and_share_a_grid():
 
 def test_auto_decides_by_size():
     model = tiny_model().with_sums("auto")
-    small, large = periodic(), periodic() * (5, 5, 5)
+    small, large = periodic(), periodic() * (6, 6, 6)
     assert len(small) <= MESH_PAYS_ABOVE < len(large)
     assert model.prepare(from_atoms(small)).mesh is None
     assert model.prepare(from_atoms(large)).mesh is not None
