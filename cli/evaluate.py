@@ -18,7 +18,7 @@ from mace_scf_jax.models import DirectStep
 from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.committee import is_committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged
-from mace_scf_jax.predict.error_tables import ERROR_TABLES, final_table
+from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES, final_table
 from mace_scf_jax.predict.evaluation import (
     CommitteeFileEvaluation,
     FileEvaluation,
@@ -37,7 +37,6 @@ from mace_scf_jax_cli.arguments import (
 )
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
-DEFAULT_ERROR_TABLE = "PerAtomRMSE"
 
 
 def run(words: Sequence[str]) -> int:

@@ -74,11 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _spelled(word: str) -> str:
-    """A word with the name of its option spelled with ``_``: ``--batch-size=3`` too."""
+    """A word with the name of its option spelled with ``_``: ``--batch-size=3`` too.
+
+    Behind a dot (``--heads.my-head.info_keys.energy``) stand names that are kept as they are.
+    """
     if not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+    name, dot, path = name.partition(".")
+    return f"--{name.replace('-', '_')}{dot}{path}{equals}{value}"
 
 
 def _take_plugins(words: list[str]) -> tuple[list[str], list[str]]:

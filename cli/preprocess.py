@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from mace_scf_jax.training.config.data_and_model import DataOptions
 from mace_scf_jax.training.preparation import PreprocessOptions, preprocess_settings
 from mace_scf_jax.training.records.reporting import ConsoleHandler, logging_to
 from mace_scf_jax_cli.train_arguments import Command, OwnArgument, parse_command
+
+logger = logging.getLogger("mace_scf_jax")
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 DESCRIPTION = """\
@@ -79,6 +82,8 @@ def run(words: Sequence[str]) -> int:
     )
     task = bar.add_task("structures")
     with logging_to({ConsoleHandler(console): options.log_level}), bar:
+        for sentence in options.remarks:
+            logger.info(sentence)
         folder = preprocess(
             settings,
             own.output,

@@ -16,7 +16,8 @@ from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup
 from mace_scf_jax.options.values import names_in
 from mace_scf_jax.plugins import load_plugins
 from mace_scf_jax.training.config.options import TrainOptions, topics, train_options
-from mace_scf_jax.training.config.reading import NO_EFFECT_FLAGS, canonical_name, read_config_file
+from mace_scf_jax.training.config.options_of_mace import SWITCHES
+from mace_scf_jax.training.config.reading import canonical_name, read_config_file
 
 TRUTH_VALUES = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n"})
 PLACEHOLDERS = {float: "X", int: "N", str: "TEXT", Path: "PATH", tuple: "LIST", dict: "MAPPING"}
@@ -157,11 +158,11 @@ def _one_word_per_option(words: Sequence[str]) -> list[str]:
         if not has_value:
             if name.removeprefix("no_") in switches and name not in switches:
                 name, value = name.removeprefix("no_"), "False"
-            elif name in switches or name in NO_EFFECT_FLAGS:
+            elif name in switches or name in SWITCHES:
                 is_value = following is not None and following.lower() in TRUTH_VALUES
                 value = waiting.pop() if is_value else "True"
             elif following is None or following.startswith("--"):
-                if name in fields or name == "config":
+                if name.partition(".")[0] in (*fields, "config"):
                     raise ConfigurationError(f"option --{spelled} needs a value")
             else:
                 value = waiting.pop()

@@ -10,9 +10,17 @@ _MOST_NAMES_LISTED = 20
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, whatever the case; None if none is like it."""
+    """The known name most like `name`, whatever the case; None if none is like it.
+
+    Where no name is spelled alike, the shortest of which all words of `name` are a part counts as
+    like it: ``energy`` and ``energy_per_atom``.
+    """
     by_lower = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1)
+    wanted = str(name).lower()
+    matches = difflib.get_close_matches(wanted, list(by_lower), n=1)
+    words = set(wanted.split("_"))
+    longer = [candidate for candidate in by_lower if words <= set(candidate.split("_"))]
+    matches = matches or sorted(longer, key=len)
     return by_lower[matches[0]] if matches else None
 
 

@@ -47,7 +47,8 @@ def atomic_energies(
         DataError: if the setting cannot be used, or an element has no energy.
     """
     if isolated_atoms is not None and len(isolated_atoms):
-        known, source = _from_isolated_atoms(isolated_atoms), "isolated atoms of the training file"
+        known = _from_isolated_atoms(isolated_atoms)
+        source = "isolated atoms of the training file, which win over E0s"
     elif setting is None:
         raise DataError(
             "E0s: found neither this option nor isolated atoms in the training file; expected "

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 import ase
 import numpy as np
+from ase.data import chemical_symbols
 
 from mace_scf_jax.boundary import ALLOWED_PBC, BoundaryError, BoundaryMode, check_slab_cell
 from mace_scf_jax.boundary import check_pbc as require_allowed_pbc
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.cells import volume
-from mace_scf_jax.data.configuration import find_value, property_weight
-from mace_scf_jax.data.errors import DataError, Location
+from mace_scf_jax.data.configuration import NEEDS_A_PERIOD
+from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.properties import Place
+from mace_scf_jax.data.properties import ATOM_INPUTS, GRAPH_INPUTS, PROPERTIES, Place
 from mace_scf_jax.registry import nearest
+
+logger = logging.getLogger("mace_scf_jax")
 
 FITTABLE = frozenset(
     {
@@ -72,25 +76,80 @@ def check_keys_occur(stored: StoredKeys, keys: KeySpecification, file: str) -> N
         )
 
 
-def check_dipole_weights(
-    structures: Iterable[ase.Atoms],
-    keys: KeySpecification,
-    *,
-    split: str,
-    file: str,
-    first_index: int = 0,
-) -> None:
-    """Refuse a dipole without `config_dipole_weight` of 3 numbers in consecutive structures.
+def warn_about_inputs(stored: StoredKeys, keys: KeySpecification, file: str) -> None:
+    """Tell of inputs of models that no structure of the training file has, or that nobody reads.
 
-    Raises:
-        DataError: names split, file, index and key of the dipole.
+    The total charge is zero where there is none. Whatever else stands under the name of an input
+    and is not mapped would be read when the model is used, but not in training.
     """
-    for index, atoms in enumerate(structures, start=first_index):
-        if find_value(atoms, keys, "dipole", read_calculator=True) is not None:
-            try:
-                property_weight(atoms, "dipole", Location(file, index))
-            except DataError as error:
-                raise DataError(f"{split}: {error} (key {keys.key_of('dipole')!r})") from None
+    key = keys.key_of("total_charge")
+    if key is not None and key not in stored["info"]:
+        logger.warning(
+            "%s: no configuration has a total charge (key %r); all are taken as neutral%s",
+            file,
+            key,
+            _hint(key, stored["info"] - {"total_charge"}, "; if that is not so, map {!r}"),
+        )
+    for name in (*GRAPH_INPUTS, *ATOM_INPUTS):
+        places = [place for place in PROPERTIES[name].places if name in stored[place]]
+        if places and name not in keys.names():
+            logger.warning(
+                "%s: found %r, which is not mapped in 'heads' and is not trained with; map it "
+                "(`%s: %s` in %s_keys), or to none",
+                *(file, name, name, name, places[0]),
+            )
+
+
+def warn_about_labels_without_meaning(catalogue: Catalogue, file: str) -> None:
+    """Tell of labels that are there and weigh nothing because of the periodic directions."""
+    open_rows = ~catalogue.pbc.any(axis=1)
+    for name in sorted(NEEDS_A_PERIOD):
+        count = int((catalogue.present[name] & open_rows).sum())
+        if count:
+            logger.warning(
+                "%s: %s of %d configurations without periodic directions has no meaning and is "
+                "not used",
+                *(file, name, count),
+            )
+    periodic = catalogue.present["dipole"] & catalogue.pbc.any(axis=1)
+    unused = int((periodic & (catalogue.weights["dipole"] == 0.0).any(axis=1)).sum())
+    if unused:
+        logger.info(
+            "%s: dipoles of %d configurations are not used along their periodic directions, unless "
+            "config_dipole_weight says otherwise",
+            *(file, unused),
+        )
+
+
+def warn_about_config_types(
+    weights: Mapping[str, float], catalogues: Iterable[Catalogue], default: Mapping[str, float]
+) -> None:
+    """Tell of types in `config_type_weights` that no structure has."""
+    known = {str(name) for catalogue in catalogues for name in catalogue.config_type}
+    for name in weights:
+        if name not in known and name not in default:
+            logger.warning(
+                "config_type_weights: no configuration has the type %r%s; types that occur: %s",
+                *(name, _hint(name, known, "; did you mean {!r}?"), ", ".join(sorted(known))),
+            )
+
+
+def warn_about_untrained_elements(train: Catalogue, valid: Catalogue) -> None:
+    """Tell of elements of the validation set that no training structure has."""
+    only = set(valid.occurring_elements()) - set(train.occurring_elements())
+    if only:
+        symbols = ", ".join(chemical_symbols[number] for number in sorted(only))
+        logger.warning(
+            "%s occurs in validation configurations only: the model knows it, but is never trained "
+            "on it, and E0s cannot be measured for it",
+            symbols,
+        )
+
+
+def _hint(name: str, known: Iterable[str], text: str) -> str:
+    """A text about the nearest known name; empty if none is near."""
+    guess = nearest(name, known)
+    return "" if guess is None else text.format(guess)
 
 
 def check_pbc(catalogue: Catalogue, *, method: str, split: str) -> None:
@@ -130,7 +189,8 @@ def check_density(catalogue: Catalogue, *, split: str, max_volume_per_atom: floa
             f"low_density_pbc_max_volume_per_atom: found {max_volume_per_atom}, expected a "
             "positive volume in Å³"
         )
-    for row in np.flatnonzero(catalogue.pbc.all(axis=1)).tolist():
+    periodic = catalogue.pbc.all(axis=1) & ~catalogue.isolated_atoms()
+    for row in np.flatnonzero(periodic).tolist():
         total, num_atoms = volume(catalogue.cell[row]), int(catalogue.num_atoms[row])
         if total / num_atoms > max_volume_per_atom:
             raise DataError(

@@ -17,6 +17,10 @@ from mace_scf_jax.data.properties import PROPERTIES, Place, Shape, to_array, zer
 
 DEFAULT_CONFIG_TYPE = "Default"
 ISOLATED_ATOM = "IsolatedAtom"
+NEEDS_A_PERIOD = frozenset({"stress", "virials"})
+"""Labels that have no meaning, and so no weight, in structures without periodic directions."""
+NO_LENGTH = 1e-6
+"""Å; components of lattice vectors below this are rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +77,8 @@ def from_atoms(
             where ASE's reader puts `energy`, `forces`, `stress`, `dipole` and `charges`.
 
     Raises:
-        DataError: for values of a wrong shape or type, NaN or infinite values, wrong weights, a
-            dipole without its weight, or a cell that contradicts the periodic directions.
+        DataError: for values of a wrong shape or type, NaN or infinite values, wrong weights, or a
+            cell that contradicts the periodic directions.
     """
     if len(atoms) == 0:
         raise DataError(f"{location}: found no atoms")
@@ -103,6 +107,8 @@ def from_atoms(
             if name == "stress" and not pbc.any():
                 weights[name] = np.zeros(())  # there is no volume that it could be of
             present.add(name)
+            if name in NEEDS_A_PERIOD and not pbc.any():
+                weights[name] = np.zeros(())
     config_type = str(atoms.info.get("config_type", DEFAULT_CONFIG_TYPE))
     return Configuration(
         atomic_numbers=np.array(atoms.numbers, dtype=np.int32),
@@ -137,22 +143,20 @@ def find_value(
 
 
 def property_weight(atoms: ase.Atoms, name: str, location: Location) -> np.ndarray:
-    """Weight of a property that a structure has a value for.
+    """Weight of a property that a structure has a value for, 1 unless it comes with another.
 
-    A dipole must come with `config_dipole_weight`, 3 numbers: the dipole of a periodic or charged
-    structure is only defined in some directions or not at all, so a default would mislead.
+    A dipole has one for each Cartesian component. Along periodic directions it has no meaning: the
+    default is 0 for the components that a periodic lattice vector has.
 
     Raises:
-        DataError: if the weight is negative, not finite, of a wrong shape, or missing for a dipole.
+        DataError: if the weight is negative, not finite, or of a wrong shape.
     """
     key = f"config_{name}_weight"
     if name != "dipole":
         return _weight(atoms, key, location)
     if key not in atoms.info:
-        raise DataError(
-            f"{location}: found a dipole without explicit {key}, expected 3 numbers, one for "
-            "each component"
-        )
+        periodic = np.abs(np.array(atoms.cell)[atoms.pbc])
+        return 1.0 - np.any(periodic > NO_LENGTH, axis=0)
     weight = np.asarray(atoms.info[key])
     if weight.shape != (3,):
         raise DataError(

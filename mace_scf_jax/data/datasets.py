@@ -15,6 +15,7 @@ from mace_scf_jax.data import checks, selection
 from mace_scf_jax.data.atomic_energies import AtomicEnergySetting, atomic_energies
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.cells import CellRule
+from mace_scf_jax.data.configuration import DEFAULT_CONFIG_TYPE
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import (
@@ -28,8 +29,8 @@ from mace_scf_jax.data.stored_set import is_stored, open_stored
 
 logger = logging.getLogger("mace_scf_jax")
 
-HEAD = "Default"
-"""Name of the only head, part of the names of test sets."""
+TEST = "test"
+"""Name of test configurations that name no type."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class DataSettings:
     max_forces: float | None = None
     """Largest norm of the force on an atom in them, eV/Å."""
     config_type_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    electrostatic_pbc_method: str = "mixed_periodic"
+    electrostatic_pbc_method: str | None = "mixed_periodic"
+    """Decides which periodic directions are refused; None where there are no charges."""
     override_pbc_checks: bool = False
     allow_low_density_pbc: bool = False
     low_density_pbc_max_volume_per_atom: float = 100.0
@@ -69,7 +71,7 @@ class DataSettings:
             raise DataError(
                 f"atomic_multipoles_max_l: found {self.multipoles_max_l}, expected 0 or more"
             )
-        if self.electrostatic_pbc_method not in ALLOWED_PBC:
+        if self.electrostatic_pbc_method not in (None, *ALLOWED_PBC):
             raise DataError(
                 f"electrostatic_pbc_method: found {self.electrostatic_pbc_method!r}, expected one "
                 f"of {', '.join(ALLOWED_PBC)}"
@@ -92,7 +94,7 @@ class DataSets:
     train: ConfigurationSet
     valid: ConfigurationSet
     tests: Mapping[str, ConfigurationSet]
-    """Test configurations by `<config_type>_Default`, in order of first appearance."""
+    """Test configurations by their type (`test` where they name none), in order of appearance."""
     elements: tuple[int, ...]
     """Atomic numbers of the training and validation sets, ascending."""
     atomic_energies: Float[np.ndarray, "elements"]
@@ -151,6 +153,12 @@ def load_datasets(settings: DataSettings) -> DataSets:
     elements = tuple(
         sorted({*train.catalogue.occurring_elements(), *valid.catalogue.occurring_elements()})
     )
+    checks.warn_about_untrained_elements(train.catalogue, valid.catalogue)
+    checks.warn_about_config_types(
+        settings.config_type_weights,
+        [members.catalogue for members in sets.values()],
+        default={DEFAULT_CONFIG_TYPE: 1.0},
+    )
     logger.info(f"AtomicNumberTable: ({', '.join(str(number) for number in elements)})")
     energies = atomic_energies(
         settings.E0s,
@@ -180,12 +188,14 @@ def check_sets(
     """
     for split, members in sets.items():
         catalogue = members.catalogue
-        if not settings.override_pbc_checks:
-            checks.check_pbc(catalogue, method=settings.electrostatic_pbc_method, split=split)
+        method = settings.electrostatic_pbc_method
+        if method is not None and not settings.override_pbc_checks:
+            checks.check_pbc(catalogue, method=method, split=split)
         present = [name for name, rows in catalogue.present.items() if rows.any()]
         warn_about_missing_labels(present, settings.keys, files[split])
         open_cells = catalogue.cell_rule[~catalogue.pbc.any(axis=1)]
         warn_about_adjusted_cells([CellRule(rule) for rule in open_cells], files[split])
+        checks.warn_about_labels_without_meaning(catalogue, files[split])
         checks.check_something_to_fit(catalogue, files[split])
 
 
@@ -212,11 +222,10 @@ def property_counts(title: str, catalogue: Catalogue, keys: KeySpecification) ->
 def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, ConfigurationSet]:
     """The sets of all files; extended XYZ files are checked before any is converted."""
     structures = {split: read_atoms(file) for split, file in files.items() if not is_stored(file)}
-    for split, members in structures.items():
-        checks.check_dipole_weights(members, settings.keys, split=split, file=files[split])
     if "train" in structures:
         stored = checks.stored_keys(structures["train"])
         checks.check_keys_occur(stored, settings.keys, files["train"])
+        checks.warn_about_inputs(stored, settings.keys, files["train"])
     return {
         split: (
             ConfigurationsInMemory(
@@ -302,11 +311,19 @@ def _split(
 
 
 def _group(tests: ConfigurationSet) -> dict[str, ConfigurationSet]:
-    """Test configurations by config type and head, in order of first appearance."""
+    """Test configurations by config type, in order of first appearance."""
     types = tests.catalogue.config_type
     return {
-        f"{name}_{HEAD}": tests.take(np.flatnonzero(types == name)) for name in dict.fromkeys(types)
+        _name_of_tests(name): tests.take(np.flatnonzero(types == name))
+        for name in dict.fromkeys(types)
     }
+
+
+def _name_of_tests(config_type: str) -> str:
+    """What a set of test configurations is called; never like the sets of training."""
+    if config_type == DEFAULT_CONFIG_TYPE:
+        return TEST
+    return f"{TEST}_{config_type}" if config_type in ("train", "valid", TEST) else config_type
 
 
 def _log_set(title: str, members: ConfigurationSet, keys: KeySpecification) -> None:

@@ -13,7 +13,12 @@ from mace_scf_jax.registry import nearest
 NOT_IN_FILE = "none"
 """Key that stands for "this property is not in the file"."""
 
-_COMPLETED_INFO = {"energy": NOT_IN_FILE, "stress": NOT_IN_FILE, "head": "head"}
+_COMPLETED_INFO = {
+    "energy": NOT_IN_FILE,
+    "stress": NOT_IN_FILE,
+    "head": "head",
+    "total_charge": "total_charge",
+}
 _COMPLETED_ARRAYS = {"forces": NOT_IN_FILE}
 
 
@@ -48,15 +53,16 @@ class KeySpecification:
     def from_heads(cls, heads: Any) -> KeySpecification:
         """The specification written in a `heads` block, completed.
 
-        Missing `energy`, `stress` and `forces` are taken as not in the file. The name of the head
-        has no meaning.
+        Missing `energy`, `stress` and `forces` are taken as not in the file; the total charge,
+        which every model reads, is looked for under its own name. The name of the head has no
+        meaning.
 
         Args:
             heads: `{any name: {"info_keys": {name: key}, "arrays_keys": {name: key}}}`.
 
         Raises:
-            DataError: for anything but one head with exactly these two members, unknown names,
-                names in the wrong place, or a missing `total_charge`.
+            DataError: for anything but one head with exactly these two members, unknown names, or
+                names in the wrong place.
         """
         if not isinstance(heads, Mapping):
             raise DataError(f"heads: found {type(heads).__name__}, expected a mapping")
@@ -72,13 +78,6 @@ class KeySpecification:
             )
         info = _user_mapping(members["info_keys"], f"heads, {name}, info_keys")
         arrays = _user_mapping(members["arrays_keys"], f"heads, {name}, arrays_keys")
-        # The user's entries first: a wrong name should be reported before a missing one.
-        cls(info_keys=info, arrays_keys=arrays)
-        if "total_charge" not in info:
-            raise DataError(
-                f"heads, {name}, info_keys: found no total_charge, which every model needs; "
-                "map `total_charge: total_charge` when everything is neutral"
-            )
         added_info = {k: v for k, v in _COMPLETED_INFO.items() if k not in info}
         added_arrays = {k: v for k, v in _COMPLETED_ARRAYS.items() if k not in arrays}
         return cls(

@@ -108,6 +108,7 @@ def preprocess(
     try:
         stored = _write_shards(_tasks(parts, unfinished, settings), settings.workers, notify)
         checks.check_keys_occur(stored["train"], settings.data.keys, files["train"])
+        checks.warn_about_inputs(stored["train"], settings.data.keys, files["train"])
         _report(unfinished, files, settings)
         unfinished.rename(folder)
     finally:
@@ -183,9 +184,6 @@ def _write(task: _Task) -> dict[Place, set[str]]:
     """Make one shard; the keys that its structures have."""
     part, description = task.part, task.description
     atoms = part.read()
-    checks.check_dipole_weights(
-        atoms, description.keys, split=task.split, file=part.file, first_index=part.first_index
-    )
     configurations = to_configurations(
         atoms,
         description.keys,

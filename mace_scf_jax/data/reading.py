@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import logging
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import ase
-import ase.io
 
 from mace_scf_jax.data.cells import MINIMUM_OPEN_CELL, CellRule
 from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.errors import DataError, Location
+from mace_scf_jax.data.extended_xyz import Frame, frames, structures_in
 from mace_scf_jax.data.keys import KeySpecification
 
 logger = logging.getLogger("mace_scf_jax")
@@ -29,7 +28,7 @@ def read_atoms(path: str | Path) -> list[ase.Atoms]:
         DataError: if the file is missing, has another suffix, is empty or cannot be parsed.
     """
     check_readable(path)
-    structures = read_frames(Path(path), str(path))
+    structures = structures_in(Path(path).read_bytes(), name=str(path))
     if not structures:
         raise DataError(f"{path}: found no structures")
     return structures
@@ -48,23 +47,6 @@ def check_readable(path: str | Path) -> None:
         raise DataError(f"{path}: no such file")
 
 
-def read_frames(source: Path | io.StringIO, file: str, *, first_index: int = 0) -> list[ase.Atoms]:
-    """All structures of a file, or of text that was read from it at the structure `first_index`.
-
-    Raises:
-        DataError: if a structure cannot be parsed.
-    """
-    structures: list[ase.Atoms] = []
-    try:
-        structures.extend(ase.io.iread(source, index=":", format="extxyz"))
-    except Exception as error:  # ASE's parser raises many kinds of exception on broken files.
-        raise DataError(
-            f"{file}, configuration {first_index + len(structures)}: not readable as extended XYZ "
-            f"({error})"
-        ) from error
-    return structures
-
-
 @dataclasses.dataclass(frozen=True)
 class FilePart:
     """Consecutive structures of an extended XYZ file."""
@@ -73,6 +55,8 @@ class FilePart:
     """Path as the user gave it."""
     first_byte: int
     end_byte: int
+    first_line: int
+    """Number of the first line, from 1."""
     first_index: int
     """Position of the first structure in the file, from 0."""
     count: int
@@ -85,8 +69,10 @@ class FilePart:
         """
         with Path(self.file).open("rb") as file:
             file.seek(self.first_byte)
-            text = file.read(self.end_byte - self.first_byte).decode()
-        return read_frames(io.StringIO(text), self.file, first_index=self.first_index)
+            data = file.read(self.end_byte - self.first_byte)
+        return structures_in(
+            data, name=self.file, first_index=self.first_index, first_line=self.first_line
+        )
 
 
 def file_parts(path: str | Path, *, largest: int) -> list[FilePart]:
@@ -100,38 +86,25 @@ def file_parts(path: str | Path, *, largest: int) -> list[FilePart]:
             does not begin with its number of atoms.
     """
     check_readable(path)
-    parts: list[FilePart] = []
-    first_byte = first_index = end_byte = end_index = 0
-    for index, (start, end) in enumerate(_frames(Path(path))):
-        if end - first_byte > largest and index > first_index:
-            parts.append(FilePart(str(path), first_byte, start, first_index, index - first_index))
-            first_byte, first_index = start, index
-        end_byte, end_index = end, index + 1
-    if end_index == 0:
+    groups: list[list[Frame]] = []
+    with Path(path).open("rb") as file:
+        for frame in frames(file, name=str(path)):
+            if not groups or frame.end_byte - groups[-1][0].first_byte > largest:
+                groups.append([])
+            groups[-1].append(frame)
+    if not groups:
         raise DataError(f"{path}: found no structures")
-    parts.append(FilePart(str(path), first_byte, end_byte, first_index, end_index - first_index))
-    return parts
-
-
-def _frames(path: Path) -> Iterator[tuple[int, int]]:
-    """First byte and end of each structure; an empty line ends the file, as for ASE."""
-    with path.open("rb") as file:
-        index, start, line = 0, 0, file.readline()
-        while line.strip():
-            try:
-                num_atoms = int(line)
-            except ValueError:
-                raise DataError(
-                    f"{path}, configuration {index}: not readable as extended XYZ (found "
-                    f"{line[:40]!r}, expected the number of atoms)"
-                ) from None
-            for _ in range(num_atoms + 1):
-                file.readline()
-            end, line = file.tell(), file.readline()
-            while line.lstrip().startswith(b"VEC"):
-                end, line = file.tell(), file.readline()
-            yield start, end
-            index, start = index + 1, end
+    return [
+        FilePart(
+            file=str(path),
+            first_byte=group[0].first_byte,
+            end_byte=group[-1].end_byte,
+            first_line=group[0].line,
+            first_index=sum(map(len, groups[:number])),
+            count=len(group),
+        )
+        for number, group in enumerate(groups)
+    ]
 
 
 def to_configurations(

@@ -115,7 +115,10 @@ def scale_and_shift(
             f"scaling: found {scaling!r}, expected std_scaling, rms_forces_scaling or no_scaling"
         )
     if scale == 0.0:
-        raise DataError(f"{scaling}: found a scale of zero, expected training data that differ")
+        raise DataError(
+            f"{scaling}: found a scale of zero, expected training data that differ; `scaling: "
+            "no_scaling` does without"
+        )
     return scale, float(np.mean(interaction))
 
 

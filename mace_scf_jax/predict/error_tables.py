@@ -23,6 +23,8 @@ from rich.table import Table
 NOT_FOUND = "not found"
 SMALLEST_SURPLUS = 5e-5
 """e; less does not show in the tables."""
+DEFAULT_ERROR_TABLE = "auto"
+"""Every error that data and model have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,7 @@ _POLARIZABILITY = Column(
 )
 _TOTAL_CHARGE = Column("rmse_total_charge", "RMSE_Q", "RMSE total charge", "me", 1)
 """Of charge beyond `total_charge`; in every table where there is any."""
+_FERMI_LEVEL = Column("rmse_fermi_level", "RMSE_FERMI", "RMSE Fermi level", "meV", 1)
 _POTENTIAL = Column("rmse_esp", "RMSE_ESP", "RMSE ESP", "mV", 1)
 _POTENTIAL_RELATIVE = _relative("rel_rmse_esp", "rel_RMSE_ESP", "ESP RMSE")
 
@@ -88,9 +91,23 @@ class ErrorTable:
 
     epoch_line: tuple[Column, ...]
     final_table: tuple[Column, ...]
+    only_found: bool = False
+    """Whether what no set has is no column, and is not said to be missing."""
 
+
+_ALL = (
+    _ENERGY_PER_ATOM,
+    _FORCE,
+    _STRESS,
+    _MULTIPOLES,
+    _DIPOLE,
+    _POLARIZABILITY,
+    _FERMI_LEVEL,
+    _POTENTIAL,
+)
 
 ERROR_TABLES: dict[str, ErrorTable] = {
+    DEFAULT_ERROR_TABLE: ErrorTable(_ALL, _ALL, only_found=True),
     "PerAtomRMSE": ErrorTable(
         (_ENERGY_PER_ATOM, _FORCE), (_ENERGY_PER_ATOM, _FORCE, _FORCE_RELATIVE)
     ),
@@ -171,8 +188,10 @@ def labels_without_metric(table: str, metrics: Mapping[str, float]) -> tuple[str
     Args:
         table: name in ``ERROR_TABLES``.
     """
-    columns = ERROR_TABLES[table].epoch_line
-    return tuple(column.label for column in columns if column.metric not in metrics)
+    shown = ERROR_TABLES[table]
+    if shown.only_found:
+        return ()
+    return tuple(column.label for column in shown.epoch_line if column.metric not in metrics)
 
 
 def final_table(table: str, sets: Mapping[str, Mapping[str, float]]) -> str:
@@ -182,7 +201,12 @@ def final_table(table: str, sets: Mapping[str, Mapping[str, float]]) -> str:
         table: name in ``ERROR_TABLES``.
         sets: metrics of each set by its name; shown in the order train, valid, others sorted.
     """
-    columns = _with_surplus(ERROR_TABLES[table].final_table, list(sets.values()))
+    shown, of_sets = ERROR_TABLES[table], list(sets.values())
+    columns = [
+        column
+        for column in _with_surplus(shown.final_table, of_sets)
+        if not shown.only_found or any(column.metric in metrics for metrics in of_sets)
+    ]
     first = [name for name in ("train", "valid") if name in sets]
     names = [*first, *sorted(set(sets) - set(first))]
     grid = Table(box=ASCII)

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 
 from mace_scf_jax import __version__
-from mace_scf_jax.predict.error_tables import ERROR_TABLES, Column
+from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES, Column
 from mace_scf_jax.reports import html_page as html
 from mace_scf_jax.reports.pictures import Pictures
 from mace_scf_jax.reports.training_run import TrainingRun, options_as_json
 from mace_scf_jax.training.config.options import train_options
 
 ABSENT = "–"
-DEFAULT_ERROR_TABLE = "PerAtomRMSE"
 
 
 def html_report(run: TrainingRun, pictures: Pictures) -> str:

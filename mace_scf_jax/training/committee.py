@@ -53,7 +53,8 @@ def train_committee(
 
     Member k has the seed ``options.seed + k - 1`` and puts its files into the folder
     ``member-<k>`` of every folder that the options name, so that the first member equals the run
-    without a committee. All members share the split of ``options.split_seed``.
+    without a committee. All members share the split of ``options.split_seed``. With the option
+    ``dry_run`` the first member is checked, and nothing is written.
     ``<work_dir>/committee.json`` tells what is finished. A member that fails does not stop the
     others.
 
@@ -89,6 +90,9 @@ def train_committee(
         split_seed=options.split_seed,
         data=_digests(options),
     )
+    if options.dry_run:
+        train(member_options(options, 1))
+        return committee
     finished = _finished_earlier(options, committee)
     _tell(options, _plan(finished, size, options))
     make_folder("work_dir", options.work_dir)

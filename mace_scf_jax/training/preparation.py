@@ -36,6 +36,7 @@ from mace_scf_jax.models import (
     required_inputs,
 )
 from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
+from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.options.values import FilePath
 from mace_scf_jax.parameter_group import WEIGHT_DECAY
 from mace_scf_jax.training.batches import (
@@ -54,7 +55,7 @@ from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.validation import VALIDATION
 from mace_scf_jax.training.loop.watching import WatchOptions
-from mace_scf_jax.training.losses import check_terms
+from mace_scf_jax.training.losses import LossError, check_terms, check_validation
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserOptions, OptimiserSettings
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
@@ -173,7 +174,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     example = next(iter(training.undivided().epoch(0)))
     modes = modes_of(module)
     supervision = choose_forces(options, data)
-    _check_losses(options, modes, example, data.train.catalogue.label_weights())
+    _check_losses(options, modes, example, data)
     parameters = initial_parameters(module, example, options=options)
     logger.info("Number of parameters: %d", number_of_parameters(parameters))
     groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
@@ -201,19 +202,23 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
 
 
 def _check_losses(
-    options: TrainOptions,
-    modes: Callable[[Stage], ModelMode],
-    example: Graph,
-    label_weights: Mapping[str, float],
+    options: TrainOptions, modes: Callable[[Stage], ModelMode], example: Graph, data: DataSets
 ) -> None:
-    """Refuse stages whose loss needs what the model or the data lack."""
+    """Refuse stages whose loss, or whose way to train, needs what the model or the data lack."""
+    training = data.train.catalogue.label_weights()
     outputs: dict[ModelMode, tuple[str, ...]] = {}
     for index, stage in enumerate(options.train_schedule):
         mode = modes(stage)
         if mode not in outputs:
             outputs[mode] = mode.outputs(example, stress=options.compute_stress)
         where = f"train_schedule, stage {index} ({stage.name})"
-        check_terms(stage.loss, outputs[mode], label_weights, where=where)
+        check_terms(stage.loss, outputs[mode], training, where=where)
+        check_validation(stage.loss, data.valid.catalogue.label_weights(), where=where)
+        if mode.needs_multipoles and not training["atomic_multipoles"]:
+            raise LossError(
+                f"{where}: the mode direct takes one step from the reference multipoles, and no "
+                "training configuration has atomic_multipoles; the mode implicit needs none"
+            )
 
 
 def _warn_of_surplus(surplus: np.ndarray) -> None:
@@ -303,6 +308,8 @@ def watch_options(options: TrainOptions) -> WatchOptions:
 def data_settings(options: TrainOptions) -> DataSettings:
     """Tell which files the options name, and how to read them."""
     given = options.values_for(DataSettings) | {"valid_set_seed": options.split_seed}
+    if not options.family.is_charged:
+        given["electrostatic_pbc_method"] = None
     max_l = multipoles_max_l(options.family, options)
     return DataSettings(**given, keys=options.keys, multipoles_max_l=max_l)
 
@@ -316,7 +323,6 @@ class PreprocessOptions(TrainOptions):
 
     train_file: FilePath = Field(description="training structures (.xyz)")
     name: str = "preprocess"
-    error_table: str = "PerAtomRMSE"
     train_schedule: tuple[Stage, ...] = ()
     hidden_irreps: str | None = "1x0e"
 
@@ -335,8 +341,13 @@ def preprocess_settings(
         shard_megabytes: size of the text that one file is made from.
 
     Raises:
+        ConfigurationError: a dry run is asked for, which only training has.
         DataError: for numbers that are not positive.
     """
+    if options.dry_run:
+        raise ConfigurationError(
+            "option 'dry_run': is of training; preprocessing writes what it reads"
+        )
     electrostatics = electrostatics_settings(options.family, options, pbc=np.ones((1, 3), bool))
     return PreprocessSettings(
         data=data_settings(options),

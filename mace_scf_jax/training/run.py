@@ -25,6 +25,7 @@ from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.predict.error_tables import final_table
 from mace_scf_jax.training.config.options import TrainOptions, ineffective, options_from
+from mace_scf_jax.training.loop import resuming
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.devices import (
     Devices,
@@ -35,7 +36,7 @@ from mace_scf_jax.training.loop.devices import (
 )
 from mace_scf_jax.training.loop.loop import Trainer
 from mace_scf_jax.training.loop.observer import FinalErrors, Observer
-from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.loop.schedule import Stage, describe_epochs
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.loop.validation import ValidationOptions
@@ -67,7 +68,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """What a run leaves behind."""
+    """What a run leaves behind; nothing after a dry run."""
 
     models: Mapping[str, Path]
     """Model file of each stage."""
@@ -83,7 +84,8 @@ def train(
 ) -> TrainingResult:
     """Train a model as the options say, and resume where an earlier run with them was stopped.
 
-    No file is written before options, data and model have been checked.
+    No file is written before options, data and model have been checked, and none if the option
+    ``dry_run`` is set.
 
     Args:
         config: options of the run; a mapping of values or the path of a YAML file will do.
@@ -121,10 +123,16 @@ def train(
         )
         held.enter_context(jax.default_device(device))
         _log_start(options, devices, device)
+        lock = files.checkpoints / f"{options.tag}.lock"
+        if lock.exists() and is_first_process():
+            with _only_run(lock):  # to be told before the data are read
+                pass
         prepared = prepare_run(options, devices)
+        if options.dry_run:
+            return _dry_run(options)
         if is_first_process():
             files.make_folders()
-            held.enter_context(_only_run(files.checkpoints / f"{options.tag}.lock"))
+            held.enter_context(_only_run(lock))
             save_split(prepared.valid_indices, seed=options.split_seed, work_dir=options.work_dir)
         if has_log:
             files.make_folders()
@@ -132,6 +140,17 @@ def train(
             debug_log.begin()
         wait_for_all_processes("start of training")
         return _run(options, prepared, files, console, devices, programs)
+
+
+def _dry_run(options: TrainOptions) -> TrainingResult:
+    """Say that everything is in order, and stop there."""
+    logger.info(
+        "Dry run: options, data, labels, losses and model are in order (%s); nothing was trained "
+        "or written",
+        describe_epochs(options.train_schedule),
+    )
+    beginning = resuming.start(options.train_schedule, 0)
+    return TrainingResult(models={}, metrics={}, progress=beginning, history=TrainingHistory(()))
 
 
 def _run(
@@ -292,8 +311,8 @@ def _log_start(options: TrainOptions, devices: Devices, device: jax.Device) -> N
         )
     logger.info("Options given: %s", options.model_dump_json(exclude_unset=True))
     logger.info("Configuration: %s", options.model_dump_json(), extra=FILES_ONLY)
-    for name in options.without_effect:
-        logger.warning("Option '%s' has no effect", name)
+    for sentence in options.remarks:
+        logger.info(sentence)
     for sentence in ineffective(options):
         logger.warning(sentence)
     logger.info("Key specification: %s", options.keys.describe())

@@ -54,10 +54,25 @@ def map_key(place: str, name: str, key: str) -> Callable[[Case], None]:
     return spoil
 
 
-def unlabelled_dipole(case: Case) -> None:
+def two_dipole_weights(case: Case) -> None:
     case.keys("info_keys")["dipole"] = "REF_dipole"
     for atoms in case.structures:
-        atoms.info["REF_dipole"] = np.zeros(3)
+        atoms.info.update(REF_dipole=np.zeros(3), config_dipole_weight=np.ones(2))
+
+
+def validation_without_labels(case: Case) -> None:
+    """Structure 4 is the one that the random split sets aside."""
+    for index in (0, 1, 2, 3, 4, 5):
+        if index not in (1, 2):
+            del case.structures[index].arrays["REF_forces"]
+    case.options["valid_set_seed"] = 123
+
+
+def steps_from_multipoles_that_are_not_there(case: Case) -> None:
+    case.options.update(model="FixedPoint")
+    del case.keys("arrays_keys")["atomic_multipoles"]
+    for stage in case.options["train_schedule"].values():
+        stage["fixed_point_training_options"] = {"mode": "direct"}
 
 
 def unknown_loss(case: Case) -> None:
@@ -133,7 +148,19 @@ CASES = {
         set_info("REF_energy", float("nan")),
         ["train.xyz, configuration 2, key 'REF_energy' (energy)"],
     ),
-    "dipole without weight": (unlabelled_dipole, ["without explicit config_dipole_weight"]),
+    "dipole with a wrong weight": (two_dipole_weights, ["config_dipole_weight must be a 3-vec"]),
+    "validation set without labels": (
+        validation_without_labels,
+        ["stage 0 (a): no validation configuration has forces with a weight above zero"],
+    ),
+    "steps from reference multipoles without any": (
+        steps_from_multipoles_that_are_not_there,
+        ["stage 0 (a): the mode direct takes one step from the reference multipoles"],
+    ),
+    "option of fine-tuning": (
+        set_option("foundation_model", "small"),
+        ["option 'foundation_model' of MACE: every model is trained from scratch here"],
+    ),
     "periodic directions without cell": (periodic_without_cell, ["train.xyz, configuration 2"]),
     "periodicity that the method does not treat": (
         set_option("electrostatic_pbc_method", "slab"),

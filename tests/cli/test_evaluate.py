@@ -41,7 +41,7 @@ def test_predictions_are_written_beside_the_labels(model, tmp_path, capsys):
 def test_the_errors_are_those_of_the_training(model, finished, capsys):
     assert main(["evaluate", model, str(finished / "test.xyz")]) == 0
     log = (finished / "logs/water_run-123.log").read_text()
-    (in_log,) = [row for row in log.splitlines() if row.startswith("| water_Default ")][-1:]
+    (in_log,) = [row for row in log.splitlines() if row.startswith("| water ")][-1:]
     (in_table,) = [
         row for row in capsys.readouterr().out.splitlines() if row.startswith("| water ")
     ]

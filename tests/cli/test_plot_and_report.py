@@ -51,13 +51,13 @@ def test_the_report_is_one_page(run, capsys):
     page = (run / f"{TAG}_report.html").read_text()
     assert page.count("<img ") == 6
     assert "finished after 4 epochs" in page
-    assert "Option &#x27;swa&#x27; has no effect" in page
+    assert "Option &#x27;wandb_watch&#x27; has no effect" in page
 
 
 def test_parity_is_that_of_the_final_errors(run):
     found = find_run(run)
     sets = compare_sets(found, found.model("a"))
-    for name, part in (("valid", "valid"), ("test", "water_Default")):
+    for name, part in (("valid", "valid"), ("test", "water")):
         compared = {entry.quantity.label: entry for entry in sets[name].comparisons}
         final = found.results.final["a"][part]
         assert compared["forces"].rmse == pytest.approx(final["rmse_f"], rel=1e-8)

@@ -84,14 +84,23 @@ def test_dashes_and_underscores_name_the_same_option(config, tmp_path):
     assert parse_options([str(path), "--batch_size", "7"]).batch_size == 7
 
 
-def test_options_without_effect_take_their_value(config):
-    words = ["--swa", "--max_num_epochs", "100", "--lbfgs", config, "--start_swa=3"]
-    assert set(parse_options(words).without_effect) == {
-        "swa",
-        "max_num_epochs",
-        "lbfgs",
-        "start_swa",
-    }
+def test_options_of_mace_take_their_value(config):
+    words = ["--save_cpu", "--num_workers", "8", config, "--enable_cueq=True"]
+    assert [remark.split("'")[1] for remark in parse_options(words).remarks] == [
+        "save_cpu",
+        "num_workers",
+        "enable_cueq",
+    ]
+    assert "options of MACE 'swa', 'start_swa': the loss" in message(
+        "--swa", config, "--start_swa=3"
+    )
+
+
+def test_members_of_mappings_by_their_path(config):
+    words = ["--train_schedule.a.end", "7", "--train_schedule.0.loss.forces=3", config]
+    (stage,) = parse_options([*words, "--heads.DFT.info_keys.energy", "E"]).train_schedule
+    assert (stage.end, stage.loss) == (7, {"forces": 3.0})
+    assert "option --train_schedule.a.end needs a value" in message("--train_schedule.a.end")
 
 
 def test_unknown_options_of_file_and_command_line_are_reported_together(config, tmp_path):
@@ -100,7 +109,7 @@ def test_unknown_options_of_file_and_command_line_are_reported_together(config, 
     text = message(str(path), "--device", "mps", "--rmax", "3", "--energy_key", "E")
     assert "did you mean 'batch_size'?" in text
     assert "did you mean 'r_max'?" in text
-    assert "'energy_key': the names of properties in the data files are given in 'heads'" in text
+    assert "options 'energy_key': the keys of properties are given in 'heads'" in text
     assert "'mps' is not available in this version" in text
 
 

@@ -65,11 +65,12 @@ def test_the_log_tells_the_run_in_order(finished):
         "Device: cpu",
         'Options given: {"name":"water",',
         "Configuration: {",
-        "Option 'swa' has no effect",
+        "Option 'save_cpu' of MACE changes nothing: model files belong to no device",
+        "Option 'wandb_watch' has no effect",
         "Key specification: energy from REF_energy, ",
         "Training set 1/1 [energy: 6, total_charge: 6",
         "Using random 10% of training set for validation with following indices: ",
-        "Total number of configurations: train=5, valid=1, tests=[water_Default: 2]",
+        "Total number of configurations: train=5, valid=1, tests=[water: 2]",
         "AtomicNumberTable: (1, 8)",
         "Atomic energies: [",
         "Average number of neighbors: 2.0",
@@ -177,10 +178,10 @@ def test_every_step_and_evaluation_is_one_line_of_results(finished):
     assert [record["epoch"] for record in valid] == [0, 1, 2, 3]
     assert {"rmse_e_per_atom", "rmse_f", "rmse_dma", "loss", "time"} <= set(valid[0])
     tests = [record for record in records if record["mode"] == "eval_test"]
-    assert [record["test_name"] for record in tests] == ["water_Default"] * 4
+    assert [record["test_name"] for record in tests] == ["water"] * 4
     final = [record for record in records if record["mode"] == "final"]
     assert [(record["stage"], record["set"]) for record in final] == [
-        (stage, name) for stage in "ab" for name in ("train", "valid", "water_Default")
+        (stage, name) for stage in "ab" for name in ("train", "valid", "water")
     ]
     assert final[1]["rmse_f"] == min(valid[0]["rmse_f"], valid[1]["rmse_f"])
 
@@ -198,9 +199,9 @@ def test_the_history_has_a_row_for_every_epoch(finished):
     assert [row["lr"] for row in table] == ["0.01", "0.01", "0.001", "0.001"]
     valid = [record for record in results(finished) if record["mode"] == "eval"]
     assert [float(row["valid_rmse_f"]) for row in table] == [r["rmse_f"] for r in valid]
-    assert all(float(row["water_Default_loss"]) > 0.0 for row in table)
+    assert all(float(row["water_loss"]) > 0.0 for row in table)
     content = json.loads(path.with_suffix(".json").read_text())
-    assert content["units"]["water_Default_rmse_e_per_atom"] == "eV/atom"
+    assert content["units"]["water_rmse_e_per_atom"] == "eV/atom"
     assert [row["valid_loss"] for row in content["rows"]] == [r["loss"] for r in valid]
 
 
@@ -233,7 +234,7 @@ def test_the_model_of_a_stage_is_the_one_of_its_best_epoch(finished):
 def test_the_model_file_tells_what_data_it_was_made_from(finished, capsys):
     file = finished / "water_b.model.safetensors"
     record = load_model(file).record
-    assert list(record["data"]) == ["train", "valid", "water_Default"]
+    assert list(record["data"]) == ["train", "valid", "water"]
     train, valid, test = record["data"].values()
     assert train["structures"] + valid["structures"] == 6
     assert test["structures"] == test["labels"]["forces"] == 2

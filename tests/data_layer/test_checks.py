@@ -7,7 +7,6 @@ import pytest
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.checks import (
     check_density,
-    check_dipole_weights,
     check_keys_occur,
     check_pbc,
     check_something_to_fit,
@@ -134,21 +133,9 @@ def test_keys_that_may_be_absent() -> None:
         check_keys_occur(stored_keys([atoms]), other, "a.xyz")
 
 
-@pytest.mark.parametrize("weight", [None, 1.0, [1.0, 1.0]])
-def test_dipole_without_proper_weight_names_the_split(weight: object) -> None:
-    atoms = labelled_atoms(config_dipole_weight=weight)
-    if weight is None:
-        del atoms.info["config_dipole_weight"]
-        message = "without explicit config_dipole_weight"
-    else:
-        message = "config_dipole_weight must be a 3-vector"
-    structures = [labelled_atoms(), atoms]
-    with pytest.raises(
-        DataError, match=rf"test: a\.xyz, configuration 1: .*{message}.*key 'REF_dipole'"
-    ):
-        check_dipole_weights(structures, KEYS, split="test", file="a.xyz")
-    unmapped = KeySpecification.from_heads(heads({**INFO_KEYS, "dipole": "none"}))
-    check_dipole_weights(structures, unmapped, split="test", file="a.xyz")
+def test_free_atoms_in_periodic_cells_are_not_of_low_density() -> None:
+    free = crystal("TTT", edge=20.0, config_type="IsolatedAtom")
+    check_density(catalogue([free]), split="valid", max_volume_per_atom=100.0)
 
 
 def test_file_without_any_label_is_refused() -> None:

@@ -22,7 +22,7 @@ ALL_KEYS = KeySpecification.from_heads(
 
 def atoms_with(**values: object) -> ase.Atoms:
     """Two atoms with the given properties under the keys `my_<name>`."""
-    atoms = ase.Atoms("OH", positions=[[0, 0, 0], [0, 0, 1.0]], cell=[30] * 3)
+    atoms = ase.Atoms("OH", positions=[[0, 0, 0], [0, 0, 1.0]], cell=[30] * 3, pbc=True)
     atoms.info["config_dipole_weight"] = [1.0, 1.0, 1.0]
     for name, value in values.items():
         if "info" in PROPERTIES[name].places:
@@ -192,13 +192,29 @@ def test_wrong_weights_are_refused(info: dict, message: str) -> None:
         configuration(labelled_atoms(**info))
 
 
-def test_dipole_needs_its_weight() -> None:
+@pytest.mark.parametrize(
+    ("pbc", "expected"),
+    [("FFF", [1, 1, 1]), ("TTF", [0, 0, 1]), ("TTT", [0, 0, 0]), ("FTF", [0, 0, 1])],
+)
+def test_dipoles_weigh_nothing_along_periodic_directions(pbc: str, expected: list) -> None:
     atoms = labelled_atoms()
     del atoms.info["config_dipole_weight"]
-    with pytest.raises(DataError, match="without explicit config_dipole_weight"):
-        configuration(atoms)
+    atoms.cell = [[9.0, 0, 0], [4.0, 9.0, 1e-9], [1.0, 1.0, 9.0]]
+    atoms.pbc = [letter == "T" for letter in pbc]
+    np.testing.assert_array_equal(configuration(atoms).weights["dipole"], expected)
+    atoms.info["config_dipole_weight"] = [0.5, 1.0, 2.0]
+    np.testing.assert_array_equal(configuration(atoms).weights["dipole"], [0.5, 1.0, 2.0])
     del atoms.info["REF_dipole"]
     assert not configuration(atoms).weights["dipole"].any()
+
+
+@pytest.mark.parametrize("name", ["stress", "virials"])
+def test_stress_of_what_has_no_period_weighs_nothing(name: str) -> None:
+    atoms = atoms_with(**{name: FULL})
+    atoms.pbc = False
+    assert configuration(atoms, ALL_KEYS).weights[name] == 0.0
+    atoms.pbc = [True, True, False]
+    assert configuration(atoms, ALL_KEYS).weights[name] == 1.0
 
 
 def test_calculator_results_are_labels_only_when_asked_for() -> None:

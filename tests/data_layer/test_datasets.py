@@ -64,10 +64,10 @@ def test_given_validation_and_test_files(tmp_path: Path, caplog: pytest.LogCaptu
         data = load(tmp_path, waters(5), valid=[*waters(2), ion("Na", 1.0)], test=test)
     assert (len(data.train), len(data.valid)) == (5, 3)
     assert {name: len(group) for name, group in data.tests.items()} == {
-        "bulk_Default": 3,
-        "Default_Default": 1,
+        "bulk": 3,
+        "test": 1,
     }
-    assert list(data.tests) == ["bulk_Default", "Default_Default"]
+    assert list(data.tests) == ["bulk", "test"]
     titles = [message.split(" [")[0] for message in caplog.messages if " [energy" in message]
     assert titles == [
         "Training set 1/1",
@@ -79,7 +79,7 @@ def test_given_validation_and_test_files(tmp_path: Path, caplog: pytest.LogCaptu
     ]
     assert (
         "Total number of configurations: train=5, valid=3, "
-        "tests=[bulk_Default: 3, Default_Default: 1]" in caplog.messages
+        "tests=[bulk: 3, test: 1]" in caplog.messages
     )
 
 
@@ -148,7 +148,7 @@ def test_low_density_in_a_test_group_is_refused_unless_allowed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sparse = crystal(20.0)
-    with pytest.raises(DataError, match=r"test:Default_Default, index 1 .*volume_per_atom=2666"):
+    with pytest.raises(DataError, match=r"test:test, index 1 .*volume_per_atom=2666"):
         load(tmp_path, waters(2), valid=waters(1), test=[crystal(5.0), sparse])
     with caplog.at_level(logging.INFO, logger="mace_scf_jax"):
         load(tmp_path, [sparse, *waters(2)], valid=waters(1), allow_low_density_pbc=True)
@@ -156,11 +156,46 @@ def test_low_density_in_a_test_group_is_refused_unless_allowed(
     load(tmp_path, [sparse], valid=waters(1), low_density_pbc_max_volume_per_atom=3000.0)
 
 
-def test_dipole_weights_are_checked_in_every_file_before_anything_else(tmp_path: Path) -> None:
-    bad = crystal(5.0, [True, False, True])
-    del bad.info["config_dipole_weight"]
-    with pytest.raises(DataError, match=r"test: .*test\.xyz, configuration 0: .*REF_dipole"):
-        load(tmp_path, waters(2), valid=[crystal(5.0, [True, False, True])], test=[bad])
+def test_sets_of_tests_are_never_called_like_those_of_training(tmp_path: Path) -> None:
+    kinds = ("train", "valid", "test", "ice", "Default")
+    tests = [labelled_atoms(config_type=kind) for kind in kinds]
+    data = load(tmp_path, waters(2), valid=waters(1), test=tests)
+    assert list(data.tests) == ["test_train", "test_valid", "test_test", "ice", "test"]
+
+
+def test_wires_are_refused_only_where_there_are_charges(tmp_path: Path) -> None:
+    wire = crystal(5.0, [True, False, False])
+    with pytest.raises(DataError, match="found pbc TFF"):
+        load(tmp_path, [wire, *waters(2)], valid=waters(1))
+    load(tmp_path, [wire, *waters(2)], valid=waters(1), electrostatic_pbc_method=None)
+
+
+def test_what_is_probably_not_meant_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = KeySpecification.from_heads(
+        heads({"energy": "REF_energy", "stress": "REF_stress", "dipole": "REF_dipole"})
+    )
+    train = waters(3, charge=1, REF_stress=np.eye(3))
+    for atoms in train:
+        del atoms.info["total_charge"], atoms.info["fermi_level"]
+    options = {"valid": [ion("Na", 1.0)], "config_type_weights": {"Defalt": 2.0, "Default": 1.0}}
+    load(tmp_path, train, keys=keys, **options)
+    assert [message.removeprefix(f"{tmp_path}/") for message in caplog.messages] == [
+        "train.xyz: no configuration has a total charge (key 'total_charge'); all are taken as "
+        "neutral; if that is not so, map 'charge'",
+        "train.xyz: found 'external_field', which is not mapped in 'heads' and is not trained "
+        "with; map it (`external_field: external_field` in info_keys), or to none",
+        "train.xyz: stress of 3 configurations without periodic directions has no meaning and is "
+        "not used",
+        "valid.xyz: no configuration has forces (key 'REF_forces')",
+        "Na occurs in validation configurations only: the model knows it, but is never trained on "
+        "it, and E0s cannot be measured for it",
+        "config_type_weights: no configuration has the type 'Defalt'; did you mean 'Default'?; "
+        "types that occur: Default",
+        "E0s 'average': the compositions of the training set do not determine the energies of its "
+        "3 elements one by one (rank 1); only their sums are meaningful",
+    ]
 
 
 def test_mistyped_key_is_refused_and_leaves_no_file(tmp_path: Path) -> None:

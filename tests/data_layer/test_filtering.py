@@ -50,7 +50,7 @@ def test_structures_above_the_limits_are_left_out_and_counted(tmp_path, caplog) 
         )
     assert [entry.location.index for entry in data.train] == [0, 4, 5, 6]
     assert [entry.location.index for entry in data.valid] == [0]
-    assert len(data.tests["Default_Default"]) == 1
+    assert len(data.tests["test"]) == 1
     lines = [text for text in caplog.messages if "left out" in text]
     assert lines == [
         "Training set: left out 3 of 7 configurations: "

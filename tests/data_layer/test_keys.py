@@ -28,6 +28,12 @@ def test_completion_follows_the_entries_of_the_user() -> None:
     assert keys.completed == {"energy", "stress", "head", "forces"}
 
 
+def test_the_total_charge_is_looked_for_under_its_own_name() -> None:
+    keys = KeySpecification.from_heads(heads({"energy": "E"}, {}))
+    assert keys.key_of("total_charge") == "total_charge"
+    assert "total_charge" in keys.completed
+
+
 def test_none_and_null_disable_a_property() -> None:
     keys = KeySpecification.from_heads(
         heads({"total_charge": "Q", "energy": "none", "dipole": None}, {})
@@ -48,7 +54,6 @@ def test_none_and_null_disable_a_property() -> None:
             {"DFT": {"info_keys": INFO_KEYS, "arrays_keys": {}, "E0s": "average"}},
             "'E0s'.* expected exactly",
         ),
-        (heads({"energy": "E"}), "map `total_charge: total_charge`"),
         (heads({**INFO_KEYS, "enrgy": "E"}), "unknown property 'enrgy'; did you mean 'energy'"),
         (heads({**INFO_KEYS, "molid": "m"}), "did you mean 'molID'"),
         (heads({**INFO_KEYS, "forces": "F"}), "found 'forces', which belongs in arrays_keys"),
@@ -79,3 +84,10 @@ def test_empty_members_are_empty_mappings() -> None:
 def test_nearest_ignores_case_and_refuses_the_unrelated() -> None:
     assert nearest("ref_ENERGY", ["REF_energy", "REF_forces"]) == "REF_energy"
     assert nearest("qqq", ["REF_energy"]) is None
+
+
+def test_nearest_finds_longer_names_with_the_same_words() -> None:
+    known = ["energy_per_atom", "forces", "total_charge_per_atom", "total_charge"]
+    assert nearest("energy", known) == "energy_per_atom"
+    assert nearest("charge", known) == "total_charge"
+    assert nearest("atom_energy", known) == "energy_per_atom"

@@ -143,8 +143,8 @@ def test_a_set_is_the_same_from_its_file_and_preprocessed(tmp_path: Path) -> Non
     np.testing.assert_array_equal(stored.atomic_energies, plain.atomic_energies)
 
 
-def no_dipole_weight(atoms: ase.Atoms) -> None:
-    del atoms.info["config_dipole_weight"]
+def short_dipole_weight(atoms: ase.Atoms) -> None:
+    atoms.info["config_dipole_weight"] = np.ones(2)
 
 
 def coincident(atoms: ase.Atoms) -> None:
@@ -158,7 +158,7 @@ def crystal(atoms: ase.Atoms) -> None:
 @pytest.mark.parametrize(
     ("workers", "spoil", "message"),
     [
-        (1, no_dipole_weight, r"train: .*train\.xyz, configuration 10: found a dipole without"),
+        (1, short_dipole_weight, r"train\.xyz, configuration 10: config_dipole_weight must be"),
         (2, coincident, r"train\.xyz, configuration 10: found atoms 0 and 1 at the same position"),
         (1, crystal, r"train: .*train\.xyz, configuration 10: found pbc TFT"),
     ],

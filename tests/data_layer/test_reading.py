@@ -8,7 +8,7 @@ import pytest
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.reading import read_atoms, warn_about
+from mace_scf_jax.data.reading import file_parts, read_atoms, warn_about
 
 from .builders import KEYS, WATER_IONS, heads, labelled_atoms, read_configurations, write
 
@@ -124,3 +124,69 @@ def test_nan_label_in_a_file_names_file_index_and_key(tmp_path: Path) -> None:
         DataError, match=r"train\.xyz, configuration 1, key 'REF_forces' \(forces\): found NaN"
     ):
         read_configurations(path)
+
+
+TWO = "Properties=species:S:1:pos:R:3 energy={}\n{} 0 0 0\nH 0 0 1\n"
+
+
+def read_text(folder: Path, text: str | bytes) -> list:
+    path = folder / "some.xyz"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    whole = read_atoms(path)
+    parts = [atoms for part in file_parts(path, largest=1) for atoms in part.read()]
+    assert [atoms.info for atoms in parts] == [atoms.info for atoms in whole]
+    return whole
+
+
+def test_structures_behind_empty_lines_are_read(tmp_path: Path) -> None:
+    frames = ["2\n" + TWO.format(index, "O") for index in range(3)]
+    found = read_text(tmp_path, "\n" + "\n \n".join(frames) + "\n\n")
+    assert [atoms.get_potential_energy() for atoms in found] == [0, 1, 2]
+
+
+def test_what_is_no_structure_is_refused_with_its_line(tmp_path: Path) -> None:
+    text = "2\n" + TWO.format(1, "O")
+    with pytest.raises(
+        DataError, match=r"configuration 1: .*\(line 6: found b'end', expected the number"
+    ):
+        read_text(tmp_path, f"{text}\nend")
+    with pytest.raises(DataError, match=r"configuration 1: .*the structure begins in line 6\)"):
+        read_text(tmp_path, f"{text}\n2\n{TWO.format(1, 'O')[:-6]}")
+
+
+def test_text_that_is_not_utf8_and_marks_of_editors_are_read(tmp_path: Path) -> None:
+    text = "2\n" + TWO.format("1 by=Müller", "O")
+    for data in (text.encode("latin-1"), text.encode("utf-8-sig"), text.replace("\n", "\r\n")):
+        (found,) = read_text(tmp_path, data)
+        assert found.info == {"by": "Müller"}
+
+
+def test_isotopes_are_hydrogen_of_their_mass(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for text in ("2\n" + TWO.format(1, "D"), "2\n\nT 0 0 0\nh 0 0 1\n"):
+        (found,) = read_text(tmp_path, text)
+        assert found.get_chemical_formula() == "H2"
+        assert found.get_masses()[0] == pytest.approx(2.0141 if "D" in text else 3.0160, abs=1e-4)
+        assert found.get_masses()[1] == pytest.approx(1.008)
+    assert "D and T in 1 structures are read as H of their mass" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TWO.format(1, "O1"), r"configuration 0: .*symbol 'O1' of atom 0.*did you mean O\?"),
+        (TWO.format("1 energy=2", "O"), "the key 'energy' is given twice"),
+        (TWO.format('1 pbc="p p f"', "O"), "pbc: found 'p p f', expected three of T and F"),
+    ],
+)
+def test_what_would_be_misread_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_text(tmp_path, f"2\n{text}")
+
+
+def test_periodic_directions_in_small_letters(tmp_path: Path) -> None:
+    (found,) = read_text(
+        tmp_path, "2\n" + TWO.format('1 pbc="f t f" Lattice="9 0 0 0 9 0 0 0 9"', "O")
+    )
+    assert found.pbc.tolist() == [False, True, False]

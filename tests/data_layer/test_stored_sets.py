@@ -290,8 +290,8 @@ def test_the_folder_of_a_split_is_found(tmp_path):
     )
     assert (len(found.train), len(found.valid)) == (6, 4)
     assert {name: len(group) for name, group in found.tests.items()} == {
-        "kind 0_Default": 2,
-        "kind 1_Default": 1,
+        "kind 0": 2,
+        "kind 1": 1,
     }
     assert len(load(tmp_path / "data" / "train" / "0.h5", valid_fraction=0.2).train) == 4
 

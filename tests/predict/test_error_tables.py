@@ -1,6 +1,7 @@
 import pytest
 
 from mace_scf_jax.predict.error_tables import (
+    DEFAULT_ERROR_TABLE,
     ERROR_TABLES,
     epoch_line,
     final_table,
@@ -33,7 +34,22 @@ EPOCH_LINES_OF_THE_REFERENCE = {
 
 
 def test_every_name_of_the_reference_is_known():
-    assert set(ERROR_TABLES) == FINAL_TABLES_OF_THE_REFERENCE | EPOCH_LINES_OF_THE_REFERENCE
+    named = FINAL_TABLES_OF_THE_REFERENCE | EPOCH_LINES_OF_THE_REFERENCE
+    assert set(ERROR_TABLES) == named | {DEFAULT_ERROR_TABLE}
+
+
+def test_the_default_shows_what_there_is():
+    sets = {"train": METRICS, "bulk": {"rmse_e_per_atom": 0.01, "rmse_total_charge": 0.9}}
+    heading, units, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in final_table("auto", sets).splitlines()
+        if line.startswith("|")
+    ]
+    assert heading == ["", "RMSE E", "RMSE F", "RMSE DMA", "RMSE dipole", "RMSE total charge"]
+    assert units[-1] == "me"
+    assert rows[-1] == ["bulk", "10.00", "not found", "not found", "not found", "900.00"]
+    assert epoch_line("auto", 1, 0.5, {"rmse_stress": 0.002}).endswith("RMSE_stress=2.0 meV / A^3")
+    assert labels_without_metric("auto", {}) == ()
 
 
 def test_epoch_line():
@@ -65,7 +81,7 @@ def test_final_table():
     ]
 
 
-@pytest.mark.parametrize("name", ERROR_TABLES)
+@pytest.mark.parametrize("name", sorted(set(ERROR_TABLES) - {DEFAULT_ERROR_TABLE}))
 def test_every_table_can_be_printed(name):
     lines = final_table(name, {"train": METRICS}).splitlines()
     assert len({len(line) for line in lines}) == 1

@@ -35,7 +35,7 @@ SMALLER = {
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_examples_are_valid(path):
     options = TrainOptions(**yaml.safe_load(path.read_text()))
-    assert options.without_effect == ()
+    assert options.remarks == ()
     assert (path.parent / options.train_file).is_file()
 
 

@@ -93,8 +93,10 @@ def test_structures_without_labels_do_not_count():
 
 
 def test_labels_that_are_missing_altogether():
+    partly = labelled(0, level=False), labelled(1, multipoles=False)
     with pytest.raises(ConfigurationError, match="'field_feature_norms': average needs a training"):
-        fixed_point(labelled(0, level=False), labelled(1, multipoles=False))
+        fixed_point(*partly, field_feature_norms="average")
+    assert fixed_point(*partly).field_feature_norms == (1.0,) * 4
     keys = {"info_keys": {"total_charge": "q", "fermi_level": "mu"}, "arrays_keys": {}}
     with pytest.raises(ConfigurationError, match="no training configuration has a fermi_level"):
         fixed_point(labelled(0, level=False), heads={"DFT": keys}, field_feature_norms=None)

@@ -7,6 +7,7 @@ from mace_scf_jax.models import InitialDensity, SelfConsistency
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.scf import Anderson, Auto, Differentiation, LinearMixing
 from mace_scf_jax.training.loop.fixed_point_training import (
+    DEFAULT_TRAINING,
     FixedPointTraining,
     SCFOptions,
     read_fixed_point_training,
@@ -147,8 +148,9 @@ def test_values_of_a_wrong_kind(value, expected):
 
 
 def test_the_block_belongs_to_the_family():
-    (problem,) = problems(model="FixedPoint")
-    assert "'fixed_point_training_options' is required by the model FixedPoint" in problem
+    (stage,) = options(model="FixedPoint").train_schedule
+    assert stage.fixed_point == parsed(**DEFAULT_TRAINING)
+    assert stage.fixed_point.mode == "implicit"
     stage = STAGE | {"fixed_point_training_options": {"mode": "direct"}}
     (problem,) = problems(train_schedule={0: stage})
     assert "must be absent, because it belongs to the model FixedPoint" in problem
@@ -180,7 +182,7 @@ def test_the_block_can_be_written_down_and_read_again():
         ({"field_readout_config": {"type": "NoReadout"}}, "unknown type 'NoReadout'"),
         ({"field_readout_config": "none"}, "expected a mapping with 'type', found 'none'"),
         ({"field_feature_norms": [1.0, 0.0]}, "expected numbers above 0"),
-        ({"field_feature_norms": "mean"}, "expected average, None or a list"),
+        ({"field_feature_norms": "mean"}, "expected auto, average, None or a list"),
         ({"atom_density_scaling": {"H": -1.0}}, "expected numbers above 0"),
         ({"atom_density_scaling": {"Xx9": 1.0}}, "expected {element: number}"),
         ({"quadrupole_feature_corrections": True}, "is not available in this version"),
@@ -216,6 +218,9 @@ def test_options_of_the_family_are_lenient_in_spelling():
     assert given.atom_density_scaling == {1: 0.5, 8: 2.0}
     assert given.fixedpoint_update_config["correlation"] == 2
     assert given.fixedpoint_update_config["nonlinearity_cls"] == "NoNonLinearity"
-    assert set(given.without_effect) == {"field_norm_factor", "return_electrostatic_potentials"}
+    assert [remark.split("'")[1] for remark in given.remarks] == [
+        "field_norm_factor",
+        "return_electrostatic_potentials",
+    ]
     without = options(field_feature_norms="None", atom_density_scaling="None")
     assert (without.field_feature_norms, without.atom_density_scaling) == (None, None)

@@ -20,6 +20,7 @@ from mace_scf_jax.training.losses import (
     LOSSES,
     LossError,
     check_terms,
+    check_validation,
     loss_inputs,
     loss_options,
     mean,
@@ -127,6 +128,7 @@ def reference_case(name, *, extra_atoms, extra_graphs):
 
 NOT_IN_REFERENCE = {
     "stress",
+    "virials",
     "polarizability",
     "field_features",
     "fixedpoint_scf_stability",
@@ -167,6 +169,27 @@ def test_stress_is_the_mean_over_graphs_and_components():
     prediction = {"stress": np.full((3, 3, 3), 2.0)}
     # (2 * 1 * 4 + 3 * 0.5 * 4) / 2 graphs, the same for all nine components
     np.testing.assert_allclose(loss("stress", prediction, graph), 7.0, rtol=1e-14)
+
+
+def test_virials_are_the_negative_stress_times_the_volume_per_atom():
+    """And what a molecule has instead, NaN without weight, spoils neither value nor gradient."""
+    graph = tiny_graph(0)
+    graph = graph.replace(
+        labels={"virials": np.zeros((3, 3, 3))},
+        weights={"virials": np.array([1.0, 0.0, 0.0])},
+        config_weight=np.array([2.0, 3.0, 1.0]),
+    )
+    predicted = np.full((3, 3, 3), 6.0)
+    predicted[1] = np.nan
+
+    def value(virials):
+        return loss("virials", {"virials": virials}, graph)
+
+    # 2 * (6 / 3 atoms)² / 2 graphs, the same for all nine components
+    np.testing.assert_allclose(value(predicted), 4.0, rtol=1e-14)
+    gradient = jax.grad(value)(jnp.asarray(predicted))
+    np.testing.assert_array_equal(gradient[1:], 0.0)
+    np.testing.assert_allclose(gradient[0], 2 * 4.0 / 6.0 / 9.0)
 
 
 def test_unlabelled_entries_count_in_the_denominator_only():
@@ -442,3 +465,17 @@ def test_a_term_from_outside_the_package(monkeypatch):
         @register_loss("another", predictions=("forces",))
         def forces(prediction, graph):
             return mean(prediction["forces"], graph.atom_mask)
+
+
+def test_a_validation_set_without_labels_is_refused(caplog):
+    loss = {"energy_per_atom": 1.0, "forces": 10.0, "total_charge": 1.0, "dipole": 0.0}
+    check_validation(loss, {"energy": 1.0, "forces": 2.0}, where="stage 'a'")
+    check_validation({"total_charge": 1.0}, {}, where="stage 'a'")
+    assert not caplog.messages
+    check_validation(loss, {"energy": 0.0, "forces": 2.0}, where="stage 'a'")
+    assert caplog.messages == [
+        "stage 'a': no validation configuration has energy; the validation loss lacks "
+        "energy_per_atom"
+    ]
+    with pytest.raises(LossError, match="stage 'a': no validation configuration has energy, forc"):
+        check_validation(loss, {"dipole": 1.0}, where="stage 'a'")

@@ -9,7 +9,6 @@ from train_options import STAGE, VALID, options, problems
 
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions, ineffective, options_from, topics
-from mace_scf_jax.training.config.reading import NO_EFFECT, NOT_AVAILABLE
 
 
 def test_defaults_are_those_of_the_reference():
@@ -37,7 +36,6 @@ def test_every_option_is_described_and_belongs_to_one_topic():
     names = [name for topic in topics() for name in topic.model_fields]
     assert sorted(names) == sorted(TrainOptions.model_fields)
     assert all(field.description for field in TrainOptions.model_fields.values())
-    assert not set(names) & (NO_EFFECT | set(NOT_AVAILABLE))
 
 
 @pytest.mark.parametrize(
@@ -144,14 +142,8 @@ def test_one_mistake_gives_one_problem(changes, expected):
     assert expected in problem
 
 
-@pytest.mark.parametrize("name", sorted(NOT_AVAILABLE))
-def test_options_that_are_not_available_say_what_they_belong_to(name):
-    (problem,) = problems(**{name: 1})
-    assert problem == f"option {name!r} ({NOT_AVAILABLE[name]}) is not available in this version"
-
-
 @pytest.mark.parametrize("name", ["energy_key", "charges_key", "REF-dipole-key"])
-def test_keys_of_properties_are_no_options(name):
+def test_keys_of_properties_stand_in_the_head_that_is_given(name):
     (problem,) = problems(**{name: "E"})
     assert "given in 'heads' (info_keys and arrays_keys)" in problem
 
@@ -159,7 +151,9 @@ def test_keys_of_properties_are_no_options(name):
 def test_stress_loss_needs_the_stress():
     schedule = {0: {"name": "a", "start": 0, "end": 1, "loss": {"stress": 1.0}}}
     (problem,) = problems(train_schedule=schedule)
-    assert "needs compute_stress: true" in problem
+    assert "'stress' needs compute_stress: true" in problem
+    (problem,) = problems(train_schedule={0: STAGE | {"loss": {"virials": 1.0}}})
+    assert "'virials' needs compute_stress: true" in problem
     assert options(train_schedule=schedule, compute_stress=True).compute_stress
 
 
@@ -200,11 +194,6 @@ def test_names_may_be_spelled_with_dashes_but_not_twice():
     assert options(**{"batch-size": 4}).batch_size == 4
     (problem,) = problems(**{"batch-size": 4, "batch_size": 5})
     assert "given twice" in problem
-
-
-@pytest.mark.parametrize("name", ["swa", "max_num_epochs", "huber_delta", "enable_cueq"])
-def test_options_without_effect_are_accepted_and_remembered(name):
-    assert options(**{name: 1}).without_effect == (name,)
 
 
 @pytest.mark.parametrize("spelled", [True, 1, "true", "True", "yes"])

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from mace_scf_jax.models import FAMILIES
 from mace_scf_jax.options import OneOf
 from mace_scf_jax.training.config.options import matters_to, owners, topics
+from mace_scf_jax.training.loop.fixed_point_training import DEFAULT_TRAINING, OPTIONS_KEY
 
 WIDTH = 98
 EXAMPLES: dict[str, Any] = {
@@ -32,7 +33,6 @@ EXAMPLES: dict[str, Any] = {
     "train_file": "train.xyz",
     "E0s": "average",
     "hidden_irreps": "64x0e + 64x1o",
-    "error_table": "PerAtomRMSE",
     "train_schedule": {
         0: {
             "name": "only",
@@ -55,10 +55,6 @@ HEADS_WITH_MULTIPOLES = {
     }
 }
 LOSS_WITH_MULTIPOLES = {"energy_per_atom": 1.0, "forces": 100.0, "atomic_multipoles": 100.0}
-FIXED_POINT_TRAINING = {
-    "mode": "implicit",
-    "scf": {"num_scf_steps": 50, "mixing_parameter": 0.25},
-}
 KINDS = {
     float: "number",
     int: "whole number",
@@ -142,7 +138,7 @@ def _examples_of(name: str) -> dict[str, Any]:
         examples["heads"] = HEADS_WITH_MULTIPOLES
         stage["loss"] = LOSS_WITH_MULTIPOLES
     if family.is_self_consistent:
-        stage["fixed_point_training_options"] = FIXED_POINT_TRAINING
+        stage[OPTIONS_KEY] = DEFAULT_TRAINING
     stages = {index: values | stage for index, values in EXAMPLES["train_schedule"].items()}
     return examples | {"train_schedule": stages}
 

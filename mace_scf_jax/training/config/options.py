@@ -17,25 +17,34 @@ from mace_scf_jax.data.stored_set import is_stored
 from mace_scf_jax.models import FAMILIES, Family, families_with
 from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup, collecting
-from mace_scf_jax.options.values import names_in, parse_literal
+from mace_scf_jax.options.values import NoneInText, PositiveWholeNumber, names_in, parse_literal
 from mace_scf_jax.plugins import load_installed_plugins, load_plugins
-from mace_scf_jax.predict.error_tables import ERROR_TABLES
+from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES
 from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.training.config.data_and_model import (
     DataOptions,
     ModelOptions,
 )
+from mace_scf_jax.training.config.options_of_mace import OPTIONS_OF_MACE, judge
+from mace_scf_jax.training.config.overrides import SCHEDULE, with_overrides
 from mace_scf_jax.training.config.reading import (
-    NO_EFFECT,
     canonical_name,
-    problem_with_name,
+    heads_from_keys,
+    is_property_key,
     read_config_file,
 )
-from mace_scf_jax.training.loop.fixed_point_training import OPTIONS_KEY
+from mace_scf_jax.training.loop.fixed_point_training import DEFAULT_TRAINING, OPTIONS_KEY
 from mace_scf_jax.training.loop.sampling import SamplingOptions
-from mace_scf_jax.training.loop.schedule import DEFAULT_LEARNING_RATE, Stage, read_schedule
+from mace_scf_jax.training.loop.schedule import (
+    DEFAULT_LEARNING_RATE,
+    Stage,
+    describe_epochs,
+    read_schedule,
+    shortened,
+)
 from mace_scf_jax.training.loop.validation import ValidationOptions
 from mace_scf_jax.training.loop.watching import WatchOptions
+from mace_scf_jax.training.losses import LOSSES
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserOptions
 from mace_scf_jax.training.records.run_files import RunOptions
@@ -48,7 +57,14 @@ class ScheduleOptions(OptionGroup):
     decide_weights = False
 
     error_table: Annotated[str, OneOf(ERROR_TABLES)] = Field(
-        description="errors shown during and after training"
+        default=DEFAULT_ERROR_TABLE,
+        description="errors shown during and after training; auto: every one that data and model "
+        "have",
+    )
+    max_num_epochs: Annotated[PositiveWholeNumber | None, NoneInText] = Field(
+        default=None,
+        description="shorten all stages in proportion, to at least one epoch each, so that they "
+        "have so many epochs together",
     )
     train_schedule: tuple[Stage, ...] = Field(
         description="stages {0: {name, start, end, loss: {term: weight, …}, lr, "
@@ -64,11 +80,16 @@ class ScheduleOptions(OptionGroup):
     @field_validator("train_schedule", mode="plain")
     @classmethod
     def _read(cls, schedule: Any, info: Any) -> tuple[Stage, ...]:
-        if isinstance(schedule, tuple) and all(isinstance(stage, Stage) for stage in schedule):
-            return schedule
-        if isinstance(schedule, str):
-            schedule = parse_literal(schedule)
-        return read_schedule(schedule, default_lr=info.data.get("lr", DEFAULT_LEARNING_RATE))
+        stages = schedule
+        if not (isinstance(schedule, tuple) and all(isinstance(it, Stage) for it in schedule)):
+            if isinstance(schedule, str):
+                schedule = parse_literal(schedule)
+            default_lr = info.data.get("lr", DEFAULT_LEARNING_RATE)
+            stages = read_schedule(schedule, default_lr=default_lr)
+        model = info.data.get("model")
+        if model is not None and FAMILIES[model].is_self_consistent:
+            stages = tuple(stage.with_fixed_point(DEFAULT_TRAINING) for stage in stages)
+        return shortened(stages, info.data.get("max_num_epochs"))
 
 
 def model_topics() -> tuple[type[OptionGroup], ...]:
@@ -103,15 +124,15 @@ class TrainOptions(
     """
 
     called = "option"
-    _without_effect: tuple[str, ...] = PrivateAttr(default=())
+    _remarks: tuple[str, ...] = PrivateAttr(default=())
 
     def __init__(self, **values: Any):
-        values, without_effect, problems = _with_known_names(values, type(self).model_fields)
+        values, remarks, problems = _understood(values, type(self).model_fields)
         with collecting(problems):
             super().__init__(**values)
         if problems:
             raise ConfigurationError(*problems)
-        self._without_effect = tuple(without_effect)
+        self._remarks = tuple(remarks)
 
     def problems(self) -> list[str]:
         """Tell what does not go together."""
@@ -144,24 +165,24 @@ class TrainOptions(
             if name not in type(self).model_fields
         ]
         problems += [
-            f"train_schedule, stage {index} ({stage.name}): the loss term 'stress' needs "
+            f"train_schedule, stage {index} ({stage.name}): the loss term {term!r} needs "
             "compute_stress: true"
             for index, stage in enumerate(self.train_schedule)
-            if "stress" in stage.loss and not self.compute_stress
+            for term in stage.loss
+            if {"stress", "virials"} & {*LOSSES[term].predictions} and not self.compute_stress
         ]
         return problems + self._problems_with_modes()
 
     def _problems_with_modes(self) -> list[str]:
-        """Stages that do not say how they train a fixed-point model, or do so for another model."""
-        wanted = self.family.is_self_consistent
+        """Stages that say how a fixed-point model is trained, for another model."""
+        if self.family.is_self_consistent:
+            return []
         owners = " or ".join(name for name in FAMILIES if FAMILIES[name].is_self_consistent)
-        found = f"must be absent, because it belongs to the model {owners}"
-        if wanted:
-            found = f"is required by the model {self.model}"
         return [
-            f"train_schedule, stage {index} ({stage.name}): {OPTIONS_KEY!r} {found}"
+            f"train_schedule, stage {index} ({stage.name}): {OPTIONS_KEY!r} must be absent, "
+            f"because it belongs to the model {owners}"
             for index, stage in enumerate(self.train_schedule)
-            if (stage.fixed_point is not None) != wanted
+            if stage.fixed_point is not None
         ]
 
     @property
@@ -170,9 +191,12 @@ class TrainOptions(
         return KeySpecification.from_heads(self.heads)
 
     @property
-    def without_effect(self) -> tuple[str, ...]:
-        """Options that were given and accepted, and that change nothing."""
-        return self._without_effect
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences on what was given in another form, or changes nothing, for the log."""
+        if self.max_num_epochs is None:
+            return self._remarks
+        shown = describe_epochs(self.train_schedule)
+        return (*self._remarks, f"max_num_epochs {self.max_num_epochs}: the stages are {shown}")
 
     @property
     def split_seed(self) -> int:
@@ -286,21 +310,36 @@ def ineffective(options: TrainOptions) -> list[str]:
     return found
 
 
-def _with_known_names(
+def _understood(
     values: Mapping[str, Any], known: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Values of known options, spelled with underscores; names without effect; problems."""
-    kept: dict[str, Any] = {}
-    without_effect: list[str] = []
+    """Values of options from all that may be written: other spellings, paths, options of MACE.
+
+    Returns:
+        Values by the names of options; remarks for the log; problems.
+    """
+    given: dict[str, Any] = {}
     problems: list[str] = []
     for spelled, value in values.items():
         name = canonical_name(str(spelled))
-        if name in kept:
+        if name in given:
             problems.append(f"option {name!r} is given twice, under two spellings or names")
-        elif name in known:
-            kept[name] = value
-        elif name in NO_EFFECT:
-            without_effect.append(name)
-        else:
-            problems.append(problem_with_name(name, known))
-    return kept, without_effect, problems
+        given[name] = value
+    overrides = {name: value for name, value in given.items() if "." in name}
+    keys = {name: value for name, value in given.items() if is_property_key(name)}
+    refused, remarks = judge(given, has_schedule=SCHEDULE in given)
+    problems += refused
+    problems += [
+        unknown_name("option", name.partition(".")[0], known)
+        for name in given
+        if name.partition(".")[0] not in known and name not in OPTIONS_OF_MACE and name not in keys
+    ]
+    kept = {name: value for name, value in given.items() if name in known}
+    with collecting(problems):
+        kept |= heads_from_keys(keys, has_heads="heads" in kept)
+    if all(name.partition(".")[0] in known for name in overrides):
+        with collecting(problems):
+            kept = with_overrides(kept, overrides)
+            if any(path.startswith(SCHEDULE) for path in overrides):
+                remarks.append(f"Changed in the schedule: {', '.join(overrides)}")
+    return kept, remarks, problems

@@ -1,18 +1,17 @@
-"""Reading a configuration: a YAML file, with errors that name file and line, and names of options.
-
-Some option names of the PyTorch reference are not options here; for each it is known what to say.
-"""
+"""Reading a configuration: a YAML file, with errors that name the line; names of options."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mace_scf_jax.data.properties import PROPERTIES
 from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.registry import unknown_name
+from mace_scf_jax.training.config.options_of_mace import OPTIONS_OF_MACE
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -70,70 +69,57 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-NO_EFFECT_FLAGS = _words("""
-    compute_atomic_dipole disallow_random_padding_pt dont_include_pbc_corrections dry_run
-    foundation_model_readout lbfgs multi_processed_test polarizable_charges
-    return_electrostatic_potentials save_cpu stage_two swa
-""")
-"""Switches that the reference accepts and ignores, or that mean nothing here (potentials are always
-returned)."""
-
-NO_EFFECT = NO_EFFECT_FLAGS | _words("""
-    apply_cutoff atomic_numbers dipole_weight downloads_dir edge_irreps
-    embedding_specs enable_cueq enable_oeq energy_weight field_norm_factor filter_type_pt
-    force_mh_ft_lr forces_weight foundation_filter_elements foundation_head foundation_model
-    foundation_model_elements huber_delta keep_isolated_atoms launcher les_arguments loss
-    max_num_epochs mean multiheads_finetuning num_samples_pt num_workers only_cueq pin_memory plot
-    plot_frequency plot_interaction_e polarizability_weight pseudolabel_replay pt_train_file
-    pt_valid_file
-    real_pt_data_ratio_threshold skip_evaluate_heads stage_two_dipole_weight
-    stage_two_energy_weight stage_two_forces_weight stage_two_lr stage_two_polarizability_weight
-    stage_two_stress_weight stage_two_virials_weight start_stage_two start_swa std stress_weight
-    subselect_pt swa_dipole_weight swa_energy_weight swa_forces_weight swa_lr
-    swa_polarizability_weight swa_stress_weight swa_virials_weight use_agnostic_product
-    use_embedding_readout use_last_readout_only use_reduced_cg use_so3 virials_weight weight_pt_head
-""")
-"""Names that are accepted with a warning: the reference parses and ignores them, or they steer
-machinery (data loader processes, launchers, downloads) that does not exist here."""
-
-NOT_AVAILABLE: dict[str, str] = {
-    "statistics_file": "training from a statistics file",
-    "test_dir": "testing on a folder of files",
-}
-"""Options of the method that this version refuses, with what they belong to."""
-
 OTHER_NAMES = {"split_seed": "valid_set_seed"}
 """Plain names of options whose name in the reference says less."""
 
-PROPERTY_KEY = "_key"
+_KEY = "_key"
+"""End of the options of MACE that name the key of a property in the data files."""
 
 
 def canonical_name(spelled: str) -> str:
     """The name of an option that may be spelled with ``-`` or have a second name.
 
     Args:
-        spelled: as the user wrote it.
+        spelled: as the user wrote it; behind a dot stand names that are not spelled otherwise.
     """
-    name = spelled.replace("-", "_")
-    return OTHER_NAMES.get(name, name)
+    name, dot, path = spelled.partition(".")
+    name = name.replace("-", "_")
+    return OTHER_NAMES.get(name, name) + dot + path
 
 
-def problem_with_name(name: str, known: Iterable[str]) -> str:
-    """Sentence on a name that is neither an option nor one without effect.
+def is_property_key(name: str) -> bool:
+    """Whether an option of MACE names the key of a property: ``energy_key``.
 
     Args:
-        name: option name with underscores, not among ``known``.
-        known: the names of all options.
+        name: with underscores.
     """
-    if name in NOT_AVAILABLE:
-        return f"option {name!r} ({NOT_AVAILABLE[name]}) is not available in this version"
-    if name.endswith(PROPERTY_KEY):
-        return (
-            f"unknown option {name!r}: the names of properties in the data files are given in "
-            "'heads' (info_keys and arrays_keys)"
+    return name.endswith(_KEY) and name not in OPTIONS_OF_MACE
+
+
+def heads_from_keys(keys: Mapping[str, Any], *, has_heads: bool) -> dict[str, Any]:
+    """The block ``heads`` that the options ``<property>_key`` of MACE describe.
+
+    Args:
+        keys: the key of the data files by the name of the option.
+        has_heads: whether the block is given.
+
+    Returns:
+        The option ``heads``; nothing if there are no keys.
+
+    Raises:
+        ConfigurationError: the block is given too, or a property does not exist.
+    """
+    if not keys:
+        return {}
+    if has_heads:
+        raise ConfigurationError(
+            f"options {', '.join(map(repr, keys))}: the keys of properties are given in 'heads' "
+            "(info_keys and arrays_keys); give them there alone"
         )
-    return unknown_name("option", name, known)
+    head: dict[str, dict[str, Any]] = {"info_keys": {}, "arrays_keys": {}}
+    for option, key in keys.items():
+        name = option.removesuffix(_KEY)
+        if name not in PROPERTIES:
+            raise ConfigurationError(unknown_name("property", name, PROPERTIES))
+        head[f"{PROPERTIES[name].places[0]}_keys"][name] = key
+    return {"heads": {"Default": head}}

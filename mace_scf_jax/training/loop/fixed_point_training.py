@@ -19,6 +19,12 @@ DEPRECATED_KEY = "scf_training_options"
 STABILITY = "fixedpoint_scf_stability"
 """Key of the block, and name of the loss term that it is about."""
 
+DEFAULT_TRAINING: dict[str, Any] = {
+    "mode": "implicit",
+    "scf": {"num_scf_steps": 50, "mixing_parameter": 0.25},
+}
+"""The block of a stage that has none: it needs no labels but those of its loss."""
+
 LINEAR_SOLVES = {"implicit": ("inverse", "normal_cg"), "linearize_solve": ("inverse",)}
 """Values of ``linear_solve`` in the modes that have any. All mean the linear solves of `solver`."""
 

@@ -90,14 +90,18 @@ class ModelMode:
         """Name for the record of compilations; empty for models with one mode only."""
         return "" if self.training is None else self.training.mode.value
 
+    @property
+    def needs_multipoles(self) -> bool:
+        """Whether it starts from reference multipoles."""
+        return self.training is not None and self.training.mode is TrainingMode.DIRECT
+
     def predict(
         self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
     ) -> dict[str, Array]:
         """Compute the model outputs by name."""
         how = None
         if self.training is not None:
-            is_direct = self.training.mode is TrainingMode.DIRECT
-            how = DirectStep() if is_direct else self_consistency(self.training)
+            how = DirectStep() if self.needs_multipoles else self_consistency(self.training)
         outputs = evaluate(self.module, params, graph, how=how, forces=forces, stress=stress)
         further: dict[str, Array] = {}
         for names, function in _FURTHER.items():
@@ -127,7 +131,7 @@ class ModelMode:
         local = self.module.apply({"params": params}, graph, method="local")
         problem = fixed_point_problem(self.module, params, local, constant_charge=False)
         multipoles = outputs["multipoles"]
-        if self.training.mode is TrainingMode.DIRECT:
+        if self.needs_multipoles:
             multipoles = reference_multipoles(graph)
         return local, problem, graph.to_slots(multipoles), outputs["fermi_level"]
 

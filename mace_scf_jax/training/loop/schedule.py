@@ -102,6 +102,20 @@ class Stage(OptionGroup):
         """Learning rates under the names of the schedule: ``lr``, ``<parameter group>_lr``."""
         return {"lr": self.lr, **{_rate_name(group): r for group, r in self.group_lrs.items()}}
 
+    def with_fixed_point(self, default: Mapping[str, Any]) -> Stage:
+        """Return the stage, with a way to train a fixed-point model if it has none.
+
+        Args:
+            default: the block as it is written in a schedule.
+        """
+        if self.fixed_point is not None:
+            return self
+        return self.model_copy(
+            update={
+                "fixed_point": read_fixed_point_training({OPTIONS_KEY: default}, loss=self.loss)
+            }
+        )
+
     def to_mapping(self) -> dict[str, Any]:
         """Write the stage as in a schedule."""
         fixed_point = {}
@@ -155,6 +169,44 @@ def read_schedule(schedule: Any, *, default_lr: float = DEFAULT_LEARNING_RATE) -
     if problems:
         raise ConfigurationError(*problems)
     return tuple(stages)
+
+
+def shortened(stages: tuple[Stage, ...], epochs: int | None) -> tuple[Stage, ...]:
+    """The stages with fewer epochs, in proportion to those that they have; at least one each.
+
+    Args:
+        stages: that follow each other without gap.
+        epochs: of all stages together; None and more than there are change nothing.
+
+    Raises:
+        ConfigurationError: there are fewer epochs than stages.
+    """
+    if epochs is None:
+        return stages
+    if epochs < len(stages):
+        raise ConfigurationError(
+            f"option 'max_num_epochs': found {epochs}, expected at least {len(stages)}, one epoch "
+            "for each stage"
+        )
+    all_epochs, first = stages[-1].end + 1, 0
+    if epochs >= all_epochs:
+        return stages
+    found = []
+    for index, stage in enumerate(stages):
+        last = round(epochs * (stage.end + 1) / all_epochs) - 1
+        last = min(max(last, first), epochs - len(stages) + index)
+        found.append(stage.model_copy(update={"start": first, "end": last}))
+        first = last + 1
+    return tuple(found)
+
+
+def describe_epochs(stages: tuple[Stage, ...]) -> str:
+    """The epochs of all stages for a message.
+
+    Args:
+        stages: at least one.
+    """
+    return ", ".join(f"{stage.name}: epochs {stage.start} to {stage.end}" for stage in stages)
 
 
 def _read_loss(terms: Any) -> tuple[dict[str, Any], dict[str, OptionGroup]]:

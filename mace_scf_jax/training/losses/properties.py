@@ -1,7 +1,8 @@
-"""Losses of labelled properties: energies, forces, charges, dipoles, potentials."""
+"""Losses of labelled properties: energies, forces, stress, charges, dipoles, potentials."""
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
@@ -35,8 +36,17 @@ def forces(prediction: Prediction, graph: Graph) -> Mean:
 @register_loss("stress components", predictions=("stress",), labels=("stress",))
 def stress(prediction: Prediction, graph: Graph) -> Mean:
     """Mean over graphs and the nine components of w v (S_ref - S)², in (eV/Å³)²."""
-    error = graph.labels["stress"] - prediction["stress"]
-    return mean(property_weight(graph, "stress")[:, None, None] * error**2, graph.graph_mask)
+    return _of_labelled_cells("stress", prediction, graph, divisor=1.0)
+
+
+@register_loss("virials per atom", predictions=("virials",), labels=("virials",))
+def virials(prediction: Prediction, graph: Graph) -> Mean:
+    """Mean over graphs and the nine components of w v ((W_ref - W) / N)², in (eV/atom)².
+
+    W = -dE/dε = -Ω S, the sign of MACE and of the labels `virials`.
+    """
+    atoms = atoms_per_graph(graph)[:, None, None]
+    return _of_labelled_cells("virials", prediction, graph, divisor=atoms)
 
 
 @register_loss(
@@ -155,3 +165,15 @@ def field_features(prediction: Prediction, graph: Graph) -> Mean:
 def _dipole_weight(graph: Graph) -> Float[Array, "graphs 3"]:
     """Weight of the configuration times that of each Cartesian component of the dipole."""
     return graph.config_weight[:, None] * graph.weights["dipole"]
+
+
+def _of_labelled_cells(
+    name: str, prediction: Prediction, graph: Graph, *, divisor: Float[Array, "..."] | float
+) -> Mean:
+    """Squared errors of a tensor that structures without periodic directions do not have."""
+    weight = property_weight(graph, name)[:, None, None]
+    error = (
+        jnp.where(weight > 0.0, graph.labels[name] - prediction[name], jnp.zeros_like(weight))
+        / divisor
+    )
+    return mean(weight * error**2, graph.graph_mask)

@@ -12,6 +12,7 @@ one entry, as in the PyTorch reference. Padding atoms and graphs never count.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from jaxtyping import Array, Bool, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.options import ConfigurationError, OptionGroup
 from mace_scf_jax.registry import Registry, unknown_name
+
+logger = logging.getLogger(__name__)
 
 Prediction = Mapping[str, Array]
 Loss = Float[Array, ""]
@@ -216,6 +219,41 @@ def check_terms(
                 f"'{unlabelled[0]}', but no training configuration has it with a weight above "
                 "zero; check the keys under 'heads' and the weights in the file"
             )
+
+
+def check_validation(loss: Mapping[str, float], labels: Mapping[str, float], *, where: str) -> None:
+    """Refuse a loss of which the validation set has nothing: the best epoch would be any.
+
+    Terms without labels and terms of weight zero do not count; a warning names terms that have no
+    label while others do.
+
+    Args:
+        loss: weights of the terms of one stage, by name.
+        labels: for each label of the validation set, the sum of its weights over the set.
+        where: what the terms belong to, for the message.
+
+    Raises:
+        LossError: no term has all of its labels in the validation set.
+    """
+    weighted = {name: LOSSES[name].labels for name, weight in loss.items() if weight}
+    missing = {
+        name: [label for label in needed if not labels.get(label, 0.0)]
+        for name, needed in weighted.items()
+    }
+    blind = [name for name, lacking in missing.items() if lacking]
+    if not blind:
+        return
+    told = ", ".join(dict.fromkeys(label for name in blind for label in missing[name]))
+    if all(missing[name] for name, needed in weighted.items() if needed):
+        raise LossError(
+            f"{where}: no validation configuration has {told} with a weight above zero, so that "
+            "nothing could tell which epoch is the best; give a valid_file with labels, or another "
+            "split_seed or valid_fraction"
+        )
+    logger.warning(
+        "%s: no validation configuration has %s; the validation loss lacks %s",
+        *(where, told, ", ".join(blind)),
+    )
 
 
 def outputs_read(names: Iterable[str]) -> frozenset[str]:

@@ -75,6 +75,11 @@ class RunOptions(OptionGroup):
         description="with distributed: a log and a debug log of every other process too, named "
         "<name>_run-<seed>_rank<number>",
     )
+    dry_run: bool = Field(
+        default=False,
+        description="check options, data, labels and losses, build the model, and train nothing; "
+        "no file is written",
+    )
     restart_latest: bool = Field(
         default=True, description="continue from the newest checkpoint of this run, if any"
     )

@@ -19,7 +19,7 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
-from mace_scf_jax.models.families.fixed_point.options import AVERAGE
+from mace_scf_jax.models.families.fixed_point.options import AUTO, AVERAGE
 from mace_scf_jax.models.family import Parameters, TrainingSet
 from mace_scf_jax.options import ConfigurationError
 
@@ -61,6 +61,14 @@ def field_feature_norms(options: Any, training: TrainingSet, *, offset: float) -
     receivers = electrostatics.receivers
     expected = len(receivers.widths) * (receivers.max_l + 1)
     norms = options.field_feature_norms
+    if norms == AUTO:
+        weights = training.catalogue.weights
+        can_measure = (weights["atomic_multipoles"] > 0.0) & (weights["fermi_level"] > 0.0)
+        norms = AVERAGE if can_measure.any() else None
+        if norms is None:
+            logger.info(
+                "Field feature norms: 1, because no structure has multipoles and a Fermi level"
+            )
     if norms is None:
         return (1.0,) * expected
     if norms == AVERAGE:

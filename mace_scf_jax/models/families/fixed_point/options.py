@@ -27,6 +27,8 @@ from mace_scf_jax.registry import unknown_name
 
 AVERAGE = "average"
 """Value of options whose numbers are measured on the training set."""
+AUTO = "auto"
+"""Value of options that are measured where the training set has the labels for it."""
 
 UPDATE_CHOICES: dict[str, tuple[str, ...]] = {
     "type": UPDATES,
@@ -75,11 +77,11 @@ def _readout_config(block: Any) -> dict[str, Any]:
 
 
 def _norms(value: Any) -> Any:
-    """``average``, None, or numbers by degree and width."""
-    if value in (None, AVERAGE):
+    """``auto``, ``average``, None, or numbers by degree and width."""
+    if value in (None, AUTO, AVERAGE):
         return value
     if not isinstance(value, list | tuple):
-        raise ValueError(f"expected average, None or a list of numbers, found {value!r}")
+        raise ValueError(f"expected auto, average, None or a list of numbers, found {value!r}")
     return _positive_numbers(dict(enumerate(value)), value).values()
 
 
@@ -118,14 +120,15 @@ class FixedPointOptions(OptionGroup):
         Field(default=(1.0, 2.0), description="Gaussian widths of the field features, in Å")
     )
     field_feature_norms: Annotated[
-        tuple[float, ...] | Literal["average"] | None,
+        tuple[float, ...] | Literal["auto", "average"] | None,
         BeforeValidator(_norms),
         Literally,
         NoneInText,
     ] = Field(
-        default="average",
+        default=AUTO,
         description="what field features are divided by: a number for each order and width, widths "
-        "fastest; average: the root mean square over the reference multipoles; None: 1",
+        "fastest; average: the root mean square over the reference multipoles; None: 1; auto: "
+        "average where the training set has multipoles and Fermi levels, else 1",
     )
     fermi_level_offset: Annotated[Number | None, NoneInText] = Field(
         default=None,
