@@ -25,7 +25,8 @@ PLACEHOLDER_OF_OPTION = {"train_schedule": "MAPPING"}
 DESCRIPTION = """\
 Train a model. All options may stand in the YAML file, on the command line, or both; the command
 line wins. Names may be spelled with _ or -; mappings and lists are written as YAML or Python
-literals, such as --E0s '{H: -13.6, O: -2041.8}'."""
+literals, such as --E0s '{H: -13.6, O: -2041.8}'. A member of a mapping is changed by its path:
+--train_schedule.0.end 5, or --train_schedule.forces.lr 0.001 by the name of a stage."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,10 @@ def structures_in(
         DataError: a structure cannot be parsed; names file, position and line.
     """
     found = list(frames(io.BytesIO(data), name=name))
-    text = io.StringIO("".join(_decoded(data[f.first_byte : f.end_byte], name) for f in found))
+    encoding = _encoding(data, name)
+    text = io.StringIO(
+        "".join(_with_comment(data[f.first_byte : f.end_byte].decode(encoding)) for f in found)
+    )
     structures: list[ase.Atoms] = []
     try:
         for atoms in read_xyz(text, index=slice(None), properties_parser=_properties):
@@ -111,12 +114,18 @@ def structures_in(
     return structures
 
 
-def _decoded(data: bytes, name: str) -> str:
-    """The text of one structure, with a comment line that names the columns if it is empty."""
+def _encoding(data: bytes, name: str) -> str:
+    """UTF-8, or Latin-1 with a warning."""
     try:
-        text = data.decode("utf-8-sig")
+        data.decode()
     except UnicodeDecodeError:
-        text = data.decode("latin-1")
+        logger.warning("%s: is not UTF-8, and read as Latin-1", name)
+        return "latin-1"
+    return "utf-8-sig"
+
+
+def _with_comment(text: str) -> str:
+    """The text of one structure, with a comment line that names the columns if it is empty."""
     head, _, rest = text.partition("\n")
     comment, _, atoms = rest.partition("\n")
     if not comment.strip():

@@ -295,6 +295,8 @@ def test_a_run_is_not_resumed_with_other_settings(again, capsys, words, expected
 
 
 def test_two_processes_cannot_train_the_same_run(again, capsys):
+    """Which is told before the data are read."""
+    (again / "train.xyz").unlink()
     with (again / "checkpoints/water_run-123.lock").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert train_in(again) == 2

@@ -65,6 +65,8 @@ def test_numbers_that_yaml_reads_as_text_or_integer_become_floats(written, meant
     ("block", "expected"),
     [
         (stage(loss={"force": 1.0}), "unknown loss term 'force'; did you mean 'forces'?"),
+        (stage(loss={"energy": 1.0}), "loss term 'energy'; did you mean 'energy_per_atom'?"),
+        (stage(loss={"charge": 1.0}), "loss term 'charge'; did you mean 'total_charge'?"),
         (stage(loss={"forces": "much"}), "loss term 'forces': expected a number, found 'much'"),
         (
             stage(loss={"forces": True}),
