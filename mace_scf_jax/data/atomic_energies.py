@@ -47,6 +47,8 @@ def atomic_energies(
         DataError: if the setting cannot be used, or an element has no energy.
     """
     if isolated_atoms is not None and len(isolated_atoms):
+        if setting is not None:
+            logger.info("E0s: not used, because the training file holds isolated atoms")
         known = _from_isolated_atoms(isolated_atoms)
         source = "isolated atoms of the training file, which win over E0s"
     elif setting is None:

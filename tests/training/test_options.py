@@ -218,6 +218,12 @@ def test_what_is_not_available_is_refused_in_every_spelling(spelled):
             "'valid_fraction' has no effect: a valid_file is given",
         ),
         ({"wandb_watch": "all"}, "'wandb_watch' has no effect: it needs wandb: true"),
+        ({"avg_num_neighbors": 12}, "'avg_num_neighbors' has no effect: it is measured"),
+        (
+            {"lr": 0.1, "train_schedule": {0: STAGE | {"lr": 0.01}}},
+            "'lr' has no effect: every stage has its own lr",
+        ),
+        ({"ema_decay": 0.999}, "'ema_decay' has no effect: it needs ema: true"),
         (
             {"num_channels": 8, "max_L": 1},
             "'hidden_irreps' has no effect: num_channels and max_L are given",

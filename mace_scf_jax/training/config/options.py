@@ -292,13 +292,25 @@ def ineffective(options: TrainOptions) -> list[str]:
         for name in changed
         if not matters_to(name, family=options.model, backbone=options.backbone)
     ]
-    if (
-        options.valid_file is not None
-        and options.valid_fraction != fields["valid_fraction"].default
-    ):
-        found.append("Option 'valid_fraction' has no effect: a valid_file is given")
-    if options.wandb_watch != "off" and not options.wandb:
-        found.append("Option 'wandb_watch' has no effect: it needs wandb: true")
+    found += [
+        f"Option '{name}' has no effect: {why}"
+        for name, without_effect, why in (
+            ("valid_fraction", options.valid_file is not None, "a valid_file is given"),
+            (
+                "avg_num_neighbors",
+                options.compute_avg_num_neighbors,
+                "it is measured; compute_avg_num_neighbors: false takes the number",
+            ),
+            (
+                "lr",
+                all(stage.lr != options.lr for stage in options.train_schedule),
+                "every stage has its own lr",
+            ),
+            ("ema_decay", not options.ema, "it needs ema: true"),
+            ("wandb_watch", not options.wandb, "it needs wandb: true"),
+        )
+        if name in changed and without_effect
+    ]
     if options.num_channels is not None and options.hidden_irreps is not None:
         found.append("Option 'hidden_irreps' has no effect: num_channels and max_L are given")
     if options.skip_scf_convergence_summary and (
