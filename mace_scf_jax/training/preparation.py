@@ -214,11 +214,23 @@ def _check_losses(
         where = f"train_schedule, stage {index} ({stage.name})"
         check_terms(stage.loss, outputs[mode], training, where=where)
         check_validation(stage.loss, data.valid.catalogue.label_weights(), where=where)
-        if mode.needs_multipoles and not training["atomic_multipoles"]:
-            raise LossError(
-                f"{where}: the mode direct takes one step from the reference multipoles, and no "
-                "training configuration has atomic_multipoles; the mode implicit needs none"
-            )
+        if mode.needs_multipoles:
+            _check_reference(data.train.catalogue.present["atomic_multipoles"], where)
+
+
+def _check_reference(has_multipoles: np.ndarray, where: str) -> None:
+    """Refuse steps from reference multipoles that no structure has; tell how many lack them."""
+    if not has_multipoles.any():
+        raise LossError(
+            f"{where}: the mode direct takes one step from the reference multipoles, and no "
+            "training configuration has atomic_multipoles; the mode implicit needs none"
+        )
+    if not has_multipoles.all():
+        logger.warning(
+            "%s: the mode direct takes a step from zero in %d of %d training configurations, which "
+            "have no atomic_multipoles",
+            *(where, int((~has_multipoles).sum()), len(has_multipoles)),
+        )
 
 
 def _warn_of_surplus(surplus: np.ndarray) -> None:
