@@ -27,7 +27,7 @@ from mace_scf_jax.registry import unknown_name
 
 AVERAGE = "average"
 """Value of options whose numbers are measured on the training set."""
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 """Value of options that are measured where the training set has the labels for it."""
 
 UPDATE_CHOICES: dict[str, tuple[str, ...]] = {
