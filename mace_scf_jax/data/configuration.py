@@ -104,11 +104,9 @@ def from_atoms(
             where = f"{location}, key {keys.key_of(name)!r} ({name})"
             values[name] = to_array(entry, found, where=where, **sizes)
             weights[name] = property_weight(atoms, name, location)
-            if name == "stress" and not pbc.any():
-                weights[name] = np.zeros(())  # there is no volume that it could be of
-            present.add(name)
             if name in NEEDS_A_PERIOD and not pbc.any():
                 weights[name] = np.zeros(())
+            present.add(name)
     config_type = str(atoms.info.get("config_type", DEFAULT_CONFIG_TYPE))
     return Configuration(
         atomic_numbers=np.array(atoms.numbers, dtype=np.int32),

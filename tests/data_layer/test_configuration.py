@@ -65,8 +65,7 @@ def test_every_property_is_read_in_its_shape(name: str, given: object, expected:
     found = configuration(atoms_with(**{name: given}), ALL_KEYS)
     np.testing.assert_array_equal(found.values[name], expected)
     assert found.values[name].shape == np.shape(expected)
-    without_a_period = name == "stress"
-    assert np.all(found.weights[name] == (0.0 if without_a_period else 1.0))
+    assert np.all(found.weights[name] == 1.0)
     assert found.present == {name}
 
 
