@@ -191,9 +191,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--boundary",
         choices=tuple(mode.value for mode in BoundaryMode),
-        default=BoundaryMode.AUTO.value,
         metavar="MODE",
-        help="boundary condition (default: auto, which is realspace for an open structure)",
+        help="boundary condition (default: exact where the model has it, else auto; both sum over "
+        "pairs of an open structure)",
     )
     parser.add_argument(
         "--heads",

@@ -164,7 +164,9 @@ def resolve_boundary(
     return BoundaryMode.MIXED_PERIODIC if np.any(pbc) else BoundaryMode.REALSPACE
 
 
-def is_slab(pbc: Bool[Array | np.ndarray, "*structures 3"]) -> Bool[Array, "*structures"]:
+def is_slab(
+    pbc: Bool[Array | np.ndarray, "*structures 3"],
+) -> Bool[Array | np.ndarray, "*structures"] | np.bool_:
     """Whether two directions are periodic, and the third is open."""
     return pbc.sum(axis=-1) == 2
 

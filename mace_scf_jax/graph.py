@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mace_scf_jax.mesh import Mesh
+from mace_scf_jax.mesh import Mesh, OpenMesh
 
 
 @jax.tree_util.register_dataclass
@@ -59,6 +59,9 @@ class Graph:
     k_indices: Int[Array, "graphs kvectors 3"]
     """Integer reciprocal indices n of half space, 0 < |n B| ≤ k_c, chosen on the host."""
     k_mask: Bool[Array, "graphs kvectors"]
+    repeat: Float[Array, "graphs"]
+    """Length in Å after which a slab is repeated along its normal in the boundary condition
+    ``exact``; infinite without a periodic direction; 0 where the cell decides."""
 
     atom_data: dict[str, Array]
     """Further per-atom inputs by name, each [atoms, ...] (formal charges, ...)."""
@@ -70,9 +73,13 @@ class Graph:
 
     neighbours_per_atom: int | None = dataclasses.field(default=None, metadata={"static": True})
     """If set, the edges of atom i are exactly [i * K, (i + 1) * K), K = neighbours_per_atom."""
+    open_slots: int = dataclasses.field(default=0, metadata={"static": True})
+    """Slots that graphs of infinite `repeat` fill, which are summed over pairs of atoms."""
     mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
     """Grid of the electrostatic sums of every graph, chosen on the host; None for direct sums over
     the reciprocal vectors, or over pairs with open boundary."""
+    open_mesh: OpenMesh | None = dataclasses.field(default=None, metadata={"static": True})
+    """Grid for graphs of infinite `repeat`; None for the sum over pairs."""
 
     @property
     def dtype(self) -> np.dtype:

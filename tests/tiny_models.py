@@ -136,6 +136,7 @@ def structure(atoms: ase.Atoms, settings: ModelSettings) -> Structure:
         elements=settings.elements,
         cutoff=settings.backbone.r_max,
         kspace_cutoff=settings.kspace_cutoff,
+        tails=settings.tails,
     )
 
 

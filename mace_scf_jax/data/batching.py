@@ -12,13 +12,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import DTypeLike, Int
 
-from mace_scf_jax.data.collate import collate, concatenate, padded, without_structures
+from mace_scf_jax.data.collate import collate, concatenate, mesh_of, padded, without_structures
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sets import as_set
 from mace_scf_jax.data.sizes import BatchSizes, Layout, choose_buckets, merge, required_sizes
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.mesh import Mesh, common_mesh
+from mace_scf_jax.mesh import Mesh
 
 __all__ = [
     "BatchLoader",
@@ -262,7 +262,7 @@ def batches_by_size(
         chunks = [np.array(members[i : i + count]) for i in range(0, len(members), count)]
         batches = [[structures[index] for index in chunk] for chunk in chunks]
         sizes = merge(required_sizes(batch, layout) for batch in batches).rounded()
-        mesh = common_mesh(structures[index].mesh for index in members)
+        mesh = mesh_of([structures[index] for index in members])
         for chunk, batch in zip(chunks, batches, strict=True):
             yield IndexedBatch(chunk, collate(batch, sizes, dtype=dtype, labels=labels, mesh=mesh))
 

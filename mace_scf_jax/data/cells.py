@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import enum
+import math
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mace_scf_jax.boundary import are_independent, encloses_volume
+from mace_scf_jax.boundary import (
+    are_independent,
+    encloses_volume,
+    is_slab,
+    plane_normal,
+    repeated_cell,
+)
 from mace_scf_jax.data.errors import DataError
 
 MINIMUM_OPEN_CELL = 30.0
@@ -58,6 +65,57 @@ def electrostatic_cell(
     if (np.diagonal(adjusted) < 2.0 * extent).any() or not encloses_volume(adjusted):
         return max(MINIMUM_OPEN_CELL, 2.0 * extent.max()) * np.eye(3), CellRule.CUBE
     return adjusted, rule
+
+
+_REPEATS_PER_DOUBLING = 8
+
+
+def repeat_length(
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+    tails: float | None,
+) -> float:
+    """The length after which a structure is repeated along its open direction.
+
+    With the boundary condition ``exact`` vectors along open directions mean nothing. A slab is
+    repeated along its normal, so far that with the interaction cut off at half that length no atom
+    sees a copy. Lengths are those of a geometric series, so that they hardly ever change.
+
+    Args:
+        positions: Å.
+        cell: lattice vectors as rows, Å.
+        pbc: periodic directions.
+        tails: length in Å to which Gaussians reach; None where the cell decides, in other boundary
+            conditions.
+
+    Returns:
+        The length in Å; 0 where the cell decides, and infinity without a periodic direction.
+
+    Raises:
+        DataError: one direction is periodic.
+    """
+    if tails is None or pbc.all():
+        return 0.0
+    if not pbc.any():
+        return math.inf
+    if not is_slab(pbc):
+        raise DataError("found one periodic direction, expected none, two or three")
+    thickness = float(np.ptp(positions @ plane_normal(cell, pbc)))
+    doublings = math.log2(2.0 * (thickness + tails))
+    return 2.0 ** (math.ceil(_REPEATS_PER_DOUBLING * doublings) / _REPEATS_PER_DOUBLING)
+
+
+def coulomb_cell(
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+    tails: float | None,
+) -> tuple[Float[np.ndarray, "3 3"], float]:
+    """The cell that Coulomb sums repeat, and what `repeat_length` says, with the same arguments."""
+    repeat = repeat_length(positions, cell, pbc, tails)
+    is_repeated = 0.0 < repeat < math.inf
+    return (repeated_cell(cell, pbc, repeat) if is_repeated else cell), repeat
 
 
 def volume(cell: Float[np.ndarray, "3 3"]) -> float:

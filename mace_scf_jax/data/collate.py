@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from mace_scf_jax.data.sizes import BatchSizes, Layout, StructureSizes
 from mace_scf_jax.data.stack import Stack, stack
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.mesh import Mesh, common_mesh
+from mace_scf_jax.mesh import Mesh, common_mesh, common_open_mesh
 
 PADDING_CELL = 10.0
 """Edge (Å) of the cubic cell of padding graphs: any cell with a volume will do."""
@@ -62,9 +63,11 @@ def collate(
     if sizes is None:
         sizes = StructureSizes.of(stacked).of_one_batch("flat", padding=padding).rounded()
     if mesh is None:
-        mesh = common_mesh(entry.mesh for entry in structures)
+        mesh = mesh_of(structures)
     batch = padded(stacked, sizes, dtype=dtype, labels=labels, padding=padding)
-    return batch.replace(mesh=mesh)
+    return batch.replace(
+        mesh=mesh, open_mesh=common_open_mesh(entry.open_mesh for entry in structures)
+    )
 
 
 def padded(
@@ -116,6 +119,8 @@ def padded(
         k_indices[graph, : len(indices)] = indices
     cell = _pad(stacked.cell, sizes.graphs, np.float64)
     cell[num_graphs:] = PADDING_CELL * np.eye(3)
+    repeat = _pad(stacked.repeat, sizes.graphs, np.float64)
+    repeat[num_graphs:] = np.inf
 
     def values(name: str) -> np.ndarray:
         rows = sizes.atoms if PROPERTIES[name].per_atom else sizes.graphs
@@ -147,12 +152,23 @@ def padded(
         slot_of_atom=_pad(slot_of_atom, sizes.atoms, np.int32),
         k_indices=k_indices,
         k_mask=_counted(stacked.num_kvectors, sizes.graphs, sizes.kvectors),
+        repeat=repeat,
         atom_data={name: values(name) for name in ATOM_INPUTS},
         labels={name: values(name) for name in names},
         weights={name: weights(name) for name in names},
         config_weight=_pad(stacked.config_weight, sizes.graphs, dtype),
         neighbours_per_atom=sizes.neighbours_per_atom,
+        open_slots=sizes.open_slots,
     )
+
+
+def mesh_of(structures: Iterable[Structure]) -> Mesh | None:
+    """The coarsest grid that serves structures; those summed over pairs of atoms need none.
+
+    Raises:
+        MeshError: some of the others have a mesh and others have none.
+    """
+    return common_mesh(entry.mesh for entry in structures if not math.isinf(entry.repeat))
 
 
 def concatenate(parts: Sequence[Graph]) -> Graph:
@@ -174,6 +190,7 @@ def without_structures(batch: Graph) -> Graph:
         atom_graph=np.full_like(batch.atom_graph, batch.num_graphs - 1),
         senders=last_atom,
         receivers=last_atom if is_flat else batch.receivers,
+        repeat=np.full_like(batch.repeat, np.inf),
         cell=np.tile(PADDING_CELL * np.eye(3, dtype=batch.cell.dtype), (batch.num_graphs, 1, 1)),
     )
 

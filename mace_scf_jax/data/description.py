@@ -24,6 +24,8 @@ class Description:
     """Cutoff of the edges, Å."""
     kspace_cutoff: float | None
     """Cutoff of the reciprocal vectors, 1/Å; None without any."""
+    tails: float | None = None
+    """Length in Å to which Gaussians reach in the boundary condition ``exact``; None in others."""
 
     def to_dict(self) -> dict[str, Any]:
         """The description as JSON values."""
@@ -34,6 +36,7 @@ class Description:
             "multipoles_max_l": self.multipoles_max_l,
             "cutoff": self.cutoff,
             "kspace_cutoff": self.kspace_cutoff,
+            "tails": self.tails,
         }
 
     @classmethod
@@ -50,6 +53,7 @@ class Description:
             kspace_cutoff=(
                 None if values["kspace_cutoff"] is None else float(values["kspace_cutoff"])
             ),
+            tails=None if values.get("tails") is None else float(values["tails"]),
         )
 
     def check_labels(self, keys: KeySpecification, multipoles_max_l: int, *, file: str) -> None:

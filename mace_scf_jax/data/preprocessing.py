@@ -41,6 +41,7 @@ class PreprocessSettings:
         data: which files to read, how, and what to check.
         cutoff: of the edges, Å.
         kspace_cutoff: of the reciprocal vectors, 1/Å; None to store none.
+        tails: length in Å to which Gaussians reach, for the boundary condition ``exact``.
         workers: number of processes.
         shard_megabytes: size of the text that one shard is made from. A process holds the
             structures of one shard, which take about ten times as much memory.
@@ -49,6 +50,7 @@ class PreprocessSettings:
     data: DataSettings
     cutoff: float
     kspace_cutoff: float | None
+    tails: float | None = None
     workers: int = 1
     shard_megabytes: float = 32.0
 
@@ -68,6 +70,7 @@ class PreprocessSettings:
             multipoles_max_l=self.data.multipoles_max_l,
             cutoff=self.cutoff,
             kspace_cutoff=self.kspace_cutoff,
+            tails=self.tails,
         )
 
 
@@ -197,6 +200,7 @@ def _write(task: _Task) -> dict[Place, set[str]]:
         elements=[int(number) for number in numbers],
         cutoff=description.cutoff,
         kspace_cutoff=description.kspace_cutoff,
+        tails=description.tails,
     )
     write_shard(task.path, structures, description, number=task.number, shards=task.shards)
     return checks.stored_keys(atoms)

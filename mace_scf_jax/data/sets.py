@@ -34,6 +34,7 @@ class StructureSet(Sequence[Structure]):
             configuration=self._configuration(index, stacked),
             species=stacked.atoms["species"],
             k_indices=stacked.k_indices[0],
+            repeat=float(stacked.repeat[0]),
             **{name: stacked.edges[name] for name in ("senders", "receivers", "cell_shifts")},
         )
 
@@ -104,7 +105,12 @@ class ConfigurationSet(Sequence[Configuration]):
 
     @abc.abstractmethod
     def prepare(
-        self, *, elements: Sequence[int], cutoff: float, kspace_cutoff: float | None
+        self,
+        *,
+        elements: Sequence[int],
+        cutoff: float,
+        kspace_cutoff: float | None,
+        tails: float | None = None,
     ) -> StructureSet:
         """The structures that a model takes.
 
@@ -112,6 +118,7 @@ class ConfigurationSet(Sequence[Configuration]):
             elements: atomic numbers that the model knows, ascending.
             cutoff: cutoff of the edges, Å.
             kspace_cutoff: cutoff of the reciprocal vectors, 1/Å; None where the model needs none.
+            tails: length in Å to which Gaussians reach, for the boundary condition ``exact``.
 
         Raises:
             DataError: if a configuration cannot be used with this model.
@@ -135,10 +142,17 @@ class ConfigurationsInMemory(ConfigurationSet):
         return ConfigurationsInMemory(chosen, self.catalogue.take(rows))
 
     def prepare(
-        self, *, elements: Sequence[int], cutoff: float, kspace_cutoff: float | None
+        self,
+        *,
+        elements: Sequence[int],
+        cutoff: float,
+        kspace_cutoff: float | None,
+        tails: float | None = None,
     ) -> StructureSet:
         """Find edges and reciprocal vectors of all; see `ConfigurationSet.prepare`."""
         return StructuresInMemory(
-            prepare(entry, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff)
+            prepare(
+                entry, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff, tails=tails
+            )
             for entry in self
         )

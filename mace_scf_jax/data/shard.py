@@ -154,16 +154,17 @@ def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
             raise DataError(f"{path}: damaged ({error}); {AGAIN}") from None
     if _digest(groups) != digest:
         raise DataError(f"{path}: damaged (its index does not have the digest it should); {AGAIN}")
+    catalogue = _catalogue(groups["catalogue"])
     index = ShardIndex(
         path=path,
         description=Description.from_dict(described),
         number=int(attributes["shard"]),
         shards=int(attributes["shards"]),
-        sizes=StructureSizes(**groups["sizes"]),
+        sizes=StructureSizes(**({"repeat": np.zeros(len(catalogue))} | groups["sizes"])),
         places=groups["places"],
         columns=columns,
     )
-    return index, _catalogue(groups["catalogue"])
+    return index, catalogue
 
 
 class OpenShard:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.stack import Stack, stack
@@ -34,9 +34,12 @@ class BatchSizes:
     kvectors: int
     neighbours_per_atom: int | None = None
     """Edges of each atom in the layout "per_atom"; None for the layout "flat"."""
+    open_slots: int = 0
+    """Slots of those structures whose Coulomb sum is over pairs of atoms in the boundary condition
+    ``exact``: those without a periodic direction."""
 
     def __post_init__(self) -> None:
-        minima = {"atoms": 1, "edges": 1, "graphs": 1, "slots": 1, "kvectors": 0}
+        minima = {"atoms": 1, "edges": 1, "graphs": 1, "slots": 1, "kvectors": 0, "open_slots": 0}
         for name, minimum in minima.items():
             if getattr(self, name) < minimum:
                 raise DataError(
@@ -62,6 +65,7 @@ class BatchSizes:
             graphs=self.graphs,
             slots=round_up(self.slots),
             kvectors=round_up(self.kvectors),
+            open_slots=round_up(self.open_slots),
             neighbours_per_atom=self.neighbours_per_atom,
         )
 
@@ -83,15 +87,20 @@ class BatchSizes:
     def with_atoms(self, atoms: int) -> BatchSizes:
         """The sizes for one structure of so many atoms, in the layout "per_atom"."""
         edges = atoms * self.neighbours_per_atom
-        return dataclasses.replace(self, atoms=atoms, slots=atoms, edges=edges)
+        open_slots = atoms if self.open_slots else 0
+        return dataclasses.replace(
+            self, atoms=atoms, slots=atoms, edges=edges, open_slots=open_slots
+        )
 
     def work(self) -> float:
         """Rough relative cost of evaluating a batch, in units of one edge.
 
         An atom (products, mixing) counts like 20 edges, a pair of slot and reciprocal vector
-        like a twentieth: only good for weighing the padding of different axes.
+        like a twentieth, a pair of atoms without periodic direction like a third: only good for
+        weighing the padding of different axes.
         """
-        return self.edges + 20.0 * self.atoms + 0.05 * self.graphs * self.slots * self.kvectors
+        sums = 0.05 * self.slots * self.kvectors + 0.3 * self.open_slots**2
+        return self.edges + 20.0 * self.atoms + self.graphs * sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +114,8 @@ class StructureSizes(Table):
     """Largest number of neighbours of an atom."""
     connected_atoms: Int[np.ndarray, "structures"]
     """Number of atoms that have a neighbour."""
+    repeat: Float[np.ndarray, "structures"]
+    """Length in Å as of `mace_scf_jax.data.cells.repeat_length`."""
 
     @classmethod
     def of(cls, stacked: Stack) -> StructureSizes:
@@ -118,11 +129,8 @@ class StructureSizes(Table):
             kvectors=stacked.num_kvectors,
             neighbours=np.maximum.reduceat(neighbours, atoms.first),
             connected_atoms=np.add.reduceat((neighbours > 0).astype(np.int64), atoms.first),
+            repeat=stacked.repeat,
         )
-
-    def without_kvectors(self) -> StructureSizes:
-        """The sizes of the same structures for a model that needs no reciprocal vectors."""
-        return dataclasses.replace(self, kvectors=np.zeros_like(self.kvectors))
 
     def of_one_batch(
         self, layout: Layout, *, graphs: int | None = None, padding: bool = True
@@ -141,6 +149,7 @@ class StructureSizes(Table):
             graphs=(len(self) if graphs is None else graphs) + padding,
             slots=int(self.atoms.max()),
             kvectors=int(self.kvectors.max()),
+            open_slots=int(np.max(self.atoms, where=np.isinf(self.repeat), initial=0)),
             neighbours_per_atom=None if is_flat else max(1, int(self.neighbours.max())),
         )
 

@@ -37,6 +37,7 @@ class Stack(Table):
     """``senders`` and ``receivers``, counted within their structure, and ``cell_shifts``."""
     k_indices: np.ndarray
     """Reciprocal indices [_, 3] of each structure, as objects, which many may share."""
+    repeat: Float[np.ndarray, "structures"]
     values: Mapping[str, np.ndarray]
     """Properties of structures by canonical name. Of these as of atoms zero is left out."""
     weights: Mapping[str, np.ndarray]
@@ -97,6 +98,7 @@ def stack(structures: Sequence[Structure], properties: Sequence[str] = BATCH_PRO
             },
         ),
         k_indices=objects([entry.k_indices for entry in structures]),
+        repeat=np.array([entry.repeat for entry in structures]),
         values=_without_zeros(
             (name, np.stack([entry.values[name] for entry in configurations]))
             for name in per_structure

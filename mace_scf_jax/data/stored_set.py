@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mace_scf_jax.boundary import is_slab, pbc_letters
 from mace_scf_jax.data.catalogue import NUMERIC_PROPERTIES, Catalogue
 from mace_scf_jax.data.cells import CellRule
 from mace_scf_jax.data.configuration import Configuration
@@ -23,13 +24,11 @@ from mace_scf_jax.data.shard import AGAIN, SUFFIX, OpenShard, ShardIndex, read_i
 from mace_scf_jax.data.shard_tables import Columns, Rows, to_stack
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.stack import STACKED_AT_ONCE, Stack, objects
-from mace_scf_jax.data.structure import species_of
+from mace_scf_jax.data.structure import NO_KVECTORS, species_of
 
 _OPEN_FILES = 128
 KEPT_BYTES = 64_000_000
 """A set that takes less memory than this is read once and kept, whatever its batches are."""
-
-_NO_KVECTORS = np.empty((0, 3), dtype=np.int32)
 
 
 def is_stored(path: str | Path) -> bool:
@@ -111,12 +110,22 @@ class StoredConfigurations(ConfigurationSet):
         )
 
     def prepare(
-        self, *, elements: Sequence[int], cutoff: float, kspace_cutoff: float | None
+        self,
+        *,
+        elements: Sequence[int],
+        cutoff: float,
+        kspace_cutoff: float | None,
+        tails: float | None = None,
     ) -> StructureSet:
         """The stored structures, if they fit; see `ConfigurationSet.prepare`."""
         self.description.check_cutoffs(cutoff, kspace_cutoff, file=self._file)
         self._check_elements(elements)
-        return StoredStructures(self, elements, with_kvectors=kspace_cutoff is not None)
+        repeat = self._repeats(tails)
+        with_kvectors = ~np.isinf(repeat) & (kspace_cutoff is not None)
+        sizes = dataclasses.replace(
+            self.sizes, repeat=repeat, kvectors=np.where(with_kvectors, self.sizes.kvectors, 0)
+        )
+        return StoredStructures(self, sizes, elements)
 
     def stack(self, rows: np.ndarray) -> Stack:
         """What is stored of configurations, given by their positions; see `to_stack`."""
@@ -139,6 +148,7 @@ class StoredConfigurations(ConfigurationSet):
             cell=catalogue.cell[rows],
             pbc=catalogue.pbc[rows],
             config_weight=catalogue.config_weight[rows],
+            repeat=self.sizes.repeat[rows],
             weights={name: weights[rows] for name, weights in self._weights.items()},
         )
 
@@ -175,6 +185,25 @@ class StoredConfigurations(ConfigurationSet):
                 widths.update(table)
         return sum(widths.values())
 
+    def _repeats(self, tails: float | None) -> np.ndarray:
+        """`StructureSizes.repeat` in the boundary condition of a run, in which tails are so long.
+
+        Fully periodic structures are the same in each, and open ones have no reciprocal vectors in
+        the boundary condition ``exact``.
+        """
+        stored, pbc = self.description.tails, self.catalogue.pbc
+        if stored == tails:
+            return self.sizes.repeat
+        different = is_slab(pbc) if stored is None else ~pbc.all(axis=1)
+        if different.any():
+            row = int(np.argmax(different))
+            raise DataError(
+                f"{self._file}: {self.catalogue.location(row)} has pbc {pbc_letters(pbc[row])} and "
+                f"was preprocessed for {_boundary(stored)}, the run asks for {_boundary(tails)}. "
+                "Preprocess again with the options of the run, or change those"
+            )
+        return np.where(pbc.any(axis=1) | (tails is None), 0.0, np.inf)
+
     def _check_elements(self, elements: Sequence[int]) -> None:
         """Refuse configurations with elements that the model does not know."""
         catalogue = self.catalogue
@@ -191,16 +220,15 @@ class StoredConfigurations(ConfigurationSet):
 class StoredStructures(StructureSet):
     """Structures in shards, read when they are asked for; those of small sets are kept.
 
-    Elements are those that the model knows, ascending.
+    Sizes are those for the model, which may need fewer reciprocal vectors than are stored. Elements
+    are those that the model knows, ascending.
     """
 
     def __init__(
-        self, configurations: StoredConfigurations, elements: Sequence[int], *, with_kvectors: bool
+        self, configurations: StoredConfigurations, sizes: StructureSizes, elements: Sequence[int]
     ):
         self._stored = configurations
-        sizes = configurations.sizes
-        self.sizes = sizes if with_kvectors else sizes.without_kvectors()
-        self._with_kvectors = with_kvectors
+        self.sizes = sizes
         numbers = np.asarray(elements)
         self._species = np.zeros(numbers.max() + 1, dtype=np.int32)
         self._species[numbers] = species_of(numbers, elements)
@@ -228,9 +256,13 @@ class StoredStructures(StructureSet):
     def _read(self, rows: np.ndarray) -> Stack:
         stacked = self._stored.stack(rows)
         stacked = stacked.with_atoms(species=self._species[stacked.atoms["atomic_numbers"]])
-        if self._with_kvectors:
-            return stacked
-        return dataclasses.replace(stacked, k_indices=objects([_NO_KVECTORS] * len(rows)))
+        sizes = self.sizes.take(rows)
+        k_indices = zip(stacked.k_indices, sizes.kvectors > 0, strict=True)
+        return dataclasses.replace(
+            stacked,
+            repeat=sizes.repeat,
+            k_indices=objects([found if used else NO_KVECTORS for found, used in k_indices]),
+        )
 
     def _configuration(self, index: int, stacked: Stack) -> Configuration:
         return self._stored.configuration(index, stacked)
@@ -241,6 +273,13 @@ def _no_value(name: str, num_atoms: int, multipoles_max_l: int) -> np.ndarray:
     """What stands for a missing property of structures of one size: a view of a single zero."""
     like = zero_value(PROPERTIES[name], num_atoms=num_atoms, multipoles_max_l=multipoles_max_l)
     return np.broadcast_to(np.zeros((), like.dtype), like.shape)
+
+
+def _boundary(tails: float | None) -> str:
+    """A boundary condition in words."""
+    if tails is None:
+        return "another boundary condition than exact"
+    return f"the boundary condition exact with Gaussians that reach {tails:g} Å"
 
 
 class _Shards:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,12 +11,15 @@ import vesin
 from ase.data import chemical_symbols
 from jaxtyping import Bool, Float, Int
 
+from mace_scf_jax.data.cells import coulomb_cell
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.reciprocal import half_space_indices
-from mace_scf_jax.mesh import Mesh
+from mace_scf_jax.mesh import Mesh, OpenMesh
 
 _COINCIDENT = 1e-6
+
+NO_KVECTORS = np.empty((0, 3), dtype=np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +35,12 @@ class Structure:
     cell_shifts: Int[np.ndarray, "edges 3"]
     """Edge vector = r_receiver - r_sender + cell_shift @ cell."""
     k_indices: Int[np.ndarray, "kvectors 3"]
+    repeat: float = 0.0
+    """Length in Å as of `repeat_length`."""
     mesh: Mesh | None = None
     """Grid of the electrostatic sums; None where they are direct, or there are none."""
+    open_mesh: OpenMesh | None = None
+    """The same of a structure without periodic direction in the boundary condition ``exact``."""
 
     @property
     def num_atoms(self) -> int:
@@ -60,8 +68,10 @@ def prepare(
     elements: Sequence[int],
     cutoff: float,
     kspace_cutoff: float | None = None,
+    tails: float | None = None,
     largest_strain: float = 0.0,
     mesh: Mesh | None = None,
+    open_mesh: OpenMesh | None = None,
 ) -> Structure:
     """Find edges and reciprocal vectors of a configuration.
 
@@ -69,9 +79,12 @@ def prepare(
         elements: atomic numbers that the model knows, ascending.
         cutoff: cutoff of the edges, Å.
         kspace_cutoff: cutoff of the reciprocal vectors, 1/Å; None where the model needs none.
+        tails: length in Å to which Gaussians reach; given for the boundary condition ``exact``, see
+            `repeat_length`.
         largest_strain: range of cells that the reciprocal vectors are to serve, as for
             `half_space_indices`.
         mesh: grid of the electrostatic sums, which then need no reciprocal vectors.
+        open_mesh: grid for a structure without periodic direction; None for a sum over pairs.
 
     Raises:
         DataError: if an element is unknown to the model, two atoms coincide, or reciprocal vectors
@@ -82,11 +95,13 @@ def prepare(
             configuration.positions, configuration.cell, configuration.pbc, cutoff
         )
         _check_distances(configuration, senders, receivers, shifts)
-        if kspace_cutoff is None or mesh is not None:
-            k_indices = np.zeros((0, 3), dtype=np.int32)
-        else:
+        cell, repeat = coulomb_cell(
+            configuration.positions, configuration.cell, configuration.pbc, tails
+        )
+        k_indices = NO_KVECTORS
+        if kspace_cutoff is not None and mesh is None and not math.isinf(repeat):
             k_indices = half_space_indices(
-                configuration.cell, kspace_cutoff, largest_strain=largest_strain
+                cell, kspace_cutoff, largest_strain=largest_strain, with_zero=repeat > 0.0
             )
         return Structure(
             configuration=configuration,
@@ -95,7 +110,9 @@ def prepare(
             receivers=receivers,
             cell_shifts=shifts,
             k_indices=k_indices,
+            repeat=repeat,
             mesh=mesh,
+            open_mesh=open_mesh,
         )
     except DataError as error:
         raise DataError(f"{configuration.location}: {error}") from None
@@ -107,10 +124,11 @@ def prepare_all(
     elements: Sequence[int],
     cutoff: float,
     kspace_cutoff: float | None = None,
+    tails: float | None = None,
 ) -> list[Structure]:
     """`prepare` for each configuration."""
     return [
-        prepare(entry, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff)
+        prepare(entry, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff, tails=tails)
         for entry in configurations
     ]
 

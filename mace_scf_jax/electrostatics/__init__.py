@@ -22,7 +22,7 @@ from mace_scf_jax.electrostatics.features import (
     system_field_features,
 )
 from mace_scf_jax.electrostatics.gaussians import Receivers
-from mace_scf_jax.electrostatics.mesh_choice import choose_mesh
+from mace_scf_jax.electrostatics.mesh_choice import choose_mesh, choose_open_mesh, uses_mesh
 from mace_scf_jax.electrostatics.moments import (
     atomic_dipole_contributions,
     batch_dipole,
@@ -56,7 +56,7 @@ from mace_scf_jax.electrostatics.system import (
     prepare,
     prepare_batch,
 )
-from mace_scf_jax.mesh import Mesh, MeshError
+from mace_scf_jax.mesh import Mesh, MeshError, OpenMesh
 
 __all__ = [
     "ALLOWED_PBC",
@@ -68,6 +68,7 @@ __all__ = [
     "FieldFeatureSettings",
     "Mesh",
     "MeshError",
+    "OpenMesh",
     "Receivers",
     "Response",
     "Summation",
@@ -87,6 +88,7 @@ __all__ = [
     "check_pbc",
     "check_slab_cell",
     "choose_mesh",
+    "choose_open_mesh",
     "dipole_cartesian",
     "external_field_features",
     "prepare",
@@ -100,4 +102,5 @@ __all__ = [
     "system_matrix",
     "system_potential",
     "system_projections",
+    "uses_mesh",
 ]

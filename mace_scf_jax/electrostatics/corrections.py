@@ -105,7 +105,7 @@ def correction(
         BoundaryError: ``mode`` is ``auto``.
     """
     match mode:
-        case BoundaryMode.PBC | BoundaryMode.REALSPACE:
+        case BoundaryMode.PBC | BoundaryMode.REALSPACE | BoundaryMode.EXACT:
             return None
         case BoundaryMode.SLAB:
             slab, molecule = jnp.asarray(True), jnp.asarray(False)

@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings, SummationMethod
-from mace_scf_jax.mesh import Mesh, MeshError
+from mace_scf_jax.mesh import Mesh, MeshError, OpenMesh, grid_length
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ MAX_POINTS = 2**28
 MESH_PAYS_ABOVE = 1024
 """Atoms above which ``auto`` chooses a mesh; a power of two, as the sizes that structures of a
 prediction are grouped by."""
+
+OPEN_MESH_PAYS_ABOVE = 2048
+"""The same for structures without periodic direction, against the sum over pairs."""
 
 HIGHEST_ORDER = 14
 _ORDER_ABOVE_DEGREE = 4  # keeps second derivatives of all outputs continuous
@@ -132,19 +135,6 @@ def cheapest_order(settings: ElectrostaticsSettings) -> int:
     return min(range(highest_l + _ORDER_ABOVE_DEGREE, HIGHEST_ORDER + 1), key=cost)
 
 
-def grid_length(least: int) -> int:
-    """Smallest of a few lengths that transform fast, not below a number.
-
-    They are 8, 9, 10, 12, 14 and 15 times powers of two: structures of similar cells have the same.
-    """
-    step = 1
-    while least > 16 * step:
-        step *= 2
-    if step == 1 and least <= 10:
-        return least
-    return next(length * step for length in (8, 9, 10, 12, 14, 15, 16) if length * step >= least)
-
-
 def choose_mesh(
     settings: ElectrostaticsSettings,
     cell: Float[np.ndarray, "*graphs 3 3"],
@@ -169,11 +159,7 @@ def choose_mesh(
     """
     if not uses_mesh(settings, num_atoms):
         return None
-    if not HIGHEST_ACCURACY <= settings.mesh_accuracy < 1.0:
-        raise MeshError(
-            f"mesh_accuracy must lie between {HIGHEST_ACCURACY:g} (rounding) and 1, found "
-            f"{settings.mesh_accuracy:g}"
-        )
+    _check_accuracy(settings)
     cells = np.asarray(cell, dtype=float).reshape(-1, 3, 3)
     if not np.all(np.isfinite(cells)) or np.any(np.linalg.det(cells) == 0.0):
         raise MeshError("a mesh sum needs a cell of finite, non-zero volume")
@@ -194,6 +180,55 @@ def choose_mesh(
         )
     x, y, z = (grid_length(int(length)) for length in least)
     return Mesh((x, y, z), order, spacing, skewness)
+
+
+def _check_accuracy(settings: ElectrostaticsSettings) -> None:
+    if not HIGHEST_ACCURACY <= settings.mesh_accuracy < 1.0:
+        raise MeshError(
+            f"mesh_accuracy must lie between {HIGHEST_ACCURACY:g} (rounding) and 1, found "
+            f"{settings.mesh_accuracy:g}"
+        )
+
+
+def choose_open_mesh(
+    settings: ElectrostaticsSettings, positions: Float[np.ndarray, "atoms 3"]
+) -> OpenMesh | None:
+    """The mesh of a structure without periodic direction in the boundary condition ``exact``.
+
+    Args:
+        settings: density, features, `sums` and `mesh_accuracy`.
+        positions: Å (host array).
+
+    Returns:
+        A grid with room for somewhat larger structures; None if its sum is over pairs.
+
+    Raises:
+        MeshError: the accuracy is out of reach.
+    """
+    pairs = settings.sums is SummationMethod.AUTO and len(positions) <= OPEN_MESH_PAYS_ABOVE
+    if settings.tails is None or pairs or settings.sums is SummationMethod.DIRECT:
+        return None
+    _check_accuracy(settings)
+    lowest, highest = positions.min(axis=0), positions.max(axis=0)
+    radius = np.linalg.norm(positions - 0.5 * (lowest + highest), axis=1).max()
+    order = cheapest_order(settings)
+    spacing = _largest_spacing(settings, order, 1.0)
+    diameter = _with_room(2.0 * radius, spacing)
+    extent = [_with_room(length, spacing) for length in (highest - lowest).tolist()]
+    made = OpenMesh.around(extent, diameter, settings.tails, order=order, spacing=spacing)
+    if made.mesh.num_points > MAX_POINTS:
+        raise MeshError(
+            f"mesh_accuracy {settings.mesh_accuracy:g} with width {settings.smearing_width:g} Å "
+            f"needs more than {MAX_POINTS} grid points for an open structure with a diameter of "
+            f"{2.0 * radius:.4g} Å"
+        )
+    return made
+
+
+def _with_room(length: float, spacing: float) -> float:
+    """A length of at least that, of a series that few structures share but moving atoms do."""
+    steps = math.ceil(8.0 * math.log2(1.0 + length / spacing))
+    return spacing * 2.0 ** (steps / 8.0)
 
 
 def uses_mesh(settings: ElectrostaticsSettings, num_atoms: int) -> bool:

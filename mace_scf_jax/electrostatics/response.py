@@ -131,6 +131,8 @@ def _dense_pays(graph: Graph, settings: ElectrostaticsSettings) -> bool:
     if settings.boundary is BoundaryMode.REALSPACE:
         # Sums over pairs evaluate special functions each time, so the matrix always pays.
         return True
+    if graph.open_slots and not graph.k_indices.shape[1]:
+        return True
     applications_to_make = num_slots * per_pair / (num_features + settings.num_multipoles)
     four_times_cheaper = graph.k_indices.shape[1] >= 2.0 * applications_to_make
     return four_times_cheaper and applications_to_make <= APPLICATIONS

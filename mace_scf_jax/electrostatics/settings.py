@@ -12,6 +12,7 @@ from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.gaussians import Receivers
 from mace_scf_jax.electrostatics.harmonics import MAX_L, num_components
 from mace_scf_jax.electrostatics.sums.direct import Fade
+from mace_scf_jax.electrostatics.sums.truncation import TAILS
 
 
 class SummationMethod(enum.StrEnum):
@@ -163,6 +164,15 @@ class ElectrostaticsSettings:
         if self.boundary is BoundaryMode.REALSPACE or self.sums is SummationMethod.MESH:
             return None
         return self.kspace_cutoff
+
+    @property
+    def tails(self) -> float | None:
+        """Length in Å to which Gaussians reach, by which slabs are repeated in the boundary
+        condition ``exact``; None in others."""
+        if self.boundary is not BoundaryMode.EXACT:
+            return None
+        receivers = () if self.features is None else self.features.widths
+        return TAILS * math.hypot(self.smearing_width, max((self.smearing_width, *receivers)))
 
     @property
     def fade(self) -> Fade | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +16,31 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.boundary import (
+    BoundaryError,
     BoundaryMode,
     check_pbc,
     check_slab_cell,
     encloses_volume,
+    is_slab,
+    plane_normal,
+    repeated_cell,
     resolve_boundary,
 )
 from mace_scf_jax.electrostatics.corrections import Correction, correction
 from mace_scf_jax.electrostatics.mesh_choice import uses_mesh
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
-from mace_scf_jax.electrostatics.sums import DirectSum, MeshSum, OpenSum, Summation
+from mace_scf_jax.electrostatics.sums import (
+    DirectSum,
+    MeshSum,
+    OpenSum,
+    SumByPeriodicity,
+    Summation,
+    Truncation,
+)
 from mace_scf_jax.electrostatics.sums.direct import PHASES_IN_MEMORY
+from mace_scf_jax.electrostatics.sums.truncation import keeps_copies_apart, room_beside_slab
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.mesh import Mesh, MeshError
+from mace_scf_jax.mesh import Mesh, MeshError, OpenMesh
 
 
 @jax.tree_util.register_dataclass
@@ -81,9 +94,12 @@ def prepare(
     pbc: Bool[Array, "3"],
     k_indices: Int[Array, "kvectors 3"],
     k_mask: Bool[Array, "kvectors"],
+    repeat: Float[Array, ""] | None = None,
     *,
     settings: ElectrostaticsSettings,
+    open_slots: int | None = None,
     mesh: Mesh | None = None,
+    open_mesh: OpenMesh | None = None,
     chunk: int | None = None,
 ) -> System:
     """Prepare one geometry.
@@ -92,48 +108,153 @@ def prepare(
         positions: atomic positions in Å.
         atom_mask: False for padding atoms, whose other values do not matter.
         cell: lattice vectors in Å (rows); not used with open boundary, nor without atoms.
-        pbc: periodicity along x, y, z; used by ``mixed_periodic`` only.
+        pbc: periodicity along x, y, z; used by ``mixed_periodic`` and ``exact``.
         k_indices: integer reciprocal indices of one half space up to `settings.kspace_cutoff`;
             not used with open boundary, nor with a mesh.
         k_mask: False for padding indices.
+        repeat: for the boundary condition ``exact``, what `mace_scf_jax.data.cells.repeat_length`
+            gave on the host.
         settings: density and boundary condition.
+        open_slots: how many atoms there are at most without a periodic direction, of those of a
+            batch; None for all.
         mesh: what `choose_mesh` gave on the host; None for direct sums.
+        open_mesh: what `choose_open_mesh` gave; None for sums over pairs.
         chunk: wavevectors whose phases are in memory together; None chooses by size.
 
     Returns:
         The prepared geometry.
 
     Raises:
-        BoundaryError: the boundary condition is ``auto``.
+        BoundaryError: the boundary condition is ``auto``, or ``exact`` without ``repeat``.
         MeshError: the settings ask for a mesh, and there is none.
     """
     positions = jnp.where(atom_mask[:, None], positions, 0.0)
     # The cell of a padding graph may be singular, which would poison its derivatives.
     cell = jnp.where(jnp.any(atom_mask), cell, jnp.eye(3, dtype=cell.dtype))
-    width, max_l = settings.smearing_width, settings.max_l
-    sums: Summation
     if settings.boundary is BoundaryMode.REALSPACE:
-        sums = OpenSum(positions, width=width, max_l=max_l)
-    elif mesh is not None:
-        sums = MeshSum.of(positions, cell, mesh=mesh, width=width, max_l=max_l)
-    elif uses_mesh(settings, len(positions)):
+        pairs = OpenSum(positions, width=settings.smearing_width, max_l=settings.max_l)
+        return System(positions, atom_mask, pairs, None, settings)
+    periodic_sum = functools.partial(
+        _periodic_sum,
+        k_indices=k_indices,
+        k_mask=k_mask,
+        settings=settings,
+        mesh=mesh,
+        chunk=chunk,
+    )
+    tails = settings.tails
+    if tails is None:
+        _check_mesh(settings, len(positions), mesh)
+        corrected = correction(settings.boundary, pbc, cell, exponent=settings.molecule_exponent)
+        return System(positions, atom_mask, periodic_sum(positions, cell), corrected, settings)
+    if repeat is None:
+        raise BoundaryError("boundary 'exact': found no length of repeat, expected one")
+    if open_slots is None or open_mesh is not None:
+        open_slots = len(positions)
+    if not open_slots:  # open structures of any size have none
+        _check_mesh(settings, len(positions), mesh)
+    geometry = _by_periodicity(positions, atom_mask, cell, pbc, repeat, tails=tails)
+    has_room = jnp.asarray(True) if open_mesh is None else open_mesh.serves(positions, atom_mask)
+    has_room &= ~jnp.any(atom_mask[open_slots:])
+    fits = geometry.fits & (has_room | ~geometry.is_open)
+    # Prepared for other atoms or another boundary condition: better no number than a wrong one.
+    positions = jnp.where(fits | ~jnp.any(atom_mask), positions, jnp.nan)
+    of_open = jnp.where(geometry.is_open, positions[:open_slots], 0.0)
+    width, max_l = settings.smearing_width, settings.max_l
+    unbounded: OpenSum | MeshSum
+    if open_mesh is None:
+        unbounded = OpenSum(of_open, width=width, max_l=max_l)
+    else:
+        unbounded = MeshSum.of_open(of_open, mesh=open_mesh, width=width, max_l=max_l)
+    sums = SumByPeriodicity(
+        periodic=periodic_sum(positions, geometry.cell, truncation=geometry.truncation),
+        unbounded=unbounded,
+        is_open=geometry.is_open,
+        normal=geometry.normal,
+        heights=geometry.heights,
+        open_slots=open_slots,
+    )
+    return System(positions, atom_mask, sums, None, settings)
+
+
+def _check_mesh(settings: ElectrostaticsSettings, num_atoms: int, mesh: Mesh | None) -> None:
+    if mesh is None and uses_mesh(settings, num_atoms):
         raise MeshError(
-            f"sums {settings.sums.value!r} of {len(positions)} atoms need a mesh, found none; "
+            f"sums {settings.sums.value!r} of {num_atoms} atoms need a mesh, found none; "
             "`choose_mesh` makes it on the host"
         )
-    else:
-        sums = DirectSum.of(
-            positions,
-            cell,
-            k_indices,
-            k_mask,
-            fade=settings.fade,
-            chunk=chunk,
-            width=width,
-            max_l=max_l,
+
+
+def _periodic_sum(
+    positions: Float[Array, "atoms 3"],
+    cell: Float[Array, "3 3"],
+    *,
+    k_indices: Int[Array, "kvectors 3"],
+    k_mask: Bool[Array, "kvectors"],
+    settings: ElectrostaticsSettings,
+    mesh: Mesh | None,
+    chunk: int | None,
+    truncation: Truncation | None = None,
+) -> DirectSum | MeshSum:
+    """The sum over wavevectors, or on a mesh if there is one."""
+    width, max_l = settings.smearing_width, settings.max_l
+    if mesh is not None:
+        return MeshSum.of(
+            positions, cell, mesh=mesh, truncation=truncation, width=width, max_l=max_l
         )
-    corrected = correction(settings.boundary, pbc, cell, exponent=settings.molecule_exponent)
-    return System(positions, atom_mask, sums, corrected, settings)
+    return DirectSum.of(
+        positions,
+        cell,
+        k_indices,
+        k_mask,
+        truncation=truncation,
+        fade=settings.fade,
+        chunk=chunk,
+        width=width,
+        max_l=max_l,
+    )
+
+
+class _ByPeriodicity(NamedTuple):
+    """What the boundary condition ``exact`` makes of a cell and its periodic directions."""
+
+    cell: Float[Array, "3 3"]
+    """The cell that is repeated; of no use to an open structure."""
+    truncation: Truncation
+    is_open: Bool[Array, ""]
+    normal: Float[Array, "3"]
+    heights: Float[Array, "2"]
+    """As of `SumByPeriodicity`."""
+    fits: Bool[Array, ""]
+    """Whether the repeat is one for these periodic directions and atoms."""
+
+
+def _by_periodicity(
+    positions: Float[Array, "atoms 3"],
+    atom_mask: Bool[Array, "atoms"],
+    cell: Float[Array, "3 3"],
+    pbc: Bool[Array, "3"],
+    repeat: Float[Array, ""],
+    *,
+    tails: float,
+) -> _ByPeriodicity:
+    repeat = jnp.where(jnp.any(atom_mask), repeat, jnp.inf)
+    is_open = jnp.isinf(repeat)
+    normal = plane_normal(cell, pbc)
+    beside = positions, atom_mask, normal, repeat
+    heights = room_beside_slab(*beside, tails=tails)
+    anywhere = jnp.asarray([-jnp.inf, jnp.inf], heights.dtype)
+    of_slab = keeps_copies_apart(*beside, tails=tails)
+    of_crystal = jnp.all(pbc) & (repeat == 0.0)
+    repeated = jnp.where(is_open, jnp.eye(3, dtype=cell.dtype), cell)
+    return _ByPeriodicity(
+        cell=repeated_cell(repeated, pbc, jnp.where(is_open, 1.0, repeat)),
+        truncation=Truncation(pbc, repeat),
+        is_open=is_open,
+        normal=normal,
+        heights=jnp.where(is_slab(pbc), heights, anywhere),
+        fits=jnp.where(is_open, ~jnp.any(pbc), jnp.where(is_slab(pbc), of_slab, of_crystal)),
+    )
 
 
 def prepare_batch(
@@ -153,13 +274,22 @@ def prepare_batch(
     """
     if chunk is None:
         chunk = max(1, PHASES_IN_MEMORY // max(1, graph.slots.size))
-    return jax.vmap(functools.partial(prepare, settings=settings, mesh=graph.mesh, chunk=chunk))(
+    prepare_graph = functools.partial(
+        prepare,
+        settings=settings,
+        open_slots=graph.open_slots,
+        mesh=graph.mesh,
+        open_mesh=graph.open_mesh,
+        chunk=chunk,
+    )
+    return jax.vmap(prepare_graph)(
         graph.to_slots(graph.local_positions()),
         graph.slot_mask,
         jnp.asarray(graph.cell).astype(graph.dtype),
         graph.pbc,
         graph.k_indices,
         graph.k_mask,
+        jnp.asarray(graph.repeat).astype(graph.dtype),
     )
 
 
@@ -196,8 +326,11 @@ def check_inputs(
                 "numbers"
             )
     check_pbc(pbc, mode)
-    if resolve_boundary(mode, pbc) is BoundaryMode.REALSPACE:
+    resolved = resolve_boundary(mode, pbc)
+    if resolved is BoundaryMode.REALSPACE:
         return
+    if resolved is BoundaryMode.EXACT:
+        cell = repeated_cell(cell, pbc, 1.0) if np.any(pbc) else np.eye(3)
     if not encloses_volume(cell):
         raise ElectrostaticsInputError(
             f"cell: found {np.asarray(cell).tolist()}, expected three independent lattice vectors, "

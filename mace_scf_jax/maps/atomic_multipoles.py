@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import ase
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.boundary import BoundaryMode
-from mace_scf_jax.data.cells import electrostatic_cell
+from mace_scf_jax.data.cells import coulomb_cell, electrostatic_cell
 from mace_scf_jax.data.reciprocal import half_space_indices
 from mace_scf_jax.data.sizes import round_up
 from mace_scf_jax.electrostatics import (
@@ -19,11 +20,12 @@ from mace_scf_jax.electrostatics import (
     System,
     check_inputs,
     choose_mesh,
+    choose_open_mesh,
     prepare,
     resolve_boundary,
 )
 from mace_scf_jax.electrostatics.moments import atomic_dipole_contributions
-from mace_scf_jax.mesh import Mesh
+from mace_scf_jax.mesh import Mesh, OpenMesh
 
 
 @jax.tree_util.register_dataclass
@@ -43,10 +45,14 @@ class AtomicMultipoles:
     k_indices: Int[Array | np.ndarray, "kvectors 3"]
     k_mask: Bool[Array | np.ndarray, "kvectors"]
     """False for padding: sizes are rounded up, so that cells of similar size compile once."""
+    repeat: Float[Array | np.ndarray, ""]
+    """Length in Å as of `mace_scf_jax.data.cells.repeat_length`."""
     settings: ElectrostaticsSettings = dataclasses.field(metadata={"static": True})
     """Density and boundary condition, which is not ``auto``."""
     mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
     """Grid of the sums; None for direct ones."""
+    open_mesh: OpenMesh | None = dataclasses.field(default=None, metadata={"static": True})
+    """The same without periodic direction in the boundary condition ``exact``."""
 
     def strained(self, strain: Float[Array, "3 3"]) -> AtomicMultipoles:
         """The same multipoles at atoms and in a cell transformed by 1 + ½(ε + εᵀ)."""
@@ -70,8 +76,10 @@ class AtomicMultipoles:
             jnp.asarray(self.pbc),
             jnp.asarray(self.k_indices),
             jnp.asarray(self.k_mask),
+            jnp.asarray(self.repeat),
             settings=self.settings,
             mesh=self.mesh,
+            open_mesh=self.open_mesh,
             chunk=chunk,
         )
 
@@ -89,6 +97,7 @@ def multipoles_of_atoms(
     *,
     settings: ElectrostaticsSettings,
     external_field: Float[np.ndarray, "3"] | None = None,
+    reach: float = 0.0,
 ) -> AtomicMultipoles:
     """Check multipoles and their atoms, and choose boundary condition and reciprocal vectors.
 
@@ -99,6 +108,8 @@ def multipoles_of_atoms(
         multipoles: in e Å^l, in the order of `harmonics`.
         settings: density and boundary condition; ``auto`` is resolved for these atoms.
         external_field: gradient of an external potential in V/Å; None for none.
+        reach: distance in Å above and below a slab to which its potential is to hold in the
+            boundary condition ``exact``; further away it is NaN.
 
     Raises:
         ElectrostaticsInputError: NaN or infinity, or a cell without volume.
@@ -123,10 +134,16 @@ def multipoles_of_atoms(
     cell, _ = electrostatic_cell(np.array(atoms.cell, dtype=np.float64), pbc, positions)
     settings = dataclasses.replace(settings, boundary=resolve_boundary(settings.boundary, pbc))
     check_inputs(positions, multipoles, cell, pbc, settings.boundary)
-    k_indices, count = np.zeros((0, 3), dtype=np.int32), 0
-    mesh = choose_mesh(settings, cell, len(atoms))
-    if settings.boundary is not BoundaryMode.REALSPACE and mesh is None:
-        k_indices = half_space_indices(cell, settings.kspace_cutoff)
+    k_indices, count, mesh = np.zeros((0, 3), dtype=np.int32), 0, None
+    tails = None if settings.tails is None else settings.tails + reach
+    repeated, repeat = coulomb_cell(positions, cell, pbc, tails)
+    open_mesh = None
+    if math.isinf(repeat):
+        open_mesh = choose_open_mesh(settings, positions)
+    else:
+        mesh = choose_mesh(settings, repeated, len(atoms))
+    if not (settings.boundary is BoundaryMode.REALSPACE or math.isinf(repeat) or mesh):
+        k_indices = half_space_indices(repeated, settings.kspace_cutoff, with_zero=repeat > 0.0)
         count = round_up(len(k_indices))
     padded = np.zeros((count, 3), dtype=np.int32)
     padded[: len(k_indices)] = k_indices
@@ -138,6 +155,8 @@ def multipoles_of_atoms(
         external_field=field,
         k_indices=padded,
         k_mask=np.arange(count) < len(k_indices),
+        repeat=np.asarray(repeat),
         settings=settings,
         mesh=mesh,
+        open_mesh=open_mesh,
     )

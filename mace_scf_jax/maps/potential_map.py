@@ -130,7 +130,7 @@ def predicted_multipoles(
     prediction: Prediction,
     *,
     external_field: Float[np.ndarray, "3"] | None = None,
-    boundary: BoundaryMode | str = BoundaryMode.AUTO,
+    boundary: BoundaryMode | str | None = None,
 ) -> AtomicMultipoles:
     """The multipoles that a model predicts, as sources of a potential, which is summed directly.
 
@@ -139,14 +139,18 @@ def predicted_multipoles(
         prediction: of the structure.
         external_field: gradient of an external potential in V/Å whose own potential is to be
             added; None for that of the multipoles alone, as they are in the prediction.
-        boundary: boundary condition. ``auto`` sums over pairs of an open structure, which holds
-            everywhere, while the molecule correction of a box holds within half a box length.
+        boundary: boundary condition; None for ``exact`` where the model has it, else ``auto``. Both
+            sum over pairs of an open structure, which holds everywhere, while the molecule
+            correction of a box holds within half a box length.
 
     Raises:
         ValueError: the model has no multipoles.
         BoundaryError: the periodicity does not fit the boundary condition.
     """
     settings = require_multipoles(model)
+    if boundary is None:
+        is_exact = settings.boundary is BoundaryMode.EXACT
+        boundary = BoundaryMode.EXACT if is_exact else BoundaryMode.AUTO
     return multipoles_of_atoms(
         atoms,
         np.asarray(prediction["multipoles"], dtype=np.float64),
@@ -154,6 +158,7 @@ def predicted_multipoles(
             settings, boundary=BoundaryMode(boundary), sums=SummationMethod.DIRECT
         ),
         external_field=external_field,
+        reach=float(atoms.cell.lengths().max()),
     )
 
 

@@ -30,10 +30,11 @@ class ElectrostaticsOptions(OptionGroup):
         default=1.25, description="multiplies the reciprocal cutoff 2.25 (l + 1)^0.3 / σ"
     )
     electrostatic_pbc_method: Literal[
-        "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic", "auto"
+        "exact", "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic", "auto"
     ] = Field(
-        default="mixed_periodic",
-        description="boundary conditions of the Coulomb energy; auto: mixed_periodic if any "
+        default="exact",
+        description="boundary conditions of the Coulomb energy; exact: by the periodic directions "
+        "of each structure, the others are those of MACE_SCF; auto: mixed_periodic if any "
         "structure is periodic, else realspace",
     )
     include_electrostatic_self_interaction: bool = Field(

@@ -1,6 +1,6 @@
 """Which outputs of a structure mean something, given the directions in which it is periodic.
 
-A stress needs a period: without one there is no volume to divide by. A sum Σ Q r changes with the
+A stress needs a period and a volume to divide by. A sum Σ Q r changes with the
 periodic image that is given of an atom whose charge changes, so along periodic directions only the
 dipole of families with a polarization means something. What means nothing is not a number where
 arrays have a fixed shape, and left out of predictions, files and results of calculators.
@@ -33,7 +33,8 @@ def undefined(
         pbc: periodic directions.
         cell: lattice vectors in Å (rows); those of open directions do not matter.
     """
-    masks = {"stress": ~pbc.any().reshape(1, 1)}
+    has_no_volume = (cell == 0.0).all(1).any()  # a slab without a vector along its open direction
+    masks = {"stress": (~pbc.any() | has_no_volume).reshape(1, 1)}
     if settings.electrostatics is not None and not settings.own.has_polarization:
         along = (pbc[:, None] & (abs(cell) > _ALONG)).any(0)
         masks["dipole"] = along

@@ -115,6 +115,11 @@ class ModelSettings(Generic[Own]):
         """Radius in 1/Å up to which structures need reciprocal indices; None if they need none."""
         return None if self.electrostatics is None else self.electrostatics.indices_cutoff
 
+    @property
+    def tails(self) -> float | None:
+        """`ElectrostaticsSettings.tails`; None without charges."""
+        return None if self.electrostatics is None else self.electrostatics.tails
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data from which `from_dict` makes the same settings."""
         entries = {

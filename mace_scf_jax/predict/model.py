@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 
 from mace_scf_jax.data.batching import IndexedBatch, batches_by_size
+from mace_scf_jax.data.cells import coulomb_cell
 from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
@@ -24,6 +26,7 @@ from mace_scf_jax.electrostatics import (
     check_pbc,
     check_slab_cell,
     choose_mesh,
+    choose_open_mesh,
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
@@ -280,7 +283,7 @@ class Model(Predictor[Prediction]):
                 (such as the Fermi level where that is to be kept), or has coinciding atoms or no
                 volume along a periodic direction.
             BoundaryError: its periodicity is not one that the model's electrostatics treats, or it
-                is a slab that does not lie in the xy plane.
+                is a slab that does not lie in the xy plane where that matters.
             MeshError: a mesh is asked for, and the boundary is open or the accuracy out of reach.
         """
         if self.settings.electrostatics is not None:
@@ -293,21 +296,32 @@ class Model(Predictor[Prediction]):
         check_inputs(self.settings, configuration)
         self._check_initial_state(configuration)
         warn_of_field(self.settings, configuration)
-        mesh = None
+        mesh = open_mesh = None
         if self.settings.electrostatics is not None:
-            mesh = choose_mesh(
-                self.settings.electrostatics,
+            cell, repeat = coulomb_cell(
+                configuration.positions,
                 configuration.cell,
-                configuration.num_atoms,
-                largest_strain=largest_strain,
+                configuration.pbc,
+                self.settings.tails,
             )
+            if math.isinf(repeat):
+                open_mesh = choose_open_mesh(self.settings.electrostatics, configuration.positions)
+            else:
+                mesh = choose_mesh(
+                    self.settings.electrostatics,
+                    cell,
+                    configuration.num_atoms,
+                    largest_strain=largest_strain,
+                )
         return prepare(
             configuration,
             elements=self.settings.elements,
             cutoff=self.settings.backbone.r_max + skin,
             kspace_cutoff=self.settings.kspace_cutoff,
+            tails=self.settings.tails,
             largest_strain=largest_strain,
             mesh=mesh,
+            open_mesh=open_mesh,
         )
 
     def batches(

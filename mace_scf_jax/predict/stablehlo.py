@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,12 @@ def export_stablehlo(
     k_indices = np.array(structure.k_indices)
 
     def function(**arguments: Array) -> dict[str, Array]:
-        graph = _graph(arguments, k_indices, model.dtype).replace(mesh=structure.mesh)
+        graph = _graph(arguments, k_indices, model.dtype).replace(
+            mesh=structure.mesh,
+            open_mesh=structure.open_mesh,
+            repeat=jnp.asarray([structure.repeat, math.inf], np.float64),
+            open_slots=sizes.open_slots,
+        )
         outputs = evaluate(module, parameters, graph, how=model.scf, forces=forces, stress=stress)
         outputs = as_nan(model.settings, outputs, graph)
         return {
@@ -154,7 +160,14 @@ def _capacities(structure: Structure, atoms: int | None, edges: int | None) -> B
                 f"capacity for {name}: the structure has {least}, expected at least as many, "
                 f"found {found}"
             )
-    return dataclasses.replace(needed, atoms=atoms, edges=edges, slots=atoms - 1)
+    slots = atoms - 1
+    return dataclasses.replace(
+        needed,
+        atoms=atoms,
+        edges=edges,
+        slots=slots,
+        open_slots=slots if needed.open_slots else 0,
+    )
 
 
 def _example(model: Model, structure: Structure, sizes: BatchSizes) -> Inputs:
@@ -230,6 +243,7 @@ def _graph(given: dict[str, Array], k_indices: np.ndarray, dtype: np.dtype) -> G
         slot_of_atom=jnp.where(atom_mask, atom, 0),
         k_indices=jnp.asarray(np.stack([k_indices, np.zeros_like(k_indices)])),
         k_mask=jnp.asarray(np.repeat([[True], [False]], len(k_indices), axis=1)),
+        repeat=jnp.zeros(2, np.float64),
         atom_data={
             name: jnp.where(atom_mask, given[name], 0.0)
             for name in ("charges", "enegs", "hardness")

@@ -7,12 +7,14 @@ A configuration is plain data: ``model`` (name of the class), ``atomic_numbers``
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from mace_scf_jax.backbones import MACESettings
+from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
 from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
@@ -26,6 +28,8 @@ from mace_scf_jax.models.families.split_charges.settings import SplitChargeSetti
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 from mace_scf_jax.models.formal_charges import FormalChargeSettings
 from mace_scf_jax.models.settings import ModelSettings
+
+logger = logging.getLogger(__name__)
 
 Configuration = dict[str, Any]
 
@@ -259,7 +263,7 @@ def _electrostatic_options(electrostatics: ElectrostaticsSettings) -> dict[str, 
         "atomic_multipoles_max_l": electrostatics.max_l,
         "atomic_multipoles_smearing_width": electrostatics.smearing_width,
         "include_electrostatic_self_interaction": electrostatics.include_self_interaction,
-        "pbc_handling": electrostatics.boundary.value,
+        "pbc_handling": _pbc_handling(electrostatics.boundary),
     }
     if electrostatics.features is not None:
         options |= {
@@ -268,6 +272,17 @@ def _electrostatic_options(electrostatics: ElectrostaticsSettings) -> dict[str, 
             "field_si": electrostatics.features.include_self_interaction,
         }
     return options
+
+
+def _pbc_handling(boundary: BoundaryMode) -> str:
+    """The boundary condition of the PyTorch packages that comes closest; says where it differs."""
+    if boundary is not BoundaryMode.EXACT:
+        return boundary.value
+    logger.warning(
+        "boundary exact: the PyTorch packages have no such condition, the export has "
+        "mixed_periodic: open structures and charged slabs have other energies and forces there"
+    )
+    return BoundaryMode.MIXED_PERIODIC.value
 
 
 def _fixed_point_parts(

@@ -11,6 +11,7 @@ import ase
 import jax
 import numpy as np
 
+from mace_scf_jax.data.cells import repeat_length
 from mace_scf_jax.data.sizes import BatchSizes, merge
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import ModelSettings, SCFState, SelfConsistency
@@ -27,7 +28,7 @@ from mace_scf_jax.simulate.functional import (
     prepare_neighbours,
 )
 from mace_scf_jax.simulate.geometry import Geometry
-from mace_scf_jax.simulate.neighbours import Neighbours
+from mace_scf_jax.simulate.neighbours import LEAST_BOX, Neighbours
 
 SKIN = 0.5
 """Å by which edges reach beyond the cutoff."""
@@ -41,8 +42,6 @@ MOST_WASTE = 1.5
 they are used rather than compiling anew."""
 _STEP = 1.25
 """Ratio of the numbers of atoms of arrays for structures of different sizes."""
-_LEAST_BOX = 0.9
-"""Part of the box that the positions ask for down to which a box is kept."""
 
 
 class Evaluator:
@@ -54,7 +53,7 @@ class Evaluator:
     Args:
         smooth: make energies smooth functions of cell and positions: reciprocal vectors are
             chosen once for cells within `LARGEST_STRAIN`, and the box of a structure without
-            periodic directions stays while it is large enough.
+            periodic directions, or the repeat of a slab, stays while it is large enough.
     """
 
     def __init__(self, model: Model, *, smooth: bool = False) -> None:
@@ -117,10 +116,21 @@ class Evaluator:
         if self._neighbours.largest_strain is None:  # neither reciprocal vectors nor mesh
             return True
         if not self.smooth:
-            return np.array_equal(prepared.cell, geometry.cell)
+            same_cell = np.array_equal(prepared.cell, geometry.cell)
+            return same_cell and self._has_repeat_of(geometry)
         if geometry.pbc.any():
             return bool(geometry.pbc.all()) or np.array_equal(prepared.cell, geometry.cell)
-        return bool(np.all(prepared.cell.diagonal() >= _LEAST_BOX * geometry.cell.diagonal()))
+        return bool(np.all(prepared.cell.diagonal() >= LEAST_BOX * geometry.cell.diagonal()))
+
+    def _has_repeat_of(self, geometry: Geometry) -> bool:
+        """Whether a slab is repeated as it would be if it were prepared now."""
+        tails = self._neighbours.tails
+        if tails is None or geometry.pbc.all():
+            return True
+        if not np.isfinite(geometry.positions).all():
+            return False  # to be refused
+        repeat = repeat_length(geometry.positions, geometry.cell, geometry.pbc, tails)
+        return bool(self._layout.repeat[0] == repeat)
 
     def _prepare(self, atoms: ase.Atoms, geometry: Geometry) -> None:
         before = self._geometry

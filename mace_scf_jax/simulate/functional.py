@@ -9,6 +9,7 @@ results = energy_fn.results(positions, neighbours, stress=True)
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -301,7 +302,8 @@ def prepare_neighbours(
     graph = jax.device_put(
         collate([structure], sizes, dtype=model.dtype, labels=False, padding=False, mesh=mesh)
     )
-    depends_on_cell = mesh is not None or model.settings.kspace_cutoff is not None
+    in_cell = mesh is not None or model.settings.kspace_cutoff is not None
+    depends_on_cell = in_cell and not math.isinf(structure.repeat)
     return Neighbours(
         graph=graph,
         search_box=jnp.asarray(box, graph.cell.dtype),
@@ -311,4 +313,5 @@ def prepare_neighbours(
         skin=skin,
         largest_strain=largest_strain if depends_on_cell else None,
         images=images,
+        tails=model.settings.tails,
     )

@@ -16,12 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mace_scf_jax.boundary import plane_normal, repeated_cell
 from mace_scf_jax.data.sizes import BatchSizes
+from mace_scf_jax.electrostatics.sums.truncation import keeps_copies_apart
 from mace_scf_jax.graph import Graph
 
 RENEWED_AT = 0.5
 """Part of the skin that may be used up before `Neighbours.update` searches again: what is left is
 for the step between the update and the next energy."""
+
+LEAST_BOX = 0.9
+"""Part of the box that the positions of an open structure ask for down to which a box is kept."""
 
 _ROUND_OFF = 1e-6
 """Strain that a cell may exceed its range by."""
@@ -44,8 +49,8 @@ class Neighbours:
     reciprocal_cell: Float[Array, "3 3"]
     """The cell for which reciprocal vectors were chosen, Å."""
     overflow: Bool[Array, ""]
-    """Whether a search found more neighbours than fit, or needed more periodic images: the
-    structure has to be prepared again."""
+    """Whether a search found more neighbours than fit, needed more periodic images, or atoms where
+    `serves_extent` does not hold: the structure has to be prepared again."""
 
     cutoff: float = dataclasses.field(metadata={"static": True})
     """Length in Å beyond which edges contribute nothing."""
@@ -55,13 +60,17 @@ class Neighbours:
     """Stretch of the cell that reciprocal vectors or mesh serve; None if there are none."""
     images: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
     """Periodic images of a pair that a search looks at, in each direction."""
+    tails: float | None = dataclasses.field(default=None, metadata={"static": True})
+    """Length in Å to which Gaussians reach in the boundary condition ``exact``; None in others."""
 
     @property
     def sizes(self) -> BatchSizes:
         """Lengths of the arrays."""
         num_atoms, most = self.graph.num_atoms, self.graph.neighbours_per_atom
-        num_kvectors = self.graph.k_indices.shape[1]
-        return BatchSizes(num_atoms, num_atoms * most, 1, num_atoms, num_kvectors, most)
+        num_kvectors, open_slots = self.graph.k_indices.shape[1], self.graph.open_slots
+        return BatchSizes(
+            num_atoms, num_atoms * most, 1, num_atoms, num_kvectors, most, open_slots=open_slots
+        )
 
     @property
     def positions(self) -> Float[Array, "atoms 3"]:
@@ -90,12 +99,40 @@ class Neighbours:
 
     def serves_cell(self, cell: Float[Array, "3 3"]) -> Bool[Array, ""]:
         """Whether reciprocal vectors, or mesh, were chosen for a range that contains this cell."""
-        if self.graph.mesh is not None:
-            return self.graph.mesh.serves(cell)
         if self.largest_strain is None:
             return jnp.asarray(True)
-        change = jnp.linalg.solve(self.reciprocal_cell, jax.lax.stop_gradient(cell))
+        cell, chosen_for = jax.lax.stop_gradient(cell), self.reciprocal_cell
+        if self.tails is not None:
+            pbc, repeat = self.graph.pbc[0], self.graph.repeat[0]
+            cell, chosen_for = (repeated_cell(each, pbc, repeat) for each in (cell, chosen_for))
+        if self.graph.mesh is not None:
+            return self.graph.mesh.serves(cell)
+        change = jnp.linalg.solve(chosen_for, cell)
         return _stretch(change) <= 1.0 + self.largest_strain + _ROUND_OFF
+
+    def serves_extent(
+        self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
+    ) -> Bool[Array, ""]:
+        """Whether images of the atoms that do not exist are still as far away as they were made.
+
+        In the boundary condition ``exact`` a slab must not have outgrown its `Graph.repeat`. In
+        others, an open structure must not have outgrown the box that it was put into; nor the grid
+        that was made around it.
+        """
+        pbc, mask = self.graph.pbc[0], self.graph.atom_mask
+        if self.graph.open_mesh is not None:
+            return self.graph.open_mesh.serves(positions, mask)
+        if self.largest_strain is None:
+            return jnp.asarray(True)
+        if self.tails is not None:
+            repeat = self.graph.repeat[0]
+            normal = plane_normal(cell, pbc)
+            apart = keeps_copies_apart(positions, mask, normal, repeat, tails=self.tails)
+            return jnp.all(pbc) | apart
+        highest = jnp.max(jnp.where(mask[:, None], positions, -jnp.inf), axis=0)
+        extent = highest - jnp.min(jnp.where(mask[:, None], positions, jnp.inf), axis=0)
+        needed = (2.0 * LEAST_BOX) * jax.lax.stop_gradient(extent)
+        return jnp.any(pbc) | jnp.all(needed <= (1.0 + _ROUND_OFF) * jnp.diagonal(cell))
 
     @jax.jit
     def is_valid(
@@ -103,7 +140,8 @@ class Neighbours:
     ) -> Bool[Array, ""]:
         """Whether energies at these positions are exact; false if positions are not finite."""
         fresh = self.skin_used(positions, cell) <= 1.0
-        return fresh & self.serves_cell(cell) & ~self.overflow
+        serves = self.serves_cell(cell) & self.serves_extent(positions, cell)
+        return fresh & serves & ~self.overflow
 
     def update(
         self,
@@ -158,7 +196,8 @@ class Neighbours:
             ),
             overflow=self.overflow
             | (most > graph.neighbours_per_atom)
-            | jnp.any(needed > jnp.asarray(self.images, jnp.int32)),
+            | jnp.any(needed > jnp.asarray(self.images, jnp.int32))
+            | ~self.serves_extent(positions, cell),
         )
 
     def box_of(self, cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:

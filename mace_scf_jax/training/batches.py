@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
+from mace_scf_jax.boundary import repeated_cell
 from mace_scf_jax.data.batching import BatchLoader, prefetched, share_buckets
 from mace_scf_jax.data.datasets import DataSets
 from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
 from mace_scf_jax.data.statistics import interaction_energies
-from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh
+from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh, uses_mesh
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.mesh import Mesh
 from mace_scf_jax.training.config.options import TrainOptions
@@ -22,16 +23,41 @@ from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling, Samp
 logger = logging.getLogger(__name__)
 
 
+def sums_on_mesh(electrostatics: ElectrostaticsSettings, sets: Iterable[ConfigurationSet]) -> bool:
+    """Whether the sums of a run are on a mesh, by its largest structure that could have one."""
+    most = max(_most_on_mesh(electrostatics, each) for each in sets)
+    return most > 0 and uses_mesh(electrostatics, most)
+
+
+def _most_on_mesh(electrostatics: ElectrostaticsSettings, members: ConfigurationSet) -> int:
+    """Most atoms of a structure; in the boundary condition ``exact`` open ones do not count."""
+    catalogue = members.catalogue
+    counts = catalogue.pbc.any(axis=1) | (electrostatics.tails is None)
+    return int(np.max(catalogue.num_atoms, where=counts, initial=0))
+
+
 def common_mesh(
-    electrostatics: ElectrostaticsSettings, sets: Iterable[ConfigurationSet]
+    electrostatics: ElectrostaticsSettings,
+    sets: Mapping[str, ConfigurationSet],
+    structures: Mapping[str, StructureSet],
 ) -> Mesh | None:
-    """Choose the mesh of all structures of a run; None for direct sums."""
-    catalogues = [members.catalogue for members in sets]
-    cells = np.concatenate([catalogue.cell for catalogue in catalogues])
-    most = max(int(catalogue.num_atoms.max()) for catalogue in catalogues)
-    mesh = choose_mesh(electrostatics, cells, most)
-    if mesh is not None:
-        logger.info("Coulomb sums on a mesh of %s", mesh)
+    """Choose the mesh of all structures of a run; None if all are summed over pairs of atoms."""
+    cells = [
+        repeated_cell(cell, pbc, repeat) if repeat else cell
+        for name, members in sets.items()
+        for cell, pbc, repeat in zip(
+            members.catalogue.cell,
+            members.catalogue.pbc,
+            structures[name].sizes.repeat,
+            strict=True,
+        )
+        if not np.isinf(repeat)
+    ]
+    if not cells:
+        return None
+    most = max(_most_on_mesh(electrostatics, members) for members in sets.values())
+    mesh = choose_mesh(electrostatics, np.stack(cells), most)
+    logger.info("Coulomb sums on a mesh of %s", mesh)
     return mesh
 
 

@@ -133,16 +133,19 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         options,
         pbc=np.concatenate([members.catalogue.pbc for members in sets.values()]),
     )
-    mesh = None if electrostatics is None else common_mesh(electrostatics, sets.values())
-    direct = electrostatics is not None and mesh is None
+    direct = electrostatics is not None and not sums_on_mesh(electrostatics, sets.values())
     structures = {
         name: members.prepare(
             elements=data.elements,
             cutoff=options.r_max,
             kspace_cutoff=electrostatics.indices_cutoff if direct else None,
+            tails=None if electrostatics is None else electrostatics.tails,
         )
         for name, members in sets.items()
     }
+    mesh = None
+    if electrostatics is not None and not direct:
+        mesh = common_mesh(electrostatics, sets, structures)
     neighbours = options.avg_num_neighbors
     if options.compute_avg_num_neighbors:
         neighbours = average_number_of_neighbours(structures["train"].sizes)
@@ -365,6 +368,7 @@ def preprocess_settings(
         data=data_settings(options),
         cutoff=options.r_max,
         kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
+        tails=None if electrostatics is None else electrostatics.tails,
         workers=workers,
         shard_megabytes=shard_megabytes,
     )

@@ -127,6 +127,7 @@ def train(
         if lock.exists() and is_first_process():
             with _only_run(lock):  # to be told before the data are read
                 pass
+        options = _as_begun(options, files)
         prepared = prepare_run(options, devices)
         if options.dry_run:
             return _dry_run(options)
@@ -151,6 +152,22 @@ def _dry_run(options: TrainOptions) -> TrainingResult:
     )
     beginning = resuming.start(options.train_schedule, 0)
     return TrainingResult(models={}, metrics={}, progress=beginning, history=TrainingHistory(()))
+
+
+def _as_begun(options: TrainOptions, files: RunFiles) -> TrainOptions:
+    """The options with the boundary condition under which a run that is to go on was begun.
+
+    Defaults of new runs change from version to version, that of a run does not.
+    """
+    begins = not (options.restart_latest and files.checkpoints.is_dir())
+    if begins or "electrostatic_pbc_method" in options.model_fields_set:
+        return options
+    saved = CheckpointStore(files.checkpoints, options.tag).newest()
+    begun = saved and saved.fingerprint.get("model", {}).get("electrostatics")
+    if not begun or begun["boundary"] == options.electrostatic_pbc_method:
+        return options
+    logger.info("Boundary condition %s, with which the run was begun", begun["boundary"])
+    return options.model_copy(update={"electrostatic_pbc_method": begun["boundary"]})
 
 
 def _run(

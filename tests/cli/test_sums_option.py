@@ -74,7 +74,8 @@ def test_training_on_a_mesh(tmp_path, capsys):
     refused = [*words, "--electrostatic_pbc_method", "realspace"]
     assert train_in(tmp_path, *refused) == 2
     assert "open boundary is summed over pairs" in capsys.readouterr().err
-    assert train_in(tmp_path, *words) == 0
+    in_a_box = [*words, "--electrostatic_pbc_method", "mixed_periodic"]
+    assert train_in(tmp_path, *in_a_box) == 0
     assert "Coulomb sums on a mesh of " in capsys.readouterr().err
     trained = load_model(tmp_path / "water_b.model.safetensors").settings.electrostatics
     assert (trained.sums, trained.mesh_accuracy) == ("mesh", 1e-4)

@@ -37,6 +37,7 @@ def crystal(pattern: str, edge: float = 4.0, **info) -> ase.Atoms:
 
 
 ALLOWED = {
+    "exact": {"TTT", "TTF", "TFT", "FTT", "FFF"},
     "realspace": {"FFF"},
     "molecule_in_box": {"FFF"},
     "pbc": {"TTT"},
@@ -67,6 +68,7 @@ def test_slabs_have_to_lie_in_the_plane(method: str) -> None:
         DataError, match=r"configuration 1: found a slab .* 0 and 0\.5 Å .*override_pbc_checks"
     ):
         check_pbc(catalogue([crystal("TTF"), tilted]), method=method, split="train")
+    check_pbc(catalogue([tilted]), method="exact", split="train")
 
 
 def test_isolated_atoms_of_the_training_file_may_have_any_pbc() -> None:

@@ -132,10 +132,13 @@ def test_slots_are_the_dense_view_of_the_atoms() -> None:
 def test_real_numbers_take_the_type_asked_for_and_indices_are_32_bit() -> None:
     graph = collate(BATCH, dtype=np.float32)
     assert graph.dtype == np.float32
-    precise = (graph.positions, graph.cell, graph.labels["energy"])
+    precise = (graph.positions, graph.cell, graph.repeat, graph.labels["energy"])
     assert {values.dtype for values in precise} == {np.dtype(np.float64)}
     rest = graph.replace(
-        positions=None, cell=None, labels={**graph.labels, "energy": np.zeros(0, np.float32)}
+        positions=None,
+        cell=None,
+        repeat=None,
+        labels={**graph.labels, "energy": np.zeros(0, np.float32)},
     )
     kinds = {leaf.dtype for leaf in jax.tree.leaves(rest)}
     assert kinds == {np.dtype(np.float32), np.dtype(np.int32), np.dtype(bool)}

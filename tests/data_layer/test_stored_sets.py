@@ -53,7 +53,10 @@ def stored(
 ) -> Path:
     """A folder with shards of the members."""
     structures = members.prepare(
-        elements=ELEMENTS, cutoff=description.cutoff, kspace_cutoff=description.kspace_cutoff
+        elements=ELEMENTS,
+        cutoff=description.cutoff,
+        kspace_cutoff=description.kspace_cutoff,
+        tails=description.tails,
     )
     folder.mkdir()
     starts = range(0, len(members), shard_size)
@@ -64,8 +67,8 @@ def stored(
     return folder
 
 
-def prepared(members, kspace_cutoff: float | None = 0.6):
-    return members.prepare(elements=ELEMENTS, cutoff=3.0, kspace_cutoff=kspace_cutoff)
+def prepared(members, kspace_cutoff: float | None = 0.6, tails: float | None = None):
+    return members.prepare(elements=ELEMENTS, cutoff=3.0, kspace_cutoff=kspace_cutoff, tails=tails)
 
 
 def assert_equal(first: object, second: object) -> None:
@@ -333,6 +336,46 @@ def test_missing_reciprocal_vectors_are_refused(tmp_path):
     found = open_stored(stored(tmp_path / "set", in_memory(), description=description), split="x")
     with pytest.raises(DataError, match="preprocessed with no reciprocal vectors"):
         prepared(found)
+
+
+def mixed_periodicities(*flags: str) -> ConfigurationsInMemory:
+    """Structures of the given periodic directions."""
+    structures = [labelled_atoms(seed) for seed in range(len(flags))]
+    for atoms, letters in zip(structures, flags, strict=True):
+        atoms.set_cell([6.0, 7.0, 9.0])
+        atoms.pbc = [letter == "T" for letter in letters]
+    return ConfigurationsInMemory([configuration(atoms) for atoms in structures])
+
+
+def test_structures_of_the_boundary_condition_exact(tmp_path):
+    members = mixed_periodicities("TTT", "TFT", "FFF")
+    description = dataclasses.replace(DESCRIPTION, tails=5.0)
+    found = open_stored(stored(tmp_path / "set", members, description=description), split="x")
+    assert_equal(found.description, description)
+    read, made = prepared(found, tails=5.0), prepared(members, tails=5.0)
+    assert_equal(read.sizes, made.sizes)
+    for index in range(3):
+        assert_equal(read[index], made[index])
+    assert made.sizes.repeat.tolist()[::2] == [0.0, np.inf]
+    assert made.sizes.repeat[1] > 10.0
+    assert made.sizes.kvectors.tolist()[2] == 0
+    assert made.sizes.of_one_batch("flat").open_slots == made.sizes.atoms[2]
+    for asked in (None, 6.0):
+        with pytest.raises(DataError, match=r"has pbc TFT and was preprocessed for the boundary"):
+            prepared(found, tails=asked)
+
+
+def test_old_files_serve_the_boundary_condition_exact_where_it_is_the_same(tmp_path):
+    """Crystals are; open structures leave their reciprocal vectors unread."""
+    members = mixed_periodicities("TTT", "FFF")
+    found = open_stored(stored(tmp_path / "set", members), split="x")
+    read, made = prepared(found, tails=5.0), prepared(members, tails=5.0)
+    assert_equal(read.sizes, made.sizes)
+    for index in range(2):
+        assert_equal(read[index], made[index])
+    slabs = open_stored(stored(tmp_path / "slabs", mixed_periodicities("TTF")), split="x")
+    with pytest.raises(DataError, match="for another boundary condition than exact, the run asks"):
+        prepared(slabs, tails=5.0)
 
 
 def truncate(folder: Path) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mace_scf_jax.data.cells import coulomb_cell
 from mace_scf_jax.data.reciprocal import half_space_indices
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.mesh import Mesh
@@ -60,17 +61,28 @@ def batch(
     cutoff: float | None,
     sizes: Sizes | None = None,
     mesh: Mesh | None = None,
+    tails: float | None = None,
 ) -> tuple[Graph, jax.Array]:
     """Pad systems to one graph batch and the flat multipoles that belong to it.
 
     Without cutoff there are no reciprocal vectors; without sizes there is no padding. Padding
-    values are deliberately absurd.
+    values are deliberately absurd. `tails` are those of the boundary condition ``exact``.
     """
     counts = [len(system.positions) for system in systems]
-    indices = [
-        np.zeros((0, 3), int) if cutoff is None else half_space_indices(system.cell, cutoff)
+    cells = [
+        coulomb_cell(system.positions, system.cell, np.array(system.pbc), tails)
         for system in systems
     ]
+    indices = [
+        np.zeros((0, 3), int)
+        if cutoff is None or np.isinf(repeat)
+        else half_space_indices(cell, cutoff, with_zero=repeat > 0.0)
+        for cell, repeat in cells
+    ]
+    repeats = np.array([repeat for _, repeat in cells])
+    open_slots = max(
+        (n for n, repeat in zip(counts, repeats, strict=True) if np.isinf(repeat)), default=0
+    )
     if sizes is None:
         sizes = Sizes(sum(counts), len(systems), max(counts), max(map(len, indices)))
     num_atoms, num_graphs, num_slots, num_k = dataclasses.astuple(sizes)
@@ -122,10 +134,12 @@ def batch(
         slot_of_atom=slot_of_atom,
         k_indices=k_indices,
         k_mask=k_mask,
+        repeat=np.pad(repeats, (0, num_graphs - len(repeats))),
         atom_data={},
         labels={},
         weights={},
         config_weight=np.ones(num_graphs),
+        open_slots=open_slots,
         mesh=mesh,
     )
     return jax.tree.map(jnp.asarray, (graph, multipoles))

@@ -21,6 +21,8 @@ def options(**changes) -> TrainOptions:
 @pytest.mark.parametrize(
     ("method", "any_periodic", "boundary"),
     [
+        ("exact", True, BoundaryMode.EXACT),
+        ("exact", False, BoundaryMode.EXACT),
         ("slab", True, BoundaryMode.SLAB),
         ("auto", True, BoundaryMode.MIXED_PERIODIC),
         ("auto", False, BoundaryMode.REALSPACE),

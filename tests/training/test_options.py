@@ -27,7 +27,7 @@ def test_defaults_are_those_of_the_reference():
     assert (given.batch_size, given.valid_batch_size, given.valid_fraction) == (10, 10, 0.1)
     assert (given.seed, given.valid_set_seed, given.patience) == (123, None, 2048)
     assert (given.atomic_multipoles_max_l, given.atomic_multipoles_smearing_width) == (1, 1.5)
-    assert (given.kspace_cutoff_factor, given.electrostatic_pbc_method) == (1.25, "mixed_periodic")
+    assert (given.kspace_cutoff_factor, given.electrostatic_pbc_method) == (1.25, "exact")
     assert given.default_dtype == "float64"
     assert given.restart_latest is True
 

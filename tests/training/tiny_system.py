@@ -107,6 +107,7 @@ def tiny_graph(seed, *, atoms=ATOMS, edges=EDGES):
         slot_of_atom=np.where(real, np.arange(atoms) % 3, 0),
         k_indices=np.zeros((GRAPHS, 0, 3), dtype=int),
         k_mask=np.zeros((GRAPHS, 0), dtype=bool),
+        repeat=np.zeros(GRAPHS),
         atom_data={},
         labels={
             "energy": energy,

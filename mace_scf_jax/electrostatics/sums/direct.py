@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mace_scf_jax.boundary import cell_volume, dual_cell
 from mace_scf_jax.electrostatics.gaussians import Receivers, form_factors
 from mace_scf_jax.electrostatics.harmonics import degrees, num_components
+from mace_scf_jax.electrostatics.sums.truncation import Truncation
 from mace_scf_jax.units import FIELD_CONSTANT
 
 _COSINE_SERIES = tuple((-1.0) ** n / math.factorial(2 * n) for n in range(9))
@@ -110,7 +111,8 @@ class DirectSum:
     wavevectors: Float[Array, "kvectors 3"]
     """k in 1/Å; 0 for padding."""
     kernel: Float[Array, "kvectors"]
-    """2/(ε₀ Ω k²) in V/e, the 2 counting -k; 0 for padding."""
+    """2/(ε₀ Ω k²) in V/e, the 2 counting -k; 0 for padding. Of a slab it is that of `truncation`,
+    which has a value at k = 0."""
     dual: Float[Array, "3 3"]
     """Rows b with b_i · a_j = δ_ij in 1/Å."""
     fractional: Float[Array, "points 3"]
@@ -134,6 +136,7 @@ class DirectSum:
         *,
         width: float,
         max_l: int,
+        truncation: Truncation | None = None,
         fade: Fade | None = None,
         chunk: int | None = None,
     ) -> DirectSum:
@@ -142,10 +145,12 @@ class DirectSum:
         Args:
             positions: atomic positions in Å.
             cell: lattice vectors in Å (rows), of non-zero volume.
-            k_indices: integer indices n of one half of reciprocal space, without n = 0.
+            k_indices: integer indices n of one half of reciprocal space, without n = 0; with it
+                for a slab whose interaction is cut off.
             k_mask: False for padding indices, whose value does not matter.
             width: σ of the density in Å.
             max_l: highest degree of the density.
+            truncation: cuts the interaction off along open directions; None for none.
             fade: where terms fade out; None counts every index fully.
             chunk: wavevectors whose phases are in memory together; None chooses by size.
         """
@@ -153,7 +158,12 @@ class DirectSum:
         dual = dual_cell(cell)
         wavevectors = (2.0 * math.pi) * _product(indices, dual)
         squared = jnp.sum(wavevectors * wavevectors, axis=-1)
-        kernel = jnp.where(k_mask, 1.0 / jnp.where(k_mask, squared, 1.0), 0.0)
+        if truncation is None:
+            kernel = jnp.where(k_mask, 1.0 / jnp.where(k_mask, squared, 1.0), 0.0)
+        else:
+            is_zero = jnp.all(indices == 0.0, axis=1)
+            kernel = jnp.where(k_mask, truncation.inverse_square(list(indices.T), dual), 0.0)
+            kernel = jnp.where(is_zero, 0.5, 1.0) * kernel  # k = 0 has no -k beside it
         if fade is not None:
             kernel = kernel * fade.weight(squared)
         if chunk is None:

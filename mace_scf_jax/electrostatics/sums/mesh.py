@@ -32,7 +32,8 @@ from mace_scf_jax.electrostatics.harmonics import SOLID_HARMONICS
 from mace_scf_jax.electrostatics.polynomials import monomials_of_degree
 from mace_scf_jax.electrostatics.sums.splines import influence
 from mace_scf_jax.electrostatics.sums.spreading import interpolate, spread
-from mace_scf_jax.mesh import Mesh, MeshError
+from mace_scf_jax.electrostatics.sums.truncation import SphericalTruncation, Truncation
+from mace_scf_jax.mesh import Mesh, MeshError, OpenMesh
 from mace_scf_jax.units import FIELD_CONSTANT
 
 ComplexPair = tuple[Float[Array, "x y z"], Float[Array, "x y z"]]
@@ -53,7 +54,8 @@ class MeshSum:
     squared: Float[Array, "x y z"]
     """k² in 1/Å² of the modes with n_z ≥ 0."""
     kernel: Float[Array, "x y z"]
-    """1/(ε₀ Ω k²) in V/e with the splines divided out; 0 for k = 0."""
+    """1/(ε₀ Ω k²) in V/e with the splines divided out; 0 for k = 0. Of a slab it is that of
+    `truncation`, which has a value at k = 0."""
     width: float = dataclasses.field(metadata={"static": True})
     """σ of the density in Å."""
     max_l: int = dataclasses.field(metadata={"static": True})
@@ -71,6 +73,7 @@ class MeshSum:
         width: float,
         max_l: int,
         mesh: Mesh,
+        truncation: Truncation | SphericalTruncation | None = None,
     ) -> MeshSum:
         """Positions on the grid and the Coulomb kernel of one geometry.
 
@@ -80,6 +83,7 @@ class MeshSum:
             width: σ of the density in Å.
             max_l: highest degree of the density.
             mesh: grid and splines.
+            truncation: cuts the interaction off along open directions; None for none.
         """
         dtype = positions.dtype
         dual = dual_cell(cell)
@@ -95,9 +99,12 @@ class MeshSum:
         undone = [influence(length, mesh.order) for length in mesh.shape]
         undone[2] = undone[2][: len(indices[2])]
         factor = np.einsum("x,y,z->xyz", *undone)
-        factor[0, 0, 0] = 0.0
-        not_zero = jnp.asarray(factor != 0.0)
-        inverse = jnp.where(not_zero, 1.0 / jnp.where(not_zero, squared, 1.0), 0.0)
+        if truncation is None:
+            factor[0, 0, 0] = 0.0
+            not_zero = jnp.asarray(factor != 0.0)
+            inverse = jnp.where(not_zero, 1.0 / jnp.where(not_zero, squared, 1.0), 0.0)
+        else:
+            inverse = truncation.inverse_square(along, dual)
         steps_per_length = jnp.asarray(mesh.shape, dtype=dtype)[:, None] * dual
         return cls(
             points=jnp.matmul(positions, steps_per_length.T, precision=_HIGHEST),
@@ -107,6 +114,20 @@ class MeshSum:
             width=width,
             max_l=max_l,
             mesh=mesh,
+        )
+
+    @classmethod
+    def of_open(
+        cls, positions: Float[Array, "atoms 3"], *, mesh: OpenMesh, width: float, max_l: int
+    ) -> MeshSum:
+        """The sum over a structure without periodic direction, in the box of its mesh; see `of`."""
+        return cls.of(
+            positions,
+            jnp.diag(jnp.asarray(mesh.lengths, positions.dtype)),
+            mesh=mesh.mesh,
+            truncation=SphericalTruncation(mesh.cut),
+            width=width,
+            max_l=max_l,
         )
 
     def energy(self, multipoles: Float[Array, "atoms components"]) -> Float[Array, ""]:
