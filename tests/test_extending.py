@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
+from mace_scf_jax_cli.main import main
+
 HERE = Path(__file__).parent
 COMMAND = "import sys; from mace_scf_jax_cli.main import main; sys.exit(main())"
 
@@ -108,22 +110,22 @@ def folder(tmp_path):
     return tmp_path
 
 
-LONG = ("a solver and a field readout",)
-"""Self-consistent models compile for a minute; `tests/scf/test_solvers.py` is quicker."""
+LONG = ("a radial basis", "a solver and a field readout")
+"""The run with most additions is the quick one; `tests/scf/test_solvers.py` has a solver."""
 
 
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in RUNS],
 )
-def test_additions_from_outside_train_and_predict(folder, name):
+def test_additions_from_outside_train_and_predict(folder, name, capsys):
     (folder / "config.yaml").write_text(yaml.safe_dump(OPTIONS | RUNS[name]))
     trained = run(folder, "train", "config.yaml")
     assert trained.returncode == 0, trained.stderr
     model = "extended_only.model.safetensors"
-    without = run(folder, "evaluate", model, "train.xyz")
-    assert without.returncode == 2
-    assert "made with the plugins extension_example, which are not loaded" in without.stderr
+    assert main(["evaluate", str(folder / model), str(folder / "train.xyz")]) == 2
+    said = capsys.readouterr().err
+    assert "made with the plugins extension_example, which are not loaded" in said
     words = ["--plugins", "extension_example", "--output", "out.xyz"]
     predicted = run(folder, "evaluate", model, "train.xyz", *words)
     assert predicted.returncode == 0, predicted.stderr

@@ -45,7 +45,7 @@ def tiny_backbone(**changes) -> MACESettings:
         "num_radial_basis": 3,
         "max_ell": 1,
         "correlation": 2,
-        "num_interactions": 2,
+        "num_interactions": 1,
         "radial_MLP": (4,),
         "MLP_irreps": "2x0e",
         "avg_num_neighbors": 4.0,
@@ -96,8 +96,16 @@ def tiny_settings(name: str = "LocalCharges", **backbone) -> ModelSettings:
 def random_parameters(module: nn.Module, *inputs: Any, seed: int = 0) -> dict[str, Any]:
     """Normal random numbers for every parameter, biases included; nothing is compiled."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    arrays, tree = jax.tree.flatten(inputs)
+    shapes = parameter_shapes(module, tree, *map(jax.typeof, arrays))
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
+
+
+@functools.cache
+def parameter_shapes(module: nn.Module, tree: Any, *arrays: Any) -> dict[str, Any]:
+    """Shapes of the parameters, for which the whole model has to be traced."""
+    inputs = jax.tree.unflatten(tree, arrays)
+    return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
 
 
 def molecule(seed: int = 0, *, box: float = 30.0) -> ase.Atoms:
@@ -154,11 +162,10 @@ def tiny_model(
     *,
     seed: int = 0,
     scf: SelfConsistency | None = None,
-    num_interactions: int = 1,
     **backbone: Any,
 ) -> Model:
     """A small model with random parameters; the same object every time, to compile it once."""
-    settings = tiny_settings(family, num_interactions=num_interactions, **backbone)
+    settings = tiny_settings(family, **backbone)
     graph = batch_of([structure(molecule(), settings)])
     return Model(settings, random_parameters(build(settings), graph, seed=seed), scf=scf)
 

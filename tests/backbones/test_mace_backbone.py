@@ -41,7 +41,9 @@ def turned(graph: Graph, rotation: np.ndarray) -> Graph:
 @pytest.mark.parametrize("kind", INTERACTIONS)
 def test_features_rotate_and_energies_do_not(kind):
     # the graph is handed over with its edges: nothing but the vectors changes
-    settings = tiny_backbone(interaction=kind, interaction_first=kind, max_ell=2, correlation=3)
+    settings = tiny_backbone(
+        interaction=kind, interaction_first=kind, max_ell=2, correlation=3, num_interactions=2
+    )
     module = MACEBackbone(settings)
     graph = batch()
     params = random_parameters(module, graph)
@@ -61,7 +63,9 @@ def test_features_rotate_and_energies_do_not(kind):
 @pytest.fixture(scope="module")
 def backbone():
     """A compiled backbone with nuclear repulsion, and its parameters."""
-    module = MACEBackbone(tiny_backbone(pair_repulsion=True, distance_transform="Agnesi"))
+    module = MACEBackbone(
+        tiny_backbone(num_interactions=2, pair_repulsion=True, distance_transform="Agnesi")
+    )
     params = random_parameters(module, batch())
     return jax.jit(lambda graph: module.apply({"params": params}, graph))
 

@@ -8,6 +8,8 @@ import yaml
 from ase import Atoms
 from ase.io import write
 
+from mace_scf_jax.training.loop import steps
+from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax_cli.main import main
 from mace_scf_jax_cli.train_arguments import TRAIN, parse_command
 
@@ -69,10 +71,15 @@ def make_input(folder: Path) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
 
 
+PROGRAMS = Programs()
+"""Compiled steps, which all runs of a process share."""
+
+
 def train_in(folder: Path, *words: str) -> int:
     """Exit status of training with the options of a folder, in that folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(steps, "Programs", lambda: PROGRAMS)
         return main(["train", "config.yaml", *words])
 
 

@@ -168,23 +168,39 @@ def labelled(symbols: str, index: int) -> Atoms:
     return atoms
 
 
-@pytest.mark.parametrize(
-    ("command", "symbols"), [(LOCAL_CHARGES, "OH2"), (SPLIT_CHARGES, "Al3")], ids=["local", "split"]
-)
-def test_a_command_trains(command, symbols, tmp_path, monkeypatch, capsys):
+LOCAL = pytest.param(LOCAL_CHARGES, "OH2", id="local")
+SPLIT = pytest.param(SPLIT_CHARGES, "Al3", id="split")
+
+
+@pytest.fixture
+def words(command, symbols, tmp_path, monkeypatch) -> list[str]:
+    """The words of a command, in a folder with its files."""
     monkeypatch.chdir(tmp_path)
     # as many as fill all batches of training and validation, so that little is compiled
     write("train.xyz", [labelled(symbols, index) for index in range(40)], format="extxyz")
-    schedule = yaml.safe_load(CONFIGURATIONS[command])["train_schedule"]
     Path("config.yaml").write_text(CONFIGURATIONS[command])
-    words = words_of(command)
-    whole = parse_options(words)
-    assert [stage.to_mapping()["loss"] for stage in whole.train_schedule] == [
-        stage["loss"] for stage in schedule.values()
+    return words_of(command)
+
+
+def schedule_of(command: str) -> dict[int, dict]:
+    return yaml.safe_load(CONFIGURATIONS[command])["train_schedule"]
+
+
+@pytest.mark.parametrize(("command", "symbols"), [LOCAL, SPLIT])
+def test_a_command_is_understood(command, words):
+    options = parse_options(words)
+    assert [stage.to_mapping()["loss"] for stage in options.train_schedule] == [
+        stage["loss"] for stage in schedule_of(command).values()
     ]
-    assert (whole.irreps, whole.device, whole.eval_interval) == ("64x0e + 64x1o", "cuda", 2)
-    assert [remark.split("'")[1] for remark in whole.remarks] == ["save_cpu"]
-    short = ["--train_schedule", str({0: schedule[0] | {"end": 0}})]
+    assert (options.irreps, options.device, options.eval_interval) == ("64x0e + 64x1o", "cuda", 2)
+    assert [remark.split("'")[1] for remark in options.remarks] == ["save_cpu"]
+
+
+@pytest.mark.parametrize(
+    ("command", "symbols"), [LOCAL, pytest.param(*SPLIT.values, id="split", marks=pytest.mark.slow)]
+)
+def test_a_command_trains(command, words, capsys):
+    short = ["--train_schedule", str({0: schedule_of(command)[0] | {"end": 0}})]
     assert main(["train", *words, *shlex.split(SMALLER), *short]) == 0
     assert "Final error table for stage stage1" in capsys.readouterr().err
-    assert (tmp_path / f"{whole.name}_stage1.model.safetensors").is_file()
+    assert Path(f"{parse_options(words).name}_stage1.model.safetensors").is_file()

@@ -73,6 +73,7 @@ def test_members_in_sequence_compile_once(sequential):
     assert "Compiled nothing" in logs[1]
 
 
+@pytest.mark.slow
 def test_members_at_the_same_time_equal_members_in_sequence(sequential, tmp_path):
     make_input(tmp_path)
     assert train_in(tmp_path, "--committee", "2", "--committee-parallel", "2") == 0

@@ -17,12 +17,10 @@ NVT = "--ensemble nvt --temperature 100 --timestep 0.2 --friction 10"
 
 
 @pytest.fixture
-def folder(model, tmp_path, monkeypatch):
-    """A folder with a structure and a model."""
-    model.save(tmp_path / "model")
-    write(tmp_path / "start.xyz", [water(1), water(0)], format="extxyz")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folder(folder):
+    """A folder with a model and two structures."""
+    write("start.xyz", [water(1), water(0)], format="extxyz")
+    return folder
 
 
 def md(words: str) -> int:

@@ -11,15 +11,6 @@ from tiny_models import periodic, slab
 from mace_scf_jax_cli.main import main
 
 
-@pytest.fixture
-def folder(model, tmp_path, monkeypatch):
-    """A folder with a structure and a model."""
-    model.save(tmp_path / "model")
-    write(tmp_path / "start.xyz", periodic(), format="extxyz")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def relax(words: str) -> int:
     return main(["relax", "model", "start.xyz", *shlex.split(words)])
 

@@ -5,22 +5,13 @@ from __future__ import annotations
 import csv
 
 import pytest
-from ase.io import read, write
+from ase.io import read
 from labelled_water import make_input, train_in
 from tiny_models import periodic, tiny_model
 
 from mace_scf_jax.electrostatics.mesh_choice import MESH_PAYS_ABOVE, _say
 from mace_scf_jax.predict.model import load_model
 from mace_scf_jax_cli.main import main
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with a model, which sums directly, and a structure."""
-    tiny_model().save(tmp_path / "model")
-    write(tmp_path / "start.xyz", periodic(), format="extxyz")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_commands_sum_as_they_are_told(folder, capsys):
@@ -32,23 +23,8 @@ def test_commands_sum_as_they_are_told(folder, capsys):
     assert read("evaluated.xyz").info["MACE_energy"] == pytest.approx(expected, abs=1e-9)
     main(["relax", *start, "--steps", "1", "--trajectory", "steps.xyz"])
     assert read("steps.xyz", "0").get_potential_energy() == pytest.approx(expected, abs=1e-9)
-    assert (
-        main(
-            [
-                "md",
-                *start,
-                "--ensemble",
-                "nve",
-                "--temperature",
-                "10",
-                "--steps",
-                "1",
-                "--output",
-                "md.xyz",
-            ]
-        )
-        == 0
-    )
+    once = "--ensemble nve --temperature 10 --steps 1 --output md.xyz"
+    assert main(["md", *start, *once.split()]) == 0
     with open("md.csv", newline="") as file:
         first = next(csv.DictReader(file))
     assert float(first["potential_energy_eV"]) == pytest.approx(expected, abs=1e-6)
@@ -70,7 +46,9 @@ def test_a_model_without_charges_has_no_sums(folder, capsys):
 
 def test_training_on_a_mesh(tmp_path, capsys):
     make_input(tmp_path)
+    stage = {"name": "b", "start": 0, "end": 0, "loss": {"energy_per_atom": 1.0}}
     words = ["--kspace_cutoff_factor", "1.5", "--sums", "mesh", "--mesh_accuracy", "1e-4"]
+    words += ["--train_schedule", str({0: stage})]
     refused = [*words, "--electrostatic_pbc_method", "realspace"]
     assert train_in(tmp_path, *refused) == 2
     assert "open boundary is summed over pairs" in capsys.readouterr().err

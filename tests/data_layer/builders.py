@@ -110,6 +110,13 @@ def periodic_structure(
     )
 
 
+def labelled(energy: float, force: float, **info) -> Configuration:
+    """Labelled water of that energy, with all force components alike."""
+    atoms = labelled_atoms(REF_energy=energy, **info)
+    atoms.arrays["REF_forces"][:] = force
+    return configuration(atoms)
+
+
 def load(tmp_path: Path, train: list[ase.Atoms], **options) -> DataSets:
     """Data sets of structures written to files; valid and test may be lists of structures."""
     files = {"train_file": write(tmp_path / "train.xyz", train)}

@@ -10,15 +10,9 @@ from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.stack import stack
 from mace_scf_jax.data.statistics import set_record
 
-from .builders import configuration, labelled_atoms, structure
+from .builders import labelled, structure
 
 E0S = {"elements": (1, 8), "atomic_energies": np.array([-13.0, -2038.0])}
-
-
-def labelled(energy: float, force: float, **info):
-    atoms = labelled_atoms(REF_energy=energy, **info)
-    atoms.arrays["REF_forces"][:] = force
-    return configuration(atoms)
 
 
 def test_statistics_by_hand() -> None:

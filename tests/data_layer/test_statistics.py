@@ -16,16 +16,10 @@ from mace_scf_jax.data.statistics import (
 )
 from mace_scf_jax.data.structure import prepare
 
-from .builders import configuration, labelled_atoms, structure
+from .builders import configuration, labelled, labelled_atoms, structure
 
 E0S = np.array([-13.0, -2038.0])
 ELEMENTS = (1, 8)
-
-
-def labelled(energy: float, force: float, **info):
-    atoms = labelled_atoms(REF_energy=energy, **info)
-    atoms.arrays["REF_forces"][:] = force
-    return configuration(atoms)
 
 
 TRAIN = [

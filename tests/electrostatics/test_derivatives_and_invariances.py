@@ -139,7 +139,7 @@ def test_first_derivatives_equal_finite_differences(settings):
     ("settings", "second_derivatives"),
     [
         (PERIODIC, forward_over_reverse),
-        (PERIODIC, reverse_over_reverse),
+        pytest.param(PERIODIC, reverse_over_reverse, marks=pytest.mark.slow),
         (OPEN, reverse_over_reverse),
     ],
     ids=["periodic-forward", "periodic-reverse", "open-reverse"],

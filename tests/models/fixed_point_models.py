@@ -16,9 +16,10 @@ NORMS = (30.0, 25.0, 4.0, 3.0)
 
 def settings(**changes) -> ModelSettings:
     choices = {"field_feature_norms": NORMS, "fermi_level_offset": -2.0} | changes
+    many_body = any("ManyBody" in str(choice) for choice in changes.values())
     return ModelSettings(
         family="FixedPoint",
-        backbone=tiny_backbone(max_ell=2, num_interactions=1, correlation=1),
+        backbone=tiny_backbone(max_ell=2 if many_body else 1, correlation=1),
         atomic_energies=(-13.0, -430.0),
         electrostatics=ElectrostaticsSettings(
             max_l=1,

@@ -45,8 +45,20 @@ DEGREE_ONE = [3, 1, 2]
 """Where x, y, z stand among the multipoles Q, d_y, d_z, d_x."""
 
 
-# what holds for a single step of models that are solved for is tested with them
-@pytest.fixture(scope="module", params=sorted({*FAMILIES} - {*SELF_CONSISTENT_FAMILIES}))
+def families(*quick):
+    """What holds for a single step of models that are solved for is tested with them."""
+    return [
+        family if family in quick else pytest.param(family, marks=pytest.mark.slow)
+        for family in sorted({*FAMILIES} - {*SELF_CONSISTENT_FAMILIES})
+    ]
+
+
+@pytest.fixture(
+    scope="module",
+    params=families(
+        "ScaleShiftMACE", "LocalCharges", "LocalSplitCharges", "MACEQEq", "EnergyFunctional"
+    ),
+)
 def model(request):
     """A small model of each family, compiled for each batch size only once."""
     settings = tiny_settings(request.param)
@@ -187,6 +199,7 @@ def test_content_of_padding(model):
     assert_same(model.evaluate(rubbish), model.evaluate(graph), tolerance=1e-14)
 
 
+@pytest.mark.parametrize("model", families("LocalCharges", "MACEQEq"), indirect=True)
 @pytest.mark.parametrize("layout", ["flat", pytest.param("per_atom", marks=pytest.mark.slow)])
 def test_amount_of_padding_and_layout_of_the_edges(model, layout):
     sizes = required_sizes(model.structures, layout)

@@ -34,6 +34,10 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import solved_out
 from mace_scf_jax.simulate import Model, polarization_change, predict_response
 
 STEP = 1e-4
+FAMILIES = [
+    name if name in ("LocalSplitCharges", "MACEQEq") else pytest.param(name, marks=pytest.mark.slow)
+    for name in CHARGED_FAMILIES
+]
 
 
 @functools.cache
@@ -59,7 +63,7 @@ def slope(predict, moved):
     return (upper - lower) / (2.0 * STEP)
 
 
-@pytest.mark.parametrize("family", CHARGED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_born_charges_are_derivatives_of_the_dipole(family):
     graph, predict, response = solved(family)
     assert_close(response.dipole[0], predict(graph)["dipole"][0], 1e-13)
@@ -71,7 +75,7 @@ def test_born_charges_are_derivatives_of_the_dipole(family):
     assert np.isnan(response.dipole[1]).all() == (defined == 1)
 
 
-@pytest.mark.parametrize("family", CHARGED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_polarizability_is_the_derivative_by_the_field(family):
     graph, predict, response = solved(family)
     if family not in VARIATIONAL_FAMILIES + SELF_CONSISTENT_FAMILIES:
@@ -93,7 +97,7 @@ def test_polarizability_is_the_derivative_by_the_field(family):
     assert np.linalg.eigvalsh(polarizability)[0] > 1e-3
 
 
-@pytest.mark.parametrize("family", CHARGED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_moving_all_atoms_moves_the_total_charge(family):
     graph, predict, response = solved(family)
     charge = np.asarray(predict(graph)["total_charge"])

@@ -70,9 +70,9 @@ def predict(settings, structures, layout="flat"):
     ("block", "mixer", "layout"),
     [
         (OXIDATION_DEPENDENT_BLOCK, SUM_MIXER, "per_atom"),
-        (OXIDATION_DEPENDENT_BLOCK, PRODUCT_MIXER, "flat"),
+        pytest.param(OXIDATION_DEPENDENT_BLOCK, PRODUCT_MIXER, "flat", marks=pytest.mark.slow),
         (NO_FIELD_BLOCK, NO_MIXER, "per_atom"),
-        (NO_FIELD_BLOCK, SUM_MIXER, "flat"),
+        pytest.param(NO_FIELD_BLOCK, SUM_MIXER, "flat", marks=pytest.mark.slow),
     ],
 )
 def test_the_total_charge_is_the_sum_of_the_formal_charges(block, mixer, layout):

@@ -69,7 +69,7 @@ def test_a_plain_mace_of_one_layer_keeps_its_degrees():
     ],
 )
 def test_models_that_pytorch_lacks(family, part, changes, message):
-    settings = tiny_settings(family)
+    settings = tiny_settings(family, num_interactions=2)
     changed = dataclasses.replace(getattr(settings, part), **changes)
     with pytest.raises(TorchConfigurationError, match=message):
         configuration_from_settings(dataclasses.replace(settings, **{part: changed}))

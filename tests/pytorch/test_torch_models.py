@@ -16,10 +16,19 @@ from mace_scf_jax.pytorch.files import read_torch_model
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 FILES = sorted((REFERENCE / "models").glob("*.npz"))
+QUICK = {"scale_shift_mace", "local_charges", "split_charges_default", "qeq_default"}
+QUICK |= {"fixed_point_default", "fixed_charge_baseline"}
+"""One of each family."""
 MACE = REFERENCE / "models" / "scale_shift_mace.npz"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+        for path in FILES
+    ],
+)
 def test_a_model_file_gives_back_every_array(path, tmp_path):
     """Weights, and buffers with constants, after import, saving, loading and export."""
     imported = import_model(path)

@@ -122,7 +122,10 @@ def test_failures_are_told():
     assert minimum(-matrix, slope, 0.0, 0.7).status == SolverStatus.SINGULAR
 
 
-@pytest.mark.parametrize("solver", LinearSolver)
+@pytest.mark.parametrize(
+    "solver",
+    [LinearSolver.DENSE, pytest.param(LinearSolver.CONJUGATE_GRADIENTS, marks=pytest.mark.slow)],
+)
 def test_derivatives_of_the_unknowns_are_right_to_third_order(solver):
     matrix, slope = matrix_and_slope()
     weights = jnp.asarray(np.random.default_rng(1).normal(size=SIZE))

@@ -52,9 +52,9 @@ def slope(function, x, direction, h=2e-3):
         (MIXING, "unroll", CHARGES),
         (REMATERIALISED, "unroll", None),
         (Auto(tolerance=1e-12), "implicit", CHARGES),
-        (Auto(tolerance=1e-12), "implicit", None),
+        pytest.param(Auto(tolerance=1e-12), "implicit", None, marks=pytest.mark.slow),
         (Dense(tolerance=1e-12), "implicit", CHARGES),
-        (COARSE, "linearize_solve", CHARGES),
+        pytest.param(COARSE, "linearize_solve", CHARGES, marks=pytest.mark.slow),
         (COARSE, "linearize_solve", None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Solver) else None,
@@ -128,7 +128,9 @@ def test_what_the_search_left_over_is_removed_by_linearising():
     np.testing.assert_allclose(solution.charge_error, 0.0, atol=1e-13)
 
 
-@pytest.mark.parametrize("differentiation", ["implicit", "linearize_solve"])
+@pytest.mark.parametrize(
+    "differentiation", ["implicit", pytest.param("linearize_solve", marks=pytest.mark.slow)]
+)
 def test_failed_systems_have_finite_derivatives_and_disturb_no_other(differentiation):
     """One system without solution, one whose map is not a number, one that converges."""
     flat = dataclasses.replace(SYSTEMS[1], response=0.0 * SYSTEMS[1].response)

@@ -44,6 +44,14 @@ def of_type(solvers):
     return pytest.mark.parametrize("solver", solvers, ids=lambda solver: type(solver).__name__)
 
 
+def long_for_auto(solvers):
+    """The solvers, of which the one that is two others compiles longest."""
+    return [
+        pytest.param(solver, marks=pytest.mark.slow) if isinstance(solver, Auto) else solver
+        for solver in solvers
+    ]
+
+
 def find(solver, problem, levels=LEVELS, start=None):
     start = zeros(problem) if start is None else start
     return jax.jit(lambda p: solver.find(problem, p, levels))(start)
@@ -82,7 +90,7 @@ def test_solutions_of_affine_maps(solver, charges):
         assert np.all(np.asarray(solution.evaluations) <= most)
 
 
-@of_type([*SOLVERS, LinearMixing(max_steps=100, mixing=0.4, tolerance=1e-11)])
+@of_type(long_for_auto([*SOLVERS, LinearMixing(max_steps=100, mixing=0.4, tolerance=1e-11)]))
 def test_the_batch_does_not_matter(solver):
     together = find(solver, curved(problem_of(SYSTEMS, CHARGES)))
     single = curved(problem_of(SYSTEMS[:1], [0.4], room=3))
@@ -157,7 +165,7 @@ def test_auto_hands_over_to_newton():
     assert solution.evaluations[1] <= cheap.evaluations[1]
 
 
-@of_type([NewtonKrylov(tolerance=1e-11), Auto(tolerance=1e-11)])
+@of_type(long_for_auto([NewtonKrylov(tolerance=1e-11), Auto(tolerance=1e-11)]))
 def test_warm_start_takes_no_step(solver):
     problem = curved(problem_of(SYSTEMS, None))
     solution = find(solver, problem)
@@ -167,7 +175,7 @@ def test_warm_start_takes_no_step(solver):
     assert np.all(np.asarray(again.evaluations) == 1)
 
 
-@of_type(SOLVERS)
+@of_type(long_for_auto(SOLVERS))
 def test_no_steps(solver):
     problem = problem_of(SYSTEMS, CHARGES)
     solution = find(dataclasses.replace(solver, max_steps=0), problem)

@@ -6,9 +6,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from reference_models import TRAINED, reference_atoms, reference_model
 from tiny_models import molecule, periodic, tiny_model
 
+from mace_scf_jax.models import SelfConsistency
+from mace_scf_jax.scf import Dense
 from mace_scf_jax.simulate import MACESCFCalculator, WarmStart
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "force_step.py"
@@ -17,13 +18,15 @@ force_step = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(force_step)
 
 
-@pytest.mark.parametrize("start", ["molecule", "crystal", "self-consistent"])
+@pytest.mark.parametrize(
+    "start", ["molecule", "crystal", pytest.param("self-consistent", marks=pytest.mark.slow)]
+)
 def test_few_files_and_calls(start):
+    atoms = molecule() if start == "molecule" else periodic()
     if start == "self-consistent":
-        atoms, model = reference_atoms(TRAINED)[0], reference_model(TRAINED)
+        model = tiny_model("FixedPoint", scf=SelfConsistency(Dense()))
         atoms.calc = MACESCFCalculator(model, warm_start=WarmStart())
     else:
-        atoms = molecule() if start == "molecule" else periodic()
         atoms.calc = MACESCFCalculator(tiny_model())
     calls = force_step.warm_force_step(atoms)
     assert calls["simulate/evaluator.py", "Evaluator.evaluate"] == 1

@@ -20,7 +20,8 @@ from tiny_models import (
 import mace_scf_jax
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import atomic_dipole_contributions
-from mace_scf_jax.models import SCFState
+from mace_scf_jax.models import SCFState, SelfConsistency
+from mace_scf_jax.scf import Dense
 
 STRAIN = np.array([[0.02, 0.01, 0.0], [0.01, -0.03, 0.005], [0.0, 0.005, 0.01]])
 
@@ -137,6 +138,16 @@ def test_forces_are_the_gradient_of_a_compiled_energy_that_is_solved_for(family)
     neighbours = prepare(atoms)
     gradient = jax.grad(jax.jit(energy_fn))(jnp.asarray(atoms.positions), neighbours)
     assert_close(-gradient, energy_fn.results(atoms.positions, neighbours).forces, 1e-9)
+
+
+def test_a_search_starts_from_a_state():
+    model = tiny_model("FixedPoint", scf=SelfConsistency(Dense(tolerance=1e-10)))
+    energy_fn, prepare = mace_scf_jax.energy_function(model)
+    positions, neighbours = molecule().positions, prepare(molecule())
+    cold = energy_fn.results(positions, neighbours, forces=False)
+    warm = energy_fn.results(positions, neighbours, start=cold.scf_state, forces=False)
+    assert int(cold.further["scf_steps"]) > int(warm.further["scf_steps"]) == 0
+    np.testing.assert_allclose(warm.energy, cold.energy, rtol=1e-9)
 
 
 def test_finite_differences_of_strain_and_cell(functions, neighbours):

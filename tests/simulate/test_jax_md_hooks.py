@@ -71,7 +71,9 @@ def test_constant_pressure_conserves_its_invariant(hooks):
     np.testing.assert_allclose(invariants, invariants[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("thermostat", ["langevin", "nose_hoover"])
+@pytest.mark.parametrize(
+    "thermostat", ["langevin", pytest.param("nose_hoover", marks=pytest.mark.slow)]
+)
 def test_constant_temperature(hooks, thermostat):
     neighbor_fn, energy_fn = hooks
     positions = jnp.asarray(periodic().positions)

@@ -11,7 +11,7 @@ from jax_md_runs import FREE_SHIFT, STEP, THERMAL_ENERGY, masses, run
 from tiny_models import periodic, tiny_model
 
 from mace_scf_jax.models import SelfConsistency
-from mace_scf_jax.scf import Auto
+from mace_scf_jax.scf import Dense
 from mace_scf_jax.simulate import MACESCFCalculator
 from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions, to_box
 
@@ -19,7 +19,7 @@ with jax.numpy_dtype_promotion("standard"):
     pytest.importorskip("jax_md")
     from jax_md import simulate
 
-TIGHT = SelfConsistency(Auto(tolerance=1e-12))
+TIGHT = SelfConsistency(Dense(tolerance=1e-12))
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,7 @@ def hooks(model):
     return jax_md_functions(model, periodic(), skin=0.3, largest_strain=0.2)
 
 
+@pytest.mark.slow
 def test_warm_started_steps_within_a_scan_are_those_of_ase(model):
     neighbor_fn, energy_fn = jax_md_functions(model, periodic(), skin=0.3)
     atoms = periodic()

@@ -15,10 +15,10 @@ from tiny_models import batch_of
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.models import SCFState, SelfConsistency
-from mace_scf_jax.scf import Auto, LinearMixing, SolverStatus
+from mace_scf_jax.scf import Anderson, LinearMixing, SolverStatus
 from mace_scf_jax.simulate import Committee, Model
 
-TIGHT = Auto(tolerance=1e-12)
+TIGHT = Anderson(tolerance=1e-12)
 """What is left of the residual is noise in finite differences of energies."""
 CONSTANT_CHARGE = SelfConsistency(TIGHT)
 CONSTANT_LEVEL = SelfConsistency(TIGHT, constant_charge=False)
@@ -63,7 +63,9 @@ def slope(energies, h):
 
 
 @pytest.mark.parametrize(
-    "scf", [CONSTANT_CHARGE, CONSTANT_LEVEL], ids=["constant charge", "constant level"]
+    "scf",
+    [CONSTANT_CHARGE, pytest.param(CONSTANT_LEVEL, marks=pytest.mark.slow)],
+    ids=["constant charge", "constant level"],
 )
 def test_forces_and_stress_are_derivatives_of_the_converged_energy(scf):
     graph, outputs = batch(reference_atoms(STRONG)), solved(scf)
@@ -83,6 +85,7 @@ def test_forces_and_stress_are_derivatives_of_the_converged_energy(scf):
     np.testing.assert_allclose(actual[:3], expected[:3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_forces_do_not_depend_on_how_the_solution_is_found():
     mixed, outputs = solved(MIXING), solved()
     np.testing.assert_array_equal(mixed["scf_status"], SolverStatus.CONVERGED)
@@ -117,6 +120,7 @@ def test_a_single_atom_and_its_ion():
     assert outputs["fermi_level"][0] != outputs["fermi_level"][1]
 
 
+@pytest.mark.slow
 def test_a_warm_start_changes_nothing():
     """State in, state out."""
     graph = batch(reference_atoms(STRONG))
@@ -130,6 +134,7 @@ def test_a_warm_start_changes_nothing():
     np.testing.assert_array_equal(again["scf_steps"], 0)
 
 
+@pytest.mark.slow
 def test_single_precision_ends_with_a_status():
     parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), model().parameters)
     single = Model(model().settings, parameters)
@@ -144,6 +149,7 @@ def test_single_precision_ends_with_a_status():
     np.testing.assert_allclose(prediction["total_charge"], 0.0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_member_of_a_committee_starts_from_its_own_solution():
     other = jax.tree.map(lambda leaf: 1.01 * leaf, model().parameters)
     committee = Committee((model(), Model(model().settings, other, scf=CONSTANT_CHARGE)))

@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 from ase import units
 from ase.md.verlet import VelocityVerlet
-from reference_models import TRAINED, reference_atoms, reference_model
+from tiny_models import molecule, tiny_model
 
 import mace_scf_jax
 from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
-from mace_scf_jax.scf import Auto
-from mace_scf_jax.simulate import MACESCFCalculator, Model
+from mace_scf_jax.scf import Anderson
+from mace_scf_jax.simulate import MACESCFCalculator
 from mace_scf_jax.simulate.dynamics import SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
 
-TIGHT = SelfConsistency(Auto(tolerance=1e-11))
+TIGHT = SelfConsistency(Anderson(tolerance=1e-11))
 
 
 @pytest.fixture(scope="module")
 def model():
-    trained = reference_model(TRAINED)
-    return Model(trained.settings, trained.parameters, scf=TIGHT)
+    return tiny_model("FixedPoint", scf=TIGHT)
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_ase_and_start_from_the_one_before(model):
-    cluster = min(reference_atoms(TRAINED), key=len)
+    cluster = molecule()
     energy_fn, prepare = mace_scf_jax.energy_function(model)
     settings = SimulationSettings("nve", timestep=0.2, temperature=300.0)
     simulation = Simulation(energy_fn, prepare, cluster, settings)

@@ -79,6 +79,7 @@ def test_neighbours_that_outgrow_their_arrays_are_prepared_again(model):
     np.testing.assert_allclose(tight.state.positions, roomy.state.positions, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_snapshot_goes_on_where_it_was_made(model):
     functions = mace_scf_jax.energy_function(model, largest_strain=0.2)
     settings = SimulationSettings("npt", timestep=0.2, temperature=300.0, relaxation_time=0.1)

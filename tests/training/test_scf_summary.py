@@ -53,7 +53,7 @@ def test_the_table():
 
 def test_convergence_of_a_model():
     """A map with a weak answer converges at the rate 1 - α; every structure by itself."""
-    settings = tiny_settings("FixedPoint", num_interactions=1, correlation=1)
+    settings = tiny_settings("FixedPoint", correlation=1)
     module = build(settings)
     structures = [structure(atoms, settings) for atoms in (molecule(), periodic())]
     graph = jax.tree.map(np.asarray, collate(structures))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -68,7 +69,7 @@ def _tensor_product(file: ReferenceFile) -> Outputs:
         _multiplicities(file.meta, key) for key in ("irreps_in1", "irreps_in2", "irreps_out")
     )
     params = torch_layers.fully_connected_tensor_product(file.state, "", left, right, outputs)
-    product = FullyConnectedTensorProduct(outputs).apply(
+    product = jax.jit(FullyConnectedTensorProduct(outputs).apply)(
         {"params": params},
         from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in1"]),
         from_e3nn(jnp.asarray(file.inputs["y"]), file.meta["irreps_in2"]),
@@ -148,7 +149,7 @@ def _interaction(file: ReferenceFile) -> Outputs:
         avg_num_neighbors=meta["avg_num_neighbors"],
         num_elements=num_elements,
     )
-    messages, skip = module.apply(
+    messages, skip = jax.jit(module.apply)(
         {"params": params},
         from_e3nn(jnp.asarray(file.inputs["node_feats"]), meta["node_feats_irreps"]),
         jnp.asarray(_species(file)),
@@ -179,7 +180,10 @@ def _product(file: ReferenceFile) -> Outputs:
     components = jnp.swapaxes(jnp.asarray(file.inputs["node_feats"]), 1, 2)
     messages = {degree: components[:, degree**2 : (degree + 1) ** 2] for degree in degrees}
     skip = from_e3nn(jnp.asarray(file.inputs["sc"]), meta["target_irreps"])
-    return [to_e3nn(module.apply({"params": params}, messages, skip, jnp.asarray(_species(file))))]
+    features = jax.jit(module.apply)(
+        {"params": params}, messages, skip, jnp.asarray(_species(file))
+    )
+    return [to_e3nn(features)]
 
 
 def _nonlinear_readout(file: ReferenceFile) -> Outputs:
@@ -192,14 +196,14 @@ def _nonlinear_readout(file: ReferenceFile) -> Outputs:
     )
     module = NonlinearReadout(outputs, hidden, num_hidden=len(names))
     x = from_e3nn(jnp.asarray(file.inputs["x"]), meta["irreps_in"])
-    return [to_e3nn(module.apply({"params": params}, x))]
+    return [to_e3nn(jax.jit(module.apply)({"params": params}, x))]
 
 
 def _polarizability_readout(file: ReferenceFile) -> Outputs:
     inputs = _multiplicities(file.meta, "irreps_in")
     params = torch_layers.polarizability_readout(file.state, "", inputs)
     x = from_e3nn(jnp.asarray(file.inputs["x"]), file.meta["irreps_in"])
-    return [to_e3nn(PolarizabilityReadout().apply({"params": params}, x))]
+    return [to_e3nn(jax.jit(PolarizabilityReadout().apply)({"params": params}, x))]
 
 
 _BLOCKS: tuple[tuple[frozenset[str], Callable[[ReferenceFile], Outputs]], ...] = (

@@ -22,6 +22,7 @@ from mace_scf_jax.models import (
 from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration as reference_settings,
 )
+from mace_scf_jax.pytorch.layers import Parameters
 from mace_scf_jax.pytorch.verification.reference_file import (
     Deviation,
     ReferenceFile,
@@ -106,13 +107,19 @@ def verify_model(file: ReferenceFile) -> list[Deviation]:
     params = import_parameters(file.state, settings)
     module = build(settings)
     stress = "stress" in file.outputs
-    computed = jax.jit(lambda p, g: evaluate(module, p, g, stress=stress))(params, graph)
+    electrostatics = settings.electrostatics
+
+    @jax.jit
+    def outputs(params: Parameters, graph: Graph) -> dict[str, Array]:
+        found = evaluate(module, params, graph, stress=stress)
+        if electrostatics is None or not stress:
+            return found
+        return _with_reference_stress(found, graph, electrostatics)
+
+    computed = outputs(params, graph)
     tolerance = TOLERANCE
-    if settings.electrostatics is not None:
-        if settings.electrostatics.boundary is BoundaryMode.REALSPACE:
-            tolerance = REALSPACE_TOLERANCE
-        if stress:
-            computed = _with_reference_stress(computed, graph, settings.electrostatics)
+    if electrostatics is not None and electrostatics.boundary is BoundaryMode.REALSPACE:
+        tolerance = REALSPACE_TOLERANCE
 
     num_atoms, num_graphs = len(file.inputs["positions"]), len(file.inputs["ptr"]) - 1
     isolated = np.bincount(

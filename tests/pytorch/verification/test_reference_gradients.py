@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from reference_models import REFERENCE
 
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
@@ -13,6 +14,7 @@ from mace_scf_jax.pytorch.verification.training import reference_gradient, refer
 STEP = 1e-3
 
 
+@pytest.mark.slow
 def test_the_density_update():
     """Along the direction in which both differ, the slope of the loss is ours, to 1% of that."""
     file = read_reference_file(REFERENCE / "training_steps" / "unroll_scf_constant_charge.npz")
