@@ -46,6 +46,7 @@ from mace_scf_jax.training.batches import (
     choose_sampling,
     common_mesh,
     make_loaders,
+    sums_on_mesh,
 )
 from mace_scf_jax.training.config.options import TrainOptions, matters_to, topics, train_options
 from mace_scf_jax.training.loop.devices import Devices
