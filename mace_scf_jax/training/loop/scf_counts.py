@@ -82,7 +82,7 @@ def scf_counts(prediction: Mapping[str, Array], graph: Graph) -> dict[str, Array
     real = jnp.asarray(graph.graph_mask)
 
     def count(per_structure: Any) -> Array:
-        return jnp.sum(jnp.where(real, per_structure, 0).astype(jnp.int32))
+        return jnp.sum(jnp.where(real, jnp.asarray(per_structure).astype(jnp.int32), 0))
 
     def of_search(end: Output) -> dict[str, Array]:
         status = jnp.asarray(prediction[end.name])
