@@ -240,7 +240,7 @@ def _by_periodicity(
 ) -> _ByPeriodicity:
     repeat = jnp.where(jnp.any(atom_mask), repeat, jnp.inf)
     is_open = jnp.isinf(repeat)
-    normal = plane_normal(cell, pbc)
+    normal = jnp.asarray(plane_normal(cell, pbc))
     beside = positions, atom_mask, normal, repeat
     heights = room_beside_slab(*beside, tails=tails)
     anywhere = jnp.asarray([-jnp.inf, jnp.inf], heights.dtype)
@@ -248,7 +248,7 @@ def _by_periodicity(
     of_crystal = jnp.all(pbc) & (repeat == 0.0)
     repeated = jnp.where(is_open, jnp.eye(3, dtype=cell.dtype), cell)
     return _ByPeriodicity(
-        cell=repeated_cell(repeated, pbc, jnp.where(is_open, 1.0, repeat)),
+        cell=jnp.asarray(repeated_cell(repeated, pbc, jnp.where(is_open, 1.0, repeat))),
         truncation=Truncation(pbc, repeat),
         is_open=is_open,
         normal=normal,
@@ -330,7 +330,7 @@ def check_inputs(
     if resolved is BoundaryMode.REALSPACE:
         return
     if resolved is BoundaryMode.EXACT:
-        cell = repeated_cell(cell, pbc, 1.0) if np.any(pbc) else np.eye(3)
+        cell = np.asarray(repeated_cell(cell, pbc, 1.0)) if np.any(pbc) else np.eye(3)
     if not encloses_volume(cell):
         raise ElectrostaticsInputError(
             f"cell: found {np.asarray(cell).tolist()}, expected three independent lattice vectors, "

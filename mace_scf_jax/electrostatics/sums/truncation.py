@@ -144,4 +144,8 @@ def _squared(
     indices: Sequence[Float[Array, "..."]], metric: Float[Array, "3 3"]
 ) -> Float[Array, "..."]:
     """Squared length of the vector with given indices."""
-    return sum(metric[i, j] * m * n for i, m in enumerate(indices) for j, n in enumerate(indices))
+    total = jnp.zeros((), metric.dtype)
+    for i, m in enumerate(indices):
+        for j, n in enumerate(indices):
+            total += metric[i, j] * m * n
+    return total
