@@ -40,7 +40,7 @@ MESH_PAYS_ABOVE = 1024
 """Atoms above which ``auto`` chooses a mesh; a power of two, as the sizes that structures of a
 prediction are grouped by."""
 
-OPEN_MESH_PAYS_ABOVE = 2048
+OPEN_MESH_PAYS_ABOVE = 1024
 """The same for structures without periodic direction, against the sum over pairs."""
 
 HIGHEST_ORDER = 14
