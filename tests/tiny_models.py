@@ -176,13 +176,16 @@ def random_rotation(seed: int = 0, *, improper: bool = False) -> np.ndarray:
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float, name: str = "") -> None:
-    """The largest deviation is at most `tolerance` times the largest expected magnitude."""
+    """The largest deviation is at most `tolerance` times the largest expected magnitude.
+
+    What is not a number, because it means nothing, has to be so in both.
+    """
     expected = np.asarray(expected)
     np.testing.assert_allclose(
         np.asarray(actual),
         expected,
         rtol=0.0,
-        atol=tolerance * max(float(np.max(np.abs(expected), initial=0.0)), 1e-30),
+        atol=tolerance * max(float(np.nanmax(np.abs(expected), initial=0.0)), 1e-30),
         err_msg=name,
     )
 
