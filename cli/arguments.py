@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ase
+
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
+from mace_scf_jax.options.values import parse_literal
+from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.use import OPTIONS
 from mace_scf_jax.scf import SOLVERS, Solver, solver_named
 
 PICTURES = (".png", ".pdf")
@@ -86,16 +91,58 @@ class _ToTerminal(logging.Handler):
 _TO_TERMINAL = _ToTerminal()
 
 
-def add_sums_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--sums``; what ``auto`` decides is printed once."""
-    parser.add_argument(
-        "--sums",
-        choices=("auto", "direct", "mesh"),
-        help="how periodic Coulomb sums are done: direct, over wavevectors; on a mesh; auto: by "
-        "the number of atoms (default: as the model file says)",
-    )
+_SPELLINGS = {"keys": ("--keys", "--heads")}
+_VALUES = {"keys": parse_literal, "mesh_accuracy": float}
+
+
+def add_use_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every use of a model; what ``--sums auto`` decides is printed once."""
+    group = parser.add_argument_group("use of the model (default: what the model file says)")
+    for name, option in OPTIONS.items():
+        if option is not None:
+            group.add_argument(
+                *_SPELLINGS.get(name, (f"--{name}",)),
+                dest=name,
+                type=_VALUES.get(name, str),
+                choices=option.choices or None,
+                metavar=option.metavar,
+                help=option.meaning,
+            )
     logging.getLogger(CHOICES).setLevel(logging.INFO)
     logging.getLogger(CHOICES).addHandler(_TO_TERMINAL)
+
+
+def options_of_use(given: argparse.Namespace) -> dict[str, Any]:
+    """What was said about the use of the model, as options of `mace_scf_jax.predict.use`."""
+    return {name: getattr(given, name) for name, option in OPTIONS.items() if option is not None}
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the inputs of a model that belong to a structure."""
+    group = parser.add_argument_group("the structure (default: what START says)")
+    group.add_argument("--total_charge", type=float, metavar="E", help="e")
+    group.add_argument(
+        "--external_field",
+        type=float,
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="gradient of the external potential, V/Å",
+    )
+
+
+def set_inputs(atoms: ase.Atoms, model: Model, given: argparse.Namespace) -> None:
+    """Put inputs that were given into a structure, in place of its own.
+
+    Raises:
+        ValueError: structures have none by the keys of the model.
+    """
+    for name in ("total_charge", "external_field"):
+        value, key = getattr(given, name), model.keys.key_of(name)
+        if value is not None and key is None:
+            raise ValueError(f"--{name}: expected a key for it, found --keys with none")
+        if value is not None:
+            atoms.info.pop(name, None)
+            atoms.info[key] = value
 
 
 def add_scf_arguments(parser: argparse.ArgumentParser, *, several_solvers: bool = False) -> None:

@@ -13,9 +13,7 @@ from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.models import DirectStep
-from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.committee import is_committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES, final_table
@@ -30,7 +28,8 @@ from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, rank
 from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
-    add_sums_argument,
+    add_use_arguments,
+    options_of_use,
     picture,
     positive,
     self_consistency_of,
@@ -49,12 +48,11 @@ def run(words: Sequence[str]) -> int:
             raise ValueError("--mode direct: expected no options of a solver, found some")
         scf = DirectStep()
     load = load_committee if is_committee(given.model) else load_model
-    model = load(given.model, scf=scf, sums=given.sums)
+    model = load(given.model, scf=scf, **options_of_use(given))
     evaluation = evaluate_file(
         model,
         given.structures,
         output=given.output,
-        keys=None if given.heads is None else KeySpecification.from_heads(given.heads),
         forces=not given.no_forces,
         stress=given.stress,
         contributions=given.contributions,
@@ -101,19 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{', '.join(ERROR_TABLES)} (default: the one of the training)",
     )
     parser.add_argument(
-        "--heads",
-        type=parse_literal,
-        metavar="MAPPING",
-        help="keys of the file, as in training (default: those of the training)",
-    )
-    parser.add_argument(
         "--info_prefix",
         default="MACE_",
         metavar="TEXT",
         help="start of the names of predictions in OUT.xyz (default: MACE_)",
     )
     parser.add_argument("--stress", action="store_true", help="predict the stress too")
-    add_sums_argument(parser)
+    add_use_arguments(parser)
     parser.add_argument(
         "--no_forces",
         "--dont_compute_force",

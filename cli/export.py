@@ -6,18 +6,29 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.reading import read_atoms
-from mace_scf_jax.predict.stablehlo import export_stablehlo
+from mace_scf_jax.predict.stablehlo import PLATFORMS, export_stablehlo
+from mace_scf_jax.predict.use import OPTIONS
 from mace_scf_jax.pytorch import export_torch_model
 from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model
 from mace_scf_jax.simulate import Model, load_model
-from mace_scf_jax_cli.arguments import add_scf_arguments, self_consistency_of
+from mace_scf_jax_cli.arguments import (
+    add_scf_arguments,
+    add_use_arguments,
+    options_of_use,
+    self_consistency_of,
+)
 
 WHEN_INTERRUPTED = "interrupted; the output may be incomplete"
 STATE_DICT = "state-dict"
 STABLEHLO = "stablehlo"
+OF_FORMAT = {
+    "template": STATE_DICT,
+    **dict.fromkeys(("structure", "stress", "atoms", "edges", "platforms"), STABLEHLO),
+    **dict.fromkeys(OPTIONS, STABLEHLO),
+}
+"""Options that only one of the formats has."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -25,7 +36,11 @@ def run(words: Sequence[str]) -> int:
     parser = _parser()
     given = parser.parse_args(words)
     scf = self_consistency_of(given)
-    model, output = load_model(given.model, scf=scf), Path(given.output)
+    said = {name for name, value in vars(given).items() if value not in (None, False)}
+    for name, needed in OF_FORMAT.items():
+        if name in said and given.format != needed:
+            parser.error(f"--{name} needs --format {needed}")
+    model, output = load_model(given.model, scf=scf, **options_of_use(given)), Path(given.output)
     if given.format == STATE_DICT:
         if scf is not None:
             parser.error("options of self-consistent models need --format stablehlo")
@@ -48,14 +63,13 @@ def _export_state_dict(model: Model, output: Path, template: str | None) -> None
 
 def _export_stablehlo(model: Model, output: Path, given: argparse.Namespace) -> None:
     atoms = read_atoms(given.structure)[0]
-    location = Location(given.structure, 0)
     exported = export_stablehlo(
         model,
-        model.prepare(from_atoms(atoms, location=location)),
+        model.prepare(model.read(atoms, Location(given.structure, 0))),
         stress=given.stress,
         atoms=given.atoms,
         edges=given.edges,
-        platforms=given.platforms,
+        platforms=given.platforms or PLATFORMS,
     )
     exported.save(output)
     capacity = exported.description["capacity"]
@@ -96,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         "--platforms",
         nargs="+",
         choices=("cpu", "cuda", "rocm", "tpu"),
-        default=("cpu", "cuda"),
-        help="kinds of devices (default: cpu cuda)",
+        help=f"kinds of devices (default: {' '.join(PLATFORMS)})",
     )
+    add_use_arguments(parser)
     add_scf_arguments(parser)
     return parser

@@ -7,7 +7,12 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from mace_scf_jax_cli.arguments import add_sums_argument
+from mace_scf_jax_cli.arguments import (
+    add_input_arguments,
+    add_use_arguments,
+    options_of_use,
+    set_inputs,
+)
 
 WHEN_INTERRUPTED = "interrupted; the same command with --restart goes on from the last frame"
 
@@ -24,7 +29,7 @@ def run(words: Sequence[str]) -> int:
     from mace_scf_jax.simulate import energy_function, load_model
     from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
     from mace_scf_jax.simulate.simulation import Simulation
-    from mace_scf_jax.simulate.trajectory import SimulationFiles, plot_log, run
+    from mace_scf_jax.simulate.trajectory import SimulationFiles, conditions, plot_log, run
 
     runtime.prepare_command()
     settings = SimulationSettings(
@@ -38,13 +43,14 @@ def run(words: Sequence[str]) -> int:
         raise SimulationError("found both --restart and --overwrite, expected at most one")
     if not (given.restart or given.overwrite):
         files.require_none()
-    model = load_model(given.model, sums=given.sums)
+    model = load_model(given.model, **options_of_use(given))
     checksum = file_checksum(given.model)
     atoms = read_atoms(given.start)[-1]
+    set_inputs(atoms, model, given)
     snapshot = None
     if given.restart:
         state = files.read_state()
-        state.check(atoms, dataclasses.asdict(settings), checksum)
+        state.check(atoms, conditions(model, atoms, settings), checksum)
         snapshot = state.snapshot
         if snapshot.steps_done >= given.steps:
             raise SimulationError(
@@ -99,7 +105,8 @@ def _parser() -> argparse.ArgumentParser:
         help="extended XYZ file whose last structure is the start; total_charge, external_field "
         "and momenta are read from it",
     )
-    add_sums_argument(parser)
+    add_use_arguments(parser)
+    add_input_arguments(parser)
     parser.add_argument("--ensemble", required=True, metavar="NAME", help="nve, nvt or npt")
     parser.add_argument(
         "--steps", required=True, type=_count, metavar="N", help="steps in all, restarts included"

@@ -12,9 +12,7 @@ import ase
 import numpy as np
 
 from mace_scf_jax.boundary import BoundaryMode
-from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError, Location
-from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms
 from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles
 from mace_scf_jax.maps.density_map import density_at
@@ -29,11 +27,15 @@ from mace_scf_jax.maps.potential_map import (
     volume_grid,
     write_cube_file,
 )
-from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.convergence import NotConverged
-from mace_scf_jax.predict.evaluation import training_keys
 from mace_scf_jax.predict.model import Model, load_model
-from mace_scf_jax_cli.arguments import add_scf_arguments, picture, self_consistency_of
+from mace_scf_jax_cli.arguments import (
+    add_scf_arguments,
+    add_use_arguments,
+    options_of_use,
+    picture,
+    self_consistency_of,
+)
 
 WHEN_INTERRUPTED = "interrupted"
 PLANES = ("xy", "xz", "yz")
@@ -48,10 +50,8 @@ def run(words: Sequence[str]) -> int:
     for path in (given.cube, given.plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: no such folder")
-    model = load_model(given.model, scf=self_consistency_of(given))
+    model = load_model(given.model, scf=self_consistency_of(given), **options_of_use(given))
     require_multipoles(model)
-    keys = None if given.heads is None else KeySpecification.from_heads(given.heads)
-    keys = keys or training_keys(model.record) or PREDICTION_KEYS
     atoms = _read_one(given.structures, given.index)
     if given.quantity == "density" and (given.external_field or given.fermi_level):
         parser.error("--external-field and --fermi-level add to a potential, not to a density")
@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> int:
             f"--fermi-level: expected a self-consistent model, found one of the family "
             f"{model.settings.family}"
         )
-    sources, level = _sources(model, atoms, keys, given)
+    sources, level = _sources(model, atoms, given)
     content, unit, values_on = _quantity(given.quantity, sources, level)
     lengths = {"spacing": given.spacing, "margin": given.margin}
     if given.cube is not None:
@@ -87,11 +87,10 @@ def _read_one(path: str, index: int) -> ase.Atoms:
 
 
 def _sources(
-    model: Model, atoms: ase.Atoms, keys: KeySpecification, given: argparse.Namespace
+    model: Model, atoms: ase.Atoms, given: argparse.Namespace
 ) -> tuple[AtomicMultipoles, float]:
     """Predict the multipoles of a structure, and the level to be added to their potential."""
-    location = Location(str(given.structures), given.index)
-    configuration = from_atoms(atoms, keys=keys, location=location)
+    configuration = model.read(atoms, Location(str(given.structures), given.index))
     (prediction,) = model.predict_structures(
         [model.prepare(configuration)], forces=False, not_converged=given.not_converged
     )
@@ -195,12 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         help="boundary condition (default: exact where the model has it, else auto; both sum over "
         "pairs of an open structure)",
     )
-    parser.add_argument(
-        "--heads",
-        type=parse_literal,
-        metavar="MAPPING",
-        help="keys of the file, as in training (default: those of the training)",
-    )
+    add_use_arguments(parser)
     add_scf_arguments(parser)
     parser.add_argument(
         "--not_converged",

@@ -6,7 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mace_scf_jax_cli.arguments import add_sums_argument
+from mace_scf_jax_cli.arguments import (
+    add_input_arguments,
+    add_use_arguments,
+    options_of_use,
+    set_inputs,
+)
 
 WHEN_INTERRUPTED = "interrupted; the structures of the steps made so far are in the trajectory"
 EXIT_NOT_CONVERGED = 1
@@ -36,7 +41,8 @@ def run(words: Sequence[str]) -> int:
             raise RelaxationError(f"{path}: no such folder")
         if path.exists() and not given.overwrite:
             raise RelaxationError(f"{path}: exists already; replace it with --overwrite")
-    model, atoms = load_model(given.model, sums=given.sums), read_atoms(given.start)[-1]
+    model, atoms = load_model(given.model, **options_of_use(given)), read_atoms(given.start)[-1]
+    set_inputs(atoms, model, given)
 
     def report(step: RelaxationStep) -> None:
         print(f"{step.step:6d} {step.energy:18.6f} {step.largest_force:14.6f}", flush=True)
@@ -72,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         "start", metavar="START.xyz", help="extended XYZ file; its last structure is relaxed"
     )
     parser.add_argument("--cell", action="store_true", help="relax the cell too")
-    add_sums_argument(parser)
+    add_use_arguments(parser)
+    add_input_arguments(parser)
     parser.add_argument(
         "--fmax",
         type=float,

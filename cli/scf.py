@@ -13,15 +13,14 @@ from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.evaluation import read_structures
 from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.predict.scf_diagnosis import Diagnosis, diagnose, require_cycle
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
-    add_sums_argument,
+    add_use_arguments,
     charge_mode_of,
+    options_of_use,
     picture,
     positive,
     solvers_of,
@@ -43,11 +42,10 @@ def run(words: Sequence[str]) -> int:
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: no such folder")
     solvers = solvers_of(given)
-    model = load_model(given.model, sums=given.sums)
+    model = load_model(given.model, **options_of_use(given))
     require_cycle(model)
     model = dataclasses.replace(model, scf=charge_mode_of(given))
-    keys = None if given.heads is None else KeySpecification.from_heads(given.heads)
-    _, structures = read_structures(model, given.structures, keys=keys)
+    _, structures = read_structures(model, given.structures)
     diagnoses = diagnose(model, structures, solvers=solvers, batch_size=given.batch_size)
     _print(diagnoses)
     if given.json is not None:
@@ -135,12 +133,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="structures solved together (default: 16)",
     )
-    parser.add_argument(
-        "--heads",
-        type=parse_literal,
-        metavar="MAPPING",
-        help="keys of the file, as in training (default: those of the training)",
-    )
-    add_sums_argument(parser)
+    add_use_arguments(parser)
     add_scf_arguments(parser, several_solvers=True)
     return parser

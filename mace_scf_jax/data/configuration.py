@@ -96,7 +96,7 @@ def from_atoms(
         if entry.shape is Shape.TEXT:
             continue
         sizes = {"num_atoms": len(atoms), "multipoles_max_l": multipoles_max_l}
-        found = find_value(atoms, keys, name, read_calculator=read_calculator)
+        found = find_value(atoms, keys, name, location, read_calculator=read_calculator)
         if found is None:
             values[name] = zero_value(entry, **sizes)
             weights[name] = np.zeros(3 if name == "dipole" else ())
@@ -125,14 +125,30 @@ def from_atoms(
 
 
 def find_value(
-    atoms: ase.Atoms, keys: KeySpecification, name: str, *, read_calculator: bool
+    atoms: ase.Atoms,
+    keys: KeySpecification,
+    name: str,
+    location: Location = NO_FILE,
+    *,
+    read_calculator: bool,
 ) -> Any | None:
-    """What an Atoms object holds for a property, or None."""
+    """What an Atoms object holds for a property, or None.
+
+    Raises:
+        DataError: it holds two values, under the key and under the name of the property.
+    """
     key = keys.key_of(name)
     if key is None:
         return None
     place: Place = "info" if name in keys.info_keys else "arrays"
     stored = atoms.info if place == "info" else atoms.arrays
+    if name in keys.plain and name in stored:
+        if key in stored and not np.array_equal(stored[key], stored[name]):
+            raise DataError(
+                f"{location}: found {name} twice, {key}={stored[key]!r} by the key of the training "
+                f"and {name}={stored[name]!r}; remove one, or say which by keys={{{name!r}: …}}"
+            )
+        return stored[name]
     if key in stored:
         return stored[key]
     if read_calculator and atoms.calc is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.properties import PROPERTIES, Place
+from mace_scf_jax.data.properties import ATOM_INPUTS, GRAPH_INPUTS, PROPERTIES, Place
 from mace_scf_jax.registry import nearest
 
 NOT_IN_FILE = "none"
@@ -33,6 +33,8 @@ class KeySpecification:
     arrays_keys: Mapping[str, str]
     completed: frozenset[str] = frozenset()
     """Names that the user did not write and that were added."""
+    plain: frozenset[str] = frozenset()
+    """Names of properties in `info` that are also looked for under these very names."""
 
     def describe(self) -> str:
         """`<property> from <key>` for all properties that the user mapped to a key."""
@@ -101,6 +103,20 @@ class KeySpecification:
         key = self.info_keys.get(name, self.arrays_keys.get(name))
         return None if key == NOT_IN_FILE else key
 
+    def only(self, names: Iterable[str]) -> KeySpecification:
+        """The keys of some properties."""
+        names = frozenset(names)
+        info, arrays = (
+            {name: key for name, key in keys.items() if name in names}
+            for keys in (self.info_keys, self.arrays_keys)
+        )
+        return KeySpecification(info, arrays, self.completed & names, self.plain & names)
+
+    def stored_under(self, place: Place) -> tuple[str, ...]:
+        """All keys that are looked for in a place."""
+        keys = [key for _, at, key in self.items() if at == place and key != NOT_IN_FILE]
+        return tuple(dict.fromkeys([*keys, *(self.plain if place == "info" else ())]))
+
 
 def _user_mapping(mapping: Any, where: str) -> dict[str, str]:
     """A copy of a name-to-key mapping from user input; an empty entry (null) means `none`."""
@@ -133,7 +149,64 @@ def _quoted(names: Any) -> str:
 
 
 PREDICTION_KEYS = KeySpecification(
-    info_keys={name: name for name in ("total_charge", "fermi_level", "external_field")},
-    arrays_keys={name: name for name in ("charges", "enegs", "hardness")},
+    info_keys={name: name for name in GRAPH_INPUTS},
+    arrays_keys={name: name for name in ATOM_INPUTS},
 )
-"""Keys under which the inputs of a model are looked for in structures to predict."""
+"""Keys under which the inputs of a model are looked for unless its training had others."""
+
+Keys = KeySpecification | Mapping[str, Any]
+"""Keys that are given: by the name of the property, or as a `heads` block."""
+
+
+def keys_in_use(heads: Any | None, given: KeySpecification | None = None) -> KeySpecification:
+    """The keys that every use of a model reads: given ones, then those of its training.
+
+    Inputs that neither names have their own names as keys. An input in `info` whose key is that of
+    the training is looked for under its own name too; two values that differ are an error, because
+    one of them would be ignored.
+
+    Args:
+        heads: those of the training; None where the model does not tell.
+        given: in their place, name by name.
+
+    Raises:
+        DataError: keys make no sense.
+    """
+    trained = PREDICTION_KEYS if heads is None else KeySpecification.from_heads(heads)
+    chosen = KeySpecification({}, {}) if given is None else given
+    info, arrays = (
+        {name: key for name, key in keys.items() if name not in chosen.names()}
+        for keys in (trained.info_keys, trained.arrays_keys)
+    )
+    info, arrays = info | dict(chosen.info_keys), arrays | dict(chosen.arrays_keys)
+    plain = set()
+    for name in GRAPH_INPUTS:
+        if name not in chosen.names() and info.get(name, NOT_IN_FILE) == NOT_IN_FILE:
+            info[name] = name
+        elif name not in chosen.names() and info[name] != name:
+            plain.add(name)
+    for name in ATOM_INPUTS:
+        if name not in chosen.names() and arrays.get(name, NOT_IN_FILE) == NOT_IN_FILE:
+            arrays[name] = name
+    return KeySpecification(info, arrays, trained.completed, frozenset(plain))
+
+
+def specification(given: Any) -> KeySpecification:
+    """Given keys, each in its place.
+
+    Args:
+        given: `Keys`.
+
+    Raises:
+        DataError: keys make no sense.
+    """
+    if isinstance(given, KeySpecification):
+        return given
+    if isinstance(given, Mapping) and not all(isinstance(it, str | None) for it in given.values()):
+        return KeySpecification.from_heads(given)
+    keys = _user_mapping(given, "keys")
+    in_arrays = {n for n in keys if n in PROPERTIES and PROPERTIES[n].places[0] == "arrays"}
+    return KeySpecification(
+        {name: key for name, key in keys.items() if name not in in_arrays},
+        {name: key for name, key in keys.items() if name in in_arrays},
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -42,7 +43,7 @@ class DipoleResponse:
 
 
 def dipole_response(
-    module: nn.Module, params: Parameters, graph: Graph, *, periodic: bool = True
+    module: nn.Module, params: Parameters, graph: Graph, *, how: Any = None, periodic: bool = True
 ) -> DipoleResponse:
     """Polarizability and Born effective charges of every graph, by differentiation.
 
@@ -53,6 +54,7 @@ def dipole_response(
 
     Args:
         graph: the batch; derivatives are taken at its positions and external fields.
+        how: how the state of the model is solved for; None for the default of the family.
         periodic: whether a graph may be periodic.
 
     Returns:
@@ -73,7 +75,7 @@ def dipole_response(
     def density(positions: Array, field: Array) -> tuple[tuple[Array, Array], Array | None]:
         moved = graph.replace(positions=positions, external_field=field)
         solve = settings.of_family.solve
-        outputs = solve.outputs(module, params, moved, how=None, start=None)
+        outputs = solve.outputs(module, params, moved, how=how, start=None)
         return (outputs["dipole"], outputs["multipoles"]), outputs.get("polarizability")
 
     positions, field = jnp.asarray(graph.positions), jnp.asarray(graph.external_field)

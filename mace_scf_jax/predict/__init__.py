@@ -7,16 +7,21 @@ from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.prediction import Prediction
 from mace_scf_jax.predict.response import polarization_change, predict_response
 from mace_scf_jax.predict.stablehlo import export_stablehlo
+from mace_scf_jax.predict.suitability import BoundaryWarning, UnusedInputWarning
 from mace_scf_jax.predict.uncertainty import CommitteePrediction, rank, uncertainty
+from mace_scf_jax.predict.use import Options
 
 __all__ = [
+    "BoundaryWarning",
     "Committee",
     "CommitteeError",
     "CommitteePrediction",
     "Model",
     "NotConvergedError",
     "NotConvergedWarning",
+    "Options",
     "Prediction",
+    "UnusedInputWarning",
     "evaluate_committee_file",
     "evaluate_file",
     "export_stablehlo",

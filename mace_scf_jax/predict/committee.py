@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.files import Format
-from mace_scf_jax.models import SelfConsistency
 from mace_scf_jax.predict.model import Model, Predictor, load_model
 from mace_scf_jax.predict.prediction import Prediction
 from mace_scf_jax.predict.uncertainty import CommitteePrediction
+from mace_scf_jax.predict.use import Options
 from mace_scf_jax.registry import unknown_name
 
 COMMITTEE_FILE = "committee.json"
@@ -143,6 +142,11 @@ class Committee(Predictor[CommitteePrediction]):
     def __len__(self) -> int:
         return len(self.members)
 
+    def using(self, **options: Unpack[Options]) -> Committee:
+        """The same committee, its members used in another way; see `Predictor.using`."""
+        members = tuple(member.using(**options) for member in self.members)
+        return dataclasses.replace(self, members=members)
+
     def combine(self, predictions: Sequence[Prediction]) -> CommitteePrediction:
         """Mean and spread over the members."""
         return CommitteePrediction.of(predictions)
@@ -156,8 +160,7 @@ def load_committee(
     source: str | Path | Sequence[str | Path],
     *,
     stage: str | None = None,
-    scf: SelfConsistency | None = None,
-    sums: SummationMethod | str | None = None,
+    **options: Unpack[Options],
 ) -> Committee:
     """Read a committee.
 
@@ -165,8 +168,7 @@ def load_committee(
         source: the folder that ``mace-scf-jax train --committee`` wrote, its ``committee.json``, or
             several model files.
         stage: name of the stage whose models to take; None for the last. Not with model files.
-        scf: how the multipoles of self-consistent models are solved for; None for the default.
-        sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the file.
+        options: how the models are used, see `Options`.
 
     Raises:
         CommitteeFileError: there is no readable ``committee.json``.
@@ -183,7 +185,7 @@ def load_committee(
         folder = folder.parent if folder.name == COMMITTEE_FILE else folder
         paths = _model_files(folder, read_committee_file(folder), stage)
     return Committee(
-        tuple(load_model(path, scf=scf, sums=sums) for path in paths),
+        tuple(load_model(path, **options) for path in paths),
         tuple(str(path) for path in paths),
     )
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import ase.io
 import numpy as np
 
 from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.files import write_whole
@@ -26,6 +25,7 @@ from mace_scf_jax.predict.metrics import ErrorAccumulator
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.prediction import Prediction
 from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, CommitteePrediction, uncertainty
+from mace_scf_jax.predict.use import Options
 from mace_scf_jax.scf import LinearMixing
 from mace_scf_jax.scf.status import SolverStatus
 
@@ -79,7 +79,6 @@ def evaluate_file(
     path: str | Path,
     *,
     output: str | Path | None = None,
-    keys: KeySpecification | None = None,
     forces: bool = True,
     stress: bool = False,
     contributions: bool = False,
@@ -87,6 +86,7 @@ def evaluate_file(
     prefix: str = "MACE_",
     scf_history: SCFHistory = "none",
     not_converged: NotConverged = "warn",
+    **options: Unpack[Options],
 ) -> FileEvaluation | CommitteeFileEvaluation:
     """Predict the structures of an extended XYZ file and compare with its labels.
 
@@ -97,7 +97,6 @@ def evaluate_file(
             ``<prefix>stress``, … in info and ``<prefix>forces``,
             ``<prefix>density_coefficients`` in arrays, and the standard deviations of a committee
             as ``<prefix>energy_std``, ….
-        keys: where inputs and labels are found; None for those the model was trained with.
         forces, stress, batch_size, not_converged: see `Predictor.predict`. Structures whose
             multipoles were not found count among the errors like all others.
         contributions: whether to write the parts of the energy that belong to the isolated atoms
@@ -108,6 +107,7 @@ def evaluate_file(
             "absolute_change": ``scf_convergence``, the residual of every step; "full_history": also
             ``scf_charge_history`` in arrays, the multipoles from the start to the last step side by
             side, and ``scf_convergence_relative``, the mean of their |p - p of the last step|.
+        options: how the model is used, see `Options`.
 
     Raises:
         DataError: the file or a structure in it cannot be used.
@@ -115,8 +115,8 @@ def evaluate_file(
         NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
         ValueError: the model has no such history.
     """
-    model = _keep_history(model, scf_history)
-    atoms, structures = read_structures(model.first, path, keys=keys)
+    model = _keep_history(model.using(**options), scf_history)
+    atoms, structures = read_structures(model.first, path)
     configurations = [entry.configuration for entry in structures]
     types = np.array([configuration.config_type for configuration in configurations])
     errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types.tolist()), ALL)}
@@ -155,20 +155,14 @@ def _means(predicted: Prediction | CommitteePrediction) -> Prediction:
     return predicted.mean if isinstance(predicted, CommitteePrediction) else predicted
 
 
-def read_structures(
-    model: Model, path: str | Path, *, keys: KeySpecification | None = None
-) -> tuple[list[ase.Atoms], list[Structure]]:
+def read_structures(model: Model, path: str | Path) -> tuple[list[ase.Atoms], list[Structure]]:
     """The structures of an extended XYZ file, as they are and prepared for a model.
-
-    Args:
-        keys: where inputs and labels are found; None for those the model was trained with.
 
     Raises:
         DataError: the file or a structure in it cannot be used.
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
     """
-    electrostatics = model.settings.electrostatics
-    keys = keys or training_keys(model.record) or PREDICTION_KEYS
+    electrostatics, keys = model.settings.electrostatics, model.keys
     atoms = read_atoms(path)
     configurations = to_configurations(
         atoms,
@@ -219,12 +213,6 @@ def _add_history(atoms: ase.Atoms, prediction: Prediction) -> None:
         distance = np.mean(np.abs(states - states[:, -1:]), axis=(0, 2))
         atoms.info["scf_convergence_relative"] = distance
         atoms.arrays["scf_charge_history"] = states.reshape(len(atoms), -1)
-
-
-def training_keys(record: Mapping[str, Any]) -> KeySpecification | None:
-    """The keys that a model was trained with, or None if its record does not tell."""
-    heads = record.get("heads")
-    return None if heads is None else KeySpecification.from_heads(heads)
 
 
 def only_graphs(graph: Graph, chosen: np.ndarray) -> Graph:

@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 import ase
 import jax
@@ -17,8 +17,9 @@ import numpy as np
 from mace_scf_jax.data.batching import IndexedBatch, batches_by_size
 from mace_scf_jax.data.cells import coulomb_cell
 from mace_scf_jax.data.configuration import Configuration, from_atoms
-from mace_scf_jax.data.errors import DataError, Location
-from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
+from mace_scf_jax.data.errors import NO_FILE, DataError, Location
+from mace_scf_jax.data.keys import KeySpecification, keys_in_use, specification
+from mace_scf_jax.data.properties import GRAPH_INPUTS
 from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import (
     BoundaryError,
@@ -39,13 +40,24 @@ from mace_scf_jax.models import (
     build,
     check_inputs,
     evaluate,
+    required_inputs,
 )
 from mace_scf_jax.models.families.local_charges.settings import Conservation
 from mace_scf_jax.models.meaning import meaningful
 from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.predict.prediction import Prediction, split_outputs, state_of_batch
+from mace_scf_jax.predict.suitability import warn_about
 from mace_scf_jax.predict.surplus import warn_of_field, warn_of_surplus
+from mace_scf_jax.predict.use import (
+    SURPLUS,
+    Options,
+    cast,
+    check_head,
+    device_named,
+    refuse_unknown,
+    with_electrostatics,
+)
 
 P = TypeVar("P")
 """What is predicted for a structure."""
@@ -72,26 +84,35 @@ class Predictor(abc.ABC, Generic[P]):
     def separate(self, predicted: P) -> Sequence[Prediction]:
         """The outputs of every member that were combined."""
 
+    @abc.abstractmethod
+    def using(self, **options: Unpack[Options]) -> Predictor[P]:
+        """The same, used in another way.
+
+        Args:
+            options: see `Options`.
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: there is no such way, or the model does not have it.
+        """
+
     @property
     def first(self) -> Model:
         """The first member, which stands for what all members have in common."""
         return self.members[0]
 
-    def prepare_atoms(
-        self, atoms: Sequence[ase.Atoms], *, keys: KeySpecification = PREDICTION_KEYS
-    ) -> list[Structure]:
+    def prepare_atoms(self, atoms: Sequence[ase.Atoms]) -> list[Structure]:
         """Structures with edges and reciprocal vectors.
 
         Args:
-            atoms: structures; total charge, external field and Fermi level are read from ``info``.
-            keys: where the inputs are found.
+            atoms: structures; the inputs of the model are read from their ``info`` and ``arrays``.
 
         Raises:
             DataError: a structure cannot be used.
             BoundaryError: a structure's periodicity does not fit the model's electrostatics.
         """
         return [
-            self.first.prepare(from_atoms(entry, keys=keys, location=Location(None, index)))
+            self.first.prepare(self.first.read(entry, Location(None, index)))
             for index, entry in enumerate(atoms)
         ]
 
@@ -99,23 +120,23 @@ class Predictor(abc.ABC, Generic[P]):
         self,
         atoms: ase.Atoms | Sequence[ase.Atoms],
         *,
-        keys: KeySpecification = PREDICTION_KEYS,
         forces: bool = True,
         stress: bool = False,
         batch_size: int = 64,
         start: P | Sequence[P] | None = None,
         not_converged: NotConverged = "warn",
+        **options: Unpack[Options],
     ) -> P | list[P]:
         """Predict one structure or several.
 
         Args:
-            atoms: structures; total charge, external field and Fermi level are read from ``info``.
-            keys: where the inputs are found.
+            atoms: structures; the inputs of the model are read from their ``info`` and ``arrays``.
             stress: whether to compute stress and virials.
             batch_size: most structures evaluated together.
             start: earlier predictions of structures of the same atoms, from whose ``multipoles``
                 and ``fermi_level`` a self-consistent model starts to solve.
             not_converged: what to do about structures whose multipoles were not found.
+            options: how the model is used, see `Options`.
 
         Returns:
             A prediction for each structure; a single one for a single structure.
@@ -125,9 +146,9 @@ class Predictor(abc.ABC, Generic[P]):
             BoundaryError: a structure's periodicity does not fit the model's electrostatics.
             NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
         """
-        is_single = isinstance(atoms, ase.Atoms)
-        predictions = self.predict_structures(
-            self.prepare_atoms([atoms] if is_single else atoms, keys=keys),
+        is_single, used = isinstance(atoms, ase.Atoms), self.using(**options)
+        predictions = used.predict_structures(
+            used.prepare_atoms([atoms] if is_single else atoms),
             forces=forces,
             stress=stress,
             batch_size=batch_size,
@@ -210,6 +231,10 @@ class Model(Predictor[Prediction]):
     the given total charge, the automatic choice of a solver, and a search that starts from the
     local multipoles and the Fermi level offset of the model. `DirectStep` for predictions that
     start and end at the reference multipoles of the data. Other models have none."""
+    given_keys: KeySpecification | None = None
+    """Keys of inputs and labels in place of those of the training, name by name."""
+    device: str | None = None
+    """Name of the device that computes; None for the default one of JAX."""
 
     def __post_init__(self) -> None:
         if not self.is_self_consistent and self.scf is not None:
@@ -219,6 +244,13 @@ class Model(Predictor[Prediction]):
             )
         if self.is_self_consistent and self.scf is None:
             object.__setattr__(self, "scf", self.settings.of_family.solve.default)
+        if self.device is not None:
+            placed = jax.device_put(self.parameters, device_named(self.device))
+            object.__setattr__(self, "parameters", placed)
+
+    def __setstate__(self, fields: dict[str, Any]) -> None:
+        """Make a copy from what `__getstate__` gave."""
+        self.__init__(**fields)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies have: all but the compiled function."""
@@ -260,6 +292,57 @@ class Model(Predictor[Prediction]):
         return np.dtype(jax.tree.leaves(self.parameters)[0].dtype)
 
     @functools.cached_property
+    def _told(self) -> set[type[Warning]]:
+        """Kinds of warnings about structures that there were."""
+        return set()
+
+    @functools.cached_property
+    def keys(self) -> KeySpecification:
+        """Where inputs and labels are found: by given keys, then by those of the training."""
+        return keys_in_use(self.record.get("heads"), self.given_keys)
+
+    @functools.cached_property
+    def input_keys(self) -> KeySpecification:
+        """Where all that the model reads of a structure is found."""
+        labels = (REFERENCE_MULTIPOLES,) if self.reads_labels else ()
+        return self.keys.only((*GRAPH_INPUTS, *required_inputs(self.settings), *labels))
+
+    def read(self, atoms: ase.Atoms, location: Location = NO_FILE) -> Configuration:
+        """What the model reads of a structure.
+
+        Args:
+            location: of the structure, for messages.
+
+        Raises:
+            DataError: the structure cannot be used.
+        """
+        density = self.settings.electrostatics
+        return from_atoms(
+            atoms,
+            keys=self.input_keys,
+            multipoles_max_l=0 if density is None else density.max_l,
+            location=location,
+        )
+
+    def using(self, **options: Unpack[Options]) -> Model:
+        """The same model, used in another way; see `Predictor.using`."""
+        refuse_unknown("options of a model", options)
+        given = {name: value for name, value in options.items() if value is not None}
+        if (head := given.pop("head", None)) is not None:
+            check_head(head, self.record.get("heads"))
+        if "dtype" in given:
+            given["parameters"] = cast(self.parameters, given.pop("dtype"))
+        if "keys" in given:
+            given["given_keys"] = specification(given.pop("keys"))
+        electrostatics = ("sums", "mesh_accuracy", "pbc_handling")
+        changes = {name: given.pop(name) for name in electrostatics if name in given}
+        if changes:
+            given["settings"] = with_electrostatics(self.settings, **changes)
+        surplus = given.pop("surplus", None)
+        used = dataclasses.replace(self, **given) if given else self
+        return used if surplus is None else used.with_surplus(surplus)
+
+    @functools.cached_property
     def evaluate(self) -> Callable[..., dict[str, jax.Array]]:
         """Compiled ``evaluate(parameters, graph, start=None, forces=True, stress=False)``.
 
@@ -296,6 +379,7 @@ class Model(Predictor[Prediction]):
         check_inputs(self.settings, configuration)
         self._check_initial_state(configuration)
         warn_of_field(self.settings, configuration)
+        warn_about(self.settings, configuration, self._told)
         mesh = open_mesh = None
         if self.settings.electrostatics is not None:
             cell, repeat = coulomb_cell(
@@ -340,32 +424,10 @@ class Model(Predictor[Prediction]):
     def with_sums(
         self, sums: SummationMethod | str | None, *, mesh_accuracy: float | None = None
     ) -> Model:
-        """The same model with its electrostatic sums done in another way.
+        """The same model with its electrostatic sums done in another way; see `using`."""
+        return self.using(sums=sums, mesh_accuracy=mesh_accuracy)
 
-        Args:
-            sums: ``direct``, ``mesh``, or ``auto``, which decides by the size of a structure; None
-                for the way of the model.
-            mesh_accuracy: relative accuracy of energies, forces and features with a mesh; None for
-                that of the model.
-
-        Raises:
-            ValueError: the model has no electrostatics, or there is no such way.
-        """
-        changes = {"sums": sums, "mesh_accuracy": mesh_accuracy}
-        changes = {name: value for name, value in changes.items() if value is not None}
-        if not changes:
-            return self
-        electrostatics = self.settings.electrostatics
-        if electrostatics is None:
-            raise ValueError(
-                f"sums: expected a model with electrostatics, found one of the family "
-                f"{self.settings.family}"
-            )
-        electrostatics = dataclasses.replace(electrostatics, **changes)
-        settings = dataclasses.replace(self.settings, electrostatics=electrostatics)
-        return dataclasses.replace(self, settings=settings)
-
-    def with_surplus(self, place: Literal["origin", "centre", "uniform"]) -> Model:
+    def with_surplus(self, place: str) -> Model:
         """The same model with another meaning of predicted charge beyond the total charge.
 
         Args:
@@ -374,8 +436,11 @@ class Model(Predictor[Prediction]):
                 ``uniform``, all atoms give up the same, so that none is left.
 
         Raises:
-            ValueError: the charges of the family add up to the total charge already.
+            ValueError: there is no such place, or the charges of the family add up to the total
+                charge already.
         """
+        if place not in SURPLUS:
+            raise ValueError(f"surplus: expected {', '.join(SURPLUS)}, found {place!r}")
         settings = self.settings
         if not isinstance(settings.own, LocalChargesSettings) or settings.own.has_polarization:
             raise ValueError(
@@ -440,24 +505,22 @@ def _compiled(
     return compiled
 
 
-def load_model(
-    path: str | Path,
-    *,
-    scf: SelfConsistency | DirectStep | None = None,
-    sums: SummationMethod | str | None = None,
-) -> Model:
-    """Read a model from its file.
+def load_model(path: Model | str | Path, **options: Unpack[Options]) -> Model:
+    """A model, ready to be used as options say.
 
     Args:
-        path: a file written by training or `Model.save`.
-        scf: how the multipoles of a self-consistent model are solved for; None for the default.
-        sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the file.
+        path: a file written by training or `Model.save`; or a model.
+        options: how the model is used, see `Options`.
 
     Raises:
         ModelFileError: the file is missing, damaged or written by a newer version.
-        ValueError: its settings describe no model of this version, or the model is not
-            self-consistent and ``scf`` was given, or without electrostatics and ``sums`` was given.
+        TypeError: there is no such option.
+        ValueError: the settings of the file describe no model of this version, or an option makes
+            no sense for the model.
     """
+    refuse_unknown("load_model", options)
+    if isinstance(path, Model):
+        return path.using(**options)
     content = load_model_file(path)
     settings = ModelSettings.of_file(content)
-    return Model(settings, content.parameters, content.record, scf).with_sums(sums)
+    return Model(settings, content.parameters, content.record).using(**options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Unpack
 
 import ase
 import jax
@@ -11,26 +12,26 @@ import numpy as np
 from ase.geometry import find_mic
 from jaxtyping import Float
 
-from mace_scf_jax.data.keys import PREDICTION_KEYS, KeySpecification
 from mace_scf_jax.models import build
 from mace_scf_jax.models.response import DipoleResponse, dipole_response
 from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.use import Options
 
 
 def predict_response(
     model: Model,
     atoms: ase.Atoms | Sequence[ase.Atoms],
     *,
-    keys: KeySpecification = PREDICTION_KEYS,
     batch_size: int = 64,
+    **options: Unpack[Options],
 ) -> DipoleResponse | list[DipoleResponse]:
     """Polarizability and Born effective charges of one structure or several.
 
     Args:
         model: a model with charges.
-        atoms: structures; total charge and external field are read from ``info``.
-        keys: where the inputs are found.
+        atoms: structures; the inputs of the model are read from their ``info`` and ``arrays``.
         batch_size: most structures evaluated together.
+        options: how the model is used, see `Options`.
 
     Returns:
         For each structure dipole [3] (e Å), polarizability [3, 3] (e Å²/V) or None, and Born
@@ -43,10 +44,14 @@ def predict_response(
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
     """
     if isinstance(atoms, ase.Atoms):
-        return predict_response(model, [atoms], keys=keys, batch_size=batch_size)[0]
-    structures = model.prepare_atoms(atoms, keys=keys)
+        return predict_response(model, [atoms], batch_size=batch_size, **options)[0]
+    model = model.using(**options)
+    structures = model.prepare_atoms(atoms)
     periodic = any(entry.configuration.pbc.any() for entry in structures)
-    compiled = jax.jit(functools.partial(dipole_response, build(model.settings), periodic=periodic))
+    response = functools.partial(
+        dipole_response, build(model.settings), how=model.scf, periodic=periodic
+    )
+    compiled = jax.jit(response)
     responses: list[DipoleResponse | None] = [None] * len(structures)
     for indices, graph in model.batches(structures, batch_size=batch_size):
         batch = jax.device_get(compiled(model.parameters, graph))
@@ -66,8 +71,8 @@ def polarization_change(
     atoms: ase.Atoms,
     reference: ase.Atoms,
     *,
-    keys: KeySpecification = PREDICTION_KEYS,
     points: int = 4,
+    **options: Unpack[Options],
 ) -> Float[np.ndarray, "3"]:
     """Polarization of a structure less that of a reference, ΔP = ∫ Σ Z_i·dr_i in e Å.
 
@@ -79,8 +84,8 @@ def polarization_change(
         atoms: the structure.
         reference: the same atoms in the same cell, elsewhere; charge and field are those of
             ``atoms``.
-        keys: where the inputs are found.
         points: of the Gauss-Legendre quadrature along the path.
+        options: how the model is used, see `Options`.
 
     Raises:
         ValueError: atoms, cell or periodic directions differ.
@@ -102,6 +107,6 @@ def polarization_change(
         path[-1].positions = reference.positions + 0.5 * (1.0 + node) * steps
     slopes = [
         np.einsum("iab,ib->a", response.born_charges, steps)
-        for response in predict_response(model, path, keys=keys)
+        for response in predict_response(model, path, **options)
     ]
     return 0.5 * np.einsum("p,pa->a", weights, slopes)

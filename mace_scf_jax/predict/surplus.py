@@ -100,7 +100,7 @@ def warn_of_field(settings: ModelSettings, configuration: Configuration) -> None
     if not (settings.own.conserves_charge or settings.density.surplus_at_centre):
         warnings.warn(
             "charges beyond total_charge: in a field, this model refers them to the origin of the "
-            "coordinates, on which forces then depend; `Model.with_surplus` has other ways",
+            "coordinates, on which forces then depend; surplus='centre' ends that",
             FieldWarning,
             stacklevel=3,
         )

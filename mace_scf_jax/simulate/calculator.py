@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import ase
 import numpy as np
@@ -14,14 +14,15 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mace_scf_jax.data.errors import NO_FILE
-from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models import SelfConsistency, Use, required_inputs
+from mace_scf_jax.models import Use
 from mace_scf_jax.models.outputs import DERIVATIVES, outputs_for
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.predict.model import Model, load_model
-from mace_scf_jax.predict.surplus import SurplusWatch
+from mace_scf_jax.predict.surplus import NOTICEABLE, SurplusWatch
+from mace_scf_jax.predict.use import refuse_unknown
 from mace_scf_jax.simulate.evaluator import Evaluator
 from mace_scf_jax.simulate.geometry import read_geometry, read_inputs, same_inputs
+from mace_scf_jax.simulate.keywords import ASEOptions, CalculatorOptions, in_our_words
 from mace_scf_jax.simulate.warm_start import WarmStart, WarmStarter
 
 PROPERTIES = {
@@ -42,7 +43,34 @@ class InputCalculator(Calculator):
     A subclass reads its inputs, and computes results from ``self.atoms`` and these.
     """
 
+    options: ClassVar[Any] = ASEOptions
+    """Names of keywords beside those of ``__init__`` itself."""
     _inputs: Mapping[str, np.ndarray] = {}
+
+    @classmethod
+    def refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        """Refuse keywords that the calculator cannot be made with.
+
+        Raises:
+            TypeError: names the first one, and what to do instead.
+        """
+        own = inspect.signature(cls).parameters.values()
+        named = [entry.name for entry in own if entry.kind is not entry.VAR_KEYWORD]
+        refuse_unknown(cls.__name__, given, (*named, *cls.options.__annotations__))
+
+    def set(self, **given: Any) -> dict[str, Any]:
+        """Refuse parameters, of which these calculators have none; ASE keeps and ignores them.
+
+        Raises:
+            TypeError: there are some; says what to do instead.
+        """
+        self.refuse_unknown(given)
+        if given:
+            raise TypeError(
+                f"{type(self).__name__}.set: found {', '.join(given)}, which can only be given "
+                "when the calculator is made"
+            )
+        return {}
 
     def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
         """Copies of all that results depend on besides elements, positions, cell and pbc."""
@@ -93,44 +121,42 @@ class MACESCFCalculator(InputCalculator):
     `NotConvergedError` where multipoles are not self-consistent and the policy is to raise.
     """
 
+    options = CalculatorOptions
     implemented_properties: ClassVar[list[str]] = [*PROPERTIES]
 
     def __init__(
         self,
-        model: Model | str | Path,
+        model: Model | str | Path | None = None,
         *,
-        scf: SelfConsistency | None = None,
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
-        sums: SummationMethod | str | None = None,
         smooth: bool = False,
-        **kwargs,
+        **options: Unpack[CalculatorOptions],
     ) -> None:
         """Make a calculator.
 
         Args:
             model: a model or the path of its file.
-            scf: how the multipoles of a self-consistent model are solved for; None for the way of
-                the model. ``SelfConsistency(constant_charge=False)`` keeps the Fermi level of
-                ``atoms.info``.
             warm_start: start from the solutions of previous geometries; None to solve every
                 geometry by itself, which makes results independent of the past.
             not_converged: what to do if the multipoles are not self-consistent.
-            sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the
-                model.
             smooth: make energies smooth functions of the cell, as for relaxations; see `Evaluator`.
                 They then differ a little from those of `Model.predict`.
-            kwargs: passed on to ASE's ``Calculator``.
+            options: see `CalculatorOptions`. ``scf=SelfConsistency(constant_charge=False)`` keeps
+                the Fermi level of ``atoms.info``.
 
         Raises:
             ModelFileError: the file cannot be used.
-            ValueError: there is no such policy, or settings of a self-consistent cycle were given
-                for a model that has none.
+            TypeError: there is no such keyword; says what to do instead.
+            ValueError: there is no such policy, or an option makes no sense for the model.
         """
-        super().__init__(**kwargs)
+        self.refuse_unknown(options)
+        model, of_model, of_ase = in_our_words(type(self).__name__, model, options)
+        if isinstance(model, list | tuple):
+            raise TypeError(f"found {len(model)} models, which a CommitteeCalculator is for")
+        super().__init__(**of_ase)
         check_policy(not_converged)
-        model = (model if isinstance(model, Model) else load_model(model)).with_sums(sums)
-        self.model = model if scf is None else dataclasses.replace(model, scf=scf)
+        self.model = load_model(model, **of_model)
         settings = self.model.settings
         if warm_start is not None and not self.model.is_self_consistent:
             raise ValueError(
@@ -145,7 +171,8 @@ class MACESCFCalculator(InputCalculator):
         self.evaluator = Evaluator(self.model, smooth=smooth)
         self._warm_starter = None if warm_start is None else WarmStarter(warm_start)
         self._start: Mapping[str, Any] | None = None
-        self._arrays = required_inputs(settings)
+        keys = self.model.input_keys
+        self._places = keys.stored_under("info"), keys.stored_under("arrays")
         self._given = tuple(entry.name for entry in outputs_for(Use.CALCULATORS))
         self._with_stress = False
         self._surplus = SurplusWatch(self.model.keeps_total_charge)
@@ -162,7 +189,7 @@ class MACESCFCalculator(InputCalculator):
 
     def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
         """Copies of what the model reads besides elements, positions and cell."""
-        return read_inputs(atoms, self._arrays)
+        return read_inputs(atoms, *self._places)
 
     def compute(self, inputs: dict[str, np.ndarray], *, stress: bool) -> dict[str, Any]:
         """The results for ``self.atoms``, from a warm start where there is one."""
@@ -178,7 +205,9 @@ class MACESCFCalculator(InputCalculator):
             found = self._warm_starter.solve(geometry, solve)
         if not found["converged"]:
             report_convergence([found], [NO_FILE], not_converged=self.not_converged)
-        self._surplus.look(found.get("total_charge"), inputs.get("total_charge", 0.0))
+        total, wanted = found.get("total_charge", 0.0), self.evaluator.total_charge
+        if abs(total - wanted) > NOTICEABLE:  # a step is to call little
+            self._surplus.look(total, wanted)
         results = {name: found[name] for name in self._given if name in found}
         results["energy"] = results["free_energy"] = float(found["energy"])
         results["forces"] = np.asarray(found["forces"], dtype=np.float64)

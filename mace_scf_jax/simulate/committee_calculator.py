@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import ase
 import numpy as np
 
-from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models import SelfConsistency, Use
+from mace_scf_jax.models import Use
 from mace_scf_jax.models.outputs import outputs_for
 from mace_scf_jax.predict.committee import Committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged, NotConvergedError
 from mace_scf_jax.predict.evaluation import SPREAD
 from mace_scf_jax.predict.uncertainty import mean_and_std
 from mace_scf_jax.simulate.calculator import InputCalculator, MACESCFCalculator
+from mace_scf_jax.simulate.keywords import CalculatorOptions, in_our_words
 from mace_scf_jax.simulate.warm_start import WarmStart
 
 
@@ -28,46 +29,42 @@ class CommitteeCalculator(InputCalculator):
     those of ``calculators``.
 
     Args:
-        committee: a committee, or its folder.
-        scf: how the multipoles of self-consistent models are solved for; None for the way of the
-            models.
+        committee: a committee, its folder, or several model files.
         warm_start: start from the solutions of previous geometries; each member has its own.
         not_converged: what to do if the multipoles of a member are not self-consistent.
-        sums: how electrostatic sums are done; None for the way of the models.
-        kwargs: passed on to ASE's ``Calculator``.
+        options: see `CalculatorOptions`.
 
     Raises:
         CommitteeFileError: the folder holds no readable committee.
         CommitteeError: the committee is not complete, or its members disagree.
         ModelFileError: a model file cannot be used.
-        ValueError: settings of a self-consistent cycle were given for models that have none.
+        TypeError: there is no such keyword.
+        ValueError: an option makes no sense for the models.
     """
 
+    options = CalculatorOptions
     implemented_properties: ClassVar[list[str]] = []
 
     def __init__(
         self,
-        committee: Committee | str | Path,
+        committee: Committee | str | Path | Sequence[str | Path] | None = None,
         *,
-        scf: SelfConsistency | None = None,
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
-        sums: SummationMethod | str | None = None,
-        **kwargs,
+        **options: Unpack[CalculatorOptions],
     ) -> None:
-        self.committee = (
-            committee if isinstance(committee, Committee) else load_committee(committee)
-        )
+        self.refuse_unknown(options)
+        source, of_models, of_ase = in_our_words(type(self).__name__, committee, options)
+        loaded = source if isinstance(source, Committee) else load_committee(source)
+        self.committee = loaded.using(**of_models)
         self.calculators = tuple(
-            MACESCFCalculator(
-                member, scf=scf, warm_start=warm_start, not_converged=not_converged, sums=sums
-            )
+            MACESCFCalculator(member, warm_start=warm_start, not_converged=not_converged)
             for member in self.committee.members
         )
         of_one = self.calculators[0].implemented_properties
         spread = [f"{name}{SPREAD}" for name in of_one if name != "free_energy"]
         self.implemented_properties = [*of_one, *spread]
-        super().__init__(**kwargs)
+        super().__init__(**of_ase)
 
     def reset(self) -> None:
         """Forget the last calculation."""

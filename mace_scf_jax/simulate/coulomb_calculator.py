@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import ase
 import jax
@@ -21,6 +21,7 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
 from mace_scf_jax.simulate.calculator import InputCalculator
+from mace_scf_jax.simulate.keywords import ASEOptions
 
 
 class CoulombCalculator(InputCalculator):
@@ -56,7 +57,7 @@ class CoulombCalculator(InputCalculator):
         *,
         multipoles_key: str = "multipoles",
         external_field_key: str = "external_field",
-        **kwargs,
+        **options: Unpack[ASEOptions],
     ) -> None:
         """Make a calculator.
 
@@ -64,9 +65,12 @@ class CoulombCalculator(InputCalculator):
             settings: density, boundary condition and reciprocal cutoff.
             multipoles_key: entry of ``atoms.arrays``.
             external_field_key: entry of ``atoms.info``.
-            kwargs: passed on to ASE's ``Calculator``.
+            options: those of ASE's ``Calculator``: atoms, label, directory.
+
+        Raises:
+            TypeError: there is no such keyword.
         """
-        super().__init__(**kwargs)
+        super().__init__(**options)
         self.settings = settings
         self.multipoles_key = multipoles_key
         self.external_field_key = external_field_key

@@ -61,6 +61,8 @@ class Evaluator:
         self.smooth = smooth
         self.num_padded_atoms = 0
         """Atoms that there is room for in the arrays of the latest structure."""
+        self.total_charge = 0.0
+        """Of the latest structure, e."""
         self._program = _compile(model.settings, model.scf)
         self._rooms: list[tuple[BatchSizes, Images]] = []
         self._geometry: Geometry | None = None
@@ -147,6 +149,7 @@ class Evaluator:
         )
         self._layout = jax.device_get(self._neighbours.graph)
         self.num_padded_atoms = self._layout.num_atoms
+        self.total_charge = float(self._layout.total_charge[0])
         self._geometry = geometry
         masks = undefined(self.model.settings, geometry.pbc, geometry.cell)
         self._meaningless = {name for name, mask in masks.items() if mask.all()}

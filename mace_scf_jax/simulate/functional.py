@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import ase
 import jax
@@ -22,15 +22,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from mace_scf_jax.data.collate import collate
-from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
 from mace_scf_jax.data.structure import search_box
-from mace_scf_jax.electrostatics import SummationMethod
 from mace_scf_jax.mesh import Mesh, common_mesh
-from mace_scf_jax.models import SCFState, SelfConsistency
+from mace_scf_jax.models import SCFState
 from mace_scf_jax.models.meaning import as_nan
 from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.predict.suitability import unread_inputs
+from mace_scf_jax.predict.use import Options, device_named
 from mace_scf_jax.simulate.neighbours import Neighbours, images_needed
 from mace_scf_jax.simulate.results import Results, to_results
 
@@ -58,9 +58,9 @@ class EnergyFunction:
     """The energy of a model for one structure: call it, or ask for all `results`.
 
     Pure and differentiable, in the precision of the model's parameters; positions, cells and
-    energies are in double precision. Nothing depends on
-    anything but the arguments. Energies for which the neighbours do not serve are NaN, and so are
-    their derivatives; `Results.valid` tells.
+    energies are in double precision. Nothing depends on anything but the arguments. Where the
+    neighbours do not serve, `Results.valid` is false, and all other numbers are NaN, derivatives of
+    the energy too.
     """
 
     model: Model
@@ -107,8 +107,8 @@ class EnergyFunction:
             parameters: of the model; by default its own.
 
         Raises:
-            ValueError: there are not as many positions as prepared atoms, or ``start`` was given
-                for a model that is not self-consistent.
+            ValueError: there are not as many positions as prepared atoms, or the model does not
+                read what is given, such as ``start`` where it is not self-consistent.
         """
         if start is not None and not self.model.is_self_consistent:
             raise ValueError(
@@ -129,6 +129,11 @@ class EnergyFunction:
             "external_field": external_field,
             "fermi_level": fermi_level,
         }
+        for name in unread_inputs(self.model.settings):
+            if given[name] is not None:
+                raise ValueError(
+                    f"{name}: models of the family {self.model.settings.family} do not read it"
+                )
         changes = {
             name: jnp.asarray(value, precise if name == "cell" else prepared.dtype)[None]
             for name, value in given.items()
@@ -145,9 +150,7 @@ class EnergyFunction:
             forces=forces,
             stress=stress,
         )
-        results = to_results(as_nan(self.model.settings, outputs, graph), valid)
-        one_or_nan = jnp.where(valid, 1.0, jnp.nan).astype(results.energy.dtype)
-        return dataclasses.replace(results, energy=results.energy * one_or_nan)
+        return to_results(as_nan(self.model.settings, outputs, graph), valid)
 
     def follow(
         self,
@@ -196,8 +199,7 @@ def energy_function(
     skin: float = 0.5,
     largest_strain: float = 0.0,
     extra_capacity: float = EXTRA_ROOM,
-    scf: SelfConsistency | None = None,
-    sums: SummationMethod | str | None = None,
+    **options: Unpack[Options],
 ) -> tuple[EnergyFunction, Prepare]:
     """The energy of a model as a pure function, and the preparation of structures on the host.
 
@@ -209,10 +211,7 @@ def energy_function(
             one mesh, is to serve. With 0 energies are those of `Model.predict`; otherwise there are
             more vectors, or grid points, and energies are smooth functions of the cell.
         extra_capacity: room for more neighbours than there are, as a part of them.
-        scf: how the multipoles of a self-consistent model are solved for; None for the way of the
-            model.
-        sums: how electrostatic sums are done (see `Model.with_sums`); None for the way of the
-            model.
+        options: how the model is used, see `mace_scf_jax.predict.use.Options`.
 
     Returns:
         The energy function, and ``prepare(atoms, previous=None, extra_capacity=None)``, which makes
@@ -222,6 +221,7 @@ def energy_function(
         other atoms, and `BoundaryError` where its periodicity does not fit the electrostatics.
 
     Raises:
+        TypeError: there is no such option.
         ValueError: an option is out of range.
         ModelFileError: the file cannot be used.
     """
@@ -231,9 +231,7 @@ def energy_function(
         raise ValueError(f"largest_strain: found {largest_strain}, expected a number from 0 to 1")
     if not (np.isfinite(extra_capacity) and extra_capacity >= 0.0):
         raise ValueError(f"extra_capacity: found {extra_capacity}, expected at least 0")
-    loaded = (model if isinstance(model, Model) else load_model(model)).with_sums(sums)
-    if scf is not None:
-        loaded = dataclasses.replace(loaded, scf=scf)
+    loaded = load_model(model, **options)
     default_capacity = extra_capacity
 
     def prepare(
@@ -286,7 +284,7 @@ def prepare_neighbours(
         DataError: the structure cannot be used.
         BoundaryError: its periodicity does not fit the model's electrostatics.
     """
-    structure = model.prepare(from_atoms(atoms), skin=skin, largest_strain=largest_strain)
+    structure = model.prepare(model.read(atoms), skin=skin, largest_strain=largest_strain)
     pbc = structure.configuration.pbc
     cutoff = model.settings.backbone.r_max
     box = search_box(structure.configuration.cell, pbc)
@@ -300,7 +298,8 @@ def prepare_neighbours(
     else:
         mesh = structure.mesh
     graph = jax.device_put(
-        collate([structure], sizes, dtype=model.dtype, labels=False, padding=False, mesh=mesh)
+        collate([structure], sizes, dtype=model.dtype, labels=False, padding=False, mesh=mesh),
+        None if model.device is None else device_named(model.device),
     )
     in_cell = mesh is not None or model.settings.kspace_cutoff is not None
     depends_on_cell = in_cell and not math.isinf(structure.repeat)

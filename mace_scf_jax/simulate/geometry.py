@@ -48,10 +48,12 @@ def read_geometry(atoms: ase.Atoms, inputs: Mapping[str, np.ndarray]) -> Geometr
     return Geometry(atoms.numbers.copy(), pbc, cell, positions, inputs)
 
 
-def read_inputs(atoms: ase.Atoms, arrays: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Copies of the inputs in ``info`` and of those in ``arrays`` that the model needs."""
+def read_inputs(
+    atoms: ase.Atoms, info: Sequence[str] = GRAPH_INPUTS, arrays: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Copies of the inputs in ``info`` and in ``arrays``, by their keys."""
     inputs = {}
-    for stored, keys in ((atoms.info, GRAPH_INPUTS), (atoms.arrays, arrays)):
+    for stored, keys in ((atoms.info, info), (atoms.arrays, arrays)):
         for key in keys:
             if key in stored:
                 inputs[key] = np.array(stored[key])

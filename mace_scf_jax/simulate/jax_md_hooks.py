@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import ase
 import ase.cell
@@ -23,14 +23,20 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models import SCFState, SelfConsistency
+from mace_scf_jax.data.properties import GRAPH_INPUTS
+from mace_scf_jax.models import SCFState
 from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.use import Options, refuse_unknown
 from mace_scf_jax.simulate.functional import EnergyFunction, Prepare, energy_function
 from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.results import Results
 
 Box = Float[ArrayLike, "..."]
+Scalar = Float[ArrayLike, ""]
+Vector = Float[ArrayLike, "3"]
+
+OF_JAX_MD = ("dt", "gamma", "kT", "preconditioner_position", "pressure")
+"""Keywords that JAX-MD hands on to energies and neighbour lists, for which they mean nothing."""
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +56,7 @@ class NeighborList:
         self, position: Float[ArrayLike, "atoms 3"], *, box: Box | None = None, **unused: object
     ) -> NeighborList:
         """The list at new positions; can be part of a compiled loop."""
+        refuse_unknown("NeighborList.update", unused, OF_JAX_MD)
         positions, cell = self.real_space(position, box)
         return dataclasses.replace(self, neighbours=self.neighbours.update(positions, cell))
 
@@ -97,7 +104,9 @@ class NeighborFunctions:
 
         Raises:
             DataError: the structure cannot be used.
+            TypeError: there is no such keyword.
         """
+        refuse_unknown("NeighborFunctions.allocate", unused, OF_JAX_MD)
         atoms = self.atoms.copy()
         if box is not None:
             atoms.set_cell(np.asarray(to_cell(box)))
@@ -134,6 +143,9 @@ class JaxMDEnergy:
         box: Box | None = None,
         perturbation: Box | None = None,
         start: SCFState | None = None,
+        total_charge: Scalar | None = None,
+        external_field: Vector | None = None,
+        fermi_level: Scalar | None = None,
         **unused: object,
     ) -> Float[Array, ""]:
         """The energy in eV; NaN if the list does not serve.
@@ -144,9 +156,22 @@ class JaxMDEnergy:
             box: the box; by default that of the list.
             perturbation: linear map, or factor, applied to positions and box.
             start: where self-consistent models start, such as `Results.scf_state`.
+            total_charge, external_field, fermi_level: as for `EnergyFunction.results`.
+
+        Raises:
+            TypeError: there is no such keyword, here or in JAX-MD.
         """
+        refuse_unknown("the energy for JAX-MD", unused, (*OF_JAX_MD, "box", "start", *GRAPH_INPUTS))
         positions, cell = _perturbed(*neighbor.real_space(position, box), perturbation)
-        return self.energy_fn(positions, neighbor.neighbours, cell=cell, start=start)
+        return self.energy_fn(
+            positions,
+            neighbor.neighbours,
+            cell=cell,
+            start=start,
+            total_charge=total_charge,
+            external_field=external_field,
+            fermi_level=fermi_level,
+        )
 
     def results(
         self,
@@ -168,8 +193,7 @@ def jax_md_functions(
     fractional_coordinates: bool = False,
     skin: float = 0.5,
     largest_strain: float = 0.0,
-    scf: SelfConsistency | None = None,
-    sums: SummationMethod | str | None = None,
+    **options: Unpack[Options],
 ) -> tuple[NeighborFunctions, JaxMDEnergy]:
     """Neighbour lists and energy of a structure for JAX-MD.
 
@@ -179,8 +203,7 @@ def jax_md_functions(
         fractional_coordinates: whether positions are fractional.
         skin: as for `energy_function`, like the others.
         largest_strain: above 0 where the box changes.
-        scf: how multipoles are solved for.
-        sums: how electrostatic sums are done.
+        options: how the model is used, see `mace_scf_jax.predict.use.Options`.
 
     Returns:
         ``neighbor_fn`` with ``allocate`` and ``update``, and ``energy_fn``.
@@ -189,9 +212,7 @@ def jax_md_functions(
         ValueError: an option is out of range.
         ModelFileError: the file cannot be used.
     """
-    energy_fn, prepare = energy_function(
-        model, skin=skin, largest_strain=largest_strain, scf=scf, sums=sums
-    )
+    energy_fn, prepare = energy_function(model, skin=skin, largest_strain=largest_strain, **options)
     kept = atoms.copy()
     kept.calc = None
     return NeighborFunctions(prepare, kept, fractional_coordinates), JaxMDEnergy(energy_fn)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Unpack
 
 import ase
 import ase.filters
@@ -12,7 +13,8 @@ import ase.optimize
 import numpy as np
 
 from mace_scf_jax.boundary import pbc_letters
-from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.predict.use import Options
 from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
 from mace_scf_jax.simulate.simulation import without_labels
@@ -55,7 +57,7 @@ class RelaxationStep:
 
 
 def relax(
-    model: Model,
+    model: Model | str | Path,
     atoms: ase.Atoms,
     *,
     optimiser: str = "lbfgs",
@@ -63,17 +65,19 @@ def relax(
     max_steps: int = 500,
     cell: bool = False,
     report: Callable[[RelaxationStep], Any] = lambda step: None,
+    **options: Unpack[Options],
 ) -> Relaxation:
     """Move atoms, and the cell if wanted, to where forces vanish.
 
     Args:
-        model: a model.
+        model: a model or the path of its file.
         atoms: the structure; left alone.
         optimiser: a name in `OPTIMISERS`.
         largest_force: on any atom at which to stop, eV/Å; for the cell, of its generalised force.
         max_steps: after which to give up.
         cell: whether to relax the cell too.
         report: called with every step.
+        options: how the model is used, see `mace_scf_jax.predict.use.Options`.
 
     Raises:
         RelaxationError: an option makes no sense, or the energy is not finite.
@@ -89,7 +93,8 @@ def relax(
             "cell: expected a structure that is periodic in three directions, "
             f"found pbc {pbc_letters(atoms.pbc)}"
         )
-    moving = without_labels(atoms)
+    model = load_model(model, **options)
+    moving = without_labels(atoms, model.input_keys)
     moving.calc = MACESCFCalculator(
         model,
         warm_start=WarmStart() if model.is_self_consistent else None,

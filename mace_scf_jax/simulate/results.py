@@ -39,7 +39,7 @@ class Results:
     """What the search for the multipoles has learned, if it started with such a memory."""
     valid: Bool[Array, ""]
     """Whether the neighbours were complete and the reciprocal vectors serve the cell. Where false,
-    numbers are wrong: update the neighbours, or prepare the structure again."""
+    all numbers are NaN: update the neighbours, or prepare the structure again."""
 
     @property
     def converged(self) -> Bool[Array, ""]:
@@ -76,6 +76,13 @@ def to_results(outputs: dict[str, Array], valid: Bool[Array, ""]) -> Results:
         outputs: arrays by name.
         valid: whether the neighbours served.
     """
+    served = jnp.where(valid & jnp.isfinite(outputs["energy"][0]), 1.0, jnp.nan)
+    outputs = {
+        name: values * served.astype(values.dtype)
+        if name != "scf_memory" and jnp.issubdtype(values.dtype, jnp.floating)
+        else values
+        for name, values in outputs.items()
+    }
     memory = outputs.get("scf_memory")
     single = {
         name: values if OUTPUTS[name].per_atom else values[0]

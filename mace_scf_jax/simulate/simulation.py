@@ -15,7 +15,7 @@ from ase import units
 from jaxtyping import Array, Float, UInt
 
 from mace_scf_jax.boundary import pbc_letters
-from mace_scf_jax.data.keys import PREDICTION_KEYS
+from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.simulate import dynamics
 from mace_scf_jax.simulate.dynamics import (
     Evaluation,
@@ -101,7 +101,7 @@ class Simulation:
         self.masses = jnp.asarray(atoms.get_masses())
         self.preparations = 0
         """How often the host has prepared the structure."""
-        self._atoms = without_labels(atoms)
+        self._atoms = without_labels(atoms, energy_fn.model.input_keys)
         if snapshot is None:
             snapshot = self._start(jax.random.key(seed))
         self.steps_done = snapshot.steps_done
@@ -300,12 +300,16 @@ class Simulation:
         return advance
 
 
-def without_labels(atoms: ase.Atoms) -> ase.Atoms:
-    """A copy with nothing in it but atoms, what moves, and what models read."""
+def without_labels(atoms: ase.Atoms, keys: KeySpecification) -> ase.Atoms:
+    """A copy with nothing in it but atoms, what moves, and what a model reads.
+
+    Args:
+        keys: of what it reads.
+    """
     kept = ase.Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    info, arrays = PREDICTION_KEYS.info_keys.values(), PREDICTION_KEYS.arrays_keys.values()
+    info = keys.stored_under("info")
     kept.info = {key: atoms.info[key] for key in info if key in atoms.info}
-    for key in (*arrays, "momenta", "masses"):
+    for key in (*keys.stored_under("arrays"), "momenta", "masses"):
         if atoms.has(key):
             kept.set_array(key, atoms.get_array(key))
     kept.set_constraint(atoms.constraints)

@@ -18,10 +18,12 @@ from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mace_scf_jax.data.properties import GRAPH_INPUTS
 from mace_scf_jax.files import Format, flush
+from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.surplus import SurplusWatch
 from mace_scf_jax.simulate import dynamics
-from mace_scf_jax.simulate.dynamics import SimulationError
+from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
 from mace_scf_jax.simulate.results import Results
 from mace_scf_jax.simulate.simulation import Simulation, Snapshot
 
@@ -127,7 +129,7 @@ class SimulationFiles:
         record = {
             "steps_done": snapshot.steps_done,
             "heat": snapshot.heat,
-            "settings": dataclasses.asdict(simulation.settings),
+            "settings": conditions(simulation.energy_fn.model, frame, simulation.settings),
             "model": model_checksum,
             "trajectory_bytes": self.trajectory.stat().st_size,
             "log_bytes": self.log.stat().st_size,
@@ -184,6 +186,9 @@ class RestartState:
     def check(self, atoms: ase.Atoms, settings: dict[str, Any], model_checksum: str) -> None:
         """Refuse to go on with something else.
 
+        Args:
+            settings: the `conditions` to go on with; states of earlier versions lack some.
+
         Raises:
             SimulationError: atoms, settings or model differ.
         """
@@ -193,13 +198,24 @@ class RestartState:
                 f"{ase.Atoms(self.numbers).get_chemical_formula()}, in the same order"
             )
         for name, value in settings.items():
-            before = self.record["settings"].get(name)
+            before = self.record["settings"].get(name, value)
             if value != before:
                 raise SimulationError(
                     f"restart, {name}: found {value}, expected {before} as before"
                 )
         if model_checksum != self.record["model"]:
             raise SimulationError("restart: the model file is not the one of the state")
+
+
+def conditions(model: Model, atoms: ase.Atoms, settings: SimulationSettings) -> dict[str, Any]:
+    """What a simulation is not to change on its way, as plain data."""
+    density, values = model.settings.electrostatics, model.read(atoms).values
+    return {
+        **dataclasses.asdict(settings),
+        **{name: values[name].tolist() for name in GRAPH_INPUTS},
+        "pbc_handling": None if density is None else density.boundary.value,
+        "dtype": model.dtype.name,
+    }
 
 
 def observe(simulation: Simulation) -> tuple[ase.Atoms, LogRow]:

@@ -260,6 +260,21 @@ def test_structures_of_other_sizes(model):
         assert calculator.evaluator.num_padded_atoms == (5 if size == 5 else 8)
 
 
+def test_a_small_structure_after_a_large_one_has_small_arrays(model):
+    """And nothing is compiled on the way back to what there was before."""
+    calculator, small = MACESCFCalculator(model), molecule()
+    large = periodic() * (2, 2, 1)
+    for atoms in (large, small):
+        atoms.calc = calculator
+        atoms.get_forces()
+    assert calculator.evaluator.num_padded_atoms < 2 * len(small)
+    with compilations() as compiled:
+        for atoms in (large, small):
+            atoms.rattle(1e-3)
+            assert_close(atoms.get_forces(), model.predict(atoms)["forces"], 1e-9)
+    assert not [name for name in compiled if "follow" in name]
+
+
 def test_a_copy_by_pickle_goes_on(model, atoms):
     energy = atoms.get_potential_energy()
     copied = pickle.loads(pickle.dumps(atoms))

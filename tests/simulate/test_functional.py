@@ -101,6 +101,18 @@ def test_a_cell_outside_the_prepared_range_is_not_served(functions, neighbours):
     assert np.isnan(energy_fn(atoms.positions @ larger, moved, cell=atoms.cell @ larger))
 
 
+def test_everything_is_nan_where_the_energy_is(functions, neighbours):
+    """Far moved atoms, and positions that are no numbers."""
+    energy_fn, _ = functions
+    for moved in (periodic().positions + 3.0 * np.eye(5, 3), np.full((5, 3), np.nan)):
+        results = energy_fn.results(moved, neighbours, stress=True)
+        assert not results.valid
+        values = {name: value for name, value in vars(results).items() if value is not None}
+        values |= values.pop("further")
+        for name in values.keys() - {"valid"}:
+            assert np.isnan(values[name]).all(), name
+
+
 def test_the_energy_is_nan_when_neighbours_do_not_fit(model):
     energy_fn, prepare = mace_scf_jax.energy_function(model, extra_capacity=0.0)
     spread, dense = molecule(), molecule()
@@ -223,5 +235,7 @@ def test_bad_input_is_refused(model, functions, neighbours):
         prepare(periodic()[::-1], previous=neighbours)
     with pytest.raises(ValueError, match=r"expected a self-consistent model, .* LocalCharges"):
         energy_fn(periodic().positions, neighbours, start=SCFState(jnp.ones((5, 4)), jnp.ones(1)))
+    with pytest.raises(ValueError, match="fermi_level: models of the family LocalCharges do not"):
+        energy_fn(periodic().positions, neighbours, fermi_level=-3.0)
     with pytest.raises(ValueError, match=r"found shape \(4, 3\), expected \(5, 3\)"):
         energy_fn(periodic().positions[:4], neighbours)

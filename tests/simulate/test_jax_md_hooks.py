@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase.md.verlet import VelocityVerlet
 from jax_md_runs import FREE_SHIFT, STEP, THERMAL_ENERGY, masses, run
-from tiny_models import assert_close, periodic
+from tiny_models import assert_close, periodic, tiny_model
 
 from mace_scf_jax.simulate import MACESCFCalculator
 from mace_scf_jax.simulate.jax_md_hooks import jax_md_functions, to_box
@@ -49,6 +49,21 @@ def test_nve_is_that_of_ase(model):
     assert np.abs(atoms.positions - periodic().positions).max() > 0.3
     np.testing.assert_allclose(state.position, atoms.positions, atol=1e-12)
     np.testing.assert_allclose(state.momentum, atoms.get_momenta(), atol=1e-12)
+
+
+def test_keywords_have_an_effect_or_are_refused():
+    """Those of JAX-MD's own, such as the temperature, mean nothing here."""
+    neighbor_fn, energy_fn = jax_md_functions(tiny_model("MACEQEq"), periodic())
+    positions = periodic().positions
+    neighbors = neighbor_fn.allocate(positions, kT=0.1)
+    expected = energy_fn.energy_fn(positions, neighbors.neighbours, total_charge=1.0)
+    found = energy_fn(positions, neighbors, total_charge=1.0, kT=0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert abs(energy_fn(positions, neighbors) - expected) > 1e-3
+    with pytest.raises(TypeError, match="'totalcharge'; did you mean 'total_charge'"):
+        energy_fn(positions, neighbors, totalcharge=1.0)
+    with pytest.raises(TypeError, match=r"update: unknown keyword 'boxx'"):
+        neighbors.update(positions, boxx=3.0)
 
 
 @pytest.mark.slow

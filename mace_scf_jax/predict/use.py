@@ -1,0 +1,204 @@
+"""How a model is used: one table of options for all functions, calculators and commands."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypedDict, get_args, get_type_hints
+
+import jax
+import numpy as np
+
+from mace_scf_jax.boundary import BoundaryMode
+from mace_scf_jax.data.keys import Keys
+from mace_scf_jax.electrostatics import SummationMethod
+from mace_scf_jax.models import DirectStep, ModelSettings, SelfConsistency
+from mace_scf_jax.registry import nearest
+
+PRECISIONS = ("float32", "float64")
+SURPLUS = ("origin", "centre", "uniform")
+"""Places of charge beyond the total charge, see `Model.with_surplus`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What is to be said about an option, for its users and for the command line."""
+
+    meaning: str
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+
+
+class Options(TypedDict, total=False):
+    """Options of every use of a model, each None, or left out, for what the model says."""
+
+    scf: SelfConsistency | DirectStep | None
+    """How the multipoles of a self-consistent model are solved for."""
+    sums: Annotated[
+        SummationMethod | str | None,
+        Option(
+            "how periodic Coulomb sums are done: direct, over wavevectors; on a mesh; auto: by the "
+            "number of atoms",
+            tuple(method.value for method in SummationMethod),
+        ),
+    ]
+    mesh_accuracy: Annotated[
+        float | None,
+        Option("relative accuracy of energies, forces and features with a mesh", metavar="X"),
+    ]
+    pbc_handling: Annotated[
+        BoundaryMode | str | None,
+        Option(
+            "boundary condition of the electrostatics, in place of that of the training",
+            tuple(mode.value for mode in BoundaryMode if mode is not BoundaryMode.AUTO),
+        ),
+    ]
+    surplus: Annotated[
+        str | None,
+        Option(
+            "what becomes of predicted charge beyond the total charge: it is referred to the "
+            "origin, or to the centre of the atoms, or taken from all atoms alike",
+            SURPLUS,
+        ),
+    ]
+    dtype: Annotated[
+        Any, Option("precision of weights and of what is computed with them", PRECISIONS)
+    ]
+    device: Annotated[
+        str | None,
+        Option("where to compute, such as cpu, cuda or cuda:1", metavar="NAME"),
+    ]
+    keys: Annotated[
+        Keys | None,
+        Option(
+            "where total_charge, external_field, … are found, such as '{total_charge: charge}'; "
+            "in place of the keys of the training, name by name",
+            metavar="MAPPING",
+        ),
+    ]
+    head: Annotated[
+        str | None, Option("name of the head, to be sure: models have one", metavar="NAME")
+    ]
+
+
+OPTIONS: Mapping[str, Option | None] = {
+    name: next((entry for entry in get_args(hint) if isinstance(entry, Option)), None)
+    for name, hint in get_type_hints(Options, include_extras=True).items()
+}
+"""All options by name; None where the command line says it in its own words."""
+
+_OF_A_STRUCTURE = "belongs to the structure: atoms.info[{key!r}] = …"
+_INSTEAD = {
+    "total_charge": _OF_A_STRUCTURE.format(key="total_charge"),
+    "charge": _OF_A_STRUCTURE.format(key="total_charge"),
+    "external_field": _OF_A_STRUCTURE.format(key="external_field"),
+    "electric_field": _OF_A_STRUCTURE.format(key="external_field"),
+    "fermi_level": _OF_A_STRUCTURE.format(key="fermi_level"),
+    "model_type": "is what the model file says",
+    "compile_mode": "is not needed: everything is compiled",
+    "fullgraph": "is not needed: everything is compiled",
+    "enable_cueq": "has no kernels here: leave it out",
+    "enable_oeq": "has no kernels here: leave it out",
+    "energy_units_to_eV": "is not there: energies are in eV",
+    "length_units_to_A": "is not there: lengths are in Å",
+    "boundary": "is called pbc_handling",
+    "electrostatic_pbc_method": "is called pbc_handling",
+    "precision": "is called dtype",
+    "solver": "is part of scf=SelfConsistency(solver=…)",
+    "fmax": "belongs to the optimiser",
+}
+"""What to do instead of giving a keyword that does not exist."""
+
+
+def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str] = OPTIONS) -> None:
+    """Refuse keywords that would have no effect.
+
+    Args:
+        owner: what was called.
+        given: keywords.
+        known: those that it has.
+
+    Raises:
+        TypeError: names the first one that is unknown, and what to do instead.
+    """
+    for name in given:
+        if name not in known:
+            guess = nearest(name, known)
+            hint = _INSTEAD.get(name) or (f"did you mean {guess!r}?" if guess else "")
+            end = f"it {hint}" if name in _INSTEAD else hint or f"known are {', '.join(known)}"
+            raise TypeError(f"{owner}: unknown keyword {name!r}; {end}")
+
+
+def with_electrostatics(
+    settings: ModelSettings,
+    *,
+    sums: SummationMethod | str | None = None,
+    mesh_accuracy: float | None = None,
+    pbc_handling: BoundaryMode | str | None = None,
+) -> ModelSettings:
+    """Settings with the electrostatics done in another way; see `Options`.
+
+    Raises:
+        ValueError: there is no such way, or the model has no electrostatics.
+    """
+    given = {"sums": sums, "mesh_accuracy": mesh_accuracy, "boundary": pbc_handling}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return settings
+    if settings.electrostatics is None:
+        name = next(iter(changes)).replace("boundary", "pbc_handling")
+        raise ValueError(
+            f"{name}: expected a model with electrostatics, found one of the family "
+            f"{settings.family}"
+        )
+    if changes.get("boundary") == BoundaryMode.AUTO:
+        raise ValueError(
+            "pbc_handling: expected a boundary condition, found 'auto', which training resolves"
+        )
+    electrostatics = dataclasses.replace(settings.electrostatics, **changes)
+    return dataclasses.replace(settings, electrostatics=electrostatics)
+
+
+def cast(parameters: Any, dtype: Any) -> Any:
+    """Parameters in another precision.
+
+    Raises:
+        ValueError: it is neither float32 nor float64.
+    """
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in PRECISIONS:
+        raise ValueError(f"dtype: expected {' or '.join(PRECISIONS)}, found {name!r}")
+    return jax.tree.map(lambda leaf: leaf.astype(name), parameters)
+
+
+def device_named(name: str) -> jax.Device:
+    """The device of a name such as ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        ValueError: this machine has none of that name.
+    """
+    kind, _, number = name.partition(":")
+    try:
+        return jax.local_devices(backend=kind)[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError):
+        found = {f"{each.platform}:{each.id}" for each in (*jax.devices("cpu"), *jax.devices())}
+        raise ValueError(
+            f"device: found {name!r}, expected one of {', '.join(sorted(found))}"
+        ) from None
+
+
+def check_head(head: str, heads: Mapping[str, Any] | None) -> None:
+    """Refuse the name of a head that a model does not have.
+
+    Args:
+        heads: of its training, by name; None where it does not tell.
+
+    Raises:
+        ValueError: the model has another one.
+    """
+    (name,) = heads or ("Default",)
+    if head.lower() not in (name.lower(), "default"):
+        raise ValueError(f"head: found {head!r}, expected {name!r}, the only head of this model")

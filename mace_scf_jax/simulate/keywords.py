@@ -1,0 +1,72 @@
+"""Keywords of calculators for ASE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import ase
+
+from mace_scf_jax.predict.use import Options
+
+
+class ASEOptions(TypedDict, total=False):
+    """What all calculators of ASE can be made with."""
+
+    atoms: ase.Atoms | None
+    """A structure that gets the calculator."""
+    label: str | None
+    directory: str
+
+
+class CalculatorOptions(Options, ASEOptions, total=False):
+    """Options of every use of a model, those of ASE's calculators, and keywords of MACE's."""
+
+    model_paths: str | Path | Sequence[str | Path]
+    """The model."""
+    default_dtype: str
+    """Another name of ``dtype``; empty for that of the model."""
+    info_keys: Mapping[str, str] | None
+    """Part of ``keys``."""
+    arrays_keys: Mapping[str, str] | None
+    charges_key: str
+    """Part of ``keys``: where the charges that some models read of each atom are found."""
+
+
+def in_our_words(
+    calculator: str, model: Any, options: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Sort keywords of a calculator of models, those of MACE's calculators among them.
+
+    Args:
+        calculator: its name, for messages.
+
+    Returns:
+        Model, options of its use, and options of ASE's calculators.
+
+    Raises:
+        TypeError: something is given twice, or there is no model.
+    """
+    given = dict(options)
+    of_ase = {option: given.pop(option) for option in ASEOptions.__annotations__ if option in given}
+    keys = {**(given.pop("info_keys", None) or {}), **(given.pop("arrays_keys", None) or {})}
+    if "charges_key" in given:
+        keys["charges"] = given.pop("charges_key")
+    twice = (
+        ("keys", "info_keys, arrays_keys or charges_key", keys),
+        ("dtype", "default_dtype", given.pop("default_dtype", None) or None),
+    )
+    for ours, other, value in twice:
+        if value and given.get(ours) is not None:
+            raise TypeError(f"{calculator}: found both {ours} and {other}, expected one of them")
+        if value:
+            given[ours] = value
+    paths = given.pop("model_paths", None)
+    if isinstance(paths, list | tuple) and len(paths) == 1:
+        (paths,) = paths
+    if (model is None) == (paths is None):
+        raise TypeError(
+            f"{calculator}: expected one model, found {'none' if paths is None else 'two'}"
+        )
+    return (paths if model is None else model), given, of_ase
