@@ -97,7 +97,10 @@ def random_parameters(module: nn.Module, *inputs: Any, seed: int = 0) -> dict[st
     """Normal random numbers for every parameter, biases included; nothing is compiled."""
     rng = np.random.default_rng(seed)
     arrays, tree = jax.tree.flatten(inputs)
-    shapes = parameter_shapes(module, tree, *map(jax.typeof, arrays))
+    # A single layer may hold a mapping, which no cache takes.
+    is_model = isinstance(getattr(module, "settings", None), ModelSettings)
+    shapes_of = parameter_shapes if is_model else parameter_shapes.__wrapped__
+    shapes = shapes_of(module, tree, *map(jax.typeof, arrays))
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
 
 
