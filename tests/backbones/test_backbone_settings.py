@@ -49,6 +49,8 @@ def test_lists_become_tuples():
 
 
 def test_sizes_read_from_the_irreps():
-    settings = tiny_backbone(hidden_irreps="6x0e + 6x1o + 6x2e", scalar_last_layer=True)
+    settings = tiny_backbone(
+        num_interactions=2, hidden_irreps="6x0e + 6x1o + 6x2e", scalar_last_layer=True
+    )
     assert (settings.channels, settings.max_hidden_degree) == (6, 2)
     assert [settings.layer_max_degree(layer) for layer in range(2)] == [2, 0]

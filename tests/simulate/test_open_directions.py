@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from ase import units
 from scipy.spatial.transform import Rotation
-from tiny_models import assert_close, molecule, periodic, slab, tiny_model
+from tiny_models import (
+    CHARGED_FAMILIES,
+    assert_close,
+    molecule,
+    periodic,
+    slab,
+    tiny_model,
+)
 
 import mace_scf_jax
 from mace_scf_jax.data.configuration import from_atoms
@@ -151,3 +158,31 @@ def test_crystals_are_what_they_were():
     found = exact_model().predict(atoms, stress=True)
     for name, values in tiny_model().predict(atoms, stress=True).items():
         assert_close(found[name], values, 1e-10)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        family if family == "MACEQEq" else pytest.param(family, marks=pytest.mark.slow)
+        for family in CHARGED_FAMILIES
+    ],
+)
+def test_every_family_knows_its_open_directions(family):
+    """Slabs and open structures of one prediction, alone and together, wherever they are."""
+    model = tiny_model(family).using(pbc_handling="exact")
+    flat, small = charged_slab(), molecule()
+    del small.info["external_field"]
+    standing, elsewhere = flat.copy(), small.copy()
+    standing.set_cell(flat.cell[[1, 2, 0]])
+    standing.pbc = [True, False, True]
+    standing.positions += [0.3, 0.2, 11.0]
+    elsewhere.set_cell([60, 30, 30])
+    elsewhere.positions += [40.0, -3.0, 7.0]
+    found = model.predict([flat, standing, small, elsewhere, periodic()])
+    for one, other in (found[:2], found[2:4]):
+        for name in ("energy", "forces", "multipoles"):
+            assert_close(other[name], one[name], 1e-8, name)
+        net = one["forces"].sum(axis=0)
+        np.testing.assert_allclose(net, 0.0, atol=1e-8 * np.abs(one["forces"]).max())
+    of_crystal = tiny_model(family).using(pbc_handling="pbc").predict([periodic()])[0]
+    assert_close(found[-1]["forces"], of_crystal["forces"], 1e-9)
