@@ -24,8 +24,8 @@ from mace_scf_jax.models.family import (
     TrainingSet,
     families_with,
 )
+from mace_scf_jax.models.forces_and_stress import evaluate
 from mace_scf_jax.models.formal_charges import FormalChargeSettings
-from mace_scf_jax.models.observables import evaluate
 from mace_scf_jax.models.outputs import OUTPUTS, Output, Use
 from mace_scf_jax.models.response import (
     DipoleResponse,

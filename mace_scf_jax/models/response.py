@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 
 from mace_scf_jax.electrostatics import dipole_cartesian
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.forces_and_stress import Parameters
 from mace_scf_jax.models.meaning import as_nan
-from mace_scf_jax.models.observables import Parameters
 from mace_scf_jax.units import INFRARED_INTENSITY
 
 SINE_SERIES = (4.0 / 3.0, -1.0 / 6.0)

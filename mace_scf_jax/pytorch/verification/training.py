@@ -17,7 +17,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     reference_multipoles,
     solved_outputs,
 )
-from mace_scf_jax.models.observables import with_derivatives
+from mace_scf_jax.models.forces_and_stress import with_derivatives
 from mace_scf_jax.pytorch.verification.fixed_point import (
     Parameters,
     coulomb_defect,

@@ -20,13 +20,13 @@ from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.backbones.mace.radial import polynomial_cutoff
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.local_charges.settings import LocalChargesSettings
-from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.models.transfers import (
+from mace_scf_jax.models.polarization import (
     at_receivers,
     net_transfer,
     polarization_of,
     sum_incoming,
 )
+from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.models.variational import read_scalars, unit_softplus
 
 LEAST_WEIGHT = 1e-3

@@ -15,7 +15,7 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.couplings import component_slice
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import EquivariantLinear, unit_normal
-from mace_scf_jax.models.transfers import at_receivers
+from mace_scf_jax.models.polarization import at_receivers
 
 DIVISOR = 40.0
 """Makes the transfers of random weights small, in e."""

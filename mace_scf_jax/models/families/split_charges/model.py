@@ -25,8 +25,8 @@ from mace_scf_jax.models.families.split_charges.oxidation_states import (
 )
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.formal_charges import formal_charges
+from mace_scf_jax.models.polarization import net_transfer, polarization_of
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.models.transfers import net_transfer, polarization_of
 
 CARTESIAN = np.array([2, 0, 1])
 """Where x, y, z stand in features of degree 1."""
