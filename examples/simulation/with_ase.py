@@ -20,7 +20,7 @@ atoms = ase.io.read(start)
 atoms.calc = MACESCFCalculator(model)
 
 print(f"energy {atoms.get_potential_energy():.6f} eV")
-print(f"dipole {atoms.get_dipole_moment()} e Å")
+print(f"charges {atoms.get_charges()} e")
 
 MaxwellBoltzmannDistribution(atoms, temperature_K=300.0)
 Stationary(atoms)

@@ -45,7 +45,10 @@ def fixed_point_options(**changes):
 
 def fixed_point(*structures, elements=(1, 8), **changes):
     given = fixed_point_options(
-        atomic_multipoles_smearing_width=1.0, kspace_cutoff_factor=0.9, **changes
+        atomic_multipoles_smearing_width=1.0,
+        kspace_cutoff_factor=0.9,
+        electrostatic_pbc_method="mixed_periodic",  # for which `labelled` prepares
+        **changes,
     )
     training = TrainingSet(
         elements=elements,
