@@ -38,6 +38,7 @@ SETTINGS_OF_THE_PYTORCH_RUN = {
     "ema": False,
     "compute_avg_num_neighbors": False,
     "avg_num_neighbors": 7.5,
+    "conserve_charge": "none",
 }
 SECOND_STAGE = {"energy_per_atom": 1000.0, "atomic_multipoles": 100.0, "dipole_per_atom": 10.0}
 UNITS = {
