@@ -7,6 +7,7 @@ import difflib
 import importlib
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 COMMANDS = {
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] not in COMMANDS:
         return _without_command(words)
     command = importlib.import_module(f"mace_scf_jax_cli.{MODULES.get(words[0], words[0])}")
+    warnings.formatwarning = _format_warning
     try:
         without, named = _take_plugins(words)
         _load_plugins(named)
@@ -71,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+
+
+def _format_warning(message: Warning | str, *where: object, **further: object) -> str:
+    """A warning as one line, without the place in the source where it was given."""
+    return f"warning: {message}\n"
 
 
 def _spelled(word: str) -> str:

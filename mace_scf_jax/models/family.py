@@ -83,6 +83,17 @@ class FamilySettings:
         depend on which image of an atom is given."""
         return False
 
+    def with_surplus(self, *, uniform: bool) -> FamilySettings:
+        """Return settings with charge beyond the total charge left, or given up by all atoms alike.
+
+        Raises:
+            ValueError: charges add up in a way of their own.
+        """
+        raise ValueError(
+            "surplus: expected a model whose charges need not add up to the total charge, found "
+            f"one whose charges do ({type(self).__name__})"
+        )
+
     def check_model(self, settings: ModelSettings) -> None:
         """Refuse other settings of the model that do not go with these.
 

@@ -34,7 +34,6 @@ from mace_scf_jax.models import (
     DirectStep,
     InitialDensity,
     InitialFermiLevel,
-    LocalChargesSettings,
     ModelSettings,
     SelfConsistency,
     build,
@@ -42,7 +41,6 @@ from mace_scf_jax.models import (
     evaluate,
     required_inputs,
 )
-from mace_scf_jax.models.families.local_charges.settings import Conservation
 from mace_scf_jax.models.meaning import meaningful
 from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
@@ -441,20 +439,10 @@ class Model(Predictor[Prediction]):
         """
         if place not in SURPLUS:
             raise ValueError(f"surplus: expected {', '.join(SURPLUS)}, found {place!r}")
-        settings = self.settings
-        if not isinstance(settings.own, LocalChargesSettings) or settings.own.has_polarization:
-            raise ValueError(
-                f"surplus: expected a model whose charges need not add up to the total charge, "
-                f"found one of the family {settings.family}"
-            )
-        way = Conservation.UNIFORM if place == "uniform" else Conservation.NONE
-        density = dataclasses.replace(settings.density, surplus_at_centre=place != "origin")
-        return dataclasses.replace(
-            self,
-            settings=dataclasses.replace(
-                settings, electrostatics=density, own=LocalChargesSettings(way)
-            ),
-        )
+        own = self.settings.own.with_surplus(uniform=place == "uniform")
+        density = dataclasses.replace(self.settings.density, surplus_at_centre=place != "origin")
+        settings = dataclasses.replace(self.settings, electrostatics=density, own=own)
+        return dataclasses.replace(self, settings=settings)
 
     def save(self, path: str | Path) -> None:
         """Write a model file."""

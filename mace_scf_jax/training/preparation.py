@@ -28,7 +28,6 @@ from mace_scf_jax.data.statistics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
-    LocalChargesSettings,
     ModelSettings,
     TrainingSet,
     build,
@@ -396,7 +395,7 @@ def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:
     model = settings.to_dict()
     if model["electrostatics"] is not None:
         del model["electrostatics"]["surplus_at_centre"]
-    if isinstance(settings.own, LocalChargesSettings) and not settings.own.conserves_charge:
+    if not settings.own.conserves_charge:
         for name in settings.of_family.stored_flat:
             del model[name]
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib
+import warnings
 
 import pytest
 from ase.io import read, write
@@ -46,6 +47,7 @@ def test_simulations_read_the_keys_of_the_training(folder, capsys):
     with open("trajectory.csv", newline="") as file:
         first = next(csv.DictReader(file))
     expected = predicted(1.0, pbc_handling="realspace")
+    # `start.xyz` has eight digits of a position.
     assert float(first["potential_energy_eV"]) == pytest.approx(expected, abs=1e-4)
     assert read("trajectory.xyz").info["charge"] == 1.0
     again = [*words, "--steps", "2", "--restart"]
@@ -55,18 +57,25 @@ def test_simulations_read_the_keys_of_the_training(folder, capsys):
     assert "total_charge: found 0.0, expected 1.0" in capsys.readouterr().err
 
 
+def test_a_warning_of_a_command_is_one_line(folder, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    assert main(["info", "model"]) == 0
+    assert warnings.formatwarning("found one", UserWarning, "model.py", 3) == "warning: found one\n"
+
+
 def test_inputs_and_precision_from_the_command_line(folder):
     start = ["model", "start.xyz", "--pbc_handling", "realspace"]
     words = ["--total_charge", "-1", "--steps", "1", "--trajectory", "steps.xyz"]
     main(["relax", *start, *words])
     expected = predicted(-1.0, pbc_handling="realspace")
+    # `start.xyz` has eight digits of a position.
     assert read("steps.xyz", "0").get_potential_energy() == pytest.approx(expected, abs=1e-4)
     options = ["--dtype", "float32", "--keys", "{total_charge: none}", "--device", "cpu"]
     assert main(["evaluate", *start, *options, "--output", "out.xyz"]) == 0
     found = read("out.xyz").info["MACE_energy"]
     expected = predicted(0.0, pbc_handling="realspace")
     assert found != expected
-    assert found == pytest.approx(expected, abs=1e-2)
+    assert found == pytest.approx(expected, abs=1e-2)  # single precision
 
 
 def test_options_of_another_format_of_export_are_refused(folder, capsys):

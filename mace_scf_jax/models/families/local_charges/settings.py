@@ -87,6 +87,12 @@ class LocalChargesSettings(FamilySettings):
         """Whether charges add up to the total charge of the structure."""
         return self.conserve_charge != Conservation.NONE
 
+    def with_surplus(self, *, uniform: bool) -> FamilySettings:
+        """Return settings without conservation, or with the uniform one."""
+        if self.has_polarization:
+            return super().with_surplus(uniform=uniform)
+        return LocalChargesSettings(Conservation.UNIFORM if uniform else Conservation.NONE)
+
     @classmethod
     def from_options(cls, options: Any, training: TrainingSet) -> LocalChargesSettings:
         """Return what the options ask for, with the charges of elements that it needs."""
