@@ -37,6 +37,20 @@ from mace_scf_jax.predict.model import Model
 ELEMENTS = (1, 8)
 
 
+SMALL_TRAINING = {
+    "hidden_irreps": "2x0e + 2x1o",
+    "num_interactions": 1,
+    "max_ell": 1,
+    "correlation": 1,
+    "num_radial_basis": 3,
+    "radial_MLP": [4],
+    "MLP_irreps": "2x0e",
+    "batch_size": 2,
+    "valid_batch_size": 2,
+}
+"""Options of training that make a model small, and batches of a few structures."""
+
+
 def tiny_backbone(**changes) -> MACESettings:
     sizes = {
         "elements": ELEMENTS,

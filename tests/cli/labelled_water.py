@@ -7,6 +7,7 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.io import write
+from tiny_models import SMALL_TRAINING
 
 from mace_scf_jax.training.loop import steps
 from mace_scf_jax.training.loop.steps import Programs
@@ -35,17 +36,9 @@ def config() -> dict:
         "error_table": "PerAtomRMSE",
         "model": "LocalCharges",
         "E0s": "average",
-        "hidden_irreps": "2x0e + 2x1o",
-        "num_interactions": 1,
-        "max_ell": 1,
-        "correlation": 1,
-        "num_radial_basis": 3,
-        "radial_MLP": [4],
-        "MLP_irreps": "2x0e",
+        **SMALL_TRAINING,
         "r_max": 3.0,
         "kspace_cutoff_factor": 0.5,
-        "batch_size": 2,
-        "valid_batch_size": 2,
         "optimizer": "adam",
         "heads": {
             "DFT": {

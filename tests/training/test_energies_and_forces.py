@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.io import write
+from tiny_models import SMALL_TRAINING
 
 from mace_scf_jax.models import FAMILIES
 from mace_scf_jax.training.config.options import TrainOptions
@@ -20,18 +21,7 @@ from mace_scf_jax.training.preparation import prepare_run
 from mace_scf_jax.training.run import train
 
 PAGE = Path(__file__).parents[2] / "docs" / "energies_and_forces.md"
-SMALL = {
-    "hidden_irreps": "2x0e + 2x1o",
-    "num_interactions": 1,
-    "max_ell": 1,
-    "correlation": 1,
-    "num_radial_basis": 3,
-    "radial_MLP": [4],
-    "MLP_irreps": "2x0e",
-    "batch_size": 2,
-    "valid_batch_size": 2,
-    "kspace_cutoff_factor": 0.5,
-}
+SMALL = SMALL_TRAINING | {"kspace_cutoff_factor": 0.5}
 
 
 def water(index: int) -> ase.Atoms:

@@ -8,7 +8,7 @@ from pathlib import Path
 import ase.io
 import pytest
 import yaml
-from tiny_models import CHARGED_FAMILIES
+from tiny_models import CHARGED_FAMILIES, SMALL_TRAINING
 
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.preparation import prepare_run
@@ -17,19 +17,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
 UNTRAINED = [path for path in EXAMPLES if path.stem != "fixed_point"]
 """The other one is trained in `test_fixed_point_run.py`."""
-SMALLER = {
-    "hidden_irreps": "2x0e + 2x1o",
-    "num_interactions": 1,
-    "max_ell": 1,
-    "correlation": 1,
-    "num_radial_basis": 3,
-    "radial_MLP": [4],
-    "MLP_irreps": "2x0e",
-    "batch_size": 2,
-    "valid_batch_size": 2,
-    "valid_fraction": 0.5,
-}
-"""What makes a model small, and batches of a few structures."""
+SMALLER = SMALL_TRAINING | {"valid_fraction": 0.5}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
