@@ -13,6 +13,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model on labelled structures, in stages",
     "preprocess": "prepare labelled structures once, for data larger than memory",
+    "reference-energies": "fit energies of elements to structures, for E0s",
     "config": "print the training options, as a configuration file or as documentation",
     "evaluate": "predict the structures of a file and compare with their labels",
     "plot": "draw learning curves, loss balance and parity plots of a training run",
@@ -26,7 +27,7 @@ COMMANDS = {
     "export": "write a model for PyTorch, or as StableHLO for other programs",
     "info": "show what a model file holds",
 }
-MODULES = {"import": "import_model"}
+MODULES = {"import": "import_model", "reference-energies": "reference_energies"}
 """Modules of commands that are named otherwise."""
 OPTIONS_OF_TRAINING = ("train", "preprocess")
 """Commands that have plugins among their own options."""

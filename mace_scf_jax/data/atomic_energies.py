@@ -8,19 +8,55 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from jaxtyping import Float
+from pydantic import BeforeValidator
 
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.reference_energies import (
+    Compounds,
+    ReferenceEnergies,
+    Regression,
+    reference_energies,
+    reference_method,
+)
+from mace_scf_jax.options import ConfigurationError
+from mace_scf_jax.options.values import Literally, NoneInText, energies_of_isolated_atoms
 
 logger = logging.getLogger("mace_scf_jax")
 
-AtomicEnergySetting = str | Path | Mapping[Any, Any] | None
-"""`average`, the path of a .json file, a mapping from element to energy, such a mapping as text."""
+AtomicEnergySetting = Regression | Compounds | str | Path | Mapping[Any, Any] | None
+"""`average`, the path of a .json file, a mapping from element to energy, a mapping with a
+``method`` (`mace_scf_jax.data.reference_energies`), or a mapping as text."""
+
+
+def _with_method(value: Any) -> Any:
+    """Energies, or how to find them."""
+    if isinstance(value, Regression | Compounds):
+        return value
+    if not (isinstance(value, Mapping) and "method" in value):
+        return energies_of_isolated_atoms(value)
+    return _method(value)
+
+
+def _method(values: Mapping[str, Any]) -> Regression | Compounds:
+    try:
+        return reference_method(values)
+    except ConfigurationError as error:
+        raise error.within("E0s") from None
+
+
+AtomicEnergiesOption = Annotated[
+    dict[int, float] | str | Regression | Compounds | None,
+    BeforeValidator(_with_method),
+    Literally,
+    NoneInText,
+]
+"""The option ``E0s`` of a training."""
 
 
 def atomic_energies(
@@ -59,7 +95,13 @@ def atomic_energies(
     elif isinstance(setting, str) and setting.strip().lower() == "average":
         known, source = average_atomic_energies(train, elements), "average"
     else:
-        known, source = _parse(setting), "E0s"
+        given = _parse(setting)
+        if isinstance(given, Regression | Compounds):
+            fitted = fit_atomic_energies(train, given)
+            logger.info("E0s: %s", fitted.describe())
+            known, source = dict(fitted.energies), given.method
+        else:
+            known, source = given, "E0s"
     missing = [chemical_symbols[number] for number in elements if number not in known]
     if missing:
         raise DataError(
@@ -98,6 +140,29 @@ def average_atomic_energies(train: Catalogue, elements: Sequence[int]) -> dict[i
     return {number: float(energy) for number, energy in zip(elements, solution, strict=True)}
 
 
+def fit_atomic_energies(structures: Catalogue, method: Regression | Compounds) -> ReferenceEnergies:
+    """Atomic energies from the structures that have an energy of non-zero weight.
+
+    Args:
+        structures: catalogue of the samples.
+        method: regression or compounds, see `mace_scf_jax.data.reference_energies`.
+
+    Raises:
+        DataError: the structures do not determine the energies.
+    """
+    labelled = structures.weights["energy"] > 0.0
+    elements = structures.occurring_elements()
+    try:
+        return reference_energies(
+            structures.counts_of(elements)[labelled],
+            structures.energy[labelled],
+            elements=elements,
+            method=method,
+        )
+    except DataError as error:
+        raise DataError(f"E0s, {error}") from None
+
+
 def _from_isolated_atoms(atoms: Catalogue) -> dict[int, float]:
     """Energy of each element among the isolated atoms, the mean where there are several."""
     energies: dict[int, list[float]] = defaultdict(list)
@@ -114,8 +179,12 @@ def _from_isolated_atoms(atoms: Catalogue) -> dict[int, float]:
     return {number: float(np.mean(values)) for number, values in energies.items()}
 
 
-def _parse(setting: str | Path | Mapping[Any, Any]) -> dict[int, float]:
-    """Energies by atomic number from a mapping, a JSON file or the text of a mapping."""
+def _parse(
+    setting: Regression | Compounds | str | Path | Mapping[Any, Any],
+) -> dict[int, float] | Regression | Compounds:
+    """Energies by atomic number from a mapping, a JSON file or the text of a mapping; or how."""
+    if isinstance(setting, Regression | Compounds):
+        return setting
     mapping: Any = setting
     if isinstance(setting, str | Path):
         text, where = str(setting).strip(), f"E0s: {setting}"
@@ -133,6 +202,8 @@ def _parse(setting: str | Path | Mapping[Any, Any]) -> dict[int, float]:
             ) from None
     if not isinstance(mapping, Mapping):
         raise DataError(f"E0s: found {mapping!r}, expected {{element: energy}}")
+    if "method" in mapping:
+        return _method(mapping)
     return {_atomic_number(key): _energy(key, value) for key, value in mapping.items()}
 
 

@@ -47,15 +47,24 @@ def _refuse_truth_value(value: Any) -> Any:
     return value
 
 
-def _energies_of_isolated_atoms(value: Any) -> Any:
+def energies_of_isolated_atoms(value: Any) -> Any:
     """``average``, the name of a .json file, or atomic number → energy; symbols are numbers too."""
     if isinstance(value, str) and (value.lower() == "average" or value.endswith(".json")):
         return value.lower() if value.lower() == "average" else value
     if value is None:
         return value
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"expected average, a .json file or {{element: energy}}, found {value!r}")
+        raise ValueError(
+            f"expected average, a .json file, {{element: energy}} or {{method: …}}, found {value!r}"
+        )
     return _by_atomic_number(value, "energies in eV")
+
+
+def _energies_of_elements(value: Any) -> Any:
+    """Atomic number → energy; symbols are numbers too, and None is none."""
+    if not isinstance(value, Mapping | None):
+        raise ValueError(f"expected {{element: energy}}, found {value!r}")
+    return _by_atomic_number(dict(value or {}), "energies in eV")
 
 
 def _charges_of_elements(value: Any) -> Any:
@@ -152,13 +161,8 @@ def names_in(value: Any) -> Any:
 
 NamesOfModules = Annotated[tuple[str, ...], BeforeValidator(names_in)]
 NumberOfDevices = Annotated[int | Literal["all"], BeforeValidator(_number_of_devices)]
-EnergiesOfIsolatedAtoms = Annotated[
-    dict[int, float] | str | None,
-    BeforeValidator(_energies_of_isolated_atoms),
-    Literally,
-    NoneInText,
-]
-"""Energies in eV by atomic number, ``average``, or the name of a .json file."""
+EnergiesOfElements = Annotated[dict[int, Number], BeforeValidator(_energies_of_elements)]
+"""Energies in eV by atomic number."""
 
 ChargesOfElements = Annotated[dict[int, Number], BeforeValidator(_charges_of_elements), Literally]
 """Charges in e by atomic number."""

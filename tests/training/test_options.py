@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 from train_options import STAGE, VALID, options, problems
 
+from mace_scf_jax.data.reference_energies import Compounds, Regression
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions, ineffective, options_from, topics
 
@@ -62,6 +63,16 @@ def test_every_option_is_described_and_belongs_to_one_topic():
         ("E0s", "{1: -13.5, 8: '-2e3'}", {1: -13.5, 8: -2000.0}),
         ("E0s", {"H": -13, "8": -2041.5}, {1: -13.0, 8: -2041.5}),
         ("E0s", "{H: -13, O: -2041.5}", {1: -13.0, 8: -2041.5}),
+        (
+            "E0s",
+            "{method: regression, fixed: {O: -2041.5}, subset_size: 9}",
+            Regression(fixed={8: -2041.5}, subset_size=9),
+        ),
+        (
+            "E0s",
+            {"method": "compounds", "compounds": ["TiO2", "O2"], "fixed": {}},
+            Compounds(compounds=["TiO2", "O2"]),
+        ),
         ("train_file", "a/train.xyz", Path("a/train.xyz")),
     ],
 )
@@ -81,6 +92,8 @@ def test_options_can_be_written_down_and_read_again():
     given = options(lr=0.003, E0s={"H": -13.0}, train_schedule={0: STAGE | {"readouts_lr": 0.1}})
     assert TrainOptions(**given.model_dump()) == given
     assert TrainOptions(**yaml.safe_load(given.model_dump_json())).E0s == {1: -13.0}
+    given = options(E0s={"method": "compounds", "compounds": ["H2O"], "fixed": {"O": -2041.5}})
+    assert TrainOptions(**yaml.safe_load(given.model_dump_json())) == given
 
 
 def test_stages_without_learning_rate_take_the_option():
@@ -122,6 +135,8 @@ def test_options_cannot_be_changed():
         ({"valid_fraction": 1.0}, "option 'valid_fraction': expected a number below 1"),
         ({"radial_MLP": "[64, wide]"}, "option 'radial_MLP'"),
         ({"E0s": {"Xq": 1.0}}, "option 'E0s'"),
+        ({"E0s": {"method": "mean"}}, "E0s: unknown method 'mean'"),
+        ({"E0s": {"method": "regression", "subset": 3}}, "E0s: unknown key 'subset'"),
         ({"compute_forces": False}, "option 'compute_forces': must be true"),
         ({"hidden_irreps": ...}, "option 'hidden_irreps'"),
         ({"max_L": 1}, "options 'num_channels' and 'max_L': give both or none"),

@@ -9,6 +9,7 @@ from mace_scf_jax.pytorch.verification.blocks import verify_block
 from mace_scf_jax.pytorch.verification.electrostatics import verify_electrostatics
 from mace_scf_jax.pytorch.verification.fixed_point import verify_fixed_point
 from mace_scf_jax.pytorch.verification.models import verify_model
+from mace_scf_jax.pytorch.verification.reference_energies import verify_reference_energies
 from mace_scf_jax.pytorch.verification.reference_file import (
     Deviation,
     ReferenceFileError,
@@ -24,6 +25,7 @@ _BY_KIND = {
     "electrostatics": verify_electrostatics,
     "fixed_point": verify_fixed_point,
     "models": verify_model,
+    "reference_energies": verify_reference_energies,
     "training": verify_training,
 }
 

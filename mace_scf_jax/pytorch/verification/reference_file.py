@@ -39,7 +39,9 @@ class ReferenceFile:
 
     @property
     def kind(self) -> str:
-        """What the file is about: electrostatics, training, fixed_point, models or blocks."""
+        """What the file says it is about, or else what its content belongs to."""
+        if "kind" in self.meta:
+            return self.meta["kind"]
         if "sigma" in self.meta:
             return "electrostatics"
         if self.gradients:

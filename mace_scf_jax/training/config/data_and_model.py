@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mace_scf_jax.backbones import BACKBONES, DEFAULT_BACKBONE
+from mace_scf_jax.data.atomic_energies import AtomicEnergiesOption
 from mace_scf_jax.models import FAMILIES
 from mace_scf_jax.options import DecidesWeights, OneOf, OptionGroup
 from mace_scf_jax.options.values import (
-    EnergiesOfIsolatedAtoms,
     FilePath,
     Literally,
     NoneInText,
@@ -51,10 +51,11 @@ class DataOptions(OptionGroup):
     test_file: Annotated[FilePath | None, NoneInText] = Field(
         default=None, description="test structures, likewise; reported per config_type"
     )
-    E0s: EnergiesOfIsolatedAtoms = Field(
+    E0s: AtomicEnergiesOption = Field(
         default=None,
-        description="energies of isolated atoms in eV: average, a .json file, or {element: "
-        "energy}; not used if the training file holds isolated atoms",
+        description="energies of isolated atoms in eV: average, a .json file, {element: energy}, "
+        "{method: regression, …} or {method: compounds, compounds: [TiO2, O2], …}; not used if the "
+        "training file holds isolated atoms",
     )
     max_energy: Annotated[Number | None, NoneInText] = Field(
         default=None,

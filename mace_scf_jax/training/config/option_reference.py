@@ -17,7 +17,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from mace_scf_jax.models import FAMILIES
-from mace_scf_jax.options import OneOf
+from mace_scf_jax.options import OneOf, OptionGroup
 from mace_scf_jax.training.config.options import matters_to, owners, topics
 from mace_scf_jax.training.loop.fixed_point_training import DEFAULT_TRAINING, OPTIONS_KEY
 
@@ -202,7 +202,8 @@ def _name_of(kind: Any) -> str:
         )
     if origin is Literal:
         return " or ".join(f"`{member}`" for member in members)
-    return KINDS[origin or kind]
+    kind = origin or kind
+    return "mapping" if issubclass(kind, OptionGroup) else KINDS[kind]
 
 
 def _plain(value: Any) -> Any:

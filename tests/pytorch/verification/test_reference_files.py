@@ -17,7 +17,7 @@ from mace_scf_jax.pytorch.verification.training import verify_training
 
 FILES = sorted(
     path
-    for folder in ("blocks", "electrostatics", "models", "trained")
+    for folder in ("blocks", "descriptor", "electrostatics", "models", "trained")
     for path in (REFERENCE / folder).glob("*.npz")
 )
 QUICK_MODELS = {
@@ -53,7 +53,9 @@ def changed(source: Path, target: Path, **changes) -> Path:
 
 def case(path: Path):
     """A file as a parameter; most models are slow proofs."""
-    quick = path.parent.name in ("blocks", "electrostatics") or path.stem in QUICK_MODELS
+    quick = (
+        path.parent.name in ("blocks", "descriptor", "electrostatics") or path.stem in QUICK_MODELS
+    )
     marks = () if quick else (pytest.mark.slow,)
     return pytest.param(path, marks=marks, id=f"{path.parent.name}/{path.stem}")
 
@@ -100,6 +102,7 @@ def test_recomputed_with_the_optimisations_that_users_have():
     [
         ("blocks/linear", "state/weight"),
         ("blocks/spherical_harmonics", "in/vectors"),
+        ("descriptor/reference_energies", "in/energies"),
         ("electrostatics/realspace_l0", "in_multipoles"),
         ("models/local_charges_l0_realspace_cluster", "state/lr_source_maps.1.linear.weight"),
     ],
