@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="model file written by training, or the folder of a committee",
     )
-    parser.add_argument("structures", metavar="FILE.xyz", help="structures (extended XYZ)")
+    parser.add_argument("structures", metavar="FILE", help="structures (extended XYZ, XSF)")
     parser.add_argument("--output", metavar="OUT.xyz", help="structures with predictions")
     parser.add_argument(
         "--batch_size",

@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="model file written by training")
     parser.add_argument(
         "start",
-        metavar="START.xyz",
-        help="extended XYZ file whose last structure is the start; total_charge, external_field "
+        metavar="START",
+        help="file (.xyz or .xsf) whose last structure is the start; total_charge, external_field "
         "and momenta are read from it",
     )
     add_use_arguments(parser)

@@ -21,9 +21,9 @@ logger = logging.getLogger("mace_scf_jax")
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 DESCRIPTION = """\
-Read the training, validation and test files of a run (extended XYZ), find neighbours and reciprocal
-vectors, and write everything that training needs to HDF5 files in DIR/train, DIR/valid and
-DIR/test. A run then names DIR in place of each .xyz file, and needs little memory.
+Read the training, validation and test files of a run (extended XYZ or XSF), find neighbours and
+reciprocal vectors, and write everything that training needs to HDF5 files in DIR/train, DIR/valid
+and DIR/test. A run then names DIR in place of each file, and needs little memory.
 
 Options are those of `mace-scf-jax train`, in a YAML file or on the command line. What matters is
 heads, the files, model, r_max and the options listed here."""
@@ -50,7 +50,7 @@ ARGUMENTS = (
             "metavar": "MB",
             "type": float,
             "default": 32.0,
-            "help": "megabytes of .xyz text that one file is made from; each process needs about "
+            "help": "megabytes of text that one file is made from; each process needs about "
             "ten times as much memory (default: 32)",
         },
     ),

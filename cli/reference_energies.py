@@ -19,7 +19,7 @@ from mace_scf_jax.data.checks import check_keys_occur, stored_keys
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.reading import read_atoms, to_configurations
+from mace_scf_jax.data.reading import read_located, to_configurations
 from mace_scf_jax.data.reference_energies import Compounds, ReferenceEnergies, Regression
 from mace_scf_jax.files import write_whole
 from mace_scf_jax.options.values import parse_literal
@@ -68,9 +68,9 @@ def _method(given: argparse.Namespace) -> Regression | Compounds:
 
 def _read(file: str, keys: KeySpecification) -> list[Configuration]:
     """The structures of a file, some of which must have an energy."""
-    structures = read_atoms(file)
-    check_keys_occur(stored_keys(structures), keys, file)
-    return to_configurations(structures, keys, file=file, multipoles_max_l=0)
+    read = read_located(file)
+    check_keys_occur(stored_keys(read.atoms), keys, file)
+    return to_configurations(read, keys, multipoles_max_l=0)
 
 
 def _show(found: ReferenceEnergies, structures: Sequence[Configuration]) -> None:
@@ -100,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mace-scf-jax reference-energies", description=DESCRIPTION, allow_abbrev=False
     )
-    parser.add_argument("structures", nargs="+", metavar="FILE", help="labelled structures (.xyz)")
+    parser.add_argument(
+        "structures", nargs="+", metavar="FILE", help="labelled structures (.xyz, .xsf)"
+    )
     parser.add_argument(
         "--compounds",
         nargs="+",

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", help="model file written by training")
     parser.add_argument(
-        "start", metavar="START.xyz", help="extended XYZ file; its last structure is relaxed"
+        "start", metavar="START", help="file (.xyz or .xsf); its last structure is relaxed"
     )
     parser.add_argument("--cell", action="store_true", help="relax the cell too")
     add_use_arguments(parser)

@@ -19,7 +19,7 @@ from mace_scf_jax.data.configuration import DEFAULT_CONFIG_TYPE
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import (
-    read_atoms,
+    read_located,
     to_configurations,
     warn_about_adjusted_cells,
     warn_about_missing_labels,
@@ -37,7 +37,8 @@ TEST = "test"
 class DataSettings:
     """Which files to load and how; the names are those of the training options.
 
-    A file is extended XYZ, or what `mace-scf-jax preprocess` wrote: a folder or a shard.
+    A file is extended XYZ or XSF, a pattern for several (``xsf/*.xsf``), a folder of XSF files, or
+    what `mace-scf-jax preprocess` wrote: a folder or a shard.
     """
 
     train_file: str | Path
@@ -220,10 +221,10 @@ def property_counts(title: str, catalogue: Catalogue, keys: KeySpecification) ->
 
 
 def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, ConfigurationSet]:
-    """The sets of all files; extended XYZ files are checked before any is converted."""
-    structures = {split: read_atoms(file) for split, file in files.items() if not is_stored(file)}
+    """The sets of all files; those of structures are checked before any is converted."""
+    structures = {split: read_located(file) for split, file in files.items() if not is_stored(file)}
     if "train" in structures:
-        stored = checks.stored_keys(structures["train"])
+        stored = checks.stored_keys(structures["train"].atoms)
         checks.check_keys_occur(stored, settings.keys, files["train"])
         checks.warn_about_inputs(stored, settings.keys, files["train"])
     return {
@@ -232,7 +233,6 @@ def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, Configu
                 to_configurations(
                     structures[split],
                     settings.keys,
-                    file=file,
                     multipoles_max_l=settings.multipoles_max_l,
                     config_type_weights=settings.config_type_weights,
                 )

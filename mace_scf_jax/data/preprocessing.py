@@ -1,4 +1,4 @@
-"""From extended XYZ files to shards of prepared structures, with several processes."""
+"""From files of structures to shards of prepared structures, with several processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mace_scf_jax.data.datasets import DataSettings, check_sets, property_counts
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import Place
-from mace_scf_jax.data.reading import FilePart, file_parts, to_configurations
+from mace_scf_jax.data.reading import Part, parts_of, to_configurations
 from mace_scf_jax.data.shard import SUFFIX, write_shard
 from mace_scf_jax.data.stored_set import open_stored
 from mace_scf_jax.data.structure import prepare_all
@@ -78,7 +78,7 @@ class PreprocessSettings:
 class _Task:
     """One shard to be made."""
 
-    part: FilePart
+    part: Part
     split: str
     path: Path
     number: int
@@ -102,7 +102,7 @@ def preprocess(
         raise DataError(f"{folder}: exists already; choose another folder or remove it")
     files = settings.data.files()
     parts = {
-        split: file_parts(file, largest=int(settings.shard_megabytes * MEGABYTE))
+        split: parts_of(file, largest=int(settings.shard_megabytes * MEGABYTE))
         for split, file in files.items()
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def preprocess(
 
 
 def _tasks(
-    parts: Mapping[str, Sequence[FilePart]], folder: Path, settings: PreprocessSettings
+    parts: Mapping[str, Sequence[Part]], folder: Path, settings: PreprocessSettings
 ) -> list[_Task]:
     tasks = []
     for split, members in parts.items():
@@ -186,13 +186,9 @@ def _leave_interrupts_to_the_parent() -> None:
 def _write(task: _Task) -> dict[Place, set[str]]:
     """Make one shard; the keys that its structures have."""
     part, description = task.part, task.description
-    atoms = part.read()
+    read = part.read()
     configurations = to_configurations(
-        atoms,
-        description.keys,
-        file=part.file,
-        multipoles_max_l=description.multipoles_max_l,
-        first_index=part.first_index,
+        read, description.keys, multipoles_max_l=description.multipoles_max_l
     )
     numbers = np.unique(np.concatenate([entry.atomic_numbers for entry in configurations]))
     structures = prepare_all(
@@ -203,7 +199,7 @@ def _write(task: _Task) -> dict[Place, set[str]]:
         tails=description.tails,
     )
     write_shard(task.path, structures, description, number=task.number, shards=task.shards)
-    return checks.stored_keys(atoms)
+    return checks.stored_keys(read.atoms)
 
 
 def _report(folder: Path, files: Mapping[str, str], settings: PreprocessSettings) -> None:

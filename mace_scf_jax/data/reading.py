@@ -1,15 +1,21 @@
-"""Reading labelled structures from extended XYZ files, whole or in parts found without parsing."""
+"""Reading labelled structures from extended XYZ and XSF files, whole or in parts.
+
+A path means a file, all files that match a pattern (``xsf/*.xsf``), or a folder of XSF files.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import logging
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import ase
 
+from mace_scf_jax.data import xsf
 from mace_scf_jax.data.cells import MINIMUM_OPEN_CELL, CellRule
 from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.errors import DataError, Location
@@ -18,23 +24,83 @@ from mace_scf_jax.data.keys import KeySpecification
 
 logger = logging.getLogger("mace_scf_jax")
 
-SUFFIXES = (".xyz", ".extxyz")
+SUFFIXES = (".xyz", ".extxyz", xsf.SUFFIX)
+
+
+class ReadStructures(NamedTuple):
+    """Structures as ASE reads them, and where each came from."""
+
+    atoms: list[ase.Atoms]
+    locations: list[Location]
 
 
 def read_atoms(path: str | Path) -> list[ase.Atoms]:
-    """All structures of an extended XYZ file, as ASE reads them.
+    """All structures of a file, of a folder of XSF files, or of the files that match a pattern.
 
     Raises:
-        DataError: if the file is missing, has another suffix, is empty or cannot be parsed.
+        DataError: if a file is missing, has another suffix, is empty or cannot be parsed.
     """
-    check_readable(path)
-    structures = structures_in(Path(path).read_bytes(), name=str(path))
-    if not structures:
-        raise DataError(f"{path}: found no structures")
-    return structures
+    return read_located(path).atoms
 
 
-def check_readable(path: str | Path) -> None:
+def read_located(path: str | Path) -> ReadStructures:
+    """The same with the file of each structure and its position there.
+
+    Raises:
+        DataError: if a file is missing, has another suffix, is empty or cannot be parsed.
+    """
+    read = ReadStructures([], [])
+    for file in files_of(path):
+        is_xsf = Path(file).suffix == xsf.SUFFIX
+        found = xsf.read_xsf(file) if is_xsf else structures_in(Path(file).read_bytes(), name=file)
+        if not found:
+            raise DataError(f"{file}: found no structures")
+        read.atoms.extend(found)
+        read.locations.extend(Location(file, index) for index in range(len(found)))
+    return read
+
+
+def files_of(path: str | Path) -> list[str]:
+    """The files that a path means, those of a folder or pattern in the order of their names.
+
+    Raises:
+        DataError: there is none, or one has another suffix.
+    """
+    if Path(path).is_dir():
+        files = _matching(Path(path), f"*{xsf.SUFFIX}")
+        if not files:
+            raise DataError(f"{path}: found no {xsf.SUFFIX} file in this folder")
+    elif is_pattern(path):
+        files = sorted(glob.glob(str(path)))
+        if not files:
+            raise DataError(f"{path}: found no file that matches")
+    else:
+        files = [str(path)]
+    for file in files:
+        _check_readable(file)
+    return files
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a path is that of a file or folder, or a pattern that some file matches."""
+    return Path(path).exists() or (is_pattern(path) and bool(glob.glob(str(path))))
+
+
+def is_pattern(path: str | Path) -> bool:
+    """Whether a path stands for all files that match it: no file has this name itself."""
+    return glob.has_magic(str(path)) and not Path(path).exists()
+
+
+def holds_xsf(path: str | Path) -> bool:
+    """Whether a path is a folder of XSF files."""
+    return Path(path).is_dir() and bool(_matching(Path(path), f"*{xsf.SUFFIX}"))
+
+
+def _matching(folder: Path, pattern: str) -> list[str]:
+    return sorted(str(file) for file in folder.glob(pattern))
+
+
+def _check_readable(path: str) -> None:
     """Refuse a file that is not there or has another suffix.
 
     Raises:
@@ -42,7 +108,9 @@ def check_readable(path: str | Path) -> None:
     """
     file = Path(path)
     if file.suffix not in SUFFIXES:
-        raise DataError(f"{path}: found suffix {file.suffix!r}, expected .xyz or .extxyz")
+        *others, last = SUFFIXES
+        expected = f"{', '.join(others)} or {last}"
+        raise DataError(f"{path}: found suffix {file.suffix!r}, expected {expected}")
     if not file.is_file():
         raise DataError(f"{path}: no such file")
 
@@ -61,7 +129,7 @@ class FilePart:
     """Position of the first structure in the file, from 0."""
     count: int
 
-    def read(self) -> list[ase.Atoms]:
+    def read(self) -> ReadStructures:
         """The structures, as ASE reads them.
 
         Raises:
@@ -70,9 +138,64 @@ class FilePart:
         with Path(self.file).open("rb") as file:
             file.seek(self.first_byte)
             data = file.read(self.end_byte - self.first_byte)
-        return structures_in(
+        found = structures_in(
             data, name=self.file, first_index=self.first_index, first_line=self.first_line
         )
+        places = range(self.first_index, self.first_index + len(found))
+        return ReadStructures(found, [Location(self.file, place) for place in places])
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeFiles:
+    """XSF files."""
+
+    files: tuple[str, ...]
+    count: int
+    """Number of structures in all of them."""
+
+    def read(self) -> ReadStructures:
+        """The structures.
+
+        Raises:
+            DataError: if they cannot be parsed.
+        """
+        read = ReadStructures([], [])
+        for file in self.files:
+            for kept, found in zip(read, read_located(file), strict=True):
+                kept.extend(found)
+        return read
+
+
+Part = FilePart | WholeFiles
+"""Structures that are read together."""
+
+
+def parts_of(path: str | Path, *, largest: int) -> list[Part]:
+    """Cut what a path means between structures.
+
+    Args:
+        path: a file, a folder of XSF files, or a pattern.
+        largest: bytes of a part, unless one structure (of XSF, one file) alone has more.
+
+    Raises:
+        DataError: if a file is missing, has another suffix or holds no structure, or a structure of
+            extended XYZ does not begin with its number of atoms.
+    """
+    parts: list[Part] = []
+    together: list[str] = []
+    for file in files_of(path):
+        if Path(file).suffix != xsf.SUFFIX:
+            parts += file_parts(file, largest=largest)
+            continue
+        if together and sum(Path(it).stat().st_size for it in (*together, file)) > largest:
+            parts.append(_whole(together))
+            together = []
+        together.append(file)
+    return parts + ([_whole(together)] if together else [])
+
+
+def _whole(files: Sequence[str]) -> WholeFiles:
+    return WholeFiles(tuple(files), sum(xsf.number_of_structures(file) for file in files))
 
 
 def file_parts(path: str | Path, *, largest: int) -> list[FilePart]:
@@ -85,7 +208,7 @@ def file_parts(path: str | Path, *, largest: int) -> list[FilePart]:
         DataError: if the file is missing, has another suffix, holds no structure, or a structure
             does not begin with its number of atoms.
     """
-    check_readable(path)
+    _check_readable(str(path))
     groups: list[list[Frame]] = []
     with Path(path).open("rb") as file:
         for frame in frames(file, name=str(path)):
@@ -108,23 +231,19 @@ def file_parts(path: str | Path, *, largest: int) -> list[FilePart]:
 
 
 def to_configurations(
-    structures: Sequence[ase.Atoms],
+    structures: ReadStructures,
     keys: KeySpecification,
     *,
-    file: str,
     multipoles_max_l: int,
     config_type_weights: Mapping[str, float] | None = None,
-    first_index: int = 0,
 ) -> list[Configuration]:
-    """Configurations of consecutive structures of a file.
+    """Configurations of structures from files.
 
     Args:
-        structures: as `read_atoms` gives them.
-        keys: which key of the file holds which property.
-        file: path, for messages.
+        structures: as `read_located` gives them.
+        keys: which key of the files holds which property.
         multipoles_max_l: highest order of reference multipoles to keep.
         config_type_weights: factor on the weight of a configuration by its `config_type`.
-        first_index: position of the first structure in the file.
 
     Raises:
         DataError: if a structure cannot be used.
@@ -135,10 +254,10 @@ def to_configurations(
             keys=keys,
             multipoles_max_l=multipoles_max_l,
             config_type_weights=config_type_weights,
-            location=Location(file, first_index + index),
+            location=location,
             read_calculator=True,
         )
-        for index, atoms in enumerate(structures)
+        for atoms, location in zip(*structures, strict=True)
     ]
 
 

@@ -19,6 +19,7 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import BATCH_PROPERTIES, PROPERTIES, zero_value
+from mace_scf_jax.data.reading import holds_xsf
 from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
 from mace_scf_jax.data.shard import AGAIN, SUFFIX, OpenShard, ShardIndex, read_index
 from mace_scf_jax.data.shard_tables import Columns, Rows, to_stack
@@ -32,8 +33,8 @@ KEPT_BYTES = 64_000_000
 
 
 def is_stored(path: str | Path) -> bool:
-    """Whether a path means preprocessed data: a folder, or a file ending in .h5."""
-    return Path(path).is_dir() or Path(path).suffix == SUFFIX
+    """Whether a path means preprocessed data: a folder without XSF files, or a .h5 file."""
+    return Path(path).suffix == SUFFIX or (Path(path).is_dir() and not holds_xsf(path))
 
 
 def open_stored(

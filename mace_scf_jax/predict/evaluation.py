@@ -13,7 +13,7 @@ import ase.io
 import numpy as np
 
 from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.data.reading import read_atoms, to_configurations, warn_about
+from mace_scf_jax.data.reading import read_located, to_configurations, warn_about
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.files import write_whole
 from mace_scf_jax.graph import Graph
@@ -88,7 +88,7 @@ def evaluate_file(
     not_converged: NotConverged = "warn",
     **options: Unpack[Options],
 ) -> FileEvaluation | CommitteeFileEvaluation:
-    """Predict the structures of an extended XYZ file and compare with its labels.
+    """Predict the structures of a file (extended XYZ or XSF) and compare with its labels.
 
     Args:
         model: a model, or a committee, whose means are compared.
@@ -156,22 +156,21 @@ def _means(predicted: Prediction | CommitteePrediction) -> Prediction:
 
 
 def read_structures(model: Model, path: str | Path) -> tuple[list[ase.Atoms], list[Structure]]:
-    """The structures of an extended XYZ file, as they are and prepared for a model.
+    """The structures of a file, as they are and prepared for a model.
 
     Raises:
         DataError: the file or a structure in it cannot be used.
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
     """
     electrostatics, keys = model.settings.electrostatics, model.keys
-    atoms = read_atoms(path)
+    read = read_located(path)
     configurations = to_configurations(
-        atoms,
+        read,
         keys,
         multipoles_max_l=0 if electrostatics is None else electrostatics.max_l,
-        file=str(path),
     )
     warn_about(configurations, keys, str(path))
-    return atoms, [model.prepare(configuration) for configuration in configurations]
+    return read.atoms, [model.prepare(configuration) for configuration in configurations]
 
 
 def _keep_history(model: Model | Committee, history: SCFHistory) -> Model | Committee:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from mace_scf_jax.data.datasets import load_datasets
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.reading import is_there
 from mace_scf_jax.predict.evaluation import FileEvaluation
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.reports.comparison import Comparison, compare
@@ -111,7 +112,7 @@ def _with_found_files(recorded: Mapping[str, Any], work: Path) -> TrainOptions:
             continue
         path = Path(options[name])
         places = [path, work / path]
-        found = next((place for place in places if place.exists()), None)
+        found = next((place for place in places if is_there(place)), None)
         if found is None:
             raise RunError(f"{path}: no such file ({name} of the run)")
         options[name] = str(found)

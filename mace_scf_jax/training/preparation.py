@@ -336,7 +336,7 @@ class PreprocessOptions(TrainOptions):
     training requires and preprocessing does not has a default here that nothing depends on.
     """
 
-    train_file: FilePath = Field(description="training structures (.xyz)")
+    train_file: FilePath = Field(description="training structures (.xyz, .xsf)")
     name: str = "preprocess"
     train_schedule: tuple[Stage, ...] = ()
     hidden_irreps: str | None = "1x0e"

@@ -54,6 +54,13 @@ def test_compounds(capsys):
     assert main(["reference-energies", *words, "--overwrite"]) == 0
 
 
+def test_a_pattern_of_xsf_files(tmp_path):
+    for name, atoms, energy in (("a", "8 0 0 0\n8 0 0 1", -865.0), ("b", "22 0 0 0", -1604.6)):
+        (tmp_path / f"{name}.xsf").write_text(f"# total energy = {energy} eV\nATOMS\n{atoms}\n")
+    assert main(["reference-energies", "*.xsf", "--energy_key", "energy"]) == 0
+    assert json.loads(Path("E0s.json").read_text()) == pytest.approx(TRUE)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

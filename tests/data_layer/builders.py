@@ -12,7 +12,7 @@ from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.reading import read_atoms, to_configurations
+from mace_scf_jax.data.reading import read_located, to_configurations
 from mace_scf_jax.data.structure import Structure, prepare
 
 REPOSITORY = Path(__file__).parents[2]
@@ -80,9 +80,7 @@ def read_configurations(
     path: Path, keys: KeySpecification = KEYS, *, multipoles_max_l: int = 1
 ) -> list[Configuration]:
     """All configurations of a file."""
-    return to_configurations(
-        read_atoms(path), keys, file=str(path), multipoles_max_l=multipoles_max_l
-    )
+    return to_configurations(read_located(path), keys, multipoles_max_l=multipoles_max_l)
 
 
 def structure(

@@ -39,7 +39,7 @@ def settings(folder: Path, **options) -> PreprocessSettings:
 
 
 def same_structures(parts: list[FilePart], path: Path) -> None:
-    found = [atoms for part in parts for atoms in part.read()]
+    found = [atoms for part in parts for atoms in part.read().atoms]
     expected = read_atoms(path)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):

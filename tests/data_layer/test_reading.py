@@ -88,7 +88,7 @@ def test_file_without_energies_or_forces_is_reported(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("data.cif", "x", r"found suffix '\.cif', expected \.xyz or \.extxyz"),
+        ("data.cif", "x", r"found suffix '\.cif', expected \.xyz, \.extxyz or \.xsf"),
         ("empty.xyz", "", "empty.xyz"),
         ("short.xyz", "2\nenergy=1\nH 0 0 0\n", "configuration 0: not readable"),
         ("words.xyz", "1\nProperties=species:S:1:pos:R:3\nH 0 0 a\n", "not readable"),
@@ -133,7 +133,7 @@ def read_text(folder: Path, text: str | bytes) -> list:
     path = folder / "some.xyz"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     whole = read_atoms(path)
-    parts = [atoms for part in file_parts(path, largest=1) for atoms in part.read()]
+    parts = [atoms for part in file_parts(path, largest=1) for atoms in part.read().atoms]
     assert [atoms.info for atoms in parts] == [atoms.info for atoms in whole]
     return whole
 

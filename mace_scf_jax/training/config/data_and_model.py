@@ -36,8 +36,8 @@ class DataOptions(OptionGroup):
         "arrays_keys: {…}}}"
     )
     train_file: FilePath = Field(
-        description="training structures: .xyz, or the folder or .h5 file that "
-        "`mace-scf-jax preprocess` wrote"
+        description="training structures: .xyz or .xsf, a pattern (xsf/*.xsf), a folder of .xsf "
+        "files, or the folder or .h5 file that `mace-scf-jax preprocess` wrote"
     )
     valid_file: Annotated[FilePath | None, NoneInText] = Field(
         default=None, description="validation structures, likewise"

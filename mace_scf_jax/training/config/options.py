@@ -154,10 +154,13 @@ class TrainOptions(
             problems.append("option 'log_on_test_sets': needs a 'test_file'")
         for name in ("train_file", "valid_file", "test_file"):
             path = getattr(self, name)
-            if path is not None and path.suffix not in SUFFIXES and not is_stored(path):
+            if path is not None and not (
+                path.suffix in SUFFIXES or path.is_dir() or is_stored(path)
+            ):
                 problems.append(
-                    f"option {name!r}: expected an .xyz file or preprocessed data (a folder or an "
-                    f".h5 file), found '{path}'"
+                    f"option {name!r}: expected an .xyz or .xsf file, a pattern for several, a "
+                    "folder of .xsf files or preprocessed data (a folder or an .h5 file), found "
+                    f"'{path}'"
                 )
         problems += [
             f"wandb_log_hypers: {unknown_name('option', name, type(self).model_fields)}"
