@@ -130,23 +130,26 @@ class Graph:
     def local_positions(self) -> Float[Array, "atoms 3"]:
         """Positions in Å, rounded to `dtype` near the origin, for what does not depend on it.
 
-        In double precision the positions as they are. Otherwise atoms are moved by lattice vectors
-        into the cell, and structures without periodic directions to their centre.
+        In double precision the positions as they are. Otherwise structures without periodic
+        directions, and slabs of the boundary condition ``exact``, are moved to their centre, and
+        atoms by lattice vectors into the cell.
         """
         positions = jnp.asarray(self.positions)
         if self.dtype == positions.dtype:
             return positions
         pbc, cell = jnp.asarray(self.pbc), jnp.asarray(self.cell)
+        atoms = jnp.maximum(self.sum_atoms(jnp.ones_like(positions[:, 0])), 1.0)
+        centre = self.sum_atoms(positions) / atoms[:, None]
+        # Elsewhere the correction of a slab depends on where it stands.
+        moves = ~jnp.any(pbc, axis=1) | (jnp.asarray(self.repeat) > 0.0)
+        positions -= jnp.where(moves[:, None], centre, 0.0)[self.atom_graph]
         lattice = jnp.where(pbc[:, :, None], cell, 0.0)
         gram = jnp.einsum("gai,gbi->gab", lattice, lattice)
         gram += jax.vmap(jnp.diag)(jnp.where(pbc, 0.0, 1.0).astype(cell.dtype))
         dual = jax.lax.stop_gradient(jnp.linalg.solve(gram, lattice))
         turns = jnp.floor(jnp.einsum("ai,abi->ab", positions, dual[self.atom_graph]))
         images = jnp.einsum("ab,abi->ai", jax.lax.stop_gradient(turns), lattice[self.atom_graph])
-        atoms = jnp.maximum(self.sum_atoms(jnp.ones_like(positions[:, 0])), 1.0)
-        centre = self.sum_atoms(positions) / atoms[:, None]
-        centre = jnp.where(jnp.any(pbc, axis=1)[:, None], 0.0, centre)
-        return (positions - images - centre[self.atom_graph]).astype(self.dtype)
+        return (positions - images).astype(self.dtype)
 
     def external_potential(self) -> Float[Array, "atoms"]:
         """Potential E·r of the external field at the atoms, in V, rounded to `dtype`."""

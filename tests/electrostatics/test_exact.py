@@ -63,12 +63,29 @@ def _everything(graph, multipoles, strain, settings):
     }
 
 
-def everything(systems, *, settings=SETTINGS, sizes=SIZES, strain=0.0, mesh=None):
-    """Energies, features and so on of each system, in one batch, by default of one padded size."""
+def everything(
+    systems,
+    *,
+    settings=SETTINGS,
+    sizes=SIZES,
+    strain=0.0,
+    mesh=None,
+    tails=None,
+    dtype=np.float64,
+):
+    """Energies, features and so on of each system, in one batch, by default of one padded size.
+
+    Longer tails make longer repeats. Positions and cells are in double precision in any case.
+    """
     cutoff = None if mesh else settings.kspace_cutoff
-    graph, multipoles = batch(systems, cutoff, sizes, mesh, tails=settings.tails)
+    graph, multipoles = batch(systems, cutoff, sizes, mesh, tails=tails or settings.tails)
     if sizes is not None:
         graph = graph.replace(open_slots=sizes.slots)
+    precise = {"positions": graph.positions, "cell": graph.cell}
+    graph, multipoles = jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if leaf.dtype == np.float64 else leaf, (graph, multipoles)
+    )
+    graph = graph.replace(**precise)
     strain = strain + jnp.zeros_like(graph.cell)
     found = jax.device_get(_everything(graph, multipoles, strain, settings))
     ends = np.cumsum([len(system.positions) for system in systems])
@@ -101,6 +118,15 @@ def rotated(system: System, rotation: np.ndarray) -> System:
 def other_axis(system: System) -> System:
     """The same structure with its lattice vectors in another order."""
     return system.replace(cell=system.cell[[2, 0, 1]], pbc=tuple(np.roll(system.pbc, 1).tolist()))
+
+
+def longer_tails(system: System, settings: ElectrostaticsSettings) -> float:
+    """Tails with which the slab gets the next longer repeat, as if it had outgrown its own."""
+    geometry = system.positions, system.cell, np.array(system.pbc)
+    repeat = repeat_length(*geometry, settings.tails)
+    tails = settings.tails + 0.5 * repeat * (2.0**0.125 - 1.0)
+    assert repeat_length(*geometry, tails) == pytest.approx(2.0**0.125 * repeat)
+    return tails
 
 
 def four_systems() -> list[System]:

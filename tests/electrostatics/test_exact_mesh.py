@@ -24,7 +24,7 @@ from mace_scf_jax.electrostatics import (
 from mace_scf_jax.mesh import common_open_mesh
 
 from .systems import random_system
-from .test_exact import everything, other_axis, slab
+from .test_exact import everything, longer_tails, other_axis, slab
 from .tolerances import assert_close
 
 SETTINGS = ElectrostaticsSettings(
@@ -99,6 +99,19 @@ def test_slabs_on_a_grid():
     for found, expected in zip(on_mesh, direct, strict=True):
         for name, values in expected.items():
             assert_close(found[name], values, 2.0 * ON_MESH.mesh_accuracy)
+
+
+def test_jump_where_a_slab_gets_a_longer_repeat():
+    """A grid jumps by no more than its accuracy."""
+    system, found = slab(), []
+    for tails in (ON_MESH.tails, longer_tails(slab(), ON_MESH)):
+        cell, _ = coulomb_cell(system.positions, system.cell, np.array(system.pbc), tails)
+        mesh = choose_mesh(ON_MESH, cell, 4)
+        found += everything([system], settings=ON_MESH, sizes=None, mesh=mesh, tails=tails)
+    before, after = found
+    for name, values in before.items():
+        assert np.max(np.abs(after[name] - values)) > 0.0
+        assert_close(after[name], values, ON_MESH.mesh_accuracy)
 
 
 def test_a_grid_is_shared_by_what_it_serves():
