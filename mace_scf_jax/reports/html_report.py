@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from mace_scf_jax import __version__
 from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES, Column
@@ -179,11 +180,14 @@ def _schedule(run: TrainingRun) -> str:
     return html.table(headings, rows)
 
 
-def _weight(entry: float | Mapping[str, float] | None) -> str:
+def _weight(entry: float | Mapping[str, Any] | None) -> str:
     """Weight of a loss term, which may come with options."""
     if entry is None:
         return ABSENT
-    return f"{entry['weight'] if isinstance(entry, Mapping) else entry:g}"
+    if not isinstance(entry, Mapping):
+        return f"{entry:g}"
+    options = "".join(f", {name}: {value}" for name, value in entry.items() if name != "weight")
+    return f"{entry['weight']:g}{options}"
 
 
 def _settings(run: TrainingRun) -> str:

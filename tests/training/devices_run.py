@@ -66,7 +66,7 @@ SETTINGS = {
             },
         },
     },
-    # What depends on the gradient as a whole, on single structures and on their order.
+    # What depends on the gradient or the batch as a whole, on single structures and their order.
     "forces": {
         "model": "ScaleShiftMACE",
         "batch_size": 3,
@@ -78,7 +78,7 @@ SETTINGS = {
         "sampling_policy": "error_weighted",
         "force_fraction": 0.5,
         "force_resample_epochs": 1,
-        "loss": {"energy_per_atom": 1.0, "forces": 10.0},
+        "loss": {"energy_per_atom": 1.0, "forces": {"weight": 10.0, "form": "rmse"}},
     },
 }
 

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from tiny_system import tiny_batches, tiny_data
+from tiny_system import predict, tiny_batches, tiny_data
 from tiny_training import STAGES, Recorder, trainer
 
 from mace_scf_jax.training.loop.sampling import draws, error_weighted
+from mace_scf_jax.training.loop.schedule import read_schedule
 
 BATCHES = tiny_batches()
 STRUCTURES = 2 * len(BATCHES)
@@ -53,6 +54,23 @@ def test_losses_of_structures_are_those_of_the_last_evaluation(tmp_path):
     losses = np.asarray(run.state.structure_losses)
     total = run.validator.evaluate(run.state.average, BATCHES, STAGES[0]).loss
     assert losses.mean() == pytest.approx(total, rel=1e-12)
+
+
+def test_structures_of_large_error_count_with_roots_too(tmp_path):
+    """Shares in the loss are those of squared errors: √ of them goes with the error."""
+    (stage,) = read_schedule(
+        {0: {"name": "a", "start": 0, "end": 0, "lr": 0.0, "force_weight": 1.0}}
+    )
+    run = trainer(tmp_path, data=adaptive({}))
+    run.run([stage], fingerprint={})
+    squares = []
+    for graph in BATCHES:
+        predicted = predict(run.state.parameters, graph, forces=True, stress=False)["forces"]
+        errors = np.sum((graph.labels["forces"] - predicted) ** 2, axis=1)
+        squares += [errors[:3].sum(), errors[3:6].sum()]
+    pairs = np.reshape(squares, (-1, 2))
+    expected = 2 * pairs / (2 * 18 * np.sqrt(pairs.sum(axis=1, keepdims=True) / 18))
+    np.testing.assert_allclose(run.state.structure_losses, expected.ravel(), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("step", "seconds"), [(7, 0.0), (19, 1e9)])

@@ -18,6 +18,7 @@ from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import DivergedTrainingError
 from mace_scf_jax.training.loop.validation import ValidationOptions
 from mace_scf_jax.training.loop.watching import WatchOptions
+from mace_scf_jax.training.losses.properties import ErrorForm
 from mace_scf_jax.training.optimise.parameter_groups import group_sizes
 
 BATCHES = tiny_batches()
@@ -103,6 +104,29 @@ def test_evaluations_use_the_moving_average(complete):
     last = recorder.evaluations[-1].loss
     assert run.validator.evaluate(run.state.average, validation(), STAGES[-1]).loss == last
     assert run.validator.evaluate(run.state.parameters, validation(), STAGES[-1]).loss != last
+
+
+def test_roots_are_of_the_whole_set(complete):
+    """One batch of both graphs, or one of each: the same loss. Squared errors: likewise."""
+    run, whole = complete[0], BATCHES[:1]
+    graph = whole[0]
+    halves = [
+        graph.replace(
+            graph_mask=graph.graph_mask & (np.arange(3) == one),
+            atom_mask=graph.atom_mask & (graph.atom_graph == one),
+        )
+        for one in (0, 1)
+    ]
+    rooted = Stage.read({"name": "a", "start": 0, "end": 0, "force_weight": 0.3})
+    mixed = rooted.model_copy(update={"loss": {**rooted.loss, "atomic_multipoles": 2.0}})
+    for stage in (rooted, mixed):
+        found = [
+            run.validator.evaluate(run.state.average, it, stage).loss for it in (whole, halves)
+        ]
+        assert found[1] == pytest.approx(found[0], rel=1e-12)
+    values = run.validator.evaluate(run.state.average, whole, rooted)
+    expected = 0.7 * values.metrics["rmse_e_per_atom"] + 0.3 * values.metrics["rmse_f"]
+    assert values.loss == pytest.approx(expected, rel=1e-12)
 
 
 def test_each_step_is_compiled_once_per_bucket(tmp_path):
@@ -197,6 +221,14 @@ def test_a_stage_can_be_extended(complete, tmp_path):
     extended = trainer(tmp_path)
     assert extended.run(STAGES, fingerprint=FINGERPRINT) == complete[1]
     assert_same(extended.state, complete[0].state)
+
+
+def test_states_that_tell_options_at_their_defaults_are_of_the_same_run(complete, tmp_path):
+    told = {"loss_options": {"forces": ErrorForm()}}
+    trainer(tmp_path).run([STAGES[0].model_copy(update=told)], fingerprint=FINGERPRINT)
+    resumed = trainer(tmp_path)
+    assert resumed.run(STAGES, fingerprint=FINGERPRINT) == complete[1]
+    assert_same(resumed.state, complete[0].state)
 
 
 def test_a_damaged_state_is_reported_and_the_previous_one_used(complete, tmp_path, caplog):

@@ -369,7 +369,7 @@ def test_density_in_reciprocal_space(name, options, expected):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("forces", {"form": "poly"}, "takes no option, found 'form'"),
+        ("dipole", {"form": "poly"}, "takes no option, found 'form'"),
         ("fourier_density", {"forms": "poly"}, "unknown key 'forms'; did you mean 'form'?"),
         (
             "fourier_density",
@@ -430,12 +430,106 @@ def test_shares_of_the_parts_of_a_batch_add_up_to_its_loss():
         for index in range(2)  # both of three atoms, so that each has half of all entries
     ]
     shares = [
-        weighted_loss(weights, prediction, part, sum_counts=lambda count: 2.0 * count)
+        weighted_loss(weights, prediction, part, sum_parts=lambda count: 2.0 * count)
         for part in parts
     ]
     np.testing.assert_allclose(sum(share for share, _ in shares), loss, rtol=1e-14)
     for name in weights:
         np.testing.assert_allclose(sum(share[name] for _, share in shares), terms[name], rtol=1e-14)
+
+
+def labelled_case(seed=0):
+    """A batch in which one of two structures has forces, with unequal weights, and a prediction."""
+    rng = np.random.default_rng(seed)
+    graph = tiny_graph(seed)
+    graph = graph.replace(
+        weights={**graph.weights, "forces": np.array([0.0, 3.0, 7.0])},
+        config_weight=np.array([1.0, 0.25, 9.0]),
+    )
+    energies = graph.labels["energy"] + rng.normal(size=3)
+    return graph, {"energy": energies, "forces": rng.normal(size=(graph.num_atoms, 3))}
+
+
+RMSE = {name: loss_options(name, {"form": "rmse"}) for name in ("energy_per_atom", "forces")}
+
+
+def test_roots_are_of_means_over_what_has_a_label():
+    graph, prediction = labelled_case()
+    per_atom = (graph.labels["energy"] - prediction["energy"])[:2] / 3
+    expected_energy = np.sqrt(np.average(per_atom**2, weights=[1.0, 0.25]))
+    of_second = (graph.labels["forces"] - prediction["forces"])[3:6]
+    expected_forces = np.sqrt(np.mean(of_second**2))
+    assert loss("energy_per_atom", prediction, graph, form="rmse") == pytest.approx(expected_energy)
+    assert loss("forces", prediction, graph, form="rmse") == pytest.approx(expected_forces)
+    scaled = graph.replace(weights={**graph.weights, "forces": 5.0 * graph.weights["forces"]})
+    assert loss("forces", prediction, scaled, form="rmse") == pytest.approx(expected_forces)
+    squared = np.sum(of_second**2) * 3.0 * 0.25 / 18
+    assert loss("forces", prediction, graph) == pytest.approx(squared)
+
+
+def test_derivatives_of_roots():
+    graph, prediction = on_device(*labelled_case())
+
+    def total(predicted):
+        terms = {"energy_per_atom": 0.7, "forces": 0.3}
+        return weighted_loss(terms, predicted, graph, options=RMSE)[0]
+
+    gradient = jax.grad(total)(prediction)
+    direction = jax.tree.map(
+        lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), prediction
+    )
+    step = 1e-5
+
+    def moved(factor):
+        return total(jax.tree.map(lambda a, b: a + factor * b, prediction, direction))
+
+    slope = (moved(step) - moved(-step)) / (2 * step)
+    products = jax.tree.map(lambda a, b: jnp.sum(a * b), gradient, direction)
+    np.testing.assert_allclose(sum(products.values()), slope, rtol=1e-8)
+    assert not gradient["forces"][:3].any(), "no forces are known there"
+
+
+def test_roots_of_nothing_are_zero_with_zero_derivatives():
+    graph, prediction = labelled_case()
+    exact = {name: graph.labels[name] for name in prediction}
+    unlabelled = {**graph.weights, "forces": np.zeros(3)}
+    for batch, predicted in ((graph, exact), (graph.replace(weights=unlabelled), prediction)):
+        batch, predicted = on_device(batch, predicted)
+        value, gradient = jax.value_and_grad(
+            lambda predicted, batch=batch: weighted_loss(
+                {"forces": 1.0}, predicted, batch, options=RMSE
+            )[0]
+        )(predicted)
+        assert value == 0.0
+        assert not any(leaf.any() for leaf in gradient.values())
+
+
+def test_roots_are_taken_after_sums_over_parts():
+    graph, prediction = on_device(*labelled_case())
+    terms = {"energy_per_atom": 0.7, "forces": 0.3}
+
+    def total(predicted):
+        return weighted_loss(terms, predicted, graph, options=RMSE)[0]
+
+    def share(predicted, mine):
+        part = graph.replace(
+            graph_mask=graph.graph_mask & mine, atom_mask=graph.atom_mask & mine[graph.atom_graph]
+        )
+        summed = weighted_loss(
+            terms,
+            predicted,
+            part,
+            options=RMSE,
+            sum_parts=lambda number: jax.lax.psum(number, "parts"),
+        )
+        return summed[0]
+
+    shares = jax.vmap(jax.value_and_grad(share), in_axes=(None, 0), axis_name="parts")
+    values, gradients = shares(prediction, jnp.eye(3, dtype=bool)[:2])
+    value, gradient = jax.value_and_grad(total)(prediction)
+    np.testing.assert_allclose(values.sum(), value, rtol=1e-14)
+    for name, expected in gradient.items():
+        np.testing.assert_allclose(gradients[name].sum(axis=0), expected, atol=1e-15)
 
 
 def test_a_term_from_outside_the_package(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.loop.schedule import Stage, read_schedule
-from mace_scf_jax.training.losses.solution import FourierDensityOptions, StabilityOptions
+from mace_scf_jax.training.losses.solution import FourierDensityOptions
 
 
 def stage(**changes):
@@ -42,8 +42,24 @@ def test_terms_may_have_options():
     assert parsed.loss == {"forces": 1.0, "fourier_density": 2.0, "fixedpoint_scf_stability": 0.5}
     assert parsed.loss_options == {
         "fourier_density": FourierDensityOptions(form="gaussian", alpha=0.5),
-        "fixedpoint_scf_stability": StabilityOptions(),
-    }
+    }, "those at their defaults are not kept"
+    assert parsed.to_mapping()["loss"]["fixedpoint_scf_stability"] == 0.5
+    assert read_schedule({0: parsed.to_mapping()}) == (parsed,)
+
+
+@pytest.mark.parametrize(
+    ("share", "weights"),
+    [
+        (0.25, {"energy_per_atom": 0.75, "forces": 0.25}),
+        ("0", {"energy_per_atom": 1.0}),
+        (1, {"forces": 1.0}),
+    ],
+)
+def test_force_weight_is_a_loss_of_two_roots(share, weights):
+    (parsed,) = read_schedule({0: stage(loss=..., force_weight=share)})
+    written = {name: {"weight": weight, "form": "rmse"} for name, weight in weights.items()}
+    assert (parsed,) == read_schedule({0: stage(loss=written)})
+    assert parsed.loss == weights
     assert read_schedule({0: parsed.to_mapping()}) == (parsed,)
 
 
@@ -73,8 +89,17 @@ def test_numbers_that_yaml_reads_as_text_or_integer_become_floats(written, meant
             "loss term 'forces': expected a number, found a truth value",
         ),
         (
-            stage(loss={"forces": {"weight": 1, "form": 1}}),
-            "loss term 'forces': takes no option, found 'form'",
+            stage(loss={"dipole": {"weight": 1, "form": 1}}),
+            "loss term 'dipole': takes no option, found 'form'",
+        ),
+        (
+            stage(loss={"forces": {"weight": 1, "form": "rms"}}),
+            "loss term 'forces': form: expected 'squared' or 'rmse', found 'rms'",
+        ),
+        (stage(force_weight=0.1), "found both 'loss' and 'force_weight', expected one of them"),
+        (
+            stage(loss=..., force_weight=1.5),
+            "force_weight: expected a number of at most 1, found 1.5",
         ),
         (
             stage(loss={"fourier_density": {"weight": 1, "form": "cubic"}}),

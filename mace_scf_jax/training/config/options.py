@@ -67,7 +67,8 @@ class ScheduleOptions(OptionGroup):
         "have so many epochs together",
     )
     train_schedule: tuple[Stage, ...] = Field(
-        description="stages {0: {name, start, end, loss: {term: weight, …}, lr, "
+        description="stages {0: {name, start, end, loss: {term: weight, …} (or force_weight: share "
+        "of the RMSE of the forces, the rest being that of the energies), lr, "
         "<parameter group>_lr, fixed_point_training_options}, 1: …}, with first and last epoch "
         "(both included)"
     )

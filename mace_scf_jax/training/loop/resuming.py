@@ -13,6 +13,7 @@ from mace_scf_jax.training.loop.checkpoints import (
 )
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress, TrainingState
+from mace_scf_jax.training.losses import LOSSES
 from mace_scf_jax.training.optimise.learning_rates import start_of_stage
 
 logger = logging.getLogger(__name__)
@@ -90,5 +91,20 @@ def resume(
 
 
 def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved fingerprint with the options that are younger than it, as they were: at defaults."""
-    return {**saved, "options": {**defaults, **saved["options"]}} if defaults else dict(saved)
+    """A saved fingerprint as this version would have written it.
+
+    Options that are younger than it are as they were, at their defaults; options of losses at their
+    defaults are not written.
+    """
+    stages = [
+        stage | {"loss_options": {n: o for n, o in stage["loss_options"].items() if _told(n, o)}}
+        for stage in saved["train_schedule"]
+    ]
+    options = {"options": {**defaults, **saved["options"]}} if defaults else {}
+    return {**saved, **options, "train_schedule": stages}
+
+
+def _told(term: str, options: Mapping[str, Any]) -> bool:
+    """Whether options of a loss term are not its defaults."""
+    known = LOSSES[term].options if term in LOSSES else None
+    return known is None or options != known().model_dump(mode="json")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from mace_scf_jax.options import ConfigurationError, OptionGroup, collecting, read_value
-from mace_scf_jax.options.values import FileName, NumberFromZero, WholeNumberFromZero
+from mace_scf_jax.options.values import FileName, Number, NumberFromZero, WholeNumberFromZero
 from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.training.loop.fixed_point_training import (
     DEPRECATED_KEY,
@@ -22,6 +22,9 @@ from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
 
 DEFAULT_LEARNING_RATE: float = SchedulerOptions.model_fields["lr"].default
 REQUIRED_KEYS = ("name", "start", "end", "loss")
+SHORTHAND = "force_weight"
+"""Of a stage: share of the forces in the loss of ænet."""
+Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 
 
 class Stage(OptionGroup):
@@ -40,7 +43,7 @@ class Stage(OptionGroup):
         default={}, description="learning rates of single parameter groups, which win over lr"
     )
     loss_options: Mapping[str, SerializeAsAny[OptionGroup]] = Field(
-        default={}, description="options of the loss terms that have any"
+        default={}, description="options of the loss terms that are not at their defaults"
     )
     fixed_point: FixedPointTraining | None = Field(
         default=None, description="how a fixed-point model is trained; None for other models"
@@ -63,7 +66,8 @@ class Stage(OptionGroup):
 
         Args:
             block: a mapping with ``name``, ``start``, ``end``, ``loss``, and optionally ``lr``,
-                ``<parameter group>_lr`` and ``fixed_point_training_options``.
+                ``<parameter group>_lr`` and ``fixed_point_training_options``; in place of ``loss``
+                it may have ``force_weight``.
             default_lr: learning rate of a stage that names none.
 
         Raises:
@@ -73,17 +77,17 @@ class Stage(OptionGroup):
             raise ConfigurationError(f"expected a mapping, found {block!r}")
         rates = {_rate_name(group): group for group in parameter_groups()}
         plain = (*REQUIRED_KEYS, "lr")
-        known = {*plain, OPTIONS_KEY, DEPRECATED_KEY, *rates}
+        known = {*plain, SHORTHAND, OPTIONS_KEY, DEPRECATED_KEY, *rates}
         problems = [unknown_name("key", key, known) for key in block if key not in known]
         values = {"lr": default_lr} | {key: block[key] for key in plain if key in block}
         values["group_lrs"] = {}
         for key in [key for key in block if key in rates]:
             with collecting(problems, within=key):
                 values["group_lrs"][rates[key]] = read_value(NumberFromZero, block[key])
-        if "loss" in block:
+        if "loss" in block or SHORTHAND in block:
             values["loss"], values["loss_options"] = {"unread": 1.0}, {}
             with collecting(problems):
-                values["loss"], values["loss_options"] = _read_loss(block["loss"])
+                values["loss"], values["loss_options"] = _read_loss(_terms(block))
         with collecting(problems):
             values["fixed_point"] = read_fixed_point_training(block, loss=values.get("loss", {}))
         with collecting(problems):
@@ -209,6 +213,23 @@ def describe_epochs(stages: tuple[Stage, ...]) -> str:
     return ", ".join(f"{stage.name}: epochs {stage.start} to {stage.end}" for stage in stages)
 
 
+def _terms(block: Mapping[str, Any]) -> Any:
+    """The terms of a loss; with ``force_weight: α`` (1 - α) RMSE of energies + α RMSE of forces.
+
+    A term of weight zero is left out, so that nothing is computed for it.
+    """
+    if SHORTHAND not in block:
+        return block["loss"]
+    if "loss" in block:
+        raise ConfigurationError(f"found both 'loss' and {SHORTHAND!r}, expected one of them")
+    try:
+        share = read_value(Share, block[SHORTHAND])
+    except ConfigurationError as error:
+        raise error.within(SHORTHAND) from None
+    weights = {"energy_per_atom": 1.0 - share, "forces": share}
+    return {name: {"weight": it, "form": "rmse"} for name, it in weights.items() if it > 0.0}
+
+
 def _read_loss(terms: Any) -> tuple[dict[str, Any], dict[str, OptionGroup]]:
     """Weights and options by name from numbers or mappings with a ``weight`` and options."""
     if not isinstance(terms, Mapping) or not terms:
@@ -228,7 +249,7 @@ def _read_loss(terms: Any) -> tuple[dict[str, Any], dict[str, OptionGroup]]:
                 raise ConfigurationError("'weight' is required")
             weights[term] = read_value(NumberFromZero, values.pop("weight"))
             chosen = loss_options(term, values)
-            if chosen is not None:
+            if chosen is not None and chosen != type(chosen)():
                 options[term] = chosen
     if problems:
         raise ConfigurationError(*problems)

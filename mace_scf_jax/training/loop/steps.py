@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from mace_scf_jax.training.loop.devices import PARTS, SAME, Devices, Placement
 from mace_scf_jax.training.loop.scf_counts import scf_counts, scf_inputs, scf_steps
 from mace_scf_jax.training.loop.state import TrainingState
 from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, WatchOptions, watch
-from mace_scf_jax.training.losses import loss_inputs, outputs_read, weighted_loss
+from mace_scf_jax.training.losses import loss_inputs, loss_means, outputs_read, weighted_loss
 from mace_scf_jax.training.optimise.optimiser import (
     OptimiserSettings,
     build_optimiser,
@@ -63,6 +63,20 @@ class Compilation:
     step: str
     bucket: str
     seconds: float
+
+
+class BatchLoss(NamedTuple):
+    """The loss of one batch, on the device."""
+
+    value: Float[Array, ""]
+    terms: Scalars
+    """Each already multiplied by its weight."""
+    roots: dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
+    """Total and count of the terms that are roots of a mean."""
+    scf: dict[str, Array]
+    """How the self-consistent solutions ended."""
+    scf_steps: dict[str, Array]
+    """Their steps."""
 
 
 class Programs(dict[Hashable, Callable[..., Any]]):
@@ -198,14 +212,15 @@ class Steps:
         graph: Graph,
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
-    ) -> tuple[Float[Array, ""], Scalars, dict[str, Array], dict[str, Array]]:
-        """Compute the loss of a prediction and its weighted terms, and tell how the self-consistent
-        solutions ended, and their steps."""
+    ) -> BatchLoss:
+        """Compute the loss of a prediction."""
 
         def loss_of_prediction(prediction, graph, weights):
             loss, terms = self._weighted_loss(weights, prediction, graph, options)
-            sums = self.devices.sum((loss, terms, scf_counts(prediction, graph)))
-            return *sums, scf_steps(prediction, graph, self.devices)
+            means = loss_means(weights, prediction, graph, options=options)
+            roots = {name: it[:2] for name, it in means.items() if it.rooted}
+            sums = self.devices.sum((loss, terms, roots, scf_counts(prediction, graph)))
+            return BatchLoss(*sums, scf_steps(prediction, graph, self.devices))
 
         return self._run(
             "loss",
@@ -225,18 +240,17 @@ class Steps:
     ) -> Float[Array, "graphs"]:
         """Compute the share of each structure in the loss of a batch, times their number.
 
-        It is the loss without the weights of all other structures, less that without any weight.
+        It is the derivative of the loss in a factor on the weight of the structure, at the same
+        denominators.
         """
 
         def losses_of_structures(prediction, graph, weights):
-            def loss(selected):
-                of_selected = graph.replace(config_weight=graph.config_weight * selected)
-                return self._weighted_loss(weights, prediction, of_selected, options)[0]
+            def loss(factors):
+                weighted = graph.replace(config_weight=graph.config_weight * factors)
+                return self._weighted_loss(weights, prediction, weighted, options)[0]
 
-            single = jnp.eye(graph.num_graphs, dtype=graph.config_weight.dtype)
-            without = loss(jnp.zeros_like(graph.config_weight))
-            count = self.devices.sum(jnp.sum(graph.graph_mask.astype(without.dtype)))
-            return count * (jax.vmap(loss)(single) - without)
+            shares = jax.grad(loss)(jnp.ones_like(graph.config_weight))
+            return shares * self.devices.sum(jnp.sum(graph.graph_mask.astype(shares.dtype)))
 
         return self._run(
             "loss by structure",
@@ -250,7 +264,7 @@ class Steps:
     def _weighted_loss(self, weights, prediction, graph, options):
         """The share of the part of a device in the loss and in its terms."""
         return weighted_loss(
-            weights, prediction, graph, options=options, sum_counts=self.devices.sum
+            weights, prediction, graph, options=options, sum_parts=self.devices.sum
         )
 
     def _run(

@@ -23,7 +23,7 @@ from mace_scf_jax.training.loop.observer import EvaluationRecord, Observer
 from mace_scf_jax.training.loop.scf_counts import NO_COUNTS, SCFCounts, log_steps
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import DivergedTrainingError, Progress
-from mace_scf_jax.training.loop.steps import Mode, Steps, one_behind, scalars
+from mace_scf_jax.training.loop.steps import BatchLoss, Mode, Steps, one_behind, scalars
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Evaluation:
     """Result of one evaluation."""
 
     loss: float
-    """Plain mean of the losses of the batches."""
+    """Plain mean of the losses of the batches, see `loss_of_set`."""
     metrics: Mapping[str, float]
     scf: SCFCounts = NO_COUNTS
     """How the self-consistent solutions ended."""
@@ -104,23 +104,22 @@ class Validator:
                 yield graph, prediction, loss
 
         errors = ErrorAccumulator()
-        losses: list[float] = []
+        losses: list[BatchLoss] = []
         counts = NO_COUNTS
-        for graph, prediction, loss in one_behind(results()):
-            total, terms, ends, scf_steps = jax.device_get(loss)
-            losses.append(float(total))
-            logger.debug(
-                "loss breakdown: %s, ", breakdown({name: float(terms[name]) for name in weights})
-            )
+        for graph, prediction, on_device in one_behind(results()):
+            loss = jax.device_get(on_device)
+            losses.append(loss)
+            terms = {name: float(loss.terms[name]) for name in weights}
+            logger.debug("loss breakdown: %s, ", breakdown(terms))
             for predicted, part in self.steps.devices.parts((prediction, graph)):
                 errors.update(predicted, part)
-            ended = SCFCounts.of(ends)
-            log_steps(scf_steps, ended)
+            ended = SCFCounts.of(loss.scf)
+            log_steps(loss.scf_steps, ended)
             counts += ended
         if not losses:
             raise ValueError("cannot evaluate an empty set of configurations")
         metrics = errors.metrics(gathered=rows_of_all_processes)
-        return Evaluation(float(np.mean(losses)), metrics, counts)
+        return Evaluation(loss_of_set(losses, stage.loss), metrics, counts)
 
     def structure_losses(
         self, parameters: Parameters, batches: Iterable[Graph], stage: Stage, *, epoch: int
@@ -219,6 +218,22 @@ class Validator:
         if replaced not in (None, file) and not keep_all:
             superseded = (*superseded, replaced)
         return progress.replace(kept={**progress.kept, stage.name: file}, superseded=superseded)
+
+
+def loss_of_set(batches: Sequence[BatchLoss], weights: Mapping[str, float]) -> float:
+    """The loss of a set: the mean over its batches, but roots are taken once, of the whole set.
+
+    Args:
+        batches: losses of the batches, at least one.
+        weights: of the terms.
+    """
+    rooted = batches[0].roots
+    plain = [float(batch.value) - sum(float(batch.terms[it]) for it in rooted) for batch in batches]
+    loss = float(np.mean(plain))
+    for name in rooted:
+        total, count = np.sum([batch.roots[name] for batch in batches], axis=0, dtype=np.float64)
+        loss += weights[name] * float(np.sqrt(total / count)) if count > 0.0 else 0.0
+    return loss
 
 
 def breakdown(terms: Mapping[str, float]) -> str:

@@ -23,11 +23,13 @@ from mace_scf_jax.training.losses.terms import (
     check_terms,
     check_validation,
     loss_inputs,
+    loss_means,
     loss_options,
     mean,
     outputs_read,
     property_weight,
     register_loss,
+    root_mean,
     weighted_loss,
 )
 
@@ -41,6 +43,7 @@ __all__ = [
     "check_terms",
     "check_validation",
     "loss_inputs",
+    "loss_means",
     "loss_options",
     "mean",
     "molecules",
@@ -48,6 +51,7 @@ __all__ = [
     "properties",
     "property_weight",
     "register_loss",
+    "root_mean",
     "solution",
     "weighted_loss",
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from pydantic import Field
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.training.losses.terms import (
     LossError,
     Mean,
@@ -14,23 +18,42 @@ from mace_scf_jax.training.losses.terms import (
     mean,
     property_weight,
     register_loss,
+    root_mean,
 )
 
 
-@register_loss("energy error per atom", predictions=("energy",), labels=("energy",))
-def energy_per_atom(prediction: Prediction, graph: Graph) -> Mean:
-    """Mean over graphs of w v ((E_ref - E) / N)², in (eV/atom)²."""
+class ErrorForm(OptionGroup):
+    """What is made of the errors of a term"""
+
+    form: Literal["squared", "rmse"] = Field(
+        default="squared",
+        description="squared: mean of w v e² over all entries; rmse: √(Σ w v e² / Σ w v), which "
+        "only entries with a label count in",
+    )
+
+    def of(self, squares: Float[Array, "entries *rest"], weight: Array, mask: Array) -> Mean:
+        """The term from squared errors e² and their weights w v."""
+        if self.form == "rmse":
+            return root_mean(squares, weight, mask)
+        return mean(weight * squares, mask)
+
+
+@register_loss(
+    "energy error per atom", predictions=("energy",), labels=("energy",), options=ErrorForm
+)
+def energy_per_atom(prediction: Prediction, graph: Graph, options: ErrorForm) -> Mean:
+    """Mean over graphs of w v ((E_ref - E) / N)², in (eV/atom)²; or its root, see `ErrorForm`."""
     difference = graph.labels["energy"] - prediction["energy"]  # of large numbers, in double
     error = difference.astype(graph.dtype) / atoms_per_graph(graph)
-    return mean(property_weight(graph, "energy") * error**2, graph.graph_mask)
+    return options.of(error**2, property_weight(graph, "energy"), graph.graph_mask)
 
 
-@register_loss("force components", predictions=("forces",), labels=("forces",))
-def forces(prediction: Prediction, graph: Graph) -> Mean:
-    """Mean over atoms and components of w v (F_ref - F)², in (eV/Å)²."""
+@register_loss("force components", predictions=("forces",), labels=("forces",), options=ErrorForm)
+def forces(prediction: Prediction, graph: Graph, options: ErrorForm) -> Mean:
+    """Mean over atoms and components of w v (F_ref - F)², in (eV/Å)²; or its root."""
     error = graph.labels["forces"] - prediction["forces"]
     weight = property_weight(graph, "forces")[graph.atom_graph]
-    return mean(weight[:, None] * error**2, graph.atom_mask)
+    return options.of(error**2, weight[:, None], graph.atom_mask)
 
 
 @register_loss("stress components", predictions=("stress",), labels=("stress",))

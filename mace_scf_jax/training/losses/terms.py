@@ -7,6 +7,8 @@ Per-entry squared errors are multiplied by the weight of the configuration and b
 property (zero where the label is missing), summed, and divided by the number of real entries.
 Weights are therefore not part of the denominator: a configuration without a label still counts as
 one entry, as in the PyTorch reference. Padding atoms and graphs never count.
+
+A term may be the root of a mean instead (:func:`root_mean`), of the entries that have a label.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -38,16 +41,43 @@ class LossError(ValueError):
 
 
 class Mean(NamedTuple):
-    """A mean whose two parts can still be summed over devices that have a part of a batch each."""
+    """A mean, or the root of one, whose two parts can still be summed over the parts of a batch."""
 
     total: Loss
     """Sum over the entries."""
     count: Loss
-    """Number of entries."""
+    """Number of entries, or sum of their weights."""
+    rooted: bool = False
+    """Whether the term is the root of the mean."""
 
     def value(self) -> Loss:
-        """Compute the mean; 0 without entries."""
-        return self.total / jnp.maximum(self.count, jnp.ones_like(self.count))
+        """Compute the mean or its root; 0 without entries."""
+        return self.share(self)
+
+    def share(self, whole: Mean) -> Loss:
+        """Compute the share of this part in the value of a batch: shares add up to it.
+
+        So do their derivatives. Those of the root L = √(T/C) are dT/(2 C L), and zero at L = 0.
+
+        Args:
+            whole: the mean over all parts.
+        """
+        count = jnp.where(whole.count > 0.0, whole.count, jnp.ones_like(whole.count))
+        if not self.rooted:
+            return self.total / count
+        square = jax.lax.stop_gradient(whole.total) / count
+        root = jnp.sqrt(jnp.where(square > 0.0, square, jnp.ones_like(square)))
+        share = self.total / (count * root)
+        return 0.5 * (share + jax.lax.stop_gradient(share))
+
+    def over(self, sum_parts: Callable[[Loss], Loss]) -> Mean:
+        """Sum over the parts of a batch, as far as shares need it.
+
+        Args:
+            sum_parts: sums a number over the parts.
+        """
+        total = sum_parts(jax.lax.stop_gradient(self.total)) if self.rooted else self.total
+        return self._replace(total=total, count=sum_parts(self.count))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +154,23 @@ def mean(values: Float[Array, "entries *rest"], mask: Bool[Array, "entries *lead
     )
 
 
+def root_mean(
+    squares: Float[Array, "entries *rest"],
+    weights: Float[Array, "entries *ones"],
+    mask: Bool[Array, "entries *leading"],
+) -> Mean:
+    """Root of the weighted mean of squares, √(Σ w e² / Σ w), over what the mask keeps.
+
+    Args:
+        squares: anything where the mask is False.
+        weights: of the entries; those of weight zero do not count.
+        mask: as of :func:`mean`.
+    """
+    weights = jnp.broadcast_to(weights, squares.shape)
+    count = mean(weights, mask).total
+    return Mean(mean(weights * squares, mask).total, jax.lax.stop_gradient(count), rooted=True)
+
+
 def loss_inputs() -> frozenset[str]:
     """Name the model outputs that any loss reads."""
     read = {output for term in LOSSES.values() for output in term.predictions}
@@ -149,13 +196,37 @@ def loss_options(name: str, values: Mapping[str, Any]) -> OptionGroup | None:
     return None if options is None else options(**values)
 
 
+def loss_means(
+    names: Iterable[str],
+    prediction: Prediction,
+    graph: Graph,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Mean]:
+    """Compute the named terms, not yet divided.
+
+    Args:
+        graph: the batch, with labels and weights.
+        options: for terms with options, the result of :func:`loss_options`; defaults otherwise.
+    """
+    given = options or {}
+    if WEIGHT_MODIFIER in prediction:
+        graph = graph.replace(config_weight=graph.config_weight * prediction[WEIGHT_MODIFIER])
+    means = {}
+    for name in names:
+        term = LOSSES[name]
+        extra = () if term.options is None else (given.get(name) or term.options(),)
+        means[name] = term.function(prediction, graph, *extra)
+    return means
+
+
 def weighted_loss(
     terms: Mapping[str, float | Loss],
     prediction: Prediction,
     graph: Graph,
     *,
     options: Mapping[str, Any] | None = None,
-    sum_counts: Callable[[Loss], Loss] | None = None,
+    sum_parts: Callable[[Loss], Loss] | None = None,
 ) -> tuple[Loss, dict[str, Loss]]:
     """Sum the named terms times their weights.
 
@@ -164,23 +235,17 @@ def weighted_loss(
             weights only share one compiled step.
         graph: the batch, with labels and weights.
         options: for terms with options, the result of :func:`loss_options`; defaults otherwise.
-        sum_counts: for one of several parts of a batch, numbers of entries of all parts from those
-            of this one. The result then is the share of the part: shares add up to the loss.
+        sum_parts: for one of several parts of a batch, sums a number of each over all of them. The
+            result then is the share of the part: shares add up to the loss.
 
     Returns:
         The total, and each term already multiplied by its weight, in the order of ``terms``.
     """
-    given = options or {}
-    if WEIGHT_MODIFIER in prediction:
-        graph = graph.replace(config_weight=graph.config_weight * prediction[WEIGHT_MODIFIER])
-    values = {}
-    for name, weight in terms.items():
-        term = LOSSES[name]
-        extra = () if term.options is None else (given.get(name) or term.options(),)
-        mean = term.function(prediction, graph, *extra)
-        if sum_counts is not None:
-            mean = mean._replace(count=sum_counts(mean.count))
-        values[name] = weight * mean.value()
+    means = loss_means(terms, prediction, graph, options=options)
+    values = {
+        name: terms[name] * part.share(part if sum_parts is None else part.over(sum_parts))
+        for name, part in means.items()
+    }
     return sum(values.values(), start=jnp.zeros((), dtype=graph.dtype)), values
 
 

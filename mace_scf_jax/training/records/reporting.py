@@ -130,6 +130,8 @@ class LogLines(Observer):
         logger.info("Starting stage %s: epochs %d to %d", stage.name, stage.start, stage.end)
         terms = "".join(f"{name}_weight={weight:g}, " for name, weight in stage.loss.items())
         logger.info("WeightedLoss(%s)", terms)
+        for name, options in stage.loss_options.items():
+            logger.info("Options of the loss term %s: %s", name, options.model_dump())
         logger.info("Setting global learning rate to %g", stage.lr)
         for group, rate in stage.group_lrs.items():
             logger.info("Setting learning rate of %s to %g", group, rate)
