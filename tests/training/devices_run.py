@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.io import write
 
 from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.run import train
 
 MODEL = {
@@ -117,9 +118,10 @@ def options(folder: Path, setting: str, **changes) -> TrainOptions:
 
 
 def compare(folder: Path, setting: str) -> None:
-    train(options(folder / "one", setting))
+    of_one_device = Programs()
+    train(options(folder / "one", setting), programs=of_one_device)
     if setting == "forces":
-        train(options(folder / "two", setting, end=0))
+        train(options(folder / "two", setting, end=0), programs=of_one_device)
     train(options(folder / "two", setting, devices=2))
     for changes in ({"devices": 3}, {"devices": "all", "batch_size": 1}):
         try:

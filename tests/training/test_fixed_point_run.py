@@ -52,10 +52,10 @@ def run_in(folder: Path, programs: Programs, *, complete: bool):
 
     What takes long to compile is left out unless it is complete: the first stage, second
     derivatives, which forces in the losses ask for, the solver with two methods, and the summary
-    of convergence.
+    of convergence. Validation has the sizes of training, to compile nothing twice.
     """
     write(folder / "train.xyz", [water(index) for index in range(5)], format="extxyz")
-    write(folder / "valid.xyz", [water(5)], format="extxyz")
+    write(folder / "valid.xyz", [water(5), water(6)], format="extxyz")
     values = yaml.safe_load(EXAMPLE.read_text())
     direct, solved = values["train_schedule"].values()
     stages = {0: direct | {"start": 0, "end": 0}, 1: solved | {"start": 1, "end": 2}}
