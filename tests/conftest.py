@@ -19,8 +19,9 @@ SETTINGS = {
 }
 
 # Without optimisation the older of two ways to make CPU kernels compiles in half the time of the
-# other; and to divide a function among threads, which takes a sixth of the rest, serves nothing where
-# every core has its own worker. A later XLA has no choice, and stops at flags that it does not know.
+# other. To divide a function among threads takes a sixth of the rest, and serves nothing where
+# every core has its own worker. A later XLA has no choice, and stops at flags that it does not
+# know.
 if jaxlib.version.__version_info__ < (0, 11):
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
