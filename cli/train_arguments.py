@@ -200,4 +200,6 @@ def _placeholder(name: str, field: FieldInfo) -> str:
             break
     if kind is bool:
         return "[true|false]"
+    if isinstance(kind, type) and issubclass(kind, OptionGroup):
+        return PLACEHOLDERS[dict]
     return PLACEHOLDERS[origin or kind]

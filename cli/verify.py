@@ -28,7 +28,8 @@ def run(words: Sequence[str]) -> int:
         prog="mace-scf-jax verify",
         description="Recompute files in the reference format; print, per output, the largest "
         "absolute deviation, the largest deviation relative to the largest value, and the "
-        "tolerance of the latter. Exit status 1 if a tolerance is exceeded.",
+        "tolerance of the latter (or of the former, marked abs). Exit status 1 if a tolerance is "
+        "exceeded.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE.npz", help="reference files")
     status = 0
@@ -46,6 +47,13 @@ def run(words: Sequence[str]) -> int:
     return status
 
 
+def _limit(deviation: Deviation) -> str:
+    """What the relative deviation is compared with, or the absolute one if only that counts."""
+    if deviation.tolerance > 0.0:
+        return f"{deviation.tolerance:.0e}"
+    return f"{deviation.floor:.0e} abs"
+
+
 def _show(path: str, deviations: Sequence[Deviation]) -> None:
     table = Table(box=ASCII, title=path, title_justify="left")
     table.add_column("output", no_wrap=True)
@@ -56,7 +64,7 @@ def _show(path: str, deviations: Sequence[Deviation]) -> None:
             deviation.output,
             f"{deviation.absolute:.1e}",
             f"{deviation.relative:.1e}",
-            f"{deviation.tolerance:.0e}",
+            _limit(deviation),
             "ok" if deviation.passed else "EXCEEDED",
         )
     Console(markup=False, width=120).print(table)

@@ -168,6 +168,30 @@ class Graph:
         mask = self.atom_mask.reshape(self.atom_mask.shape + (1,) * (flat.ndim - 1))
         return jnp.where(mask, flat, jnp.zeros((), dtype=values.dtype))
 
+    def sum_incoming(self, values: Float[Array, "edges *rest"]) -> Float[Array, "atoms *rest"]:
+        """Sum of values of edges over those that end at each atom."""
+        if self.neighbours_per_atom is None:
+            return jax.ops.segment_sum(
+                values, self.receivers, num_segments=self.num_atoms, indices_are_sorted=True
+            )
+        shape = (self.num_atoms, self.neighbours_per_atom, *values.shape[1:])
+        return jnp.sum(values.reshape(shape), axis=1)
+
+    def sum_incoming_products(
+        self, left: Float[Array, "edges m"], right: Float[Array, "edges n"]
+    ) -> Float[Array, "atoms m n"]:
+        """Sum of outer products over the edges that end at each atom."""
+        if self.neighbours_per_atom is None:
+            return self.sum_incoming(left[:, :, None] * right[:, None, :])
+        shape = (self.num_atoms, self.neighbours_per_atom, -1)
+        return jnp.einsum("akm,akn->amn", left.reshape(shape), right.reshape(shape))
+
+    def at_receivers(self, values: Float[Array, "atoms *rest"]) -> Float[Array, "edges *rest"]:
+        """Values of the atom at which each edge ends."""
+        if self.neighbours_per_atom is None:
+            return values[self.receivers]
+        return jnp.repeat(values, self.neighbours_per_atom, axis=0)
+
     def sum_atoms(self, values: Array | np.ndarray) -> Array:
         """Sum of per-atom values [atoms, ...] over each graph: [graphs, ...]; padding ignored."""
         mask = self.atom_mask.reshape(self.atom_mask.shape + (1,) * (values.ndim - 1))

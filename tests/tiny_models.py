@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mace_scf_jax.backbones import MACESettings
+from mace_scf_jax.backbones import (
+    BackboneSettings,
+    ChebyshevSettings,
+    Descriptor,
+    FeatureStatistics,
+    MACESettings,
+)
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import BatchSizes
@@ -24,6 +30,7 @@ from mace_scf_jax.models import (
     FAMILIES,
     ChargeEquilibrationSettings,
     EnergyFunctionalSettings,
+    Family,
     FixedPointSettings,
     FormalChargeSettings,
     ModelSettings,
@@ -67,6 +74,25 @@ def tiny_backbone(**changes) -> MACESettings:
     return MACESettings(**(sizes | changes))
 
 
+def tiny_descriptor_backbone(**changes) -> ChebyshevSettings:
+    """Two species, networks of different architecture, and statistics of each element."""
+    descriptor = Descriptor(
+        species=(8, 1), rad_order=2, rad_cutoff=3.0, ang_order=2, ang_cutoff=2.5, min_cutoff=0.4
+    )
+    rows = np.linspace(0.5, 1.5, 2 * descriptor.size).reshape(2, -1)
+    sizes = {
+        "elements": ELEMENTS,
+        "descriptor": descriptor,
+        "arch": (((3, "tanh"),), ((2, "twist"), (3, "sigmoid"))),
+        "features": FeatureStatistics(
+            tuple(map(tuple, rows)), tuple(map(tuple, rows[::-1])), minimum=None, maximum=None
+        ),
+        "E_scaling": (0.5, 0.5),
+        "E_shift": (-2.0, -2.0),
+    }
+    return ChebyshevSettings(**(sizes | changes))
+
+
 OWN_SETTINGS = {
     "ScaleShiftMACE": ScaleShiftSettings(scale=0.8, shift=0.1),
     "LocalSplitCharges": SplitChargeSettings(formal_charges=(0.9, -1.9), polarizability=True),
@@ -98,13 +124,18 @@ def tiny_settings(name: str = "LocalCharges", **backbone) -> ModelSettings:
     )
     return ModelSettings(
         family=name,
-        backbone=tiny_backbone(
-            **({"scalar_last_layer": not charged, "pair_repulsion": not charged} | backbone)
-        ),
+        backbone=_backbone_of(family, backbone),
         atomic_energies=(-13.0, -430.0),
         electrostatics=electrostatics if charged else None,
         own=OWN_SETTINGS.get(name),
     )
+
+
+def _backbone_of(family: Family, changes: dict[str, Any]) -> BackboneSettings:
+    if family.backbone == "chebyshev":
+        return tiny_descriptor_backbone(**changes)
+    plain = {"scalar_last_layer": not family.is_charged, "pair_repulsion": not family.is_charged}
+    return tiny_backbone(**(plain | changes))
 
 
 def random_parameters(module: nn.Module, *inputs: Any, seed: int = 0) -> dict[str, Any]:

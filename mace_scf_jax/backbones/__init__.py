@@ -1,6 +1,6 @@
 """Networks from structures to equivariant features of atoms, one folder and one line each."""
 
-from mace_scf_jax.backbones import mace
+from mace_scf_jax.backbones import chebyshev, mace
 from mace_scf_jax.backbones.backbone import (
     BACKBONES,
     DEFAULT_BACKBONE,
@@ -12,11 +12,14 @@ from mace_scf_jax.backbones.backbone import (
     as_tuples,
     settings_from_dict,
 )
+from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
+from mace_scf_jax.backbones.chebyshev.normalisation import FeatureStatistics
+from mace_scf_jax.backbones.chebyshev.settings import ChebyshevSettings
 from mace_scf_jax.backbones.mace.network import MACEBackbone
 from mace_scf_jax.backbones.mace.radial import RADIAL_BASES, RadialBasis
 from mace_scf_jax.backbones.mace.settings import MACESettings
 
-for backbone in (mace.BACKBONE,):
+for backbone in (mace.BACKBONE, chebyshev.BACKBONE):
     BACKBONES.add(backbone)
 
 __all__ = [
@@ -26,7 +29,10 @@ __all__ = [
     "Backbone",
     "BackboneOutput",
     "BackboneSettings",
+    "ChebyshevSettings",
+    "Descriptor",
     "EdgeFeatures",
+    "FeatureStatistics",
     "MACEBackbone",
     "MACESettings",
     "Offer",

@@ -14,9 +14,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from mace_scf_jax.layers.features import Features
+from mace_scf_jax.data.training_set import TrainingSet
+from mace_scf_jax.layers.features import (
+    Features,
+    Multiplicities,
+    add_up,
+    parse_multiplicities,
+)
+from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.parameter_group import ParameterGroup
 from mace_scf_jax.registry import Registry
@@ -27,6 +34,10 @@ class Offer(enum.StrEnum):
 
     EDGES = "features of its edges"
     """`BackboneOutput.edges` is there."""
+    DEGREES = "features of degrees above 0"
+    """`BackboneSettings.max_hidden_degree` can be above 0."""
+    DESCRIPTORS = "descriptors of atoms"
+    """Features are the same function of the geometry whatever the parameters."""
     EMBEDDING = "an element embedding that can be mixed with other inputs"
     """The module takes ``mix_embedding``, a function of the features before the first layer."""
 
@@ -52,6 +63,8 @@ class BackboneOutput(NamedTuple):
     """Nuclear repulsion in eV; zero unless asked for."""
     edges: EdgeFeatures | None = None
     """None for backbones that do not offer `Offer.EDGES`."""
+    species: Int[Array, "atoms"] | None = None
+    """Element of each atom, where readouts differ between elements; else None."""
 
 
 class BackboneSettings(abc.ABC):
@@ -92,14 +105,48 @@ class BackboneSettings(abc.ABC):
         degrees = range(self.max_hidden_degree + 1)
         return " + ".join(f"{self.channels}x{l}{'eo'[l % 2]}" for l in degrees)
 
+    def read_out(
+        self,
+        output: BackboneOutput,
+        multiplicities: Multiplicities,
+        *,
+        label: str,
+        nonlinear_last: bool,
+    ) -> Features:
+        """Return what readouts of all layers add up to; for use within a compact Flax module.
+
+        Args:
+            output: of the module.
+            multiplicities: channels per degree of the result.
+            label: first part of the names of the readouts, which the layers number.
+            nonlinear_last: let the last of several layers have hidden features.
+        """
+        hidden = parse_multiplicities(self.MLP_irreps, option="MLP_irreps")
+        read: list[Features] = []
+        for layer, features in enumerate(output.layers):
+            name = f"{label}_{layer}"
+            if nonlinear_last and 0 < layer == len(output.layers) - 1:
+                readout = NonlinearReadout(multiplicities, hidden, self.gate, name=name)
+            else:
+                readout = LinearReadout(multiplicities, name=name)
+            read.append(readout(features))
+        return {degree: add_up(each[degree] for each in read) for degree in multiplicities}
+
     @classmethod
-    def from_options(cls, options: OptionGroup, **measured: Any) -> BackboneSettings:
+    def cutoff_of(cls, options: Any) -> float:
+        """Return the cutoff of the edges in Å that options ask for."""
+        return options.r_max
+
+    @classmethod
+    def from_options(cls, options: Any, training: TrainingSet, **measured: Any) -> BackboneSettings:
         """Return the settings that options and what was measured describe.
 
         Args:
             options: of a run; those that are fields of the settings, by the same name, are used.
+            training: what is measured on.
             measured: further values by name; those that are no fields of the settings are not used.
         """
+        measured["elements"] = training.elements
         fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         measured = {name: value for name, value in measured.items() if name in fields}
         return cls(**options.values_for(cls) | measured)

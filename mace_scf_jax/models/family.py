@@ -8,16 +8,16 @@ how its state is solved. All lists of families and of what they have are derived
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import flax.linen as nn
 from jaxtyping import Array
 
-from mace_scf_jax.backbones import Offer, as_tuples
-from mace_scf_jax.data.catalogue import Catalogue
+from mace_scf_jax.backbones import DEFAULT_BACKBONE, Offer, as_tuples
 from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
+from mace_scf_jax.data.training_set import TrainingSet
+from mace_scf_jax.electrostatics import FieldFeatureSettings
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.parameter_group import ParameterGroup
@@ -28,20 +28,6 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, Any]
 """A nested dictionary of arrays."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingSet:
-    """What settings of a family may be measured on."""
-
-    elements: tuple[int, ...]
-    """Atomic numbers, ascending."""
-    atomic_energies: tuple[float, ...]
-    """Energy of an isolated atom of each element in eV."""
-    electrostatics: ElectrostaticsSettings | None
-    catalogue: Catalogue
-    batches: Callable[[], Iterable[Graph]]
-    """The training set as batches with labels, each time it is called."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +154,8 @@ class Family:
     """Options of training that matter to it, beside those of all families."""
     groups: Mapping[str, ParameterGroup] = dataclasses.field(default_factory=dict)
     """Optimiser group of the parameters whose path begins with a pattern."""
+    backbone: str = DEFAULT_BACKBONE
+    """Backbone of configurations that name none."""
     needs: frozenset[Offer] = frozenset()
     """What it needs of a backbone beyond features of atoms."""
     solve: Solve = dataclasses.field(default_factory=Explicit)
@@ -230,6 +218,8 @@ class Family:
                 f"found max_l {settings.density.max_l}"
             )
         missing = self.needs - settings.backbone_offers
+        if electrostatics is not None and electrostatics.max_l > 0:
+            missing |= {Offer.DEGREES} - settings.backbone_offers
         if missing:
             raise ValueError(
                 f"model {self.name} needs a backbone with {', '.join(sorted(missing))}, found "

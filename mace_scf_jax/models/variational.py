@@ -23,8 +23,6 @@ from mace_scf_jax.electrostatics import (
     system_coulomb_matrix,
     system_energy,
 )
-from mace_scf_jax.layers.features import parse_multiplicities
-from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.scf import Minimum, stationary_value
 
@@ -100,16 +98,8 @@ def read_scalars(
         label: first part of the names.
         count: number of scalars.
     """
-    hidden = parse_multiplicities(settings.backbone.MLP_irreps, option="MLP_irreps")
-    total = jnp.zeros((1, count), backbone.pair_energy.dtype)
-    for layer, features in enumerate(backbone.layers):
-        name = f"{label}_{layer}"
-        if layer > 0 and layer == len(backbone.layers) - 1:
-            readout = NonlinearReadout({0: count}, hidden, settings.backbone.gate, name=name)
-        else:
-            readout = LinearReadout({0: count}, name=name)
-        total += readout(features)[0][:, 0]
-    return total
+    scalars = settings.backbone.read_out(backbone, {0: count}, label=label, nonlinear_last=True)
+    return scalars[0][:, 0]
 
 
 def unit_softplus(values: Array) -> Array:

@@ -137,7 +137,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     structures = {
         name: members.prepare(
             elements=data.elements,
-            cutoff=options.r_max,
+            cutoff=options.cutoff,
             kspace_cutoff=electrostatics.indices_cutoff if direct else None,
             tails=None if electrostatics is None else electrostatics.tails,
         )
@@ -265,7 +265,7 @@ def model_settings(
     family = options.family
     backbone = BACKBONES[options.backbone].settings.from_options(
         options,
-        elements=training.elements,
+        training,
         avg_num_neighbors=avg_num_neighbors,
         scalar_last_layer=not family.is_charged,
     )
@@ -366,7 +366,7 @@ def preprocess_settings(
     electrostatics = electrostatics_settings(options.family, options, pbc=np.ones((1, 3), bool))
     return PreprocessSettings(
         data=data_settings(options),
-        cutoff=options.r_max,
+        cutoff=options.cutoff,
         kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
         tails=None if electrostatics is None else electrostatics.tails,
         workers=workers,

@@ -30,11 +30,13 @@ def test_the_configuration_of_a_family_is_valid_and_has_what_matters_to_it(famil
     options = TrainOptions(**values)
     assert options.model == family
     unmentioned = OPTIONS - set(values)
-    assert not any(matters_to(name, family=family) for name in unmentioned)
-    assert all(matters_to(name, family=family) for name in values)
+    backbone = options.backbone
+    assert not any(matters_to(name, family=family, backbone=backbone) for name in unmentioned)
+    assert all(matters_to(name, family=family, backbone=backbone) for name in values)
     given = {name: values[name] for name in options.model_fields_set & set(EXAMPLES)}
     given |= {"atomic_formal_charges": options.atomic_formal_charges, "model": family}
     given |= {"train_schedule": values["train_schedule"]}
+    given |= {"descriptor": options.descriptor, "arch": options.arch}
     assert options == TrainOptions(**given)
     assert ineffective(options) == []
 

@@ -18,5 +18,5 @@ BACKBONE = Backbone(
         r"product_\d+/": ParameterGroup("products", WEIGHT_DECAY),
         r"readout_\d+/": ParameterGroup("readouts"),
     },
-    offers=frozenset({Offer.EDGES, Offer.EMBEDDING}),
+    offers=frozenset({Offer.DEGREES, Offer.EDGES, Offer.EMBEDDING}),
 )

@@ -10,6 +10,7 @@ from pydantic import Field
 from mace_scf_jax.backbones.backbone import BackboneSettings
 from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
 from mace_scf_jax.backbones.mace.radial import DISTANCE_TRANSFORMS, RADIAL_BASES
+from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.layers.features import parse_multiplicities, parse_uniform_irreps
 from mace_scf_jax.layers.readout import GATES
 from mace_scf_jax.options import OneOf, OptionGroup
@@ -111,10 +112,10 @@ class MACESettings(BackboneSettings):
         _require(self.avg_num_neighbors > 0, "avg_num_neighbors", "> 0", self.avg_num_neighbors)
 
     @classmethod
-    def from_options(cls, options: Any, **measured: Any) -> MACESettings:
+    def from_options(cls, options: Any, training: TrainingSet, **measured: Any) -> MACESettings:
         """Return the settings that options and what was measured describe."""
         of_options = {"hidden_irreps": options.irreps, "gate": str(options.gate)}
-        return super().from_options(options, **of_options, **measured)
+        return super().from_options(options, training, **of_options, **measured)
 
     @property
     def irreps(self) -> str:

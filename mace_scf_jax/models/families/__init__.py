@@ -1,6 +1,7 @@
 """The model families, one folder and one line each."""
 
 from mace_scf_jax.models.families import (
+    chebyshev_ann,
     energy_functional,
     fixed_charges,
     fixed_point,
@@ -14,6 +15,7 @@ from mace_scf_jax.models.family import FAMILIES
 for family in (
     mace.PLAIN,
     mace.SCALE_SHIFT,
+    chebyshev_ann.FAMILY,
     local_charges.FAMILY,
     split_charges.FAMILY,
     fixed_charges.FAMILY,

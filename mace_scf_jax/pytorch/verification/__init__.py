@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mace_scf_jax.pytorch.configuration import TorchConfigurationError
 from mace_scf_jax.pytorch.verification.blocks import verify_block
+from mace_scf_jax.pytorch.verification.descriptors import verify_descriptor
 from mace_scf_jax.pytorch.verification.electrostatics import verify_electrostatics
 from mace_scf_jax.pytorch.verification.fixed_point import verify_fixed_point
 from mace_scf_jax.pytorch.verification.models import verify_model
@@ -22,6 +23,7 @@ __all__ = ["Deviation", "ReferenceFileError", "verify"]
 
 _BY_KIND = {
     "blocks": verify_block,
+    "descriptor": verify_descriptor,
     "electrostatics": verify_electrostatics,
     "fixed_point": verify_fixed_point,
     "models": verify_model,

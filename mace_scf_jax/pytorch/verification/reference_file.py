@@ -42,6 +42,8 @@ class ReferenceFile:
         """What the file says it is about, or else what its content belongs to."""
         if "kind" in self.meta:
             return self.meta["kind"]
+        if "descriptor" in self.meta:
+            return "descriptor"
         if "sigma" in self.meta:
             return "electrostatics"
         if self.gradients:

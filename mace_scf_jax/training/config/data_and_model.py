@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mace_scf_jax.backbones import BACKBONES, DEFAULT_BACKBONE
 from mace_scf_jax.data.atomic_energies import AtomicEnergiesOption
@@ -94,8 +94,19 @@ class ModelOptions(OptionGroup):
 
     model: Annotated[str, OneOf(FAMILIES)] = Field(default="MACE", description="model family")
     backbone: Annotated[str, OneOf(BACKBONES)] = Field(
-        default=DEFAULT_BACKBONE, description="network that reads the neighbourhood of each atom"
+        default=None,
+        validate_default=True,
+        description="network that reads the neighbourhood of each atom (default: that of the "
+        "model; MACE, but for ChebyshevANN)",
     )
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _of_family(cls, name: Any, info: Any) -> Any:
+        family = FAMILIES.get(info.data.get("model"))
+        given = name not in (None, "None", "none")
+        return name if given else (DEFAULT_BACKBONE if family is None else family.backbone)
+
     r_max: PositiveNumber = Field(default=5.0, description="cutoff radius of the edges, in Å")
     MLP_irreps: str = Field(default="16x0e", description="hidden features of the last readout")
     gate: Annotated[Literal["silu", "tanh", "abs"] | None, NoneInText] = Field(

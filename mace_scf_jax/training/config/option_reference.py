@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic.fields import FieldInfo
 
+from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.models import FAMILIES
 from mace_scf_jax.options import OneOf, OptionGroup
 from mace_scf_jax.training.config.options import matters_to, owners, topics
@@ -95,7 +96,11 @@ def default_configuration(family: str | None = None) -> str:
     examples = EXAMPLES if family is None else EXAMPLES | _examples_of(family)
     blocks = [HEADER.format(which="" if family is None else f" for the model {family}")]
     for topic in topics():
-        names = [name for name in topic.model_fields if matters_to(name, family=family)]
+        names = [
+            name
+            for name in topic.model_fields
+            if matters_to(name, family=family, backbone=family and FAMILIES[family].backbone)
+        ]
         if not names:
             continue
         blocks.append(f"# {_heading(topic)} ".ljust(WIDTH + 2, "-") + "\n")
@@ -130,7 +135,7 @@ def _examples_of(name: str) -> dict[str, Any]:
     family, stage = FAMILIES[name], {}
     examples = {
         option: field.examples[0]
-        for group in family.options
+        for group in (BACKBONES[family.backbone].options, *family.options)
         for option, field in group.model_fields.items()
         if field.examples
     }

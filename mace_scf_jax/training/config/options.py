@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,6 +92,10 @@ class ScheduleOptions(OptionGroup):
         if model is not None and FAMILIES[model].is_self_consistent:
             stages = tuple(stage.with_fixed_point(DEFAULT_TRAINING) for stage in stages)
         return shortened(stages, info.data.get("max_num_epochs"))
+
+
+OF_MOST_BACKBONES = ("r_max", "MLP_irreps", "gate", "avg_num_neighbors")
+"""Options of the model that not every backbone has."""
 
 
 def model_topics() -> tuple[type[OptionGroup], ...]:
@@ -214,6 +219,11 @@ class TrainOptions(
         return wanted and self.family.is_self_consistent
 
     @property
+    def cutoff(self) -> float:
+        """Cutoff of the edges in Å."""
+        return BACKBONES[self.backbone].settings.cutoff_of(self)
+
+    @property
     def family(self) -> Family:
         """The family of the model."""
         return FAMILIES[self.model]
@@ -295,6 +305,12 @@ def ineffective(options: TrainOptions) -> list[str]:
         f"{options.model}"
         for name in changed
         if not matters_to(name, family=options.model, backbone=options.backbone)
+    ]
+    sizes = {field.name for field in dataclasses.fields(BACKBONES[options.backbone].settings)}
+    found += [
+        f"Option '{name}' has no effect: the backbone {options.backbone} has none"
+        for name in OF_MOST_BACKBONES
+        if name in changed and name not in sizes
     ]
     found += [
         f"Option '{name}' has no effect: {why}"

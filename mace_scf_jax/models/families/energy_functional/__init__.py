@@ -1,5 +1,6 @@
 """EnergyFunctional: multipoles that minimise a learned, convex energy."""
 
+from mace_scf_jax.backbones import Offer
 from mace_scf_jax.electrostatics.harmonics import MAX_L
 from mace_scf_jax.models.electrostatics import HardnessOptions
 from mace_scf_jax.models.families.energy_functional.model import EnergyFunctional
@@ -22,5 +23,6 @@ FAMILY = Family(
         "solver_steps",
         "solver_status",
     ),
+    needs=frozenset({Offer.DEGREES}),
     responds_to_field=True,
 )

@@ -1,5 +1,6 @@
 """FixedPoint: multipoles that answer the potential that they cause."""
 
+from mace_scf_jax.backbones import Offer
 from mace_scf_jax.electrostatics.harmonics import MAX_L
 from mace_scf_jax.models.families.fixed_point.measured import scale_charge_heads
 from mace_scf_jax.models.families.fixed_point.model import FixedPoint
@@ -24,6 +25,7 @@ FAMILY = Family(
         r"field_readout/": ParameterGroup("local_electron_energy", WEIGHT_DECAY),
         r"feature_mixer_\d+/": ParameterGroup("layer_feature_mixer", WEIGHT_DECAY),
     },
+    needs=frozenset({Offer.DEGREES, Offer.EDGES}),
     solve=Iterated(),
     outputs=(
         "field_energy",

@@ -12,6 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from jaxtyping import Array
 
+from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.electrostatics import (
     ElectrostaticsSettings,
     external_field_features,
@@ -20,7 +21,7 @@ from mace_scf_jax.electrostatics import (
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
 from mace_scf_jax.models.families.fixed_point.options import AUTO, AVERAGE
-from mace_scf_jax.models.family import Parameters, TrainingSet
+from mace_scf_jax.models.family import Parameters
 from mace_scf_jax.options import ConfigurationError
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from mace_scf_jax.backbones import Offer
+from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.electrostatics import FieldFeatureSettings
 from mace_scf_jax.models.families.fixed_point.density_update import (
     MAX_EDGE_DEGREE,
@@ -25,7 +26,7 @@ from mace_scf_jax.models.families.fixed_point.measured import (
     field_feature_norms,
 )
 from mace_scf_jax.models.families.fixed_point.potential_embedding import POTENTIAL_EMBEDDINGS
-from mace_scf_jax.models.family import FamilySettings, TrainingSet
+from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.registry import unknown_name
 

@@ -21,10 +21,8 @@ from mace_scf_jax.backbones.mace.radial import polynomial_cutoff
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.local_charges.settings import LocalChargesSettings
 from mace_scf_jax.models.polarization import (
-    at_receivers,
     net_transfer,
     polarization_of,
-    sum_incoming,
 )
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.models.variational import read_scalars, unit_softplus
@@ -61,9 +59,9 @@ class LearnedConservation(nn.Module):
         lengths = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
         envelope = polynomial_cutoff(lengths, self.settings.backbone.r_max, ENVELOPE_EXPONENT)
         envelope = jnp.where(graph.edge_mask, envelope, 0.0)
-        all_weights = weights + sum_incoming(graph, envelope * weights[graph.senders])
+        all_weights = weights + graph.sum_incoming(envelope * weights[graph.senders])
         given = surplus / all_weights
-        transfer = -given[graph.senders] * at_receivers(graph, weights) * envelope
+        transfer = -given[graph.senders] * graph.at_receivers(weights) * envelope
 
         elements = jnp.where(graph.atom_mask, self._element_charges(dtype)[graph.species], 0.0)
         remainder = jnp.asarray(graph.total_charge) - graph.sum_atoms(elements)

@@ -8,8 +8,7 @@ from jaxtyping import Array
 
 from mace_scf_jax.electrostatics import batch_dipole, dipole_cartesian
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import add_up, concatenate_components
-from mace_scf_jax.layers.readout import LinearReadout
+from mace_scf_jax.layers.features import concatenate_components
 from mace_scf_jax.models.energies import density_outputs
 from mace_scf_jax.models.families.local_charges.conservation import LearnedConservation
 from mace_scf_jax.models.families.local_charges.settings import (
@@ -36,12 +35,10 @@ class LocalCharges(nn.Module):
         """Energies (eV), multipoles (e, e Å; order Q, d_y, d_z, d_x) and dipoles (e Å; x, y, z)."""
         backbone = self.settings.backbone.build(name="backbone")(graph)
         one_of_each = dict.fromkeys(range(self.settings.density.max_l + 1), 1)
-        multipoles = add_up(
-            concatenate_components(
-                LinearReadout(one_of_each, name=f"multipole_readout_{layer}")(features)
-            )[..., 0]
-            for layer, features in enumerate(backbone.layers)
+        read = self.settings.backbone.read_out(
+            backbone, one_of_each, label="multipole_readout", nonlinear_last=False
         )
+        multipoles = concatenate_components(read)[..., 0]
         multipoles = jnp.where(graph.atom_mask[:, None], multipoles, 0.0)
         conservation = self.settings.own.conserve_charge
         if conservation == Conservation.LEARNED:

@@ -12,8 +12,9 @@ import numpy as np
 from ase.data import chemical_symbols
 from pydantic import Field
 
+from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.family import FamilySettings, TrainingSet
+from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import OptionGroup
 

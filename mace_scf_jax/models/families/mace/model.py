@@ -13,13 +13,14 @@ from jaxtyping import Array
 from pydantic import Field
 
 from mace_scf_jax.data.statistics import scale_and_shift
+from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.energies import (
     energy_outputs,
     isolated_atom_energies,
     stacked_terms,
 )
-from mace_scf_jax.models.family import FamilySettings, TrainingSet
+from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import OptionGroup
 

@@ -15,7 +15,6 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.couplings import component_slice
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import EquivariantLinear, unit_normal
-from mace_scf_jax.models.polarization import at_receivers
 
 DIVISOR = 40.0
 """Makes the transfers of random weights small, in e."""
@@ -81,7 +80,7 @@ class BondTransfer(nn.Module):
 
         transfer = jnp.zeros(graph.senders.shape, radial.dtype)
         for row, degree in enumerate(degrees):
-            both = given[degree][graph.senders] + at_receivers(graph, taken[degree])
+            both = given[degree][graph.senders] + graph.at_receivers(taken[degree])
             harmonics = edges.harmonics[:, component_slice(degree)] / math.sqrt(2 * degree + 1)
             transfer += jnp.einsum("em,emc,ec->e", harmonics, both, radial[:, row])
         return jnp.where(graph.edge_mask, transfer / DIVISOR, 0.0)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.models.families.split_charges.bond_transfer import (
     OXIDATION_DEPENDENT_BLOCK,
     TRANSFER_BLOCKS,
@@ -20,7 +21,6 @@ from mace_scf_jax.models.families.split_charges.oxidation_states import (
     OXIDATION_STATE_MIXERS,
     SUM_MIXER,
 )
-from mace_scf_jax.models.family import TrainingSet
 from mace_scf_jax.models.formal_charges import (
     FORMAL_CHARGES_INPUT,
     FormalChargeSettings,

@@ -1,0 +1,88 @@
+"""The Chebyshev descriptor of an atom's surroundings: its parameters and what follows from them.
+
+Source:
+    Artrith, Urban and Ceder, Phys. Rev. B 96, 014112 (2017).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from ase.data import chemical_symbols
+
+SHORTEST_DISTANCE = 0.55
+"""Å; see `Descriptor.min_cutoff`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Descriptor:
+    """Orders and cutoffs of the radial and angular functions, and the order of the species.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    species: tuple[int, ...]
+    """Atomic numbers in the order that gives the weights s; part of the model."""
+    rad_order: int
+    """Highest order n_r of the radial functions."""
+    rad_cutoff: float
+    """Radius R_r in Å."""
+    ang_order: int
+    """Highest order n_a of the angular functions."""
+    ang_cutoff: float
+    """Radius R_a in Å."""
+    min_cutoff: float = SHORTEST_DISTANCE
+    """Shortest distance in Å that the model is meant for. Closer neighbours count like others."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "species", tuple(int(z) for z in self.species))
+        if not self.species or len(set(self.species)) < len(self.species):
+            raise ValueError(f"species: expected distinct elements, found {self.symbols}")
+        for name in ("rad_order", "ang_order"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+        for name in ("rad_cutoff", "ang_cutoff"):
+            if not getattr(self, name) > self.min_cutoff >= 0.0:
+                raise ValueError(
+                    f"{name}: expected a length above min_cutoff ({self.min_cutoff:g} Å), which is "
+                    f"not negative, found {getattr(self, name):g} Å"
+                )
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Chemical symbols of the species."""
+        return tuple(chemical_symbols[z] for z in self.species)
+
+    @property
+    def cutoff(self) -> float:
+        """Radius in Å within which atoms are neighbours."""
+        return max(self.rad_cutoff, self.ang_cutoff)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether functions with weights of the species exist: of one species they would not."""
+        return len(self.species) > 1
+
+    @property
+    def size(self) -> int:
+        """Number of features F of an atom."""
+        return (1 + self.is_weighted) * (self.rad_order + self.ang_order + 2)
+
+    def weights(self, elements: Sequence[int]) -> np.ndarray:
+        """Return the weight s of each element.
+
+        Weights are consecutive integers around zero in the order of the species, without zero if
+        their number is even.
+
+        Args:
+            elements: atomic numbers, all of them species.
+        """
+        number = len(self.species)
+        weights = np.arange(number) - number // 2
+        if number % 2 == 0:
+            weights[number // 2 :] += 1
+        of_species = dict(zip(self.species, weights.astype(float), strict=True))
+        return np.array([of_species[element] for element in elements])
