@@ -127,6 +127,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         ValueError: the model cannot be built.
     """
     data = load_datasets(data_settings(options))
+    _check_batch(options, len(data.train))
     sets = {"train": data.train, "valid": data.valid, **data.tests}
     electrostatics = electrostatics_settings(
         options.family,
@@ -202,6 +203,15 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         force_supervision=supervision,
         sampling=choose_sampling(options, data),
     )
+
+
+def _check_batch(options: TrainOptions, structures: int) -> None:
+    """Refuse steps of lbfgs on a part of the training set."""
+    if options.optimizer == "lbfgs" and options.batch_size < structures:
+        raise ConfigurationError(
+            "optimizer 'lbfgs': needs all training structures in every step; expected a batch_size "
+            f"of at least {structures}, found {options.batch_size}"
+        )
 
 
 def _check_losses(
@@ -310,8 +320,9 @@ def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
 
 
 def scheduler_options(options: TrainOptions) -> SchedulerOptions | None:
-    """Select the options of the learning-rate scheduler; schedulefree uses none."""
-    return None if options.optimizer == "schedulefree" else SchedulerOptions.of(options)
+    """Select the options of the learning-rate scheduler; schedulefree and lbfgs use none."""
+    without = options.optimizer == "schedulefree" or not options.has_learning_rates
+    return None if without else SchedulerOptions.of(options)
 
 
 def watch_options(options: TrainOptions) -> WatchOptions:

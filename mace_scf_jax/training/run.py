@@ -230,7 +230,11 @@ def _observers(options: TrainOptions, files: RunFiles) -> Iterator[tuple[Observe
     if not is_first_process():
         yield ()
         return
-    lines = LogLines(options.error_table, options.clip_grad)
+    lines = LogLines(
+        options.error_table,
+        options.largest_gradient,
+        has_learning_rates=options.has_learning_rates,
+    )
     services = trackers(options, tag=options.tag, work_dir=options.work_dir)
     with ResultLines(files.results) as results, services as tracking:
         yield lines, results, *tracking
@@ -335,6 +339,8 @@ def _log_start(options: TrainOptions, devices: Devices, device: jax.Device) -> N
     logger.info("Key specification: %s", options.keys.describe())
     if options.optimizer == "schedulefree":
         logger.info("ScheduleFree optimizer selected; LR scheduler options are ignored.")
+    if not options.has_learning_rates:
+        logger.info("L-BFGS optimizer selected; a line search takes the place of learning rates.")
 
 
 def _log_compilations(trainer: Trainer) -> None:

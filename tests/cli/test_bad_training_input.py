@@ -75,6 +75,10 @@ def steps_from_multipoles_that_are_not_there(case: Case) -> None:
         stage["fixed_point_training_options"] = {"mode": "direct"}
 
 
+def quasi_newton_steps_on_batches(case: Case) -> None:
+    case.options.update(optimizer="lbfgs", batch_size=2)
+
+
 def unknown_loss(case: Case) -> None:
     case.options["train_schedule"][1]["loss"] = {"force": 1.0}
 
@@ -169,6 +173,10 @@ CASES = {
     "element that the model does not know": (
         unknown_element,
         ["test.xyz, configuration 0: found element S, unknown to the model, which knows H, O"],
+    ),
+    "quasi-Newton steps on a part of the structures": (
+        quasi_newton_steps_on_batches,
+        ["optimizer 'lbfgs'", "expected a batch_size of at least 5, found 2"],
     ),
     "no atomic energies": (set_option("E0s", None), ["E0s: found neither this option"]),
     "incomplete atomic energies": (set_option("E0s", {"O": -1.0}), ["found none for H"]),

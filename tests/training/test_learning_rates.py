@@ -36,6 +36,17 @@ def test_plateau_equals_pytorch():
         assert state.rates == pytest.approx(dict.fromkeys(parameter_groups(), expected), rel=1e-12)
 
 
+def test_rates_stop_at_the_smallest_one():
+    """As min_lr of PyTorch: a rate is never reduced below it, and one that is lower stays."""
+    settings = SchedulerOptions(lr_factor=0.1, scheduler_patience=0, scheduler_min_lr=3e-4)
+    state = start_of_stage(stage(lr=0.01, group_lrs={"embedding": 1e-4}))
+    found = []
+    for _ in range(4):
+        state = next_epoch(settings, state, math.inf)
+        found.append((state.rates["readouts"], state.rates["embedding"]))
+    assert found == [pytest.approx(pair) for pair in ((1e-3, 1e-4), *3 * [(3e-4, 1e-4)])]
+
+
 def test_exponential_scales_every_group():
     settings = SchedulerOptions(scheduler="ExponentialLR", lr_scheduler_gamma=0.5)
     state = start_of_stage(stage(lr=0.1, group_lrs={"lr_source_maps": 0.4}))

@@ -19,7 +19,9 @@ from mace_scf_jax.training.loop.state import DivergedTrainingError
 from mace_scf_jax.training.loop.validation import ValidationOptions
 from mace_scf_jax.training.loop.watching import WatchOptions
 from mace_scf_jax.training.losses.properties import ErrorForm
+from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.optimise.parameter_groups import group_sizes
+from mace_scf_jax.training.records.reporting import LogLines
 
 BATCHES = tiny_batches()
 FINGERPRINT = {"model": {"r_max": 4.0}, "data": "tiny"}
@@ -421,3 +423,69 @@ def test_breakdown_lines(tmp_path, caplog):
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         ValidationOptions(**changes)
+
+
+LBFGS = OptimiserSettings(optimizer="lbfgs")
+STAGES_OF_TWO_LOSSES = (
+    STAGES[0],
+    Stage.read({"name": "second", "start": 4, "end": 7, "force_weight": 0.5}),
+)
+
+
+def one_batch():
+    """Steps on the same structures in every epoch."""
+    return tiny_data(BATCHES[:1], sets={"valid": lambda: BATCHES[:1]})
+
+
+@pytest.fixture(scope="module")
+def quasi_newton(tmp_path_factory):
+    """A run with lbfgs: the trainer, its progress and what it recorded."""
+    recorder = Recorder()
+    folder = tmp_path_factory.mktemp("quasi_newton")
+    run = trainer(folder, data=one_batch(), optimiser=LBFGS, observer=recorder)
+    return run, run.run(STAGES_OF_TWO_LOSSES, fingerprint=FINGERPRINT), recorder
+
+
+def test_lbfgs_lowers_the_loss_in_every_step(quasi_newton):
+    recorder = quasi_newton[2]
+    for stage in STAGES_OF_TWO_LOSSES:
+        losses = [record.loss for record in recorder.steps if record.stage == stage.name]
+        assert len(losses) == 4
+        assert losses == sorted(losses, reverse=True)
+    assert not any(record.grad_clip_applied for record in recorder.steps)
+
+
+@pytest.mark.parametrize("step", [2, 4, 5, 7])
+def test_a_resumed_run_with_lbfgs_ends_with_the_same_state(quasi_newton, tmp_path, step):
+    options = {"data": one_batch(), "optimiser": LBFGS}
+    killed = trainer(tmp_path, observer=KillAt(step), **options)
+    with pytest.raises(Killed):
+        killed.run(STAGES_OF_TWO_LOSSES, fingerprint=FINGERPRINT)
+    resumed = trainer(tmp_path, **options)
+    assert resumed.run(STAGES_OF_TWO_LOSSES, fingerprint=FINGERPRINT) == quasi_newton[1]
+    assert_same(resumed.state, quasi_newton[0].state)
+
+
+def test_lbfgs_is_told_without_learning_rates(tmp_path, caplog):
+    lines = LogLines("auto", None, has_learning_rates=False)
+    run = trainer(tmp_path, data=one_batch(), optimiser=LBFGS, observer=lines)
+    with caplog.at_level(logging.INFO):
+        run.run(STAGES_OF_TWO_LOSSES[:1], fingerprint=FINGERPRINT)
+    assert "Epoch 3: loss=" in caplog.text
+    assert "lr=" not in caplog.text
+    assert "learning rate" not in caplog.text
+
+
+def test_lbfgs_forgets_the_curvature_of_another_loss(quasi_newton, tmp_path):
+    """The second stage on its own, from the parameters that the first one ends with."""
+    first = trainer(tmp_path / "first", data=one_batch(), optimiser=LBFGS)
+    first.run(STAGES_OF_TWO_LOSSES[:1], fingerprint=FINGERPRINT)
+    second = trainer(
+        tmp_path / "second",
+        data=one_batch(),
+        optimiser=LBFGS,
+        parameters=first.state.parameters,
+    )
+    alone = STAGES_OF_TWO_LOSSES[1].model_copy(update={"start": 0, "end": 3})
+    second.run([alone], fingerprint=FINGERPRINT)
+    assert_same(second.state.parameters, quasi_newton[0].state.parameters)

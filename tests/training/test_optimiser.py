@@ -97,6 +97,70 @@ def test_steps_equal_pytorch(optimizer, amsgrad):
         assert_close(params, reference_tree(kind, step))
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_gradient_descent_as_pytorch_defines_it(momentum):
+    """g ← g + λp, b ← μb + g, p ← p - lr b (torch.optim.SGD without dampening)."""
+    settings = settings_for("sgd", momentum=momentum)
+    expected = reference_tree("in/initial")
+    directions = jax.tree.map(np.zeros_like, expected)
+    groups = group_labels(expected)
+    decays = jax.tree.map(
+        lambda group: SETTINGS["weight_decay"] if group == "interactions_decay" else 0.0, groups
+    )
+    for step, (params, _) in enumerate(trajectory(settings)):
+        rates = learning_rates(step)
+        gradient = reference_tree("in/gradient", step)
+        directions = jax.tree.map(
+            lambda b, g, decay, p: momentum * b + g + decay * p,
+            *(directions, gradient, decays, expected),
+        )
+        expected = jax.tree.map(
+            lambda p, b, group, rates=rates: p - rates[group] * b, expected, directions, groups
+        )
+        assert_close(params, expected)
+
+
+def curved(params):
+    """A quadratic of condition 100, with its minimum 0 where every number is 1."""
+    vector = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+    scales = jnp.logspace(0.0, 2.0, vector.size)
+    return 0.5 * jnp.sum(scales * (vector - 1.0) ** 2)
+
+
+def descend(settings, params, steps):
+    optimiser = build_optimiser(settings, params)
+    rates = {group: jnp.asarray(np.nan) for group in parameter_groups()}
+
+    @jax.jit
+    def step(params, state):
+        value, gradient = jax.value_and_grad(curved)(params)
+        further = {"value": value, "grad": gradient, "value_fn": curved}
+        updates, state = optimiser.update(gradient, state, params, learning_rates=rates, **further)
+        return optax.apply_updates(params, updates), state
+
+    state = optimiser.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params
+
+
+def test_lbfgs_finds_a_minimum_without_learning_rate():
+    start = reference_tree("in/initial")
+    found = descend(OptimiserSettings(optimizer="lbfgs"), start, 60)
+    assert curved(found) < 1e-12 * curved(start)
+    short = OptimiserSettings(optimizer="lbfgs", lbfgs_memory=1)
+    assert curved(descend(short, start, 60)) > curved(found), "with less memory"
+
+
+def test_options_that_an_optimiser_does_not_use():
+    assert OptimiserSettings(optimizer="lbfgs").largest_gradient is None
+    assert OptimiserSettings(optimizer="sgd").largest_gradient == 10.0
+    sgd = OptimiserSettings(optimizer="sgd", momentum=0.9)
+    assert sgd.unused == {"beta", "beta_two", "amsgrad", "lbfgs_memory"}
+    assert sgd.describe().startswith("sgd, momentum 0.9, weight decay 5e-07;")
+    assert OptimiserSettings(optimizer="lbfgs").describe().startswith("lbfgs, memory of 10 steps;")
+
+
 def test_schedule_free_equals_its_reference_package():
     settings = settings_for("schedulefree")
     for step, (params, state) in enumerate(trajectory(settings, changing=False)):
@@ -235,8 +299,8 @@ def test_a_parameter_without_group_is_named():
     ("changes", "message"),
     [
         (
-            {"optimizer": "sgd"},
-            "optimizer: expected 'adam', 'adamw' or 'schedulefree', found 'sgd'",
+            {"optimizer": "lamb"},
+            "optimizer: expected 'adam', 'adamw', 'schedulefree', 'sgd' or 'lbfgs', found 'lamb'",
         ),
         ({"beta": 1.0}, "beta: expected a number below 1, found 1.0"),
         ({"optimizer": "schedulefree", "beta": 0.0}, "above 0 for the schedulefree optimizer"),

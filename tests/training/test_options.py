@@ -149,6 +149,20 @@ def test_options_cannot_be_changed():
             {"config_type_weights": {"bulk": -1}},
             "option 'config_type_weights': bulk: expected a number of at least 0",
         ),
+        ({"momentum": 1.0}, "option 'momentum': expected a number below 1"),
+        (
+            {"optimizer": "lbfgs", "sampling_policy": "energy_weighted"},
+            "option 'sampling_policy': cannot be used with the optimizer lbfgs",
+        ),
+        (
+            {"optimizer": "lbfgs", "force_fraction": 0.5, "force_resample_epochs": 2},
+            "option 'force_resample_epochs': cannot be used with the optimizer lbfgs",
+        ),
+        ({"optimizer": "lbfgs", "devices": 2}, "option 'devices': cannot be used with"),
+        (
+            {"optimizer": "lbfgs", "train_schedule": {0: STAGE | {"readouts_lr": 0.1}}},
+            "stage 0 (a): 'readouts_lr' must be absent with the optimizer lbfgs",
+        ),
         ({"scheduler": "StepLR"}, "'ReduceLROnPlateau' or 'ExponentialLR', found 'StepLR'"),
     ],
 )
@@ -237,6 +251,19 @@ def test_what_is_not_available_is_refused_in_every_spelling(spelled):
         (
             {"lr": 0.1, "train_schedule": {0: STAGE | {"lr": 0.01}}},
             "'lr' has no effect: every stage has its own lr",
+        ),
+        ({"momentum": 0.9}, "'momentum' has no effect: schedulefree does not use it"),
+        (
+            {"optimizer": "lbfgs", "clip_grad": 1.0},
+            "'clip_grad' has no effect: lbfgs does not use it",
+        ),
+        (
+            {"optimizer": "lbfgs", "lr_factor": 0.5},
+            "'lr_factor' has no effect: lbfgs finds the length of its steps",
+        ),
+        (
+            {"scheduler": "ExponentialLR", "scheduler_min_lr": 1e-5},
+            "'scheduler_min_lr' has no effect: it is of the scheduler ReduceLROnPlateau",
         ),
         ({"ema_decay": 0.999}, "'ema_decay' has no effect: it needs ema: true"),
         (

@@ -29,6 +29,7 @@ SCHEDULER = {
     "scheduler": "ExponentialLR",
     "lr_factor": 0.5,
     "scheduler_patience": 7,
+    "scheduler_min_lr": 1e-6,
     "lr_scheduler_gamma": 0.9,
 }
 
@@ -47,8 +48,16 @@ def test_every_setting_of_the_scheduler_is_its_option():
     assert scheduler_options(options(optimizer="adam")) == SchedulerOptions()
 
 
-def test_schedulefree_uses_no_scheduler():
+def test_schedulefree_and_lbfgs_use_no_scheduler():
     assert scheduler_options(options(**SCHEDULER)) is None
+    assert scheduler_options(options(optimizer="lbfgs", **SCHEDULER)) is None
+    given = scheduler_options(options(optimizer="sgd"))
+    assert given == SchedulerOptions()
+
+
+def test_options_of_gradient_descent():
+    given = optimiser_settings(options(optimizer="sgd", momentum=0.9))
+    assert (given.optimizer, given.momentum) == ("sgd", 0.9)
 
 
 def test_what_is_looked_at_more_closely():
@@ -63,7 +72,8 @@ def test_what_is_looked_at_more_closely():
 DECIDE_WEIGHTS = {
     *("seed", "default_dtype", "batch_size"),
     *("optimizer", "beta", "beta_two", "weight_decay", "amsgrad", "ema", "ema_decay", "clip_grad"),
-    *("scheduler", "lr_factor", "scheduler_patience", "lr_scheduler_gamma"),
+    *("momentum", "lbfgs_memory", "scheduler", "lr_factor", "scheduler_patience"),
+    *("scheduler_min_lr", "lr_scheduler_gamma"),
     *("sampling_policy", "force_fraction", "force_resample_epochs", "force_min_structures"),
     "force_scale_unbiased",
     *("fixedpoint_initial_charge_head_scale", "field_block_weight_decay"),

@@ -63,7 +63,7 @@ class PrintSteps(Observer):
         print("step", record.epoch, record.batch, flush=True)
 
 
-def trainer(folder, *, data=None, parameters=None, observer=None, **settings):
+def trainer(folder, *, data=None, parameters=None, observer=None, optimiser=None, **settings):
     """A run with EMA, AMSGrad and a plateau scheduler that acts within the few epochs."""
     names = settings.keys() & ValidationOptions.model_fields.keys()
     validation = {name: settings.pop(name) for name in names}
@@ -71,7 +71,9 @@ def trainer(folder, *, data=None, parameters=None, observer=None, **settings):
         lambda stage: MODE,
         tiny_model() if parameters is None else parameters,
         tiny_data(tiny_batches()) if data is None else data,
-        optimiser=OptimiserSettings(optimizer="adam", ema=True, ema_decay=0.9),
+        optimiser=OptimiserSettings(optimizer="adam", ema=True, ema_decay=0.9)
+        if optimiser is None
+        else optimiser,
         scheduler=SchedulerOptions(scheduler_patience=0, lr_factor=0.5),
         validation=ValidationOptions(**validation),
         store=CheckpointStore(folder, TAG),

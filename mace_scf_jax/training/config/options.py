@@ -180,7 +180,32 @@ class TrainOptions(
             for term in stage.loss
             if {"stress", "virials"} & {*LOSSES[term].predictions} and not self.compute_stress
         ]
-        return problems + self._problems_with_modes()
+        return problems + self._problems_with_modes() + self._problems_with_lbfgs()
+
+    def _problems_with_lbfgs(self) -> list[str]:
+        """What changes the loss between steps that have to be of one loss."""
+        if self.optimizer != "lbfgs":
+            return []
+        found = {
+            "sampling_policy": self.sampling_policy != "uniform",
+            "force_resample_epochs": self.force_resample_epochs is not None,
+            "devices": self.devices != 1,
+            "distributed": self.distributed,
+        }
+        problems = [
+            f"option {name!r}: cannot be used with the optimizer lbfgs, all steps of which are "
+            "on the same structures and on one device"
+            for name, given in found.items()
+            if given
+        ]
+        problems += [
+            f"train_schedule, stage {index} ({stage.name}): {rate!r} must be absent with the "
+            "optimizer lbfgs, which finds the length of its steps by a line search"
+            for index, stage in enumerate(self.train_schedule)
+            for rate in stage.rates
+            if rate != "lr"
+        ]
+        return problems
 
     def _problems_with_modes(self) -> list[str]:
         """Stages that say how a fixed-point model is trained, for another model."""
@@ -296,6 +321,9 @@ def matters_to(option: str, *, family: str | None, backbone: str | None = None) 
     return family is None or family in known
 
 
+_ON_PLATEAU = "it is of the scheduler ReduceLROnPlateau"
+
+
 def ineffective(options: TrainOptions) -> list[str]:
     """Name each option that was changed and changes nothing, because of another one: a sentence."""
     fields = type(options).model_fields
@@ -327,6 +355,12 @@ def ineffective(options: TrainOptions) -> list[str]:
                 "every stage has its own lr",
             ),
             ("ema_decay", not options.ema, "it needs ema: true"),
+            ("scheduler_min_lr", options.scheduler != "ReduceLROnPlateau", _ON_PLATEAU),
+            *((name, True, f"{options.optimizer} does not use it") for name in options.unused),
+            *(
+                (name, not options.has_learning_rates, "lbfgs finds the length of its steps")
+                for name in SchedulerOptions.model_fields
+            ),
             ("wandb_watch", not options.wandb, "it needs wandb: true"),
         )
         if name in changed and without_effect

@@ -165,7 +165,7 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     },
     "swa": _SECOND_STAGE,
     "stage_two": _SECOND_STAGE,
-    "lbfgs": _switched_on("there is no such optimiser here", is_switch=True),
+    "lbfgs": _switched_on("this is `optimizer: lbfgs`, for the whole run", is_switch=True),
     "lr_params_factors": OptionOfMACE(
         "learning rates of parameter groups are `<parameter group>_lr` of a stage"
     ),

@@ -38,6 +38,7 @@ from mace_scf_jax.training.loop.state import (
     DivergedTrainingError,
     Progress,
     TrainingState,
+    for_next_stage,
     initial_state,
 )
 from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps, scalars
@@ -180,6 +181,7 @@ class Trainer:
         for index in range(progress.stage, len(stages)):
             if index > progress.stage:
                 progress = resuming.start(stages, index, progress)
+                self._state = for_next_stage(self._state, self._optimiser)
             if not progress.stage_is_over(stages[index].end):
                 identity = resuming.identity(fingerprint, stages, index)
                 progress = self._run_stage(stages[index], progress, identity)
@@ -300,7 +302,7 @@ class Trainer:
         logger.debug("loss breakdown: %s, ", breakdown(terms))
         counts = SCFCounts.of(record["scf"])
         log_steps(record["scf_steps"], counts)
-        limit = self._optimiser.clip_grad
+        limit = self._optimiser.largest_gradient
         step = StepRecord(
             stage=stage.name,
             epoch=before.epoch,

@@ -17,7 +17,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.training.optimise.learning_rates import LearningRateState
-from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, build_optimiser
+from mace_scf_jax.training.optimise.optimiser import (
+    OptimiserSettings,
+    at_start_of_stage,
+    build_optimiser,
+)
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 
@@ -117,6 +121,19 @@ def initial_state(
         steps=jnp.zeros((), jnp.int32),
         structure_losses=None if sampled_structures is None else jnp.zeros(sampled_structures),
     )
+
+
+def for_next_stage(state: TrainingState, settings: OptimiserSettings) -> TrainingState:
+    """The state when a stage begins, whose loss is another one.
+
+    Args:
+        state: at the end of the stage before.
+        settings: of the optimiser.
+    """
+    optimiser = at_start_of_stage(settings, state.parameters, state.optimiser)
+    if optimiser is state.optimiser:
+        return state
+    return dataclasses.replace(state, optimiser=_copy(optimiser))
 
 
 def _copy(tree: Any) -> Any:

@@ -156,7 +156,13 @@ class Steps:
                 (loss, terms, scf_counts(solved, graph), gradient)
             )
             updates, optimiser = build_optimiser(self._optimiser, state.parameters).update(
-                gradient, state.optimiser, state.parameters, learning_rates=learning_rates
+                gradient,
+                state.optimiser,
+                state.parameters,
+                learning_rates=learning_rates,
+                value=loss,
+                grad=gradient,
+                value_fn=lambda parameters: loss_function(parameters)[0],
             )
             parameters = optax.apply_updates(state.parameters, updates)
             average = state.average

@@ -10,6 +10,7 @@ from mace_scf_jax.training.optimise.learning_rates import (
 from mace_scf_jax.training.optimise.optimiser import (
     OptimiserOptions,
     OptimiserSettings,
+    at_start_of_stage,
     build_optimiser,
     evaluation_parameters,
     moving_average,
@@ -28,6 +29,7 @@ __all__ = [
     "ParameterGroupError",
     "Parameters",
     "SchedulerOptions",
+    "at_start_of_stage",
     "build_optimiser",
     "evaluation_parameters",
     "group_sizes",

@@ -47,6 +47,9 @@ class SchedulerOptions(OptionGroup):
     scheduler_patience: WholeNumberFromZero = Field(
         default=50, description="ReduceLROnPlateau: epochs without improvement before a reduction"
     )
+    scheduler_min_lr: NumberFromZero = Field(
+        default=0.0, description="ReduceLROnPlateau: no learning rate is reduced below this"
+    )
     lr_scheduler_gamma: Annotated[Number, Field(gt=0.0, le=1.0)] = Field(
         default=0.9993, description="ExponentialLR: factor per epoch"
     )
@@ -109,9 +112,13 @@ def next_epoch(
     waited = state.epochs_without_improvement + 1
     if waited <= options.scheduler_patience:
         return dataclasses.replace(state, epochs_without_improvement=waited)
+    wanted = {
+        group: max(rate, options.scheduler_min_lr)
+        for group, rate in _scaled(state.rates, options.lr_factor).items()
+    }
     reduced = {
         group: new if state.rates[group] - new > SMALLEST_CHANGE else state.rates[group]
-        for group, new in _scaled(state.rates, options.lr_factor).items()
+        for group, new in wanted.items()
     }
     return dataclasses.replace(state, rates=reduced, epochs_without_improvement=0)
 

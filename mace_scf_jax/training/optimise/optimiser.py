@@ -5,10 +5,14 @@ compiled step: stages and schedulers change them without recompilation. One chai
 transformations makes an update:
 
     clip by global norm -> [adam: L2 decay] -> adaptive scaling -> [adamw: decay] -> times -lr
+    clip by global norm -> L2 decay -> momentum -> times -lr                           (sgd)
 
 ``adam`` adds the decay to the gradient (L2), ``adamw`` decouples it, ``schedulefree`` is
 AdamW-ScheduleFree of optax.contrib. The one scaling that is not optax's is AMSGrad:
 :func:`scale_by_amsgrad` says why.
+
+``lbfgs`` knows no learning rate: a line search evaluates the loss along its direction. What it
+remembers of the curvature is that of one loss over one set of structures.
 """
 
 from __future__ import annotations
@@ -23,7 +27,13 @@ from jaxtyping import Array, Float, Int
 from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.options import OptionGroup
-from mace_scf_jax.options.values import NoneInText, Number, NumberFromZero, PositiveNumber
+from mace_scf_jax.options.values import (
+    NoneInText,
+    Number,
+    NumberFromZero,
+    PositiveNumber,
+    PositiveWholeNumber,
+)
 from mace_scf_jax.training.optimise.parameter_groups import (
     Parameters,
     decayed_groups,
@@ -37,19 +47,38 @@ def _pairs(decays: Any) -> Any:
     return tuple(decays.items()) if isinstance(decays, Mapping) else decays
 
 
+_ADAM = frozenset({"beta", "beta_two", "weight_decay", "clip_grad"})
+_OPTIONS_OF = {
+    "adam": _ADAM | {"amsgrad"},
+    "adamw": _ADAM | {"amsgrad"},
+    "schedulefree": _ADAM,
+    "sgd": frozenset({"momentum", "weight_decay", "clip_grad"}),
+    "lbfgs": frozenset({"lbfgs_memory"}),
+}
+"""Which options each optimiser uses, of those that not all do."""
+
+
 class OptimiserOptions(OptionGroup):
     """Optimizer"""
 
-    optimizer: Literal["adam", "adamw", "schedulefree"] = Field(
+    optimizer: Literal["adam", "adamw", "schedulefree", "sgd", "lbfgs"] = Field(
         default="schedulefree",
         description="adam: weight decay in the gradient; adamw: decoupled; schedulefree: "
-        "AdamW-ScheduleFree, which uses neither amsgrad nor a scheduler",
+        "AdamW-ScheduleFree, which uses neither amsgrad nor a scheduler; sgd: gradient descent, "
+        "weight decay in the gradient; lbfgs: quasi-Newton steps with a line search, for batches "
+        "of the whole training set",
     )
     beta: Annotated[Number, Field(ge=0.0, lt=1.0)] = Field(
         default=0.9, description="decay of the mean gradient"
     )
     beta_two: Annotated[Number, Field(ge=0.0, lt=1.0)] = Field(
         default=0.999, description="decay of the mean squared gradient"
+    )
+    momentum: Annotated[Number, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0, description="sgd: factor of the last step's direction in the next one"
+    )
+    lbfgs_memory: PositiveWholeNumber = Field(
+        default=10, description="lbfgs: number of steps that the curvature is taken from"
     )
     weight_decay: NumberFromZero = Field(
         default=5e-7, description="decay of the weights of interactions and products"
@@ -71,6 +100,21 @@ class OptimiserOptions(OptionGroup):
             return ["option 'beta': must be above 0 for the schedulefree optimizer"]
         return []
 
+    @property
+    def unused(self) -> frozenset[str]:
+        """Names of the options of other optimisers."""
+        return frozenset().union(*_OPTIONS_OF.values()) - _OPTIONS_OF[self.optimizer]
+
+    @property
+    def has_learning_rates(self) -> bool:
+        """Whether the length of a step is given, not found by a line search."""
+        return self.optimizer != "lbfgs"
+
+    @property
+    def largest_gradient(self) -> float | None:
+        """Norm at which the gradient is clipped, if it is."""
+        return None if "clip_grad" in self.unused else self.clip_grad
+
 
 class OptimiserSettings(OptimiserOptions):
     """How parameters are updated: the options, and what a model family adds to them"""
@@ -83,11 +127,16 @@ class OptimiserSettings(OptimiserOptions):
         """Tell in one line what matters."""
         decays = "".join(f", weight decay of {g} {d:g}" for g, d in self.group_weight_decays)
         average = f"decay {self.ema_decay:g}" if self.ema else "none"
-        amsgrad = ", amsgrad" if self.amsgrad and self.optimizer != "schedulefree" else ""
-        return (
-            f"{self.optimizer}, beta {self.beta:g}, beta_two {self.beta_two:g}{amsgrad}, weight "
-            f"decay {self.weight_decay:g}{decays}; moving average of the weights: {average}"
-        )
+        told = {
+            "beta": f"beta {self.beta:g}",
+            "beta_two": f"beta_two {self.beta_two:g}",
+            "momentum": f"momentum {self.momentum:g}",
+            "amsgrad": "amsgrad" if self.amsgrad else "",
+            "lbfgs_memory": f"memory of {self.lbfgs_memory} steps",
+            "weight_decay": f"weight decay {self.weight_decay:g}{decays}",
+        }
+        used = [text for name, text in told.items() if text and name not in self.unused]
+        return f"{self.optimizer}, {', '.join(used)}; moving average of the weights: {average}"
 
 
 class AmsgradState(NamedTuple):
@@ -168,12 +217,15 @@ def build_optimiser(
         params: the parameters; only their names are used.
 
     Returns:
-        An optax transformation whose ``update`` takes ``learning_rates=`` (group -> rate).
+        An optax transformation whose ``update`` takes ``learning_rates=`` (group -> rate), and
+        ``value=``, ``grad=`` and ``value_fn=`` (parameters -> loss), which only ``lbfgs`` reads.
 
     Raises:
         ParameterGroupError: a parameter belongs to no group.
     """
     labels = group_labels(params)
+    if settings.optimizer == "lbfgs":
+        return _promoting(lbfgs(settings.lbfgs_memory))
     decay = _weight_decay(settings, labels)
     rates = scale_by_group_learning_rate(labels)
     if settings.optimizer == "schedulefree":
@@ -185,6 +237,8 @@ def build_optimiser(
             rates,
         )
         core = schedule_free(base, settings.beta)
+    elif settings.optimizer == "sgd":
+        core = optax.chain(decay, optax.trace(decay=settings.momentum), rates)
     else:
         scale = scale_by_amsgrad if settings.amsgrad else optax.scale_by_adam
         scaling = scale(settings.beta, settings.beta_two)
@@ -234,6 +288,24 @@ def schedule_free(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def lbfgs(memory: int) -> optax.GradientTransformationExtraArgs:
+    """``optax.lbfgs`` with its line search, which has no use for learning rates.
+
+    Source: Liu and Nocedal, On the limited memory BFGS method for large scale optimization, Math.
+    Program. 45, 503 (1989).
+
+    Args:
+        memory: number of steps that the curvature is taken from.
+    """
+    transformation = optax.lbfgs(memory_size=memory)
+
+    def update(gradients, state, params, *, learning_rates: LearningRates, **loss):
+        del learning_rates
+        return transformation.update(gradients, state, params, **loss)
+
+    return optax.GradientTransformationExtraArgs(transformation.init, update)
+
+
 def evaluation_parameters(
     settings: OptimiserSettings, params: Parameters, state: Any, average: Parameters | None
 ) -> Parameters:
@@ -258,6 +330,19 @@ def evaluation_parameters(
         ]
         return optax.contrib.schedule_free_eval_params(found, params)
     return params
+
+
+def at_start_of_stage(settings: OptimiserSettings, params: Parameters, state: Any) -> Any:
+    """State of the optimiser when the loss changes: all but lbfgs go on.
+
+    Args:
+        settings: that it was built with.
+        params: current parameters.
+        state: at the end of the stage before.
+    """
+    if settings.optimizer == "lbfgs":
+        return build_optimiser(settings, params).init(params)
+    return state
 
 
 def moving_average(

@@ -114,11 +114,15 @@ class LogLines(Observer):
     Args:
         error_table: name of the report, see ``ERROR_TABLES``.
         clip_grad: largest norm of the gradient, None for no clipping.
+        has_learning_rates: whether steps have a given length.
     """
 
-    def __init__(self, error_table: str, clip_grad: float | None):
+    def __init__(
+        self, error_table: str, clip_grad: float | None, *, has_learning_rates: bool = True
+    ):
         self.error_table = error_table
         self.clip_grad = clip_grad
+        self.has_learning_rates = has_learning_rates
         self._scf = NO_COUNTS
         self._losses: list[float] = []
         self._seconds = 0.0
@@ -132,7 +136,8 @@ class LogLines(Observer):
         logger.info("WeightedLoss(%s)", terms)
         for name, options in stage.loss_options.items():
             logger.info("Options of the loss term %s: %s", name, options.model_dump())
-        logger.info("Setting global learning rate to %g", stage.lr)
+        if self.has_learning_rates:
+            logger.info("Setting global learning rate to %g", stage.lr)
         for group, rate in stage.group_lrs.items():
             logger.info("Setting learning rate of %s to %g", group, rate)
         if self.clip_grad is not None:
@@ -168,7 +173,7 @@ class LogLines(Observer):
         told = []
         if self._losses:
             told.append(f"training loss={np.mean(self._losses):.4f}")
-        if "lr" in self._rates:
+        if "lr" in self._rates and self.has_learning_rates:
             told.append(f"lr={self._rates['lr']:.3g}")
         told.append(f"{self._seconds + evaluation.time:.1f} s")
         if evaluation.improved:
