@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 
 import pytest
 from ase.io import read
@@ -14,17 +15,31 @@ from mace_scf_jax.predict.model import load_model
 from mace_scf_jax_cli.main import main
 
 
-def test_commands_sum_as_they_are_told(folder, capsys):
-    direct = tiny_model().predict(periodic())["energy"]
-    expected = tiny_model().with_sums("mesh").predict(periodic())["energy"]
+@functools.cache
+def energy_on_a_mesh() -> float:
+    """Of the crystal that commands are given; another one than that of direct sums."""
+    direct = tiny_model().predict(periodic(), forces=False)["energy"]
+    expected = tiny_model().with_sums("mesh").predict(periodic(), forces=False)["energy"]
     assert abs(direct - expected) > 1e-6
-    start = ["model", "start.xyz", "--sums", "mesh"]
-    assert main(["evaluate", *start, "--output", "evaluated.xyz"]) == 0
-    assert read("evaluated.xyz").info["MACE_energy"] == pytest.approx(expected, abs=1e-9)
-    main(["relax", *start, "--steps", "1", "--trajectory", "steps.xyz"])
+    return float(expected)
+
+
+START = ["model", "start.xyz", "--sums", "mesh"]
+
+
+def test_predictions_sum_as_they_are_told(folder, capsys):
+    assert main(["evaluate", *START, "--no-forces", "--output", "evaluated.xyz"]) == 0
+    found = read("evaluated.xyz").info["MACE_energy"]
+    assert found == pytest.approx(energy_on_a_mesh(), abs=1e-9)
+
+
+@pytest.mark.slow
+def test_simulations_sum_as_they_are_told(folder, capsys):
+    expected = energy_on_a_mesh()
+    main(["relax", *START, "--steps", "1", "--trajectory", "steps.xyz"])
     assert read("steps.xyz", "0").get_potential_energy() == pytest.approx(expected, abs=1e-9)
     once = "--ensemble nve --temperature 10 --steps 1 --output md.xyz"
-    assert main(["md", *start, *once.split()]) == 0
+    assert main(["md", *START, *once.split()]) == 0
     with open("md.csv", newline="") as file:
         first = next(csv.DictReader(file))
     assert float(first["potential_energy_eV"]) == pytest.approx(expected, abs=1e-6)
@@ -44,16 +59,22 @@ def test_a_model_without_charges_has_no_sums(folder, capsys):
     assert "expected a model with electrostatics" in capsys.readouterr().err
 
 
-def test_training_on_a_mesh(tmp_path, capsys):
+ON_A_MESH = ["--kspace_cutoff_factor", "1.5", "--sums", "mesh", "--mesh_accuracy", "1e-4"]
+ON_A_MESH += ["--train_schedule", "{0: {name: b, start: 0, end: 0, loss: {energy_per_atom: 1.0}}}"]
+IN_A_BOX = ["--electrostatic_pbc_method", "mixed_periodic"]
+
+
+def test_a_mesh_for_training_is_chosen_or_refused(tmp_path, capsys):
     make_input(tmp_path)
-    stage = {"name": "b", "start": 0, "end": 0, "loss": {"energy_per_atom": 1.0}}
-    words = ["--kspace_cutoff_factor", "1.5", "--sums", "mesh", "--mesh_accuracy", "1e-4"]
-    words += ["--train_schedule", str({0: stage})]
-    refused = [*words, "--electrostatic_pbc_method", "realspace"]
-    assert train_in(tmp_path, *refused) == 2
+    assert train_in(tmp_path, *ON_A_MESH, "--electrostatic_pbc_method", "realspace") == 2
     assert "open boundary is summed over pairs" in capsys.readouterr().err
-    in_a_box = [*words, "--electrostatic_pbc_method", "mixed_periodic"]
-    assert train_in(tmp_path, *in_a_box) == 0
+    assert train_in(tmp_path, *ON_A_MESH, *IN_A_BOX, "--dry_run") == 0
     assert "Coulomb sums on a mesh of " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_training_on_a_mesh(tmp_path):
+    make_input(tmp_path)
+    assert train_in(tmp_path, *ON_A_MESH, *IN_A_BOX) == 0
     trained = load_model(tmp_path / "water_b.model.safetensors").settings.electrostatics
     assert (trained.sums, trained.mesh_accuracy) == ("mesh", 1e-4)

@@ -106,6 +106,7 @@ def test_a_thread_may_collect_the_iterator_that_it_works_for(monkeypatch) -> Non
         yield 1
 
     gc.disable()
+    gc.freeze()  # what other tests left behind is not looked through
     try:
         cycle: list = [prefetched(items())]
         cycle.append(cycle)
@@ -116,5 +117,6 @@ def test_a_thread_may_collect_the_iterator_that_it_works_for(monkeypatch) -> Non
         thread.join(timeout=10.0)
         assert not thread.is_alive()
     finally:
+        gc.unfreeze()
         gc.enable()
     assert raised == []

@@ -148,9 +148,9 @@ def test_starts_that_need_labels():
     [
         pytest.param(LinearMixing(max_steps=2000, mixing=0.3, tolerance=1e-11), marks=SLOW),
         pytest.param(LinearMixing(max_steps=2000, mixing=0.8, tolerance=1e-11), marks=SLOW),
-        pytest.param(Anderson(tolerance=1e-11), marks=SLOW),
+        Anderson(tolerance=1e-11),
         pytest.param(NewtonKrylov(tolerance=1e-11), marks=SLOW),
-        Auto(tolerance=1e-11),
+        pytest.param(Auto(tolerance=1e-11), marks=SLOW),
     ],
     ids=repr,
 )

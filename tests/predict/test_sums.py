@@ -21,7 +21,7 @@ FAMILIES = [
     "LocalCharges",
     "MACEQEq",
     pytest.param("EnergyFunctional", marks=pytest.mark.slow),
-    "FixedPoint",
+    pytest.param("FixedPoint", marks=pytest.mark.slow),
 ]
 
 
@@ -51,6 +51,19 @@ def test_predictions_on_a_mesh_equal_direct_ones_within_the_accuracy_asked_for(f
         scale = np.abs(other["electrostatic_energy"])
         assert abs(one["energy"] - other["energy"]) <= 2.0 * ACCURACY * scale
     assert any(np.any(a["forces"] != b["forces"]) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_state_on_a_mesh_equals_the_direct_one_within_the_accuracy_asked_for():
+    """The self-consistent family, without what is derived from its energy."""
+    direct = converged_in_k("FixedPoint")
+    structures = [periodic(), slab(), molecule(box=12.0)]
+    expected = direct.predict(structures, forces=False)
+    found = direct.with_sums("mesh", mesh_accuracy=ACCURACY).predict(structures, forces=False)
+    names = ("electrostatic_energy", "multipoles", "field_features", "electrostatic_potentials")
+    for one, other in zip(found, expected, strict=True):
+        for name in names:
+            assert_close(one[name], other[name], 2.0 * ACCURACY, name)
+        assert np.any(one["multipoles"] != other["multipoles"])
 
 
 def test_structures_of_a_mesh_need_no_wavevectors_and_share_a_grid():

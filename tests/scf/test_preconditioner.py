@@ -71,8 +71,9 @@ def test_affine_maps_are_solved_by_the_first_step(solver, charges):
 
 @SLOW_MODES
 def test_a_rough_preconditioner_changes_the_way_and_not_the_end(charges):
-    found = find(Auto(tolerance=1e-12), problem(charges, slopes(0.8)))
-    expected = find(Auto(tolerance=1e-12), problem(charges, None))
+    solver = Anderson(tolerance=1e-12)
+    found = find(solver, problem(charges, slopes(0.8)))
+    expected = find(solver, problem(charges, None))
     np.testing.assert_array_equal(found.status, SolverStatus.CONVERGED)
     np.testing.assert_allclose(found.state, expected.state, atol=1e-10)
 
@@ -128,7 +129,7 @@ def test_a_matrix_without_inverse_is_left_out(entry):
     np.testing.assert_array_equal(solution[0], right[0])
     exact = SlopePreconditioner.of_slopes(slopes()).solve(right)
     np.testing.assert_array_equal(solution[1], exact[1])
-    found = find(Auto(), problem(CHARGES, matrices))
+    found = find(Anderson(), problem(CHARGES, matrices))
     np.testing.assert_array_equal(found.status, SolverStatus.CONVERGED)
 
 

@@ -205,11 +205,10 @@ def test_every_change_is_noticed(model):
     atoms.calc = MACESCFCalculator(model)
 
     def check():
-        expected = model.predict(atoms)
+        expected = model.predict(atoms, forces=False)
         np.testing.assert_allclose(
             atoms.get_potential_energy(), expected["energy"], rtol=1e-12, err_msg=str(atoms)
         )
-        assert_close(atoms.get_forces(), expected["forces"], 1e-10)
 
     for _ in range(8):
         atoms.positions += rng.normal(scale=0.1, size=(5, 3))
@@ -241,7 +240,7 @@ def test_inputs_of_the_atoms_are_noticed():
     for value in (25.0, 26.0):
         for name in required_inputs(model.settings):
             atoms.arrays[name] = np.full(len(atoms), value)
-        expected = model.predict(atoms)["energy"]
+        expected = model.predict(atoms, forces=False)["energy"]
         np.testing.assert_allclose(atoms.get_potential_energy(), expected, rtol=1e-12)
 
 
@@ -252,10 +251,9 @@ def test_structures_of_other_sizes(model):
         atoms = water.copy()
         far = [[0.0, -2.0 - number, 0.0] for number in range(size - 5)]
         atoms.extend(ase.Atoms("H" * len(far), far))
-        expected = model.predict(atoms)
+        expected = model.predict(atoms, forces=False)
         atoms.calc = calculator
         np.testing.assert_allclose(atoms.get_potential_energy(), expected["energy"], rtol=1e-12)
-        assert_close(atoms.get_forces(), expected["forces"], 1e-10)
         assert atoms.get_charges().shape == (size,)
         assert calculator.evaluator.num_padded_atoms == (5 if size == 5 else 8)
 
@@ -271,7 +269,8 @@ def test_a_small_structure_after_a_large_one_has_small_arrays(model):
     with compilations() as compiled:
         for atoms in (large, small):
             atoms.rattle(1e-3)
-            assert_close(atoms.get_forces(), model.predict(atoms)["forces"], 1e-9)
+            expected = model.predict(atoms, forces=False)["energy"]
+            assert_close(atoms.get_potential_energy(), expected, 1e-12)
     assert not [name for name in compiled if "follow" in name]
 
 
@@ -329,7 +328,8 @@ def test_a_polarizability_is_offered_where_the_model_has_one(model):
     atoms, split_charges = molecule(), tiny_model("LocalSplitCharges")
     atoms.calc = MACESCFCalculator(split_charges)
     found = atoms.calc.get_property("polarizability", atoms)
-    assert_close(found, split_charges.predict(molecule())["polarizability"], 1e-12)
+    expected = split_charges.predict(molecule(), forces=False)["polarizability"]
+    assert_close(found, expected, 1e-12)
     atoms.calc = MACESCFCalculator(model)
     with pytest.raises(PropertyNotImplementedError):
         atoms.calc.get_property("polarizability", atoms)

@@ -50,8 +50,13 @@ def assert_results_equal(results, prediction):
 
 @pytest.mark.parametrize(
     ("family", "atoms"),
-    [("MACE", slab()), ("LocalSplitCharges", periodic()), ("MACEQEq", molecule())],
-    ids=["MACE, slab", "LocalSplitCharges, crystal", "MACEQEq, molecule"],
+    [
+        pytest.param("MACE", slab(), id="MACE, slab"),
+        pytest.param(
+            "LocalSplitCharges", periodic(), id="LocalSplitCharges, crystal", marks=pytest.mark.slow
+        ),
+        pytest.param("MACEQEq", molecule(), id="MACEQEq, molecule"),
+    ],
 )
 def test_results_are_predictions(family, atoms):
     model = tiny_model(family)

@@ -29,6 +29,7 @@ def hooks(model):
     return jax_md_functions(model, periodic(), skin=0.3, largest_strain=0.2)
 
 
+@pytest.mark.slow
 def test_nve_is_that_of_ase(model):
     neighbor_fn, energy_fn = jax_md_functions(model, periodic(), skin=0.3)
     atoms = periodic()

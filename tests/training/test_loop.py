@@ -16,6 +16,7 @@ from mace_scf_jax.training.loop.checkpoints import (
 )
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import DivergedTrainingError
+from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.loop.validation import ValidationOptions
 from mace_scf_jax.training.loop.watching import WatchOptions
 from mace_scf_jax.training.losses.properties import ErrorForm
@@ -133,7 +134,7 @@ def test_roots_are_of_the_whole_set(complete):
 
 def test_each_step_is_compiled_once_per_bucket(tmp_path):
     larger = [tiny_graph(seed, atoms=10, edges=24) for seed in range(2)]
-    run = trainer(tmp_path, data=tiny_data([*BATCHES, *larger]))
+    run = trainer(tmp_path, data=tiny_data([*BATCHES, *larger]), programs=Programs())
     # the same terms with other weights and in another order are the same step
     other = Stage(
         name="second",
@@ -200,7 +201,7 @@ def test_an_interrupted_run_ends_with_the_same_state(complete, tmp_path, step, s
 def test_a_finished_run_has_nothing_left_to_train(complete):
     run, progress, _, folder = complete
     recorder = Recorder()
-    again = trainer(folder, observer=recorder)
+    again = trainer(folder, observer=recorder, programs=Programs())
     assert again.run(STAGES, fingerprint=FINGERPRINT) == progress
     assert_same(again.state, run.state)
     assert not recorder.started

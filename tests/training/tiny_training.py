@@ -13,6 +13,7 @@ from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.loop import Trainer
 from mace_scf_jax.training.loop.observer import Observer
 from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.loop.validation import ValidationOptions
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
@@ -39,6 +40,8 @@ def stages(epochs):
 STAGES = stages(4)
 TAG = "tiny_run-1"
 MODE = TinyMode()
+PROGRAMS = Programs()
+"""Compiled steps, which all runs of a process share."""
 
 
 class Recorder(Observer):
@@ -78,7 +81,7 @@ def trainer(folder, *, data=None, parameters=None, observer=None, optimiser=None
         validation=ValidationOptions(**validation),
         store=CheckpointStore(folder, TAG),
         observers=() if observer is None else (observer,),
-        **{"checkpoint_seconds": 0.0} | settings,
+        **{"checkpoint_seconds": 0.0, "programs": PROGRAMS} | settings,
     )
 
 

@@ -51,7 +51,10 @@ def load(name: str) -> SimpleNamespace:
     )
 
 
-@pytest.fixture(scope="module", params=["local_charges", "scale_shift_mace"])
+@pytest.fixture(
+    scope="module",
+    params=["local_charges", pytest.param("scale_shift_mace", marks=pytest.mark.slow)],
+)
 def model(request):
     """One molecule, one crystal and one slab, with and without charges."""
     return load(request.param)
