@@ -106,8 +106,14 @@ _ALL = (
     _POTENTIAL,
 )
 
+_ALL_AT_THE_END = (
+    *(_ENERGY_PER_ATOM, _ENERGY_PER_ATOM_MAE, _FORCE, _FORCE_MAE),
+    *(column for column in _ALL if column not in (_ENERGY_PER_ATOM, _FORCE)),
+)
+"""Energies and forces with both errors."""
+
 ERROR_TABLES: dict[str, ErrorTable] = {
-    DEFAULT_ERROR_TABLE: ErrorTable(_ALL, _ALL, only_found=True),
+    DEFAULT_ERROR_TABLE: ErrorTable(_ALL, _ALL_AT_THE_END, only_found=True),
     "PerAtomRMSE": ErrorTable(
         (_ENERGY_PER_ATOM, _FORCE), (_ENERGY_PER_ATOM, _FORCE, _FORCE_RELATIVE)
     ),

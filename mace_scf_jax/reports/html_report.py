@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from mace_scf_jax import __version__
 from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES, Column
@@ -116,7 +119,28 @@ def _errors(run: TrainingRun) -> str:
     ]
     headings = [("stage", ""), ("epoch", ""), ("set", "")]
     headings += [(column.heading, _with_symbols(column.unit)) for column in shown]
-    return f"<p>{note}</p>" + html.table(headings, rows, numbers_from=3)
+    table = html.table(headings, rows, numbers_from=3)
+    return f"<p>{note}</p>" + table + _lowest_errors(run, columns)
+
+
+def _lowest_errors(run: TrainingRun, columns: Sequence[Column]) -> str:
+    """The lowest error of every kind and set that was evaluated during training, and its epoch."""
+    history = run.history
+    sets = [name.removesuffix("_loss") for name in history.columns if name.endswith("_loss")]
+    rows = []
+    for column, name in itertools.product(columns, sets):
+        if f"{name}_{column.metric}" in history.columns:
+            values = history.column(f"{name}_{column.metric}")
+            best = int(np.nanargmin(values))
+            lowest = (
+                f"{column.in_table({column.metric: values[best]})} {_with_symbols(column.unit)}"
+            )
+            rows.append((column.heading, name, lowest, history.rows[best]["epoch"]))
+    if not rows:
+        return ""
+    headings = [("error", ""), ("set", ""), ("lowest", ""), ("epoch", "")]
+    note = "The lowest errors during training, each of an epoch of its own."
+    return f"<p>{note}</p>" + html.table(headings, rows, numbers_from=2)
 
 
 def _validation_errors(run: TrainingRun, epoch: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ from mace_scf_jax.predict.error_tables import (
 METRICS = {
     "rmse_e_per_atom": 0.01842,
     "rmse_f": 0.10753,
+    "mae_f": 0.0811,
     "rel_rmse_f": 12.345,
     "rmse_dma": 0.0474,
     "rmse_mu_per_atom": 0.0891,
@@ -45,9 +46,10 @@ def test_the_default_shows_what_there_is():
         for line in final_table("auto", sets).splitlines()
         if line.startswith("|")
     ]
-    assert heading == ["", "RMSE E", "RMSE F", "RMSE DMA", "RMSE dipole", "RMSE total charge"]
+    errors = ["RMSE E", "RMSE F", "MAE F", "RMSE DMA", "RMSE dipole", "RMSE total charge"]
+    assert heading == ["", *errors]
     assert units[-1] == "me"
-    assert rows[-1] == ["bulk", "10.00", "not found", "not found", "not found", "900.00"]
+    assert rows[-1] == ["bulk", "10.00", *4 * ["not found"], "900.00"]
     assert epoch_line("auto", 1, 0.5, {"rmse_stress": 0.002}).endswith("RMSE_stress=2.0 meV / A^3")
     assert labels_without_metric("auto", {}) == ()
 

@@ -70,6 +70,21 @@ def test_the_page_tells_errors_data_settings_and_compilations(folder):
     assert "nothing is solved self-consistently" in page
 
 
+def test_the_page_names_the_lowest_error_of_each_set_and_its_epoch(tmp_path):
+    def best_in_epoch_5(record):
+        worse = {"rmse_f": 0.9} if record.get("epoch") in (6, 7) and "rmse_f" in record else {}
+        return record | worse
+
+    page, _ = reported(make_run(tmp_path / "run", best_in_epoch_5))
+    for name in ("valid", "ice_Default"):
+        for error, value, epoch in (
+            ("RMSE F", f"{500 / 6:.2f} meV / Å", 5),
+            ("RMSE E", "12.50 meV / atom", 7),
+        ):
+            cells = f'<td class="number">{value}</td><td class="number">{epoch}</td>'
+            assert f"<td>{error}</td><td>{name}</td>{cells}" in page
+
+
 def test_a_run_that_goes_on_shows_its_best_epochs(tmp_path):
     page, _ = reported(make_run(tmp_path / "run", final=False))
     assert "8 of 8 epochs so far" in page

@@ -51,12 +51,16 @@ def test_rows_are_the_evaluated_epochs(tmp_path):
     history = TrainingHistory.read(written(tmp_path, RUN))
     assert [(row["stage"], row["epoch"]) for row in history.rows] == [("a", 0), ("b", 2)]
     np.testing.assert_array_equal(history.column("time"), [1.5, 3.75])
+    np.testing.assert_array_equal(history.column("train_time"), [1.0, 1.0])
+    np.testing.assert_array_equal(history.column("evaluation_time"), [0.5, 0.25])
     np.testing.assert_array_equal(history.column("train_loss"), [3.0, 0.375])
     np.testing.assert_array_equal(history.column("train_loss_forces"), [2.25, 0.28125])
     np.testing.assert_array_equal(history.column("valid_rmse_f"), [0.5, 0.3])
     np.testing.assert_array_equal(history.column("big_cells_loss"), [6.0, np.nan])
-    assert history.columns[:4] == ("stage", "epoch", "time", "lr")
-    assert history.units == {"time": "s", "valid_rmse_f": "eV/Å", "big_cells_rmse_f": "eV/Å"}
+    times = ("time", "train_time", "evaluation_time")
+    assert history.columns[:6] == ("stage", "epoch", *times, "lr")
+    units = {"valid_rmse_f": "eV/Å", "big_cells_rmse_f": "eV/Å"}
+    assert history.units == dict.fromkeys(times, "s") | units
     with pytest.raises(KeyError, match="rmse_x"):
         history.column("rmse_x")
 

@@ -1,6 +1,7 @@
 """The history of a training run as a table: one row per epoch that was evaluated.
 
-Columns, in this order: ``stage``, ``epoch``, ``time``, learning rates, ``train_loss``, its weighted
+Columns, in this order: ``stage``, ``epoch``, ``time`` (so far), ``train_time`` and
+``evaluation_time`` (of the epoch), learning rates, ``train_loss``, its weighted
 terms ``train_loss_<term>``, ``valid_loss``, errors ``valid_<metric>``, and the same for every
 monitored test set. Losses of training are means over the steps of the epoch. For models that are
 solved self-consistently, ``train_scf_…`` and ``valid_scf_…`` count how the solutions ended.
@@ -26,6 +27,7 @@ from mace_scf_jax.training.records.results_file import (
 )
 
 Row = Mapping[str, Any]
+_TIMES = ("time", "train_time", "evaluation_time")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ class TrainingHistory:
         seconds = 0.0
         for epoch, steps in _grouped(results.steps).items():
             evaluations = by_epoch.get(epoch, [])
-            seconds += sum(record["time"] for record in (*steps, *evaluations))
+            seconds += _seconds(steps) + _seconds(evaluations)
             if evaluations:
                 rows.append(_row(epoch, seconds, steps, evaluations))
         return cls(tuple(rows))
@@ -103,6 +105,11 @@ class TrainingHistory:
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def _seconds(records: Iterable[Mapping[str, Any]]) -> float:
+    """Time that steps or evaluations took."""
+    return sum(record["time"] for record in records)
+
+
 def _grouped(steps: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
     """The steps of each epoch."""
     groups: dict[int, list[Mapping[str, Any]]] = {}
@@ -117,7 +124,13 @@ def _row(
     steps: Sequence[Mapping[str, Any]],
     evaluations: Sequence[Mapping[str, Any]],
 ) -> Row:
-    row = {"stage": steps[-1]["stage"], "epoch": epoch, "time": seconds}
+    row = {
+        "stage": steps[-1]["stage"],
+        "epoch": epoch,
+        "time": seconds,
+        "train_time": _seconds(steps),
+        "evaluation_time": _seconds(evaluations),
+    }
     for record in evaluations:
         row |= record.get("learning_rates", {})
     row["train_loss"] = float(np.mean([step["loss"] for step in steps]))
@@ -145,7 +158,7 @@ def _scf_columns(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, i
 
 def _unit(column: str) -> str:
     """Unit of a column: of its metric, after the name of a set that may hold underscores."""
-    if column == "time":
+    if column in _TIMES:
         return "s"
     parts = column.split("_")
     units = (metric_unit("_".join(parts[start:])) for start in range(1, len(parts)))
