@@ -20,15 +20,15 @@ from mace_scf_jax.models.outputs import ends_of_searches
 from mace_scf_jax.predict.model import Model, Prediction
 from mace_scf_jax.predict.prediction import state_of_batch
 from mace_scf_jax.scf.status import SolverStatus
-from mace_scf_jax.simulate.functional import (
+from mace_scf_jax.simulate.functional import Context, EnergyFunction
+from mace_scf_jax.simulate.geometry import Geometry
+from mace_scf_jax.simulate.neighbours import LEAST_BOX, Neighbours
+from mace_scf_jax.simulate.preparation import (
     EXTRA_ROOM,
-    Context,
-    EnergyFunction,
+    MOST_WASTE,
     Images,
     prepare_neighbours,
 )
-from mace_scf_jax.simulate.geometry import Geometry
-from mace_scf_jax.simulate.neighbours import LEAST_BOX, Neighbours
 
 SKIN = 0.5
 """Å by which edges reach beyond the cutoff."""
@@ -37,7 +37,7 @@ MORE_ROOM = 0.4
 for reciprocal vectors too."""
 LARGEST_STRAIN = 0.2
 """Change of the cell that one set of reciprocal vectors serves where energies are to be smooth."""
-MOST_WASTE = 1.5
+MOST_WASTE_OF_OTHERS = 1.5
 """Work in arrays that were made for another structure, relative to arrays of its own, up to which
 they are used rather than compiling anew."""
 _STEP = 1.25
@@ -159,21 +159,24 @@ class Evaluator:
     ) -> tuple[BatchSizes, Images]:
         """Lengths of arrays: those in use if they do, so that little has to be compiled."""
         if known:
-            sizes, used = self._neighbours.sizes, self._neighbours.images
-            images = tuple(map(max, images, used))
-            if sizes.holds(needed) and images == used:
-                return sizes, images
             waves = MORE_ROOM if breathes else 0.0
-            roomy = merge((sizes, needed)).with_room(MORE_ROOM, kvectors=waves)
+            roomy = needed.with_room(MORE_ROOM, kvectors=waves)
+            most = MOST_WASTE * roomy.work()
+            sizes, used = self._neighbours.sizes, self._neighbours.images
+            if sizes.work() <= most:
+                images = tuple(map(max, images, used))
+                if sizes.holds(needed) and images == used:
+                    return sizes, images
+                roomy = merge((sizes, needed)).with_room(MORE_ROOM, kvectors=waves)
         else:
             roomy = needed.with_room(EXTRA_ROOM)
-            most = MOST_WASTE * roomy.work()
-            for sizes, used in self._rooms:
-                if used == images and sizes.holds(needed) and sizes.work() <= most:
-                    return sizes, images
-            if self._rooms:  # structures of different sizes come along
-                power = math.ceil(round(math.log(needed.atoms, _STEP), 9))
-                roomy = roomy.with_atoms(math.ceil(_STEP**power))
+            most = MOST_WASTE_OF_OTHERS * roomy.work()
+        for sizes, used in self._rooms:
+            if used == images and sizes.holds(needed) and sizes.work() <= most:
+                return sizes, images
+        if self._rooms and not known:  # structures of different sizes come along
+            power = math.ceil(round(math.log(needed.atoms, _STEP), 9))
+            roomy = roomy.with_atoms(math.ceil(_STEP**power))
         self._rooms.append((roomy, images))
         return roomy, images
 

@@ -9,38 +9,27 @@ results = energy_fn.results(positions, neighbours, stress=True)
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
-import ase
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from mace_scf_jax.data.collate import collate
-from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
-from mace_scf_jax.data.structure import search_box
-from mace_scf_jax.mesh import Mesh, common_mesh
 from mace_scf_jax.models import SCFState
 from mace_scf_jax.models.meaning import as_nan
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.suitability import unread_inputs
-from mace_scf_jax.predict.use import Options, device_named
-from mace_scf_jax.simulate.neighbours import Neighbours, images_needed
+from mace_scf_jax.predict.use import Options
+from mace_scf_jax.simulate.neighbours import Neighbours
+from mace_scf_jax.simulate.preparation import EXTRA_ROOM, Preparation
 from mace_scf_jax.simulate.results import Results, to_results
 
 Vector = Float[ArrayLike, "3"]
 Matrix = Float[ArrayLike, "3 3"]
 Scalar = Float[ArrayLike, ""]
-
-EXTRA_ROOM = 0.1
-"""Room for more neighbours of an atom than there are at first, as a part of them: moving atoms that
-outgrow it compile anew, and every step pays for it."""
 
 
 @jax.tree_util.register_dataclass
@@ -188,11 +177,6 @@ class EnergyFunction:
         return results, Context(neighbours, state)
 
 
-Prepare = Callable[..., Neighbours]
-Images = tuple[int, int, int]
-Choose = Callable[[BatchSizes, Images], tuple[BatchSizes, Images]]
-
-
 def energy_function(
     model: Model | str | Path,
     *,
@@ -200,7 +184,7 @@ def energy_function(
     largest_strain: float = 0.0,
     extra_capacity: float = EXTRA_ROOM,
     **options: Unpack[Options],
-) -> tuple[EnergyFunction, Prepare]:
+) -> tuple[EnergyFunction, Preparation]:
     """The energy of a model as a pure function, and the preparation of structures on the host.
 
     Args:
@@ -215,10 +199,7 @@ def energy_function(
 
     Returns:
         The energy function, and ``prepare(atoms, previous=None, extra_capacity=None)``, which makes
-        the `Neighbours` of an ASE structure. Inputs of the model are read from its ``info`` and
-        ``arrays``. With ``previous`` no array is smaller than there, so that what is compiled is
-        used again. It raises `DataError` where the structure cannot be used or ``previous`` has
-        other atoms, and `BoundaryError` where its periodicity does not fit the electrostatics.
+        the `Neighbours` of an ASE structure: see `Preparation`. Both can be pickled.
 
     Raises:
         TypeError: there is no such option.
@@ -232,85 +213,4 @@ def energy_function(
     if not (np.isfinite(extra_capacity) and extra_capacity >= 0.0):
         raise ValueError(f"extra_capacity: found {extra_capacity}, expected at least 0")
     loaded = load_model(model, **options)
-    default_capacity = extra_capacity
-
-    def prepare(
-        atoms: ase.Atoms,
-        previous: Neighbours | None = None,
-        *,
-        extra_capacity: float | None = None,
-    ) -> Neighbours:
-        def choose(needed: BatchSizes, images: Images) -> tuple[BatchSizes, Images]:
-            extra = default_capacity if extra_capacity is None else extra_capacity
-            sizes = needed.with_room(extra)
-            if previous is None:
-                return sizes, images
-            return merge((sizes, previous.sizes)), tuple(map(max, images, previous.images))
-
-        made = prepare_neighbours(
-            loaded,
-            atoms,
-            choose,
-            skin=skin,
-            largest_strain=largest_strain,
-            mesh=None if previous is None else previous.graph.mesh,
-        )
-        if previous is not None and not np.array_equal(made.graph.species, previous.graph.species):
-            raise DataError("previous neighbours: found those of other atoms")
-        return made
-
-    return EnergyFunction(loaded), prepare
-
-
-def prepare_neighbours(
-    model: Model,
-    atoms: ase.Atoms,
-    choose: Choose,
-    *,
-    skin: float,
-    largest_strain: float,
-    mesh: Mesh | None = None,
-) -> Neighbours:
-    """Find the neighbours and reciprocal vectors of a structure on the host.
-
-    Args:
-        model: what they are for.
-        choose: from the sizes and images that are needed to those of the arrays.
-        skin: as for `energy_function`.
-        largest_strain: as for `energy_function`.
-        mesh: that the mesh of the structure, if it has one, is not to be coarser than.
-
-    Raises:
-        DataError: the structure cannot be used.
-        BoundaryError: its periodicity does not fit the model's electrostatics.
-    """
-    structure = model.prepare(model.read(atoms), skin=skin, largest_strain=largest_strain)
-    pbc = structure.configuration.pbc
-    cutoff = model.settings.backbone.r_max
-    box = search_box(structure.configuration.cell, pbc)
-    sizes, images = choose(
-        required_sizes([structure], "per_atom", padding=False),
-        # Vectors may shrink by the strain before the reciprocal vectors have to be chosen anew.
-        images_needed(box * (1.0 - largest_strain), pbc, cutoff + skin),
-    )
-    if mesh is not None and structure.mesh is not None:
-        mesh = common_mesh((mesh, structure.mesh))
-    else:
-        mesh = structure.mesh
-    graph = jax.device_put(
-        collate([structure], sizes, dtype=model.dtype, labels=False, padding=False, mesh=mesh),
-        None if model.device is None else device_named(model.device),
-    )
-    in_cell = mesh is not None or model.settings.kspace_cutoff is not None
-    depends_on_cell = in_cell and not math.isinf(structure.repeat)
-    return Neighbours(
-        graph=graph,
-        search_box=jnp.asarray(box, graph.cell.dtype),
-        reciprocal_cell=graph.cell[0],
-        overflow=jnp.asarray(False),
-        cutoff=cutoff,
-        skin=skin,
-        largest_strain=largest_strain if depends_on_cell else None,
-        images=images,
-        tails=model.settings.tails,
-    )
+    return EnergyFunction(loaded), Preparation(loaded, skin, largest_strain, extra_capacity)

@@ -27,8 +27,9 @@ from mace_scf_jax.data.properties import GRAPH_INPUTS
 from mace_scf_jax.models import SCFState
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.use import Options, refuse_unknown
-from mace_scf_jax.simulate.functional import EnergyFunction, Prepare, energy_function
+from mace_scf_jax.simulate.functional import EnergyFunction, energy_function
 from mace_scf_jax.simulate.neighbours import Neighbours
+from mace_scf_jax.simulate.preparation import Preparation
 from mace_scf_jax.simulate.results import Results
 
 Box = Float[ArrayLike, "..."]
@@ -83,7 +84,7 @@ class NeighborList:
 class NeighborFunctions:
     """Allocates and updates neighbour lists, like `jax_md.partition.NeighborListFns`."""
 
-    prepare: Prepare
+    prepare: Preparation
     atoms: ase.Atoms
     fractional_coordinates: bool
 

@@ -24,8 +24,9 @@ from mace_scf_jax.simulate.dynamics import (
     SimulationError,
     SimulationSettings,
 )
-from mace_scf_jax.simulate.functional import Context, EnergyFunction, Prepare
+from mace_scf_jax.simulate.functional import Context, EnergyFunction
 from mace_scf_jax.simulate.neighbours import Neighbours
+from mace_scf_jax.simulate.preparation import Preparation
 from mace_scf_jax.simulate.results import Results
 
 _FAILURES = {
@@ -33,6 +34,7 @@ _FAILURES = {
     EvaluationStatus.NOT_FINITE: "positions or energy are not finite",
 }
 _OUTGROWN = "the neighbours outgrow all that is prepared for them"
+_COMPILED = ("_evaluate_first", "_observe", "_advance")
 _MOST_ATTEMPTS = 5
 """Times that the host prepares one step, with ever more room."""
 
@@ -59,13 +61,13 @@ class Simulation:
 
     Steps run in compiled loops. Neighbours are renewed within; only where they outgrow their
     arrays, or a cell its range, the host prepares the structure again. Self-consistent models start
-    from the density of the step before.
+    from the density of the step before. A copy by pickle goes on, and compiles for itself.
     """
 
     def __init__(
         self,
         energy_fn: EnergyFunction,
-        prepare: Prepare,
+        prepare: Preparation,
         atoms: ase.Atoms,
         settings: SimulationSettings,
         *,
@@ -126,6 +128,9 @@ class Simulation:
         )
         if int(evaluation.status) in _FAILURES:
             raise SimulationError(f"initial structure: {_FAILURES[int(evaluation.status)]}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _COMPILED}
 
     @property
     def time(self) -> float:

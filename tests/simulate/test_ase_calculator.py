@@ -274,6 +274,25 @@ def test_a_small_structure_after_a_large_one_has_small_arrays(model):
     assert not [name for name in compiled if "follow" in name]
 
 
+def test_atoms_that_were_denser_have_small_arrays_again(model):
+    """The same atoms, and nothing is compiled on the way back and forth."""
+    crystal, calculator = periodic(), MACESCFCalculator(model)
+    loose, dense = crystal.cell.array.copy(), 0.6 * crystal.cell.array
+
+    def neighbours_at(cell) -> int:
+        crystal.set_cell(cell, scale_atoms=True)
+        crystal.calc = calculator
+        assert_close(crystal.get_forces(), model.predict(crystal)["forces"], 1e-9)
+        return calculator.evaluator._neighbours.sizes.neighbours_per_atom
+
+    first, more = neighbours_at(loose), neighbours_at(dense)
+    assert more > 3 * first
+    with compilations() as compiled:
+        assert neighbours_at(loose) == first
+        assert neighbours_at(dense) == more
+    assert not [name for name in compiled if "follow" in name]
+
+
 def test_a_copy_by_pickle_goes_on(model, atoms):
     energy = atoms.get_potential_energy()
     copied = pickle.loads(pickle.dumps(atoms))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import jax
 import numpy as np
 import pytest
 from ase.stress import voigt_6_to_full_3x3_stress
-from tiny_models import ELEMENTS, periodic, tiny_model, tiny_settings
+from tiny_models import ELEMENTS, molecule, periodic, tiny_model, tiny_settings
 
 from mace_scf_jax.models.model_file import ModelFileError
 from mace_scf_jax.predict.committee import (
@@ -201,6 +202,19 @@ def test_the_calculator_reports_means_and_deviations(committee):
     assert isinstance(results["energy_std"], float)
     assert atoms.calc.get_property("forces_std", atoms).shape == (5, 3)
 
-    assert atoms.calc.check_state(atoms) == []
+    copied = pickle.loads(pickle.dumps(atoms))
+    assert copied.calc.check_state(copied) == atoms.calc.check_state(atoms) == []
+    copied.positions[0] += 0.1
+    expected = committee.predict(copied)
+    np.testing.assert_allclose(copied.get_forces(), expected.mean["forces"], rtol=1e-9, atol=1e-10)
     atoms.info["total_charge"] = 1.5
     assert atoms.calc.check_state(atoms) == ["info"]
+
+
+def test_members_have_small_arrays_after_a_large_structure(committee):
+    calculator, small = CommitteeCalculator(committee), molecule()
+    for atoms in (periodic() * (2, 1, 1), small):
+        atoms.calc = calculator
+        atoms.get_potential_energy()
+    padded = {member.evaluator.num_padded_atoms for member in calculator.calculators}
+    assert max(padded) < 2 * len(small)

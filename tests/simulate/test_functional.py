@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,40 @@ def test_the_energy_is_nan_when_neighbours_do_not_fit(model):
     grown = prepare(dense, previous=neighbours)
     assert not bool(grown.overflow)
     assert np.isfinite(energy_fn(dense.positions, grown))
+
+
+def test_copies_by_pickle_serve(functions, neighbours):
+    energy_fn, prepare, neighbours = pickle.loads(pickle.dumps((*functions, neighbours)))
+    positions = periodic().positions
+    expected = functions[0](positions, neighbours)
+    assert energy_fn(positions, neighbours) == expected
+    assert energy_fn(positions, prepare(periodic(), previous=neighbours)) == expected
+
+
+def test_arrays_of_a_much_denser_state_are_not_kept(functions, neighbours):
+    _, prepare = functions
+    dense = periodic()
+    dense.set_cell(0.6 * dense.cell.array, scale_atoms=True)
+    large = prepare(dense, previous=neighbours)
+    assert large.sizes.work() > 3 * neighbours.sizes.work()
+    assert prepare(periodic(), previous=large).sizes == neighbours.sizes
+    denser = periodic()
+    denser.set_cell(0.95 * denser.cell.array, scale_atoms=True)
+    little_larger = prepare(denser, previous=neighbours)
+    assert prepare(periodic(), previous=little_larger).sizes == little_larger.sizes
+
+
+def test_a_mesh_of_a_much_larger_cell_is_not_kept(model):
+    _, prepare = mace_scf_jax.energy_function(model, sums="mesh")
+    cells = {}
+    for factor in (1.5, 2.0, 3.0):
+        cells[factor] = periodic()
+        cells[factor].set_cell(factor * periodic().cell.array, scale_atoms=True)
+    small, medium, large = map(prepare, cells.values())
+    meshes = [each.graph.mesh.num_points for each in (small, medium, large)]
+    assert meshes[0] < meshes[1] < 2 * meshes[0] < meshes[2]
+    assert prepare(cells[1.5], previous=large).graph.mesh == small.graph.mesh
+    assert prepare(cells[1.5], previous=medium).graph.mesh == medium.graph.mesh
 
 
 def test_derivatives_are_forces_stress_and_dipole(functions, neighbours):

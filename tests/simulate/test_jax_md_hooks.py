@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,14 @@ def test_nve_is_that_of_ase(model):
     assert np.abs(atoms.positions - periodic().positions).max() > 0.3
     np.testing.assert_allclose(state.position, atoms.positions, atol=1e-12)
     np.testing.assert_allclose(state.momentum, atoms.get_momenta(), atol=1e-12)
+
+
+def test_copies_by_pickle_serve(hooks):
+    neighbor_fn, energy_fn = pickle.loads(pickle.dumps(hooks))
+    positions = periodic().positions
+    neighbors = pickle.loads(pickle.dumps(neighbor_fn.allocate(positions)))
+    expected = hooks[1](positions, hooks[0].allocate(positions))
+    assert energy_fn(positions, neighbors) == expected
 
 
 def test_keywords_have_an_effect_or_are_refused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import jax
 import numpy as np
 import pytest
@@ -47,6 +49,16 @@ def test_the_same_as_velocity_verlet_of_ase(model, finished):
     assert moved > 2 * 0.3, "further than the skin: neighbours were renewed"
     np.testing.assert_allclose(reached.positions, atoms.positions, atol=1e-12)
     np.testing.assert_allclose(reached.get_momenta(), atoms.get_momenta(), atol=1e-12)
+
+
+def test_a_copy_by_pickle_goes_on(model):
+    simulation = Simulation(*mace_scf_jax.energy_function(model, skin=0.3), periodic(), NVE)
+    simulation.advance(3)
+    copied = pickle.loads(pickle.dumps(simulation))
+    for each in (simulation, copied):
+        each.advance(2)
+    assert copied.steps_done == 5
+    np.testing.assert_array_equal(copied.to_atoms().positions, simulation.to_atoms().positions)
 
 
 def test_energy_is_conserved_and_nothing_recompiled(finished):
