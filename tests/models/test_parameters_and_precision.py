@@ -79,13 +79,15 @@ def test_single_precision_loses_nothing_to_isolated_atoms_nor_far_from_the_origi
     parameters = random_parameters(MODULE, batch_of(STRUCTURES, SIZES))
     halved = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters)
     double, single = Model(settings, parameters), Model(settings, halved)
-    for atoms in (molecule(), periodic()):
+    structures, shifted = (molecule(), periodic()), []
+    for atoms in structures:
         atoms.info = {}
-        shifted = [atoms.copy() for _ in range(3)]
-        for distance, moved in zip((0.0, 100.0, 10_000.0), shifted, strict=True):
-            moved.positions += distance
-        expected = double.predict(atoms)
-        found = single.predict(shifted)
+        for distance in (0.0, 100.0, 10_000.0):
+            shifted.append(atoms.copy())
+            shifted[-1].positions += distance
+    together = single.predict(shifted)
+    for index, expected in enumerate(double.predict(structures)):
+        found = together[3 * index : 3 * index + 3]
         largest = np.max(np.abs(expected["forces"]))
         for prediction in found:
             scale = np.max(np.abs(expected["contributions"][1:]))

@@ -31,7 +31,10 @@ def test_all_are_tested():
     assert {path.name for path in FOLDER.glob("*.py")} == EXPECTED.keys()
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if "jax_md" in name else name for name in EXPECTED],
+)
 def test_an_example_runs(files, name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, *files])
     with jax.numpy_dtype_promotion("standard"):  # that of users, and what JAX-MD needs
