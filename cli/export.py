@@ -1,4 +1,4 @@
-"""``mace-scf-jax export``: a model for PyTorch, or as StableHLO for other programs."""
+"""``mace-scf-jax export``: a model for PyTorch, for ænet, or as StableHLO for other programs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mace_scf_jax.aenet import export_committee, export_potential
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.reading import read_atoms
+from mace_scf_jax.predict.committee import COMMITTEE_FILE, is_committee, load_committee
 from mace_scf_jax.predict.stablehlo import PLATFORMS, export_stablehlo
 from mace_scf_jax.predict.use import OPTIONS
 from mace_scf_jax.pytorch import export_torch_model
@@ -23,8 +25,10 @@ from mace_scf_jax_cli.arguments import (
 WHEN_INTERRUPTED = "interrupted; the output may be incomplete"
 STATE_DICT = "state-dict"
 STABLEHLO = "stablehlo"
+AENET = "aenet"
 OF_FORMAT = {
     "template": STATE_DICT,
+    "prefix": AENET,
     **dict.fromkeys(("structure", "stress", "atoms", "edges", "platforms"), STABLEHLO),
     **dict.fromkeys(OPTIONS, STABLEHLO),
 }
@@ -40,10 +44,14 @@ def run(words: Sequence[str]) -> int:
     for name, needed in OF_FORMAT.items():
         if name in said and given.format != needed:
             parser.error(f"--{name} needs --format {needed}")
-    model, output = load_model(given.model, scf=scf, **options_of_use(given)), Path(given.output)
+    if given.format != STABLEHLO and scf is not None:
+        parser.error("options of self-consistent models need --format stablehlo")
+    output = Path(given.output)
+    if given.format == AENET:
+        _export_to_aenet(Path(given.model), output, given.prefix)
+        return 0
+    model = load_model(given.model, scf=scf, **options_of_use(given))
     if given.format == STATE_DICT:
-        if scf is not None:
-            parser.error("options of self-consistent models need --format stablehlo")
         _export_state_dict(model, output, given.template)
         return 0
     if given.structure is None:
@@ -59,6 +67,21 @@ def _export_state_dict(model: Model, output: Path, template: str | None) -> None
     write_torch_model(output, exported)
     kept = "" if template is None else f", all others as in {template}"
     print(f"Wrote {len(exported.state)} arrays of {model.settings.family} to {output}{kept}")
+
+
+def _export_to_aenet(path: Path, folder: Path, prefix: str | None) -> None:
+    if prefix is None:
+        prefix = path.absolute().parent.name if path.name == COMMITTEE_FILE else path.name
+        prefix = prefix.partition(".")[0]
+    if is_committee(path):
+        committee = load_committee(path)
+        written = export_committee(committee, folder, prefix=prefix)
+        family = f"{len(committee)} members {committee.first.settings.family}"
+    else:
+        model = load_model(path)
+        written = export_potential(model, folder, prefix=prefix)
+        family = model.settings.family
+    print(f"Wrote {family} to {len(written)} files in {folder}; read back, energies are the same")
 
 
 def _export_stablehlo(model: Model, output: Path, given: argparse.Namespace) -> None:
@@ -82,18 +105,29 @@ def _export_stablehlo(model: Model, output: Path, given: argparse.Namespace) -> 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mace-scf-jax export",
-        description="Write a model for PyTorch, or as StableHLO, which JAX runs without this "
-        "package.",
+        description="Write a model for PyTorch, for ænet, or as StableHLO, which JAX runs without "
+        "this package.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="model file")
-    parser.add_argument("output", metavar="OUT", help="OUT.npz, for a state dict also OUT.pt")
-    parser.add_argument("--format", choices=(STATE_DICT, STABLEHLO), default=STATE_DICT)
+    parser.add_argument(
+        "model", metavar="MODEL", help="model file; for ænet also the folder of a committee"
+    )
+    parser.add_argument(
+        "output", metavar="OUT", help="OUT.npz, for a state dict also OUT.pt; for ænet a folder"
+    )
+    parser.add_argument("--format", choices=(STATE_DICT, STABLEHLO, AENET), default=STATE_DICT)
     weights = parser.add_argument_group("state-dict")
     weights.add_argument(
         "--template",
         metavar="SOURCE",
         help="PyTorch model of the same configuration, whose other arrays are kept",
+    )
+    potential = parser.add_argument_group("aenet")
+    potential.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="files are called TEXT.<element>.nn.ascii (default: the name of MODEL up to its "
+        "first dot)",
     )
     function = parser.add_argument_group("stablehlo")
     function.add_argument(

@@ -1,4 +1,4 @@
-"""``mace-scf-jax import``: make a model file from a PyTorch model."""
+"""``mace-scf-jax import``: make a model file from a PyTorch model, or from potentials of ænet."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
+from mace_scf_jax.aenet import EnergyDeviation, compare_with_formulas, import_potential
+from mace_scf_jax.aenet.files import SUFFIXES
 from mace_scf_jax.data.reading import read_atoms
 from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.pytorch import Parity, compare_with_torch, import_model
@@ -23,41 +25,78 @@ def run(words: Sequence[str]) -> int:
     """Import as the words after ``mace-scf-jax import`` say.
 
     Returns:
-        0, or 1 if predictions deviate from those of PyTorch by more than the tolerance.
+        0, or 1 if predictions deviate from those of the source by more than the tolerance.
     """
     given = _parser().parse_args(words)
-    source, output = Path(given.source), Path(given.output)
-    if output.exists() and source.exists() and output.samefile(source):
-        raise ValueError(f"{output}: would replace the PyTorch model; choose another name")
+    sources, output = [Path(source) for source in given.sources], Path(given.output)
+    _check_paths(sources, output)
     structures = read_atoms(given.check) if given.check is not None else []
-    model = import_model(source, options=given.options, dtype=given.dtype)
+    is_of_aenet = sources[0].suffix in SUFFIXES
+    if is_of_aenet:
+        if given.options:
+            raise ValueError("--options: files of ænet tell everything, expected none")
+        model = import_potential(sources, dtype=given.dtype)
+    else:
+        model = import_model(sources[0], options=given.options, dtype=given.dtype)
     model.save(output)
-    print(f"Imported {model.settings.family} from {source} to {output}")
+    names = ", ".join(map(str, sources))
+    print(f"Imported {model.settings.family} from {names} to {output}")
     if given.check is None:
         return 0
-    parities = compare_with_torch(model, source, structures)
     tolerance = given.tolerance or DEFAULT_TOLERANCE[given.dtype]
-    _show(parities, tolerance)
-    return 0 if all(parity.passes(tolerance) for parity in parities) else EXIT_DEVIATION
+    if is_of_aenet:
+        found = compare_with_formulas(model, sources, structures)
+        _show_energies(found, tolerance)
+    else:
+        found = compare_with_torch(model, sources[0], structures)
+        _show(found, tolerance)
+    return 0 if all(entry.passes(tolerance) for entry in found) else EXIT_DEVIATION
+
+
+def _check_paths(sources: Sequence[Path], output: Path) -> None:
+    """Refuse an output that is a source or named like one, and sources that do not go together.
+
+    Raises:
+        ValueError: says which.
+    """
+    for source in sources:
+        if output.exists() and source.exists() and output.samefile(source):
+            raise ValueError(f"{output}: would replace the source; choose another name")
+    if output.suffix in SUFFIXES:
+        raise ValueError(
+            f"{output}: expected the name of a model file behind those of the potentials, found "
+            "one of a potential of ænet"
+        )
+    if len(sources) > 1:
+        for source in sources:
+            if source.suffix not in SUFFIXES:
+                raise ValueError(
+                    f"{source}: expected one source, or several files {' and '.join(SUFFIXES)} of "
+                    f"ænet, found {len(sources)} sources"
+                )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mace-scf-jax import",
-        description="Make a model file from a PyTorch model of mace-torch or MACE_SCF.",
+        description="Make a model file from a PyTorch model of mace-torch or MACE_SCF, or from "
+        "the potentials of ænet.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "source",
+        "sources",
         metavar="SOURCE",
-        help="state dict and configuration (.npz, needs no PyTorch), or a file of torch.save "
-        "(.model, .pt; a pickle, which runs the code in it: only from people you trust)",
+        nargs="+",
+        help="state dict and configuration (.npz, needs no PyTorch); or a file of torch.save "
+        "(.model, .pt, of ænet-python too; a pickle, which runs the code in it: only from people "
+        "you trust); or the potentials of all elements of ænet (.nn.ascii, or binary .nn)",
     )
     parser.add_argument("output", metavar="OUT", help="model file to write")
     parser.add_argument(
         "--check",
-        metavar="FILE.xyz",
-        help="structures on which predictions are compared with PyTorch (MACE, ScaleShiftMACE)",
+        metavar="FILE",
+        help="structures (extended XYZ, XSF) on which predictions are compared with PyTorch (MACE, "
+        "ScaleShiftMACE), or energies with the formulas of ænet, summed over pairs of neighbours",
     )
     parser.add_argument(
         "--tolerance",
@@ -91,4 +130,15 @@ def _show(parities: Sequence[Parity], tolerance: float) -> None:
             f"{parity.largest_force:.3g}",
             "ok" if parity.passes(tolerance) else "EXCEEDED",
         )
+    Console(markup=False, width=120).print(table)
+
+
+def _show_energies(found: Sequence[EnergyDeviation], tolerance: float) -> None:
+    table = Table(box=ASCII, title="Deviations from the formulas of ænet", title_justify="left")
+    table.add_column("structure", no_wrap=True)
+    for heading in ("energy / eV", "result"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in found:
+        result = "ok" if entry.passes(tolerance) else "EXCEEDED"
+        table.add_row(entry.formula, f"{entry.energy:.1e}", result)
     Console(markup=False, width=120).print(table)

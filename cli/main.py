@@ -23,8 +23,8 @@ COMMANDS = {
     "md": "molecular dynamics with a model",
     "relax": "move atoms to where forces vanish",
     "verify": "recompute reference files and compare",
-    "import": "make a model file from a PyTorch model of MACE or MACE_SCF",
-    "export": "write a model for PyTorch, or as StableHLO for other programs",
+    "import": "make a model file from a PyTorch model of MACE or MACE_SCF, or of ænet",
+    "export": "write a model for PyTorch, for ænet, or as StableHLO for other programs",
     "info": "show what a model file holds",
 }
 MODULES = {"import": "import_model", "reference-energies": "reference_energies"}

@@ -48,7 +48,7 @@ def test_options_are_added(tmp_path):
     ("words", "message"),
     [
         (["import", "nowhere.npz", "out.model"], "nowhere.npz: no such file"),
-        (["import", "{source}", "{source}"], "would replace the PyTorch model"),
+        (["import", "{source}", "{source}"], "would replace the source"),
         (["import", "{source}", "out.model", "--check", "no.xyz"], "no.xyz: no such file"),
         (["export", "{source}", "out.npz"], "not a complete model file"),
         (["export", "{imported}", "out.txt"], "expected a name ending in .npz or .pt"),

@@ -14,6 +14,9 @@ Rows = tuple[Row, ...]
 SMALLEST_VARIANCE = 1e-12
 """Added to variances, so that a constant feature has a deviation of 1e-6."""
 
+SMALLEST_DEVIATION = 1e-10
+"""Up to which the Fortran programs of ænet leave a feature out."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FeatureStatistics:
@@ -50,6 +53,14 @@ class FeatureStatistics:
         """Return μ and 1/σ, zero for features that are not used."""
         std = np.array(self.std)
         return np.array(self.mean), np.where(std > 0.0, 1.0 / np.where(std > 0.0, std, 1.0), 0.0)
+
+
+def deviations_of_moments(
+    mean: Float[np.ndarray, "*shape"], second_moment: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Deviations √(⟨G²⟩ - ⟨G⟩²), zero where the Fortran programs of ænet leave a feature out."""
+    std = np.sqrt(np.maximum(second_moment - mean**2, 0.0))
+    return np.where(std > SMALLEST_DEVIATION, std, 0.0)
 
 
 class Moments:

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from mace_scf_jax.backbones import ChebyshevSettings, Descriptor, FeatureStatistics
 from mace_scf_jax.backbones.chebyshev.functions import descriptors
+from mace_scf_jax.backbones.chebyshev.normalisation import deviations_of_moments
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import ModelSettings, build, evaluate
 from mace_scf_jax.pytorch.layers import Parameters
@@ -180,11 +181,5 @@ def _statistics(
     mean = np.array([state[f"{species[index]}/feature_mean"] for index in of_species])
     second = np.array([state[f"{species[index]}/feature_second_moment"] for index in of_species])
     return FeatureStatistics(
-        *(tuple(map(tuple, rows)) for rows in (mean, deviations(mean, second)))
+        *(tuple(map(tuple, rows)) for rows in (mean, deviations_of_moments(mean, second)))
     )
-
-
-def deviations(mean: np.ndarray, second_moment: np.ndarray) -> np.ndarray:
-    """Deviations √(⟨G²⟩ - ⟨G⟩²), zero where the Fortran programs leave a feature out."""
-    std = np.sqrt(np.maximum(second_moment - mean**2, 0.0))
-    return np.where(std > 1e-10, std, 0.0)
