@@ -26,7 +26,8 @@ def run(words: Sequence[str]) -> int:
     from mace_scf_jax import runtime  # what follows takes seconds to import
     from mace_scf_jax.data.reading import read_atoms
     from mace_scf_jax.files import file_checksum
-    from mace_scf_jax.simulate import energy_function, load_model
+    from mace_scf_jax.predict.committee import is_committee, load_committee
+    from mace_scf_jax.simulate import committee_energy_function, energy_function, load_model
     from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
     from mace_scf_jax.simulate.simulation import Simulation
     from mace_scf_jax.simulate.trajectory import SimulationFiles, conditions, plot_log, run
@@ -43,8 +44,13 @@ def run(words: Sequence[str]) -> int:
         raise SimulationError("found both --restart and --overwrite, expected at most one")
     if not (given.restart or given.overwrite):
         files.require_none()
-    model = load_model(given.model, **options_of_use(given))
-    checksum = file_checksum(given.model)
+    if is_committee(given.model):
+        loaded = load_committee(given.model, **options_of_use(given))
+        functions_of, model_files = committee_energy_function, loaded.names
+    else:
+        loaded = load_model(given.model, **options_of_use(given))
+        functions_of, model_files = energy_function, (given.model,)
+    model, checksum = loaded.first, "+".join(map(file_checksum, model_files))
     atoms = read_atoms(given.start)[-1]
     set_inputs(atoms, model, given)
     snapshot = None
@@ -57,8 +63,8 @@ def run(words: Sequence[str]) -> int:
                 f"--steps: found {given.steps}, expected more than the {snapshot.steps_done} steps "
                 f"of {files.state}"
             )
-    energy_fn, prepare = energy_function(
-        model,
+    energy_fn, prepare = functions_of(
+        loaded,
         skin=given.skin,
         largest_strain=LARGEST_STRAIN if settings.ensemble == "npt" else 0.0,
     )
@@ -98,7 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         "dynamics with stochastic cell rescaling (npt).",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="model file written by training")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="model file written by training, or the folder of a committee, whose mean is taken",
+    )
     parser.add_argument(
         "start",
         metavar="START",

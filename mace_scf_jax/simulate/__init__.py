@@ -28,6 +28,10 @@ from mace_scf_jax.predict import (
 )
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
 from mace_scf_jax.simulate.committee_calculator import CommitteeCalculator
+from mace_scf_jax.simulate.committee_energy import (
+    CommitteeEnergyFunction,
+    committee_energy_function,
+)
 from mace_scf_jax.simulate.coulomb_calculator import CoulombCalculator
 from mace_scf_jax.simulate.functional import EnergyFunction, energy_function
 from mace_scf_jax.simulate.neighbours import Neighbours
@@ -38,6 +42,7 @@ __all__ = [
     "AtomicMultipoles",
     "Committee",
     "CommitteeCalculator",
+    "CommitteeEnergyFunction",
     "CommitteeError",
     "CommitteePrediction",
     "CoulombCalculator",
@@ -51,6 +56,7 @@ __all__ = [
     "Results",
     "StateNotUniqueWarning",
     "WarmStart",
+    "committee_energy_function",
     "density_at",
     "energy_function",
     "evaluate_committee_file",

@@ -38,8 +38,9 @@ class Context:
     """What one evaluation of a model hands to the next."""
 
     neighbours: Neighbours
-    start: SCFState | None = None
-    """From where a self-consistent model starts; None for its own initial state."""
+    start: SCFState | tuple[SCFState, ...] | None = None
+    """From where a self-consistent model starts, or each of a committee; None for its own initial
+    state."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,6 +54,11 @@ class EnergyFunction:
     """
 
     model: Model
+
+    @property
+    def parameters(self) -> Any:
+        """What the model has learned, to be handed to what is compiled."""
+        return self.model.parameters
 
     def __call__(
         self,
@@ -133,7 +139,7 @@ class EnergyFunction:
             graph = graph.strained(jnp.asarray(strain, precise)[None])
         valid = neighbours.is_valid(graph.positions, graph.cell[0])
         outputs = self.model.evaluate(
-            self.model.parameters if parameters is None else parameters,
+            self.parameters if parameters is None else parameters,
             graph,
             start,
             forces=forces,

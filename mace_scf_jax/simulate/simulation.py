@@ -77,7 +77,8 @@ class Simulation:
         """Prepare a simulation.
 
         Args:
-            energy_fn: from `mace_scf_jax.energy_function`; with ``largest_strain`` for "npt".
+            energy_fn: from `mace_scf_jax.energy_function`, or of a committee; with
+                ``largest_strain`` for "npt".
             prepare: from there too.
             atoms: the structure. Without momenta they are drawn at the temperature.
             settings: how it moves.
@@ -116,7 +117,7 @@ class Simulation:
             )
         positions, cell = jnp.asarray(snapshot.positions), self._cell(neighbours)
         evaluation = self._evaluate_first(
-            self.energy_fn.model.parameters, positions, cell, Context(neighbours)
+            self.energy_fn.parameters, positions, cell, Context(neighbours)
         )
         self.state = MotionState(
             positions=positions,
@@ -159,7 +160,7 @@ class Simulation:
         remaining, attempts = num_steps, 0
         while remaining:
             self.state, done, status = self._advance(
-                self.energy_fn.model.parameters, self.state, jnp.asarray(remaining)
+                self.energy_fn.parameters, self.state, jnp.asarray(remaining)
             )
             remaining -= int(done)
             self.steps_done += int(done)
@@ -181,7 +182,7 @@ class Simulation:
             cell=state.cell,
             stress=stress,
             start=context.start,
-            parameters=self.energy_fn.model.parameters,
+            parameters=self.energy_fn.parameters,
         )
 
     def snapshot(self) -> Snapshot:
@@ -255,7 +256,7 @@ class Simulation:
         )
 
     def _evaluate(
-        self, parameters: dict[str, Any], positions: Array, cell: Array, context: Context
+        self, parameters: Any, positions: Array, cell: Array, context: Context
     ) -> Evaluation:
         results, context = self.energy_fn.follow(
             positions, cell, context, stress=self.settings.ensemble == "npt", parameters=parameters

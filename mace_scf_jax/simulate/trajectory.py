@@ -237,6 +237,9 @@ def observe(simulation: Simulation) -> tuple[ase.Atoms, LogRow]:
             found["dipole"] = np.asarray(results.dipole, np.float64)
         frame.arrays["multipoles"] = np.asarray(results.multipoles, np.float64)
     frame.info["step"] = simulation.steps_done
+    if "forces_std" in results.further:  # of a committee
+        frame.info["energy_std"] = float(results.further["energy_std"])
+        frame.arrays["forces_std"] = np.asarray(results.further["forces_std"], np.float64)
     frame.calc = SinglePointCalculator(frame, **found)
     keeps_energy = simulation.settings.ensemble != "npt"
     return frame, LogRow(

@@ -9,7 +9,14 @@ import pytest
 import safetensors.numpy
 from ase.io import read, write
 from labelled_water import water
+from tiny_models import tiny_model
 
+from mace_scf_jax.predict.committee import (
+    CommitteeFile,
+    DataDigests,
+    MemberEntry,
+    load_committee,
+)
 from mace_scf_jax.predict.surplus import SurplusChargeWarning
 from mace_scf_jax_cli.main import main
 
@@ -62,6 +69,42 @@ def test_a_run_and_its_continuation_are_one_run(folder, capsys):
     np.testing.assert_allclose(last.positions, expected.positions, atol=1e-7)
     np.testing.assert_allclose(last.get_momenta(), expected.get_momenta(), atol=1e-7)
     np.testing.assert_allclose(last.get_forces(), expected.get_forces(), atol=1e-6)
+
+
+def test_a_committee_moves_by_its_mean(folder, capsys):
+    for number in (1, 2):
+        tiny_model(seed=number).save(folder / f"{number}.model.safetensors")
+    CommitteeFile(
+        version="0",
+        name="x",
+        size=2,
+        split_seed=1,
+        data=DataDigests(training="0", validation="1"),
+        members=tuple(
+            MemberEntry(number=number, seed=number, models={"a": f"{number}.model.safetensors"})
+            for number in (1, 2)
+        ),
+    ).write(folder)
+
+    def of_committee(words: str) -> int:
+        return main(["md", ".", "start.xyz", *shlex.split(f"{NVT} --every 4 {words}")])
+
+    assert of_committee("--steps 4") == of_committee("--steps 8 --restart") == 0
+    frames = read("trajectory.xyz", ":")
+    assert [frame.info["step"] for frame in frames] == [0, 4, 8]
+    # The file has eight digits.
+    expected = load_committee(folder).predict(frames[-1])
+    assert frames[-1].get_potential_energy() == pytest.approx(expected.mean["energy"], abs=1e-5)
+    assert frames[-1].info["energy_std"] == pytest.approx(expected.std["energy"], abs=1e-5)
+    np.testing.assert_allclose(frames[-1].get_forces(), expected.mean["forces"], atol=1e-5)
+    np.testing.assert_allclose(frames[-1].arrays["forces_std"], expected.std["forces"], atol=1e-5)
+    tiny_model(seed=3).save(folder / "2.model.safetensors")
+    capsys.readouterr()
+    assert of_committee("--steps 12 --restart") == 2
+    assert "restart: the model file is not the one of the state" in capsys.readouterr().err
+    (folder / "committee.json").unlink()
+    assert of_committee("--steps 12 --overwrite") == 2
+    assert "expected a folder with committee.json, found none" in capsys.readouterr().err
 
 
 def test_bad_input_is_refused(folder, capsys):

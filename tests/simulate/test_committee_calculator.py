@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 
@@ -25,6 +26,7 @@ from mace_scf_jax.simulate import (
     CommitteeError,
     CommitteePrediction,
     Model,
+    committee_energy_function,
     load_committee,
     rank,
     uncertainty,
@@ -209,6 +211,24 @@ def test_the_calculator_reports_means_and_deviations(committee):
     np.testing.assert_allclose(copied.get_forces(), expected.mean["forces"], rtol=1e-9, atol=1e-10)
     atoms.info["total_charge"] = 1.5
     assert atoms.calc.check_state(atoms) == ["info"]
+
+
+def test_the_mean_energy_as_a_pure_function(committee):
+    energy_fn, prepare = committee_energy_function(committee, skin=0.3)
+    atoms = STRUCTURES[0]
+    neighbours, expected = prepare(atoms), committee.predict(STRUCTURES, stress=True)[0]
+    found = jax.jit(functools.partial(energy_fn.results, stress=True))(atoms.positions, neighbours)
+    assert bool(found.valid & found.converged)
+    for name in ("energy", "forces", "stress", "multipoles"):
+        np.testing.assert_allclose(getattr(found, name), expected.mean[name], atol=1e-10)
+    for name in ("energy", "forces"):
+        np.testing.assert_allclose(found.further[f"{name}_std"], expected.std[name], atol=1e-9)
+    far = energy_fn.results(atoms.positions + 3.0 * np.eye(5, 3), neighbours)
+    assert not far.valid
+    assert np.isnan(far.energy)
+    assert np.isnan(far.further["forces_std"]).all()
+    with pytest.raises(TypeError, match="unknown keyword 'pbc'"):
+        committee_energy_function(committee, pbc="exact")
 
 
 def test_members_have_small_arrays_after_a_large_structure(committee):
