@@ -128,7 +128,7 @@ class TrainingSteps:
         started, count, unread = time.perf_counter(), 0, None
         for graph in batches:
             self._state, record = self._steps.train(
-                self._mode, self._state, graph, self._rates, self._weights, self._options
+                self._mode, self._state, (graph,), self._rates, self._weights, self._options
             )
             if unread is not None:
                 jax.device_get(unread)

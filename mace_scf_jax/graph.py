@@ -14,6 +14,17 @@ from mace_scf_jax.mesh import Mesh, OpenMesh
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class StoredDescriptors:
+    """Descriptors of the atoms of a batch, computed before, for geometries that do not change."""
+
+    values: Float[Array, "atoms features"]
+    angular: Float[Array, "atoms inner functions 3"] | None = None
+    """Derivatives of the angular functions by the vectors of the first edges of each atom, in 1/Å,
+    in the layout of `Graph.neighbours_per_atom`; None where the batch has no edges."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Graph:
     """A batch of structures: flat atoms and edges, per-graph quantities, masks.
 
@@ -70,6 +81,9 @@ class Graph:
     weights: dict[str, Array]
     """Weight of each label, per graph: [graphs], for dipoles [graphs, 3]. Zero where missing."""
     config_weight: Float[Array, "graphs"]
+
+    descriptors: StoredDescriptors | None = None
+    """None where backbones compute them, if they use any."""
 
     neighbours_per_atom: int | None = dataclasses.field(default=None, metadata={"static": True})
     """If set, the edges of atom i are exactly [i * K, (i + 1) * K), K = neighbours_per_atom."""

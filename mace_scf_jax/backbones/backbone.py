@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
+from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.layers.features import (
     Features,
@@ -150,6 +151,21 @@ class BackboneSettings(abc.ABC):
         fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         measured = {name: value for name, value in measured.items() if name in fields}
         return cls(**options.values_for(cls) | measured)
+
+    def precompute(
+        self, structures: StructureSet, options: Any, *, derivatives: bool
+    ) -> StructureSet | None:
+        """Return structures with all that need not be computed anew in every training step.
+
+        Here None: there is nothing to compute beforehand.
+
+        Args:
+            structures: of the run, with edges.
+            options: of the run.
+            derivatives: whether derivatives by the geometry will be asked for; else edges are left
+                out.
+        """
+        return None
 
     def build(self, **arguments: Any) -> nn.Module:
         """Return the module; ``arguments`` are those of any Flax module, such as its name."""

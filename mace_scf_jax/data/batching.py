@@ -133,10 +133,21 @@ class BatchLoader:
         """The batches of an epoch, from batch number `start` on."""
         return self.batches(self.batch_indices(epoch)[start:])
 
-    def batches(self, members: Iterable[Int[np.ndarray, "_"]]) -> Iterator[Graph]:
-        """The batches of given structures, each by the positions of its members in the data set."""
+    def batches(
+        self, members: Iterable[Int[np.ndarray, "_"]], *, together: int = 1
+    ) -> Iterator[Graph]:
+        """The batches of given structures, each by the positions of its members in the data set.
+
+        Args:
+            members: positions of the structures of each batch.
+            together: so many batches, one after the other, have the same padded sizes.
+        """
+        for some in grouped(members, together):
+            yield from self._in_one_bucket(some)
+
+    def _in_one_bucket(self, members: Sequence[Int[np.ndarray, "_"]]) -> Iterator[Graph]:
+        bucket = max(map(self.bucket_of, members), key=self.buckets.index)
         for indices in members:
-            bucket = self.bucket_of(indices)
             divided = self._divided(indices)
             yield concatenate(
                 [
@@ -209,6 +220,13 @@ class BatchLoader:
             for part in self._divided(indices)
             if len(part)
         )
+
+
+def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of so many, of which the last may have fewer."""
+    remaining = iter(items)
+    while some := list(itertools.islice(remaining, size)):
+        yield some
 
 
 def share_buckets(loaders: Sequence[BatchLoader], *, max_buckets: int = 4) -> None:

@@ -22,9 +22,9 @@ from mace_scf_jax.data.properties import (
     row_shape,
 )
 from mace_scf_jax.data.sizes import BatchSizes, Layout, StructureSizes
-from mace_scf_jax.data.stack import Stack, stack
+from mace_scf_jax.data.stack import ANGULAR_DERIVATIVES, DESCRIPTORS, Stack, stack
 from mace_scf_jax.data.structure import Structure
-from mace_scf_jax.graph import Graph
+from mace_scf_jax.graph import Graph, StoredDescriptors
 from mace_scf_jax.mesh import Mesh, common_mesh, common_open_mesh
 
 PADDING_CELL = 10.0
@@ -157,6 +157,7 @@ def padded(
         labels={name: values(name) for name in names},
         weights={name: weights(name) for name in names},
         config_weight=_pad(stacked.config_weight, sizes.graphs, dtype),
+        descriptors=_descriptors(stacked, sizes, dtype),
         neighbours_per_atom=sizes.neighbours_per_atom,
         open_slots=sizes.open_slots,
     )
@@ -222,6 +223,18 @@ def _edges(stacked: Stack, sizes: BatchSizes) -> dict[str, np.ndarray]:
         "cell_shifts": all_shifts,
         "edge_mask": mask,
     }
+
+
+def _descriptors(stacked: Stack, sizes: BatchSizes, dtype: DTypeLike) -> StoredDescriptors | None:
+    """Descriptors that were computed before, if they were."""
+    entries = stacked.atoms.entries
+    if DESCRIPTORS not in entries:
+        return None
+    angular = entries.get(ANGULAR_DERIVATIVES)
+    return StoredDescriptors(
+        _pad(entries[DESCRIPTORS], sizes.atoms, dtype),
+        None if angular is None else _pad(angular, sizes.atoms, dtype),
+    )
 
 
 def _pad(values: np.ndarray, rows: int, dtype: DTypeLike) -> np.ndarray:

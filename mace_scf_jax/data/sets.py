@@ -74,6 +74,16 @@ class StructuresInMemory(StructureSet):
         """Some of the structures; see `StructureSet.stack`."""
         return self._stack.take(rows)
 
+    @classmethod
+    def of_stack(
+        cls, stacked: Stack, configurations: Sequence[Configuration]
+    ) -> StructuresInMemory:
+        """The set of structures that are stacked already, with their configurations."""
+        members = cls.__new__(cls)
+        members._stack, members._configurations = stacked, configurations  # type: ignore[assignment]
+        members.sizes = StructureSizes.of(stacked)
+        return members
+
     def _configuration(self, index: int, stacked: Stack) -> Configuration:
         return self._configurations[index]
 

@@ -20,6 +20,10 @@ from mace_scf_jax.data.properties import BATCH_PROPERTIES, PROPERTIES
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.data.table import Ragged, Table
 
+DESCRIPTORS = "descriptors"
+ANGULAR_DERIVATIVES = "angular_derivatives"
+"""Columns of atoms as of `mace_scf_jax.graph.StoredDescriptors`, where they are known."""
+
 STACKED_AT_ONCE = 256
 """Structures that are stacked at once where a whole set becomes one stack, part by part."""
 
@@ -49,6 +53,17 @@ class Stack(Table):
     def num_kvectors(self) -> Int[np.ndarray, "structures"]:
         """Number of reciprocal vectors of each structure."""
         return np.array([len(indices) for indices in self.k_indices], dtype=np.int64)
+
+    def without_edges(self) -> Stack:
+        """The same structures with no edges, and no derivatives by their vectors."""
+        none = {name: column[:0] for name, column in self.edges.entries.items()}
+        atoms = dict(self.atoms.entries)
+        atoms.pop(ANGULAR_DERIVATIVES, None)
+        return dataclasses.replace(
+            self,
+            edges=Ragged(np.zeros_like(self.edges.counts), none),
+            atoms=Ragged(self.atoms.counts, atoms),
+        )
 
     def with_atoms(self, **entries: np.ndarray) -> Stack:
         """The same structures with further or other columns of atoms."""

@@ -69,6 +69,11 @@ class FamilySettings:
         depend on which image of an atom is given."""
         return False
 
+    @property
+    def reads_edges(self) -> bool:
+        """Whether the family reads edges beside what its backbone makes of them."""
+        return False
+
     def with_surplus(self, *, uniform: bool) -> FamilySettings:
         """Return settings with charge beyond the total charge left, or given up by all atoms alike.
 

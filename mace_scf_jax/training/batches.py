@@ -61,15 +61,12 @@ def common_mesh(
     return mesh
 
 
-def make_loaders(
-    structures: Mapping[str, StructureSet],
-    options: TrainOptions,
-    devices: Devices,
-    mesh: Mesh | None,
-) -> tuple[BatchLoader, dict[str, BatchLoader]]:
-    """Make a loader to train with, and one per set to evaluate, which share padded sizes."""
-    training = BatchLoader(
-        structures["train"],
+def training_loader(
+    structures: StructureSet, options: TrainOptions, devices: Devices, mesh: Mesh | None
+) -> BatchLoader:
+    """Make a loader of the batches to train with."""
+    return BatchLoader(
+        structures,
         batch_size=options.batch_size,
         shuffle=True,
         seed=options.seed,
@@ -81,6 +78,16 @@ def make_loaders(
         own_parts=devices.own_parts,
         mesh=mesh,
     )
+
+
+def make_loaders(
+    structures: Mapping[str, StructureSet],
+    options: TrainOptions,
+    devices: Devices,
+    mesh: Mesh | None,
+) -> tuple[BatchLoader, dict[str, BatchLoader]]:
+    """Make a loader to train with, and one per set to evaluate, which share padded sizes."""
+    training = training_loader(structures["train"], options, devices, mesh)
     evaluation = {
         name: BatchLoader(
             members,
@@ -124,20 +131,28 @@ def choose_sampling(options: TrainOptions, data: DataSets) -> Sampling | None:
 
 
 def batches_of_epochs(
-    loader: BatchLoader, supervision: ForceSupervision | None, sampling: Sampling | None
+    loader: BatchLoader,
+    supervision: ForceSupervision | None,
+    sampling: Sampling | None,
+    *,
+    together: int = 1,
 ) -> EpochBatches:
-    """Give the batches of an epoch, the next ones being made while one is in use."""
+    """Give the batches of an epoch, the next ones being made while one is in use.
+
+    Args:
+        together: so many batches, one after the other, have the same padded sizes.
+    """
 
     def batches(epoch: int, *, start: int = 0, losses: np.ndarray | None = None) -> Iterator[Graph]:
         indices = loader.batch_indices(epoch)
         if sampling is not None:
             indices = loader.split(sampling.order(epoch, losses))
         indices = indices[start:]
-        graphs = loader.batches(indices)
+        graphs = loader.batches(indices, together=together)
         if supervision is not None:
             own = [loader.own(members) for members in indices]
             graphs = supervision.applied(graphs, own, epoch=epoch)
-        return prefetched(graphs)
+        return prefetched(graphs, depth=max(8, 2 * together))
 
     return batches
 

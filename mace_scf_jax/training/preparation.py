@@ -20,6 +20,7 @@ from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.data.batching import BatchLoader
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.preprocessing import PreprocessSettings
+from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     describe_formal_charges,
@@ -27,6 +28,7 @@ from mace_scf_jax.data.statistics import (
     surplus_charges,
 )
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.mesh import Mesh
 from mace_scf_jax.models import (
     ModelSettings,
     TrainingSet,
@@ -46,6 +48,7 @@ from mace_scf_jax.training.batches import (
     common_mesh,
     make_loaders,
     sums_on_mesh,
+    training_loader,
 )
 from mace_scf_jax.training.config.options import TrainOptions, matters_to, topics, train_options
 from mace_scf_jax.training.loop.devices import Devices
@@ -64,6 +67,9 @@ logger = logging.getLogger(__name__)
 
 RUN_ONCE = {"xla_backend_optimization_level": 0}
 """Compiler options of a function that takes longer to compile than to run: half the time."""
+MOST_STEPS_TOGETHER = 32
+"""Training steps without forces that one call of a compiled function makes: they are so short that
+calls would take longer."""
 SMALLEST_SURPLUS = 1e-3
 """Of formal charges over the total charge, in e; less is rounding of the data."""
 
@@ -77,6 +83,8 @@ class Preparation:
     """How each stage uses the model."""
     parameters: Parameters
     training: BatchLoader
+    energies: BatchLoader | None
+    """Of the same batches as far as energies need them, where the backbone knows that."""
     evaluation: Mapping[str, BatchLoader]
     """Loaders in a fixed order by the name of the set: train, valid, then the test sets."""
     valid_indices: tuple[int, ...]
@@ -104,8 +112,15 @@ class Preparation:
         """
         tests = [name for name in self.evaluation if name not in ("train", VALIDATION)]
         adaptive = self.sampling is not None and self.sampling.policy == "error_weighted"
+        together = min(len(self.training), MOST_STEPS_TOGETHER)
         return TrainingData(
             training=batches_of_epochs(self.training, self.force_supervision, self.sampling),
+            energies=None
+            if self.energies is None
+            else batches_of_epochs(
+                self.energies, self.force_supervision, self.sampling, together=together
+            ),
+            together=together,
             sampled=batches_of_set(self.evaluation["train"]) if adaptive else None,
             sampled_structures=len(self.training.structures) if adaptive else None,
             sets={
@@ -172,6 +187,10 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         charges = settings.own.formal_charges
         logger.info(describe_formal_charges(charges))
         _warn_of_surplus(surplus_charges(structures["train"], charges))
+    energies = None
+    if devices.count == 1:
+        structures, energies = _with_precomputed(structures, settings, options, mesh)
+        training, evaluation = make_loaders(structures, options, devices, mesh)
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.irreps)
     module = build(settings)
@@ -188,6 +207,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         modes=modes,
         parameters=parameters,
         training=training,
+        energies=energies,
         evaluation=evaluation,
         valid_indices=data.valid_indices,
         fingerprint=_fingerprint(options, settings, data),
@@ -212,6 +232,25 @@ def _check_batch(options: TrainOptions, structures: int) -> None:
             "optimizer 'lbfgs': needs all training structures in every step; expected a batch_size "
             f"of at least {structures}, found {options.batch_size}"
         )
+
+
+def _with_precomputed(
+    structures: Mapping[str, StructureSet],
+    settings: ModelSettings,
+    options: TrainOptions,
+    mesh: Mesh | None,
+) -> tuple[Mapping[str, StructureSet], BatchLoader | None]:
+    """What the backbone can compute before the first epoch: in all sets, and for energies alone."""
+    backbone = settings.backbone
+    found = {
+        name: backbone.precompute(members, options, derivatives=True) or members
+        for name, members in structures.items()
+    }
+    losses = [stage.reads_derivatives for stage in options.train_schedule]
+    if all(losses) or settings.own.reads_edges:
+        return found, None
+    plain = backbone.precompute(structures["train"], options, derivatives=False)
+    return found, None if plain is None else training_loader(plain, options, Devices(), mesh)
 
 
 def _check_losses(

@@ -58,6 +58,17 @@ def legendre_coefficients(order: int) -> np.ndarray:
     return np.where((l <= n) & ((n - l) % 2 == 0), coefficients, 0.0)
 
 
+@functools.cache
+def angular_coefficients(order: int) -> np.ndarray:
+    """c_nl/(2l + 1) for each component lm of the harmonics, [n, components].
+
+    Products of harmonics that are normalised to 2l + 1 add up to (2l + 1) P_l.
+    """
+    degrees = np.arange(order + 1)
+    of_degrees = legendre_coefficients(order) / (2 * degrees + 1)
+    return np.repeat(of_degrees, 2 * degrees + 1, axis=1)
+
+
 def descriptors(
     graph: Graph, descriptor: Descriptor, elements: tuple[int, ...]
 ) -> Float[Array, "atoms features"]:
@@ -69,14 +80,25 @@ def descriptors(
     """
     vectors = graph.edge_vectors()
     lengths = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
-    weights = jnp.asarray(graph.edge_mask, lengths.dtype)[:, None]
-    if descriptor.is_weighted:
-        of_species = jnp.asarray(descriptor.weights(elements), lengths.dtype)
-        sent = of_species[graph.species][graph.senders]
-        weights = weights * jnp.stack([jnp.ones_like(sent), sent], axis=1)
+    weights = edge_weights(graph, descriptor, elements)
     radial = radial_functions(graph, lengths, weights, descriptor)
     angular = angular_functions(graph, vectors, lengths, weights, descriptor)
     return jnp.concatenate([radial, angular], axis=-1).reshape(graph.num_atoms, descriptor.size)
+
+
+def edge_weights(
+    graph: Graph, descriptor: Descriptor, elements: tuple[int, ...]
+) -> Float[Array, "edges kinds"]:
+    """Weights w of the sender of each edge: 1 and, with several species, s; zero for padding.
+
+    Args:
+        elements: atomic numbers that the species of the batch index.
+    """
+    weights = jnp.asarray(graph.edge_mask, graph.dtype)[:, None]
+    if not descriptor.is_weighted:
+        return weights
+    sent = jnp.asarray(descriptor.weights(elements), graph.dtype)[graph.species][graph.senders]
+    return weights * jnp.stack([jnp.ones_like(sent), sent], axis=1)
 
 
 def radial_functions(
@@ -115,10 +137,6 @@ def angular_functions(
     damped = weights * cosine_cutoff(lengths, descriptor.ang_cutoff)[:, None]
     harmonics = real_harmonics(vectors / lengths[:, None], order)
     moments = graph.sum_incoming_products(damped, harmonics)
-    coefficients = legendre_coefficients(order)
-    degrees = np.arange(order + 1)
-    # harmonics are normalised to 2l + 1, so that their products add up to (2l + 1) P_l
-    of_components = np.repeat(coefficients / (2 * degrees + 1), 2 * degrees + 1, axis=1)
-    pairs = moments**2 @ jnp.asarray(of_components.T, moments.dtype)
+    pairs = moments**2 @ jnp.asarray(angular_coefficients(order).T, moments.dtype)
     own = graph.sum_incoming(damped**2)
     return 0.5 * (pairs - own[:, :, None])

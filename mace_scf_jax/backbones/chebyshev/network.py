@@ -10,6 +10,7 @@ from mace_scf_jax.backbones.backbone import BackboneOutput
 from mace_scf_jax.backbones.chebyshev.functions import descriptors
 from mace_scf_jax.backbones.chebyshev.networks import ElementNetworks
 from mace_scf_jax.backbones.chebyshev.settings import ChebyshevSettings
+from mace_scf_jax.backbones.chebyshev.stored import stored_descriptors
 from mace_scf_jax.graph import Graph
 
 
@@ -30,7 +31,8 @@ class ChebyshevBackbone(nn.Module):
     def __call__(self, graph: Graph) -> BackboneOutput:
         """Features and energies of every atom of the batch."""
         settings = self.settings
-        raw = descriptors(graph, settings.descriptor, settings.elements)
+        compute = descriptors if graph.descriptors is None else stored_descriptors
+        raw = compute(graph, settings.descriptor, settings.elements)
         features = self._normalised(raw, graph)
         networks = ElementNetworks(settings.elements, settings.arch, name="energy")
         values = networks(features, graph.species)[:, 0]

@@ -20,8 +20,16 @@ from mace_scf_jax.options.values import (
     names_in,
 )
 
+ROOM_FOR_FEATURES = 2_000_000_000
+"""Bytes that the features of a set, and what their derivatives need, may take."""
+
 WHOLE = "all"
 """Key of an architecture that is that of all elements."""
+
+
+def _word(value: Any) -> Any:
+    """A truth value in words."""
+    return str(value).lower() if isinstance(value, bool | str) else value
 
 
 def _elements(value: Any) -> Any:
@@ -117,6 +125,11 @@ class ChebyshevOptions(OptionGroup):
     )
     feature_stats: Annotated[FeatureStatisticsOptions | None, Literally, NoneInText] = Field(
         default=None, description="{mean, std} of every feature, instead of measured ones"
+    )
+    cache_features: Annotated[Literal["auto", "true", "false"], BeforeValidator(_word)] = Field(
+        default="auto",
+        description="compute features, and what their derivatives need, once before the first "
+        "epoch: auto, for sets where that takes less than 2 GB; it changes no result",
     )
     normalize_energy: bool = Field(
         default=True,

@@ -21,6 +21,9 @@ from mace_scf_jax.backbones.chebyshev.networks import (
     check_architecture,
 )
 from mace_scf_jax.backbones.chebyshev.normalisation import FeatureStatistics
+from mace_scf_jax.backbones.chebyshev.options import ROOM_FOR_FEATURES
+from mace_scf_jax.backbones.chebyshev.stored import with_descriptors
+from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.layers.features import Features, Multiplicities
 from mace_scf_jax.options import ConfigurationError
@@ -140,6 +143,22 @@ class ChebyshevSettings(BackboneSettings):
     def max_hidden_degree(self) -> int:
         """Zero: all features are invariant."""
         return 0
+
+    def precompute(
+        self, structures: StructureSet, options: Any, *, derivatives: bool
+    ) -> StructureSet | None:
+        """Return structures with their descriptors, if they are wanted or there is room."""
+        wanted = options.cache_features
+        if wanted == "false":
+            return None
+        return with_descriptors(
+            structures,
+            self.descriptor,
+            self.elements,
+            dtype=options.default_dtype,
+            derivatives=derivatives,
+            most_bytes=None if wanted == "true" else ROOM_FOR_FEATURES,
+        )
 
     def read_out(
         self, output: BackboneOutput, multiplicities: Multiplicities, *, label: str, **_: Any

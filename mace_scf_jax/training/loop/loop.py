@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mace_scf_jax.data.batching import grouped
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.loop import resuming
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
@@ -76,6 +77,11 @@ class TrainingData:
     """The training set in order, where its losses decide how often each structure is drawn."""
     sampled_structures: int | None = None
     """Number of its structures."""
+    energies: EpochBatches | None = None
+    """The same batches without what only derivatives of the energy need, for stages whose losses
+    read none; None where there are no others."""
+    together: int = 1
+    """So many steps of these stages are one call of a compiled function."""
 
 
 class Trainer:
@@ -241,18 +247,16 @@ class Trainer:
             nonlocal clock
             if unread is not None:
                 now = time.perf_counter()
-                self._report_step(stage, *unread, seconds=now - clock)
+                self._report_steps(stage, *unread, seconds=now - clock)
                 clock = now
 
-        for graph in self._batches(progress):
-            self._state, record = self._steps.train(
-                mode, self._state, graph, rates, weights, stage.loss_options
+        for graphs in self._batches(stage, progress):
+            self._state, records = self._steps.train(
+                mode, self._state, graphs, rates, weights, stage.loss_options
             )
             read()
-            unread = (progress, record)
-            progress = progress.replace(
-                batch=progress.batch + 1, stage_steps=progress.stage_steps + 1
-            )
+            unread = (progress, records)
+            progress = progress.after_steps(len(graphs))
             if time.monotonic() - self._saved_at > self._checkpoint_seconds:
                 read()
                 unread = None
@@ -260,11 +264,19 @@ class Trainer:
         read()
         return progress
 
-    def _batches(self, progress: Progress) -> Iterable[Graph]:
-        """The batches of an epoch that are not done yet."""
+    def _batches(self, stage: Stage, progress: Progress) -> Iterable[Sequence[Graph]]:
+        """The batches of an epoch that are not done yet, those of one call together."""
         losses = self._state.structure_losses
         known = {} if losses is None else {"losses": np.asarray(losses)}
-        return self._data.training(progress.epoch, start=progress.batch, **known)
+        data = self._data
+        if data.energies is None or stage.reads_derivatives:
+            for graph in data.training(progress.epoch, start=progress.batch, **known):
+                yield (graph,)
+            return
+        batches = data.energies(progress.epoch, start=progress.batch, **known)
+        for some in grouped(batches, data.together):
+            # a call of another number of steps would have to be compiled, too
+            yield from [some] if len(some) == data.together else ((graph,) for graph in some)
 
     def _note_structure_losses(self, stage: Stage, progress: Progress) -> None:
         """Evaluate the training set, where its losses decide how often each structure is drawn."""
@@ -274,17 +286,26 @@ class Trainer:
             )
             self._state = dataclasses.replace(self._state, structure_losses=jnp.asarray(losses))
 
-    def _report_step(
-        self, stage: Stage, before: Progress, record: dict[str, Any], *, seconds: float
+    def _report_steps(
+        self, stage: Stage, before: Progress, records: dict[str, Any], *, seconds: float
     ) -> None:
-        """Read the record of a step from the device, check it and pass it on.
+        """Read the records of steps from the device, check them and pass them on.
 
         Args:
-            before: progress before the step.
-            record: of the compiled step.
-            seconds: time that the step took.
+            before: progress before the first step.
+            records: of the compiled steps, which count along the first axis.
+            seconds: time that they took together.
         """
-        record = jax.device_get(record)
+        records = jax.device_get(records)
+        count = len(records["loss"])
+        for number in range(count):
+            record = jax.tree.map(lambda leaf, number=number: leaf[number], records)
+            self._report_step(stage, before.after_steps(number), record, seconds / count)
+
+    def _report_step(
+        self, stage: Stage, before: Progress, record: dict[str, Any], seconds: float
+    ) -> None:
+        """Check the record of a step and pass it on."""
         loss, norm = float(record["loss"]), float(record["gradient_norm"])
         terms = {name: float(value) for name, value in record["terms"].items()}
         terms = {name: terms[name] for name in stage.loss}

@@ -16,7 +16,12 @@ from mace_scf_jax.training.loop.fixed_point_training import (
     FixedPointTraining,
     read_fixed_point_training,
 )
-from mace_scf_jax.training.losses import LOSSES, loss_options
+from mace_scf_jax.training.losses import (
+    GEOMETRY_DERIVATIVES,
+    LOSSES,
+    loss_options,
+    outputs_read,
+)
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
 
@@ -48,6 +53,11 @@ class Stage(OptionGroup):
     fixed_point: FixedPointTraining | None = Field(
         default=None, description="how a fixed-point model is trained; None for other models"
     )
+
+    @property
+    def reads_derivatives(self) -> bool:
+        """Whether the loss reads derivatives of the energy by the geometry."""
+        return bool(outputs_read(self.loss) & GEOMETRY_DERIVATIVES)
 
     def problems(self) -> list[str]:
         """Tell what does not go together."""

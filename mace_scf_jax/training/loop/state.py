@@ -80,6 +80,10 @@ class Progress:
         """A copy with some fields replaced."""
         return dataclasses.replace(self, **changes)
 
+    def after_steps(self, count: int) -> Progress:
+        """Progress with so many more batches done."""
+        return self.replace(batch=self.batch + count, stage_steps=self.stage_steps + count)
+
     def stage_is_over(self, last_epoch: int) -> bool:
         """Whether the current stage has nothing left to train.
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -119,24 +120,25 @@ class Steps:
         self,
         mode: Mode,
         state: TrainingState,
-        graph: Graph,
+        graphs: Sequence[Graph],
         learning_rates: Scalars,
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
     ) -> tuple[TrainingState, dict[str, Any]]:
-        """Make one optimiser step on one batch.
+        """Make an optimiser step on each of some batches, one after the other.
 
         Args:
             mode: how the model is used.
             state: arrays of the run; their memory is taken over by the result.
+            graphs: batches of the same padded sizes; one, if several devices share the work.
             learning_rates: rate of each parameter group.
             weights: weight of each loss term.
             options: of the loss terms.
 
         Returns:
-            The new state, and a record of the loss, its weighted terms, the norm of the gradient
-            before clipping, what became of the self-consistency, and what was looked at more
-            closely, on the device.
+            The new state, and for each step a record of the loss, its weighted terms, the norm of
+            the gradient before clipping, what became of the self-consistency, and what was looked
+            at more closely, on the device.
         """
 
         def training_step(state, graph, learning_rates, weights):
@@ -186,10 +188,24 @@ class Steps:
             )
             return state, record
 
+        several = len(graphs) > 1
+
+        def training_steps(state, graphs, learning_rates, weights):
+            if several:
+                return jax.lax.scan(
+                    lambda state, graph: training_step(state, graph, learning_rates, weights),
+                    state,
+                    graphs,
+                )
+            state, record = training_step(state, graphs, learning_rates, weights)
+            return state, jax.tree.map(lambda leaf: leaf[None], record)
+
+        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *graphs) if several else graphs[0]
+        name = f"{len(graphs)} training steps" if several else "training step"
         return self._run(
-            _named("training step", mode),
-            training_step,
-            (state, self.devices.put(graph), learning_rates, weights),
+            _named(name, mode),
+            training_steps,
+            (state, self.devices.put(batch), learning_rates, weights),
             key=(mode, frozenset(options.items())),
             places=(SAME, PARTS, SAME, SAME),
             results=SAME,
@@ -315,8 +331,9 @@ def named_in(names: Collection[str], values: Mapping[str, Array]) -> dict[str, A
 
 def bucket_name(graph: Graph) -> str:
     """Tell the padded sizes of a batch in words."""
-    edges, kvectors = graph.senders.shape[0], graph.k_indices.shape[1]
-    return f"{graph.num_graphs} graphs, {graph.num_atoms} atoms, {edges} edges, {kvectors} k"
+    edges, kvectors = graph.senders.shape[-1], graph.k_indices.shape[-2]
+    graphs, atoms = graph.graph_mask.shape[-1], graph.atom_mask.shape[-1]
+    return f"{graphs} graphs, {atoms} atoms, {edges} edges, {kvectors} k"
 
 
 def scalars(values: Mapping[str, float], dtype: Any) -> Scalars:

@@ -14,6 +14,7 @@ package is registered like those::
 
 from mace_scf_jax.training.losses import molecules, properties, solution
 from mace_scf_jax.training.losses.terms import (
+    GEOMETRY_DERIVATIVES,
     LOSSES,
     LossError,
     LossTerm,
@@ -34,6 +35,7 @@ from mace_scf_jax.training.losses.terms import (
 )
 
 __all__ = [
+    "GEOMETRY_DERIVATIVES",
     "LOSSES",
     "LossError",
     "LossTerm",

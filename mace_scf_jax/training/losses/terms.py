@@ -36,6 +36,10 @@ WEIGHT_MODIFIER = "loss_weight_modifier"
 can so take back configurations that it could not solve."""
 
 
+GEOMETRY_DERIVATIVES = frozenset({"forces", "stress", "virials"})
+"""Outputs that are derivatives of the energy by positions or strain."""
+
+
 class LossError(ValueError):
     """A loss term is unknown, or the model or the data lack what it needs."""
 

@@ -88,6 +88,11 @@ class LocalChargesSettings(FamilySettings):
         """Whether charges add up to the total charge of the structure."""
         return self.conserve_charge != Conservation.NONE
 
+    @property
+    def reads_edges(self) -> bool:
+        """Learned conservation moves charge along edges."""
+        return self.conserve_charge == Conservation.LEARNED
+
     def with_surplus(self, *, uniform: bool) -> FamilySettings:
         """Return settings without conservation, or with the uniform one."""
         if self.has_polarization:

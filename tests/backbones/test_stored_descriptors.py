@@ -1,0 +1,95 @@
+"""Descriptors that are computed before training change nothing."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from tiny_models import (
+    assert_close,
+    molecule,
+    periodic,
+    random_parameters,
+    slab,
+    structure,
+    tiny_settings,
+)
+
+from mace_scf_jax.backbones.chebyshev.stored import with_descriptors
+from mace_scf_jax.data.collate import padded
+from mace_scf_jax.data.sets import as_set
+from mace_scf_jax.models import build, evaluate
+
+SETTINGS = tiny_settings("ChebyshevANN")
+BACKBONE = SETTINGS.backbone
+STRUCTURES = as_set([structure(atoms, SETTINGS) for atoms in (molecule(), periodic(), slab())])
+
+
+def batch(members, dtype=np.float64):
+    sizes = members.sizes.of_one_batch("per_atom")
+    return padded(members.stack(np.arange(len(members))), sizes, labels=False, dtype=dtype)
+
+
+def stored(*, derivatives, dtype=np.float64):
+    return with_descriptors(
+        STRUCTURES,
+        BACKBONE.descriptor,
+        BACKBONE.elements,
+        dtype=dtype,
+        derivatives=derivatives,
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    module = build(SETTINGS)
+    return module, random_parameters(module, batch(STRUCTURES))
+
+
+def test_energies_forces_stress_and_their_gradients_are_the_same(model):
+    module, parameters = model
+    rng = np.random.default_rng(0)
+    plain = batch(STRUCTURES)
+    weights = {
+        "energy": rng.normal(size=plain.num_graphs),
+        "forces": rng.normal(size=plain.positions.shape),
+        "stress": rng.normal(size=plain.cell.shape),
+    }
+    real = np.asarray(plain.atom_mask)
+
+    @jax.jit
+    def evaluated(parameters, graph):
+        def loss(parameters):
+            outputs = evaluate(module, parameters, graph, forces=True, stress=True)
+            chosen = {name: outputs[name] for name in weights}
+            return sum((weights[name] * chosen[name]).sum() for name in weights), chosen
+
+        (_, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
+        return outputs, gradient
+
+    # stress of open structures is NaN; their weights are left out
+    weights["stress"][~np.asarray(plain.pbc).any(axis=1)] = 0.0
+    weights["forces"][~real] = 0.0
+    expected, expected_gradient = evaluated(parameters, plain)
+    found, gradient = evaluated(parameters, batch(stored(derivatives=True)))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(expected_gradient))
+    for name in weights:
+        assert_close(found[name], expected[name], 1e-12, name)
+    assert_close(found["forces"][real], expected["forces"][real], 1e-12)
+    jax.tree.map(lambda one, other: assert_close(one, other, 1e-11), gradient, expected_gradient)
+
+
+def test_without_edges_energies_are_the_same(model):
+    module, parameters = model
+    energies = jax.jit(lambda graph: module.apply({"params": parameters}, graph)["energy"])
+    members = stored(derivatives=False)
+    assert members.sizes.edges.sum() == 0
+    assert_close(energies(batch(members)), energies(batch(STRUCTURES)), 1e-13)
+
+
+def test_kept_in_single_precision():
+    graph = batch(stored(derivatives=True, dtype=np.float32), np.float32)
+    assert graph.descriptors.values.dtype == graph.descriptors.angular.dtype == np.float32
+    assert_close(
+        graph.descriptors.values, batch(stored(derivatives=False)).descriptors.values, 1e-7
+    )
