@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.backbones.chebyshev.descriptor import SHORTEST_DISTANCE, Descriptor
 from mace_scf_jax.backbones.chebyshev.networks import ACTIVATIONS, Architecture
-from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.options import ConfigurationError, OptionGroup
 from mace_scf_jax.options.values import (
     Literally,
     NoneInText,
@@ -97,6 +97,20 @@ class FeatureStatisticsOptions(OptionGroup):
     std: tuple[NumberFromZero, ...]
 
 
+def _block(name: str, group: type[OptionGroup]) -> BeforeValidator:
+    """Read a mapping as options, and say of all problems where they are."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            return group(**value)
+        except ConfigurationError as error:
+            raise error.within(name) from None
+
+    return BeforeValidator(read)
+
+
 Layers = Annotated[dict[Any, Any], BeforeValidator(_architectures), Literally]
 
 
@@ -105,7 +119,9 @@ class ChebyshevOptions(OptionGroup):
 
     decide_weights = False
 
-    descriptor: Annotated[DescriptorOptions | None, Literally, NoneInText] = Field(
+    descriptor: Annotated[
+        DescriptorOptions | None, _block("descriptor", DescriptorOptions), Literally, NoneInText
+    ] = Field(
         default=None,
         description="{rad_order, rad_cutoff, ang_order, ang_cutoff, min_cutoff, species}: orders "
         "and radii (Å) of the functions; species gives the order of the weights of the elements "
@@ -123,9 +139,12 @@ class ChebyshevOptions(OptionGroup):
         description="subtract the mean of each feature over the training set and divide by its "
         "deviation; per_element: each element by its own",
     )
-    feature_stats: Annotated[FeatureStatisticsOptions | None, Literally, NoneInText] = Field(
-        default=None, description="{mean, std} of every feature, instead of measured ones"
-    )
+    feature_stats: Annotated[
+        FeatureStatisticsOptions | None,
+        _block("feature_stats", FeatureStatisticsOptions),
+        Literally,
+        NoneInText,
+    ] = Field(default=None, description="{mean, std} of every feature, instead of measured ones")
     cache_features: Annotated[Literal["auto", "true", "false"], BeforeValidator(_word)] = Field(
         default="auto",
         description="compute features, and what their derivatives need, once before the first "

@@ -1,0 +1,151 @@
+"""Training of descriptor potentials: features computed before change nothing but the time."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+from ase.io import write
+
+from mace_scf_jax import load_model
+from mace_scf_jax.training.config.options import options_from
+from mace_scf_jax.training.preparation import prepare_run
+from mace_scf_jax_cli.main import main
+
+DESCRIPTOR = {"rad_order": 3, "rad_cutoff": 4.0, "ang_order": 2, "ang_cutoff": 3.0}
+CONFIG = {
+    "name": "salt",
+    "train_file": "train.xyz",
+    "valid_fraction": 0.25,
+    "E0s": {"Na": 0.0, "Cl": 0.0},
+    "energy_key": "REF_energy",
+    "forces_key": "REF_forces",
+    "model": "ChebyshevANN",
+    "descriptor": DESCRIPTOR,
+    "arch": [[3, "tanh"]],
+    "batch_size": 2,
+    "valid_batch_size": 4,
+    "optimizer": "adam",
+    "train_schedule": {
+        0: {"name": "energies", "start": 0, "end": 1, "lr": 0.01, "loss": {"energy_per_atom": 1}},
+        1: {"name": "forces", "start": 2, "end": 3, "lr": 0.01, "force_weight": 0.5},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve rattled cells of salt, some of whose atoms are outside their cell."""
+    folder = tmp_path_factory.mktemp("salt")
+    structures = []
+    for seed in range(12):
+        atoms = bulk("NaCl", "rocksalt", 5.2, cubic=seed % 2 == 0)
+        atoms.rattle(0.1, seed=seed)
+        atoms.calc = LennardJones(sigma=2.2, epsilon=0.1, rc=4.0)
+        atoms.info["REF_energy"] = atoms.get_potential_energy()
+        atoms.arrays["REF_forces"] = atoms.get_forces()
+        atoms.calc = None
+        atoms.positions[0] += atoms.cell[seed % 3]
+        structures.append(atoms)
+    write(folder / "train.xyz", structures)
+    return folder
+
+
+def train(folder, monkeypatch, **changes):
+    """Train in a folder of its own; the losses of all steps, and the model of the last stage."""
+    own = folder / "-".join(f"{name}-{value}" for name, value in changes.items()).replace("/", "_")
+    own.mkdir()
+    (own / "train.xyz").symlink_to(folder / "train.xyz")
+    (own / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes))
+    monkeypatch.chdir(own)
+    assert main(["train", "config.yaml"]) == 0
+    (results,) = (own / "results").glob("*train.txt")
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line.get("mode") == "opt"]
+    return np.array(losses), load_model(own / "salt_forces.model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """With and without features computed before."""
+    with pytest.MonkeyPatch.context() as patch:
+        return {word: train(folder, patch, cache_features=word) for word in ("true", "false")}
+
+
+def test_features_computed_before_change_no_loss_and_no_weight(runs):
+    (losses, model), (expected, other) = runs["true"], runs["false"]
+    assert len(losses) == 16
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    for element in ("Na", "Cl"):
+        found = model.parameters["backbone"]["energy"][element]
+        wanted = other.parameters["backbone"]["energy"][element]
+        for name, values in found.items():
+            np.testing.assert_allclose(values, wanted[name], rtol=1e-7, err_msg=name)
+
+
+def test_the_log_tells_what_is_computed_before(folder, runs):
+    text = next((folder / "cache_features-true" / "logs").glob("*.log")).read_text()
+    assert "Features of 48 atoms are computed once" in text
+    assert "Features and their derivatives of" in text
+    assert re.search(r"Compiled 4 training steps for bucket 1 \(3 graphs, \d+ atoms, ", text)
+    without = next((folder / "cache_features-false" / "logs").glob("*.log")).read_text()
+    assert "computed once" not in without
+
+
+def test_constants_are_measured_on_the_training_set(folder, runs):
+    """Energies between -1 and 1 by the scale, features with mean 0 and deviation 1."""
+    _, model = runs["true"]
+    backbone = model.settings.backbone
+    assert len(backbone.features.mean) == 1
+    assert len(set(backbone.E_scaling)) == 1
+    assert backbone.E_scaling[0] > 0.0
+    low, high = np.array(backbone.features.minimum), np.array(backbone.features.maximum)
+    assert np.all(low <= np.array(backbone.features.mean))
+    assert np.all(np.array(backbone.features.mean) <= high)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arch": None}, "option 'arch' is required by the backbone chebyshev"),
+        ({"arch": [[3, "relu"]]}, r"activations linear, tanh, .* found \[\[3, 'relu'\]\]"),
+        ({"arch": {"Na": [[3, "tanh"]]}}, "expected layers for the elements .* Na, Cl, found Na"),
+        ({"descriptor": {**DESCRIPTOR, "species": ["Na"]}}, "found no Cl in Na"),
+        ({"descriptor": {**DESCRIPTOR, "orders": 3}}, "descriptor: unknown key 'orders'"),
+        ({"feature_stats": {"mean": [0.0], "std": [1.0]}}, "expected 14 features, found 1"),
+        ({"backbone": "MACE", "hidden_irreps": "1x0e"}, "needs a backbone with descriptors"),
+        (
+            {
+                "model": "LocalSplitCharges",
+                "backbone": "chebyshev",
+                "atomic_formal_charges": {"Na": 1.0, "Cl": -1.0},
+            },
+            "LocalSplitCharges needs a backbone with",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    folder, monkeypatch, capsys, tmp_path, changes, message
+):
+    (tmp_path / "train.xyz").symlink_to(folder / "train.xyz")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes))
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "config.yaml", "--dry_run"]) != 0
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+
+
+@pytest.mark.parametrize("given", [{"E_shift": -3.5}, {"E_scaling": 2.0}])
+def test_scale_and_shift_can_be_given_one_by_one(folder, monkeypatch, tmp_path, given):
+    """The other one is measured."""
+    (tmp_path / "train.xyz").symlink_to(folder / "train.xyz")
+    monkeypatch.chdir(tmp_path)
+    backbone = prepare_run(options_from(CONFIG | given)).settings.backbone
+    measured = prepare_run(options_from(CONFIG)).settings.backbone
+    for name in ("E_shift", "E_scaling"):
+        expected = given.get(name, getattr(measured, name)[0])
+        assert set(getattr(backbone, name)) == {expected}
