@@ -143,14 +143,7 @@ def test_formal_charges_that_miss_the_total_charge_are_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "option",
-    [
-        "work_dir",
-        pytest.param("log_dir", marks=pytest.mark.slow),
-        pytest.param("results_dir", marks=pytest.mark.slow),
-        pytest.param("checkpoints_dir", marks=pytest.mark.slow),
-        "model_dir",
-    ],
+    "option", ["work_dir", "log_dir", "results_dir", "checkpoints_dir", "model_dir"]
 )
 def test_folders_that_cannot_be_made_are_named(tmp_path, capsys, option):
     make_input(tmp_path)

@@ -86,8 +86,8 @@ def everything(graph, multipoles, *, settings):
 
 ACCURACIES = [
     (0, 1e-7),
+    (1, 1e-5),
     (1, 1e-10),
-    pytest.param(1, 1e-5, marks=pytest.mark.slow),
     pytest.param(3, 1e-6, marks=pytest.mark.slow),
 ]
 

@@ -126,7 +126,7 @@ def hopeless_problem(charges):
 HOPELESS_SOLVERS = [LinearMixing(max_steps=200, mixing=0.3, tolerance=1e-8), *SOLVERS]
 
 
-@of_type(long_for_auto(HOPELESS_SOLVERS))
+@of_type(HOPELESS_SOLVERS)
 def test_hopeless_systems_end_alone_at_constant_level(solver):
     problem = hopeless_problem(None)
     solution = find(solver, problem, jnp.asarray([0.3, 0.1, 0.1, 0.1, 0.0, 0.0, 0.0]))
@@ -138,7 +138,7 @@ def test_hopeless_systems_end_alone_at_constant_level(solver):
     assert np.all(np.isfinite(solution.state))
 
 
-@of_type(long_for_auto(SOLVERS))
+@of_type(SOLVERS)
 def test_hopeless_systems_end_alone_at_constant_charge(solver):
     charges = [0.4, 0.1, 3.0, 0.1, 0.1, 0.1]
     solution = find(solver, hopeless_problem(charges), jnp.zeros(7))
