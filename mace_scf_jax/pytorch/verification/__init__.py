@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mace_scf_jax.pytorch.configuration import TorchConfigurationError
 from mace_scf_jax.pytorch.verification.blocks import verify_block
+from mace_scf_jax.pytorch.verification.descriptor_training import verify_descriptor_training
 from mace_scf_jax.pytorch.verification.descriptors import verify_descriptor
 from mace_scf_jax.pytorch.verification.electrostatics import verify_electrostatics
 from mace_scf_jax.pytorch.verification.fixed_point import verify_fixed_point
@@ -24,6 +25,7 @@ __all__ = ["Deviation", "ReferenceFileError", "verify"]
 _BY_KIND = {
     "blocks": verify_block,
     "descriptor": verify_descriptor,
+    "descriptor_training": verify_descriptor_training,
     "electrostatics": verify_electrostatics,
     "fixed_point": verify_fixed_point,
     "models": verify_model,

@@ -39,7 +39,7 @@ def verify_descriptor(file: ReferenceFile) -> list[Deviation]:
     Energies of atoms and structures are compared as they are, in eV, because those of the isolated
     atoms would hide deviations in a relative measure.
     """
-    graph, real = _batch(file)
+    graph, real = descriptor_batch(file)
     found = _compare_descriptors(file, graph, real)
     archs = file.meta["arch"]
     sets = [""] if _is_one_network(archs) else [f"{name}/" for name in archs]
@@ -53,8 +53,8 @@ def _is_one_network(archs: Mapping[str, Any]) -> bool:
     return all(name in chemical_symbols for name in archs)
 
 
-def _batch(file: ReferenceFile) -> tuple[Graph, np.ndarray]:
-    """The batch of a file with elements in ascending order, and which of its atoms are real."""
+def descriptor_batch(file: ReferenceFile) -> tuple[Graph, np.ndarray]:
+    """Return the batch of a file, elements in ascending order, and which of its atoms are real."""
     inputs = file.inputs
     numbers = np.array(file.meta["atomic_numbers"])[np.argmax(inputs["node_attrs"], axis=1)]
     graph = graph_from_arrays(

@@ -36,6 +36,8 @@ class ReferenceFile:
     """Weights by PyTorch state-dict name."""
     gradients: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Gradient of a loss by PyTorch state-dict name, in files about training."""
+    steps: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Weights after some steps of an optimiser, ``<steps>/<name>``, where a file has them."""
 
     @property
     def kind(self) -> str:
@@ -43,7 +45,7 @@ class ReferenceFile:
         if "kind" in self.meta:
             return self.meta["kind"]
         if "descriptor" in self.meta:
-            return "descriptor"
+            return "descriptor_training" if self.gradients else "descriptor"
         if "sigma" in self.meta:
             return "electrostatics"
         if self.gradients:
@@ -74,6 +76,7 @@ def read_reference_file(path: str | Path) -> ReferenceFile:
         outputs=with_prefix(arrays, "out/", "out_"),
         state=with_prefix(arrays, "state/"),
         gradients=with_prefix(arrays, "grad/"),
+        steps=with_prefix(arrays, "steps/"),
     )
     if not file.outputs:
         raise ReferenceFileError(f"{path}: expected arrays 'out/…', found {sorted(arrays)}")
