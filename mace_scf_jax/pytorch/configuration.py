@@ -28,6 +28,7 @@ from mace_scf_jax.models.families.split_charges.settings import SplitChargeSetti
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 from mace_scf_jax.models.formal_charges import FormalChargeSettings
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.pytorch.configuration_aenet import AENET_FAMILY, aenet_settings
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ def settings_from_configuration(configuration: Mapping[str, Any]) -> ModelSettin
     """
     try:
         name, options = configuration["model"], configuration["options"]
+        if name == AENET_FAMILY:
+            return aenet_settings(configuration)
         if name not in OWN_SETTINGS:
             raise TorchConfigurationError(
                 f"model: expected one of {', '.join(OWN_SETTINGS)}, found {name!r}"

@@ -1,4 +1,4 @@
-"""Models of the PyTorch packages MACE and MACE_SCF: import, export of weights, comparison."""
+"""Models of the PyTorch packages: import, export of weights, comparison."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from jaxtyping import DTypeLike
 from mace_scf_jax._version import __version__
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.pytorch.configuration import (
+    TorchConfigurationError,
     configuration_from_settings,
     settings_from_configuration,
     state_constants,
 )
+from mace_scf_jax.pytorch.configuration_aenet import AENET_FAMILY
 from mace_scf_jax.pytorch.files import read_torch_model
 from mace_scf_jax.pytorch.module import TorchModel
 from mace_scf_jax.pytorch.weights import export_weights, import_parameters
@@ -52,6 +54,10 @@ def import_model(
     """
     torch_model = source if isinstance(source, TorchModel) else read_torch_model(source)
     configuration = dict(torch_model.configuration)
+    if options and configuration.get("model") == AENET_FAMILY:
+        raise TorchConfigurationError(
+            "options: models of ænet-python tell everything, expected none"
+        )
     configuration["options"] = {**configuration.get("options", {}), **(options or {})}
     settings = settings_from_configuration(configuration)
     parameters = import_parameters(torch_model.state, settings)

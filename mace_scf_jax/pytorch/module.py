@@ -13,6 +13,12 @@ from typing import Any
 import numpy as np
 
 from mace_scf_jax.pytorch.configuration import UPDATE
+from mace_scf_jax.pytorch.configuration_aenet import (
+    AENET_ENTRIES,
+    AENET_FAMILY,
+    AENET_STATE,
+    ATOMIC_ENERGIES,
+)
 
 
 class TorchModelError(ValueError):
@@ -66,6 +72,8 @@ _NOT_STORED = (
 def load_torch_file(path: Path) -> TorchModel:
     """What a file of ``torch.save`` holds: a module, or a state dict with its configuration.
 
+    Models that ænet-python saved are the latter.
+
     Raises:
         TorchModelError: PyTorch or a package that the file needs is absent, the file is missing or
             damaged, or it holds something else.
@@ -83,10 +91,12 @@ def load_torch_file(path: Path) -> TorchModel:
         raise TorchModelError(f"{path}: not a readable file of torch.save ({error})") from error
     if isinstance(content, Mapping) and {"configuration", "state_dict"} <= content.keys():
         return TorchModel(content["configuration"], _numpy(content["state_dict"]))
+    if isinstance(content, Mapping) and {*AENET_ENTRIES, AENET_STATE} <= content.keys():
+        return torch_model_of_aenet(content)
     if not isinstance(content, torch.nn.Module):
         raise TorchModelError(
-            f"{path}: expected a module, or 'state_dict' with its 'configuration', found "
-            f"{type(content).__name__}"
+            f"{path}: expected a module, or 'state_dict' with its 'configuration', or what "
+            f"ænet-python saves, found {type(content).__name__}"
         )
     try:
         return torch_model_of(content)
@@ -131,6 +141,18 @@ def torch_model_of(module: Any) -> TorchModel:
                 configuration["options"][name] = _plain(getattr(module, name))
         configuration |= _named_parts(module, family, configuration["options"])
     return TorchModel(configuration, state)
+
+
+def torch_model_of_aenet(content: Mapping[str, Any]) -> TorchModel:
+    """A model of ænet-python as data.
+
+    Args:
+        content: what it saved.
+    """
+    names = (*AENET_ENTRIES, ATOMIC_ENERGIES)
+    configuration = {name: _plain_tree(content.get(name)) for name in names}
+    state = _numpy(content[AENET_STATE])
+    return TorchModel({"model": AENET_FAMILY, **configuration}, state)
 
 
 def torch_predictions(path: Path, structures: list[Any]) -> list[dict[str, np.ndarray]]:
@@ -179,7 +201,21 @@ def _torch(path: Path) -> Any:
 
 
 def _numpy(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+    return {name: np.asarray(_array(tensor)) for name, tensor in state.items()}
+
+
+def _array(tensor: Any) -> Any:
+    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor
+
+
+def _plain_tree(value: Any) -> Any:
+    """Mappings and lists of plain numbers and texts out of whatever they hold."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain_tree(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_tree(entry) for entry in value]
+    value = _array(value)
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _plain(value: Any) -> Any:

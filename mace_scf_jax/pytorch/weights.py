@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from mace_scf_jax.backbones import ChebyshevSettings
 from mace_scf_jax.backbones.mace.messages import message_paths
 from mace_scf_jax.backbones.mace.settings import MACESettings
 from mace_scf_jax.data.collate import collate
@@ -39,6 +40,7 @@ from mace_scf_jax.pytorch.layers import (
     refuse,
     take_blocks,
 )
+from mace_scf_jax.pytorch.weights_aenet import aenet_parameters
 from mace_scf_jax.pytorch.weights_fixed_point import fixed_point
 
 
@@ -295,6 +297,8 @@ _OF_FAMILY: dict[str, Callable[[StateDict, ModelSettings], Parameters]] = {
 
 def _parameters(state: StateDict, settings: ModelSettings) -> Parameters:
     """What a state dict holds, by the names of our parameters."""
+    if isinstance(settings.backbone, ChebyshevSettings):
+        return aenet_parameters(state, settings.backbone.descriptor.symbols)
     last = settings.backbone.num_interactions
     refuse(state, f"interactions.{last}.linear_up.weight", f"the model has {last} interactions")
     params: Parameters = {"backbone": backbone(state, settings.backbone)}

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mace_scf_jax.pytorch.layers import Parameters
+from mace_scf_jax.pytorch.layers import Parameters, WeightImportError
 
 _NAMES = re.compile(r"net\.functions\.(\d+)\.Linear_Sp\d+_F(\d+)\.(weight|bias)")
+_MODULE = "net."
+"""Start of the names of everything in a module of ænet."""
 _PLAIN_NAMES = re.compile(r"([A-Z][a-z]?)/(weight|bias)_(\d+)")
 
 
@@ -21,10 +23,18 @@ def aenet_parameters(state: Mapping[str, np.ndarray], species: Sequence[str]) ->
             ``net.functions.<species>.Linear_Sp<k>_F<layer>.weight``, or the plain names
             ``<symbol>/weight_<layer>``.
         species: symbols in the order of ænet.
+
+    Raises:
+        WeightImportError: a name belongs to no network of these species.
     """
     networks: dict[str, dict[str, np.ndarray]] = {symbol: {} for symbol in species}
     for name, values in state.items():
-        if match := _NAMES.fullmatch(name):
+        match = _NAMES.fullmatch(name)
+        if name.startswith(_MODULE) and (match is None or int(match[1]) >= len(species)):
+            raise WeightImportError(
+                f"state dict has {name!r}, but expected are layers of {len(species)} networks"
+            )
+        if match:
             symbol, layer, kind = species[int(match[1])], int(match[2]) - 1, match[3]
         elif match := _PLAIN_NAMES.fullmatch(name):
             symbol, kind, layer = match[1], match[2], int(match[3])
