@@ -7,14 +7,20 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, get_args
 
 import ase
 
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
 from mace_scf_jax.options.values import parse_literal
-from mace_scf_jax.predict.model import Model
-from mace_scf_jax.predict.use import OPTIONS
+from mace_scf_jax.predict.committee import (
+    Aggregation,
+    Committee,
+    is_committee,
+    load_committee,
+)
+from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.predict.use import OPTIONS, Options
 from mace_scf_jax.scf import SOLVERS, Solver, solver_named
 
 PICTURES = (".png", ".pdf")
@@ -115,6 +121,45 @@ def add_use_arguments(parser: argparse.ArgumentParser) -> None:
 def options_of_use(given: argparse.Namespace) -> dict[str, Any]:
     """What was said about the use of the model, as options of `mace_scf_jax.predict.use`."""
     return {name: getattr(given, name) for name, option in OPTIONS.items() if option is not None}
+
+
+def add_committee_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is taken of the members of a committee."""
+    group = parser.add_argument_group("committees")
+    group.add_argument(
+        "--aggregation",
+        choices=get_args(Aggregation),
+        help="mean: of the members (default); reference: what one of them predicts. Deviations are "
+        "those of all members",
+    )
+    group.add_argument(
+        "--reference_member",
+        type=positive,
+        metavar="N",
+        help="number of that member (default: 1)",
+    )
+
+
+def load_predictor(
+    path: str | Path, given: argparse.Namespace, **options: Unpack[Options]
+) -> Model | Committee:
+    """The model of a file, or the committee of a folder.
+
+    Args:
+        path: of the model or committee.
+        given: what was said about committees.
+        options: how the models are used.
+
+    Raises:
+        ValueError: something was said about committees, and there is none.
+    """
+    if is_committee(path):
+        committee = load_committee(path, **options)
+        return committee.aggregating(given.aggregation, given.reference_member)
+    for name in ("aggregation", "reference_member"):
+        if getattr(given, name) is not None:
+            raise ValueError(f"--{name}: expected the folder of a committee, found {path}")
+    return load_model(path, **options)
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.models import DirectStep
-from mace_scf_jax.predict.committee import is_committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES, final_table
 from mace_scf_jax.predict.evaluation import (
@@ -23,12 +22,14 @@ from mace_scf_jax.predict.evaluation import (
     SCFHistory,
     evaluate_file,
 )
-from mace_scf_jax.predict.model import Model, load_model
+from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, rank
 from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax_cli.arguments import (
+    add_committee_arguments,
     add_scf_arguments,
     add_use_arguments,
+    load_predictor,
     options_of_use,
     picture,
     positive,
@@ -47,8 +48,7 @@ def run(words: Sequence[str]) -> int:
         if scf is not None:
             raise ValueError("--mode direct: expected no options of a solver, found some")
         scf = DirectStep()
-    load = load_committee if is_committee(given.model) else load_model
-    model = load(given.model, scf=scf, **options_of_use(given))
+    model = load_predictor(given.model, given, scf=scf, **options_of_use(given))
     evaluation = evaluate_file(
         model,
         given.structures,
@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PICTURE.png",
         help="parity plots (.png or .pdf); errors by config type go to PICTURE_by_type.png",
     )
+    add_committee_arguments(parser)
     add_scf_arguments(parser)
     parser.add_argument(
         "--mode",

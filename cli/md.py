@@ -8,8 +8,10 @@ import time
 from collections.abc import Sequence
 
 from mace_scf_jax_cli.arguments import (
+    add_committee_arguments,
     add_input_arguments,
     add_use_arguments,
+    load_predictor,
     options_of_use,
     set_inputs,
 )
@@ -26,8 +28,8 @@ def run(words: Sequence[str]) -> int:
     from mace_scf_jax import runtime  # what follows takes seconds to import
     from mace_scf_jax.data.reading import read_atoms
     from mace_scf_jax.files import file_checksum
-    from mace_scf_jax.predict.committee import is_committee, load_committee
-    from mace_scf_jax.simulate import committee_energy_function, energy_function, load_model
+    from mace_scf_jax.predict.committee import Committee
+    from mace_scf_jax.simulate import committee_energy_function, energy_function
     from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
     from mace_scf_jax.simulate.simulation import Simulation
     from mace_scf_jax.simulate.trajectory import SimulationFiles, conditions, plot_log, run
@@ -44,13 +46,12 @@ def run(words: Sequence[str]) -> int:
         raise SimulationError("found both --restart and --overwrite, expected at most one")
     if not (given.restart or given.overwrite):
         files.require_none()
-    if is_committee(given.model):
-        loaded = load_committee(given.model, **options_of_use(given))
+    loaded = load_predictor(given.model, given, **options_of_use(given))
+    functions_of, model_files, followed = energy_function, (given.model,), ""
+    if isinstance(loaded, Committee):
         functions_of, model_files = committee_energy_function, loaded.names
-    else:
-        loaded = load_model(given.model, **options_of_use(given))
-        functions_of, model_files = energy_function, (given.model,)
-    model, checksum = loaded.first, "+".join(map(file_checksum, model_files))
+        followed = "" if loaded.reference is None else f" member {loaded.reference + 1}"
+    model, checksum = loaded.first, "+".join(map(file_checksum, model_files)) + followed
     atoms = read_atoms(given.start)[-1]
     set_inputs(atoms, model, given)
     snapshot = None
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="model file written by training, or the folder of a committee, whose mean is taken",
+        help="model file written by training, or the folder of a committee",
     )
     parser.add_argument(
         "start",
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         "and momenta are read from it",
     )
     add_use_arguments(parser)
+    add_committee_arguments(parser)
     add_input_arguments(parser)
     parser.add_argument("--ensemble", required=True, metavar="NAME", help="nve, nvt or npt")
     parser.add_argument(

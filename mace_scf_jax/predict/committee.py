@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -101,6 +101,10 @@ class CommitteeError(ValueError):
     """Models do not make a committee, or a committee lacks what is asked of it."""
 
 
+Aggregation = Literal["mean", "reference"]
+"""What a committee predicts: the means over its members, or what one of them does."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Committee(Predictor[CommitteePrediction]):
     """Models that were trained alike with different seeds.
@@ -109,13 +113,19 @@ class Committee(Predictor[CommitteePrediction]):
         members: at least two; they agree in family, elements, cutoff, number of layers,
             electrostatics and precision.
         names: what messages call each member; None for "member 1", ….
+        aggregation: ``mean`` over the members; or ``reference``, the outputs of one member, whose
+            surface a simulation then follows. Deviations are those of all members in both cases.
+        reference_member: number of that member, from 1, which is the default; None with ``mean``.
 
     Raises:
-        CommitteeError: there are too few members, or they disagree.
+        CommitteeError: there are too few members, or they disagree; there is no such aggregation
+            or member.
     """
 
     members: tuple[Model, ...]
     names: tuple[str, ...] = ()
+    aggregation: Aggregation = "mean"
+    reference_member: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", tuple(self.members))
@@ -139,8 +149,48 @@ class Committee(Predictor[CommitteePrediction]):
                         f"{found}"
                     )
 
+        if self.aggregation not in get_args(Aggregation):
+            raise CommitteeError(
+                f"aggregation: expected {' or '.join(get_args(Aggregation))}, found "
+                f"{self.aggregation!r}"
+            )
+        if self.aggregation == "mean" and self.reference_member is not None:
+            raise CommitteeError(
+                f"reference_member: found {self.reference_member}, which needs aggregation: "
+                "reference"
+            )
+        if not 1 <= (self.reference_member or 1) <= len(self.members):
+            raise CommitteeError(
+                f"reference_member: expected a number from 1 to {len(self.members)}, found "
+                f"{self.reference_member}"
+            )
+
     def __len__(self) -> int:
         return len(self.members)
+
+    @property
+    def reference(self) -> int | None:
+        """Position of the member whose outputs are taken, from 0; None where the means are."""
+        return None if self.aggregation == "mean" else (self.reference_member or 1) - 1
+
+    def aggregating(
+        self, aggregation: Aggregation | None, reference_member: int | None = None
+    ) -> Committee:
+        """The same committee, its outputs combined in another way.
+
+        Args:
+            aggregation, reference_member: as for the committee; None for both to keep them.
+
+        Raises:
+            CommitteeError: there is no such aggregation or member.
+        """
+        if aggregation is None and reference_member is None:
+            return self
+        return dataclasses.replace(
+            self,
+            aggregation=self.aggregation if aggregation is None else aggregation,
+            reference_member=reference_member,
+        )
 
     def using(self, **options: Unpack[Options]) -> Committee:
         """The same committee, its members used in another way; see `Predictor.using`."""
@@ -149,7 +199,7 @@ class Committee(Predictor[CommitteePrediction]):
 
     def combine(self, predictions: Sequence[Prediction]) -> CommitteePrediction:
         """Mean and spread over the members."""
-        return CommitteePrediction.of(predictions)
+        return CommitteePrediction.of(predictions, reference=self.reference)
 
     def separate(self, predicted: CommitteePrediction) -> Sequence[Prediction]:
         """What each member predicts."""
@@ -160,6 +210,8 @@ def load_committee(
     source: str | Path | Sequence[str | Path],
     *,
     stage: str | None = None,
+    aggregation: Aggregation = "mean",
+    reference_member: int | None = None,
     **options: Unpack[Options],
 ) -> Committee:
     """Read a committee.
@@ -168,12 +220,13 @@ def load_committee(
         source: the folder that ``mace-scf-jax train --committee`` wrote, its ``committee.json``, or
             several model files.
         stage: name of the stage whose models to take; None for the last. Not with model files.
+        aggregation, reference_member: see `Committee`.
         options: how the models are used, see `Options`.
 
     Raises:
         CommitteeFileError: there is no readable ``committee.json``.
         CommitteeError: members have not been trained yet, there is no such stage, or the members
-            disagree.
+            disagree; or as for `Committee`.
         ModelFileError: a model file is missing or damaged.
     """
     if not isinstance(source, str | Path):
@@ -187,6 +240,8 @@ def load_committee(
     return Committee(
         tuple(load_model(path, **options) for path in paths),
         tuple(str(path) for path in paths),
+        aggregation,
+        reference_member,
     )
 
 

@@ -44,7 +44,7 @@ class FileEvaluation:
     """Predictions and errors for the structures of a file."""
 
     predictions: list[Prediction]
-    """Of a committee, the means over its members."""
+    """Of a committee, the means over its members, or those of its reference member."""
     metrics: dict[str, dict[str, float]]
     """Errors by config type, and over `ALL` structures; empty without labels."""
     configurations: Sequence[Configuration]
@@ -59,7 +59,7 @@ class FileEvaluation:
 
 @dataclasses.dataclass(frozen=True)
 class CommitteeFileEvaluation(FileEvaluation):
-    """Predictions and errors of the means of a committee, and the spread of its members."""
+    """Predictions and errors of a committee, and the spread of its members."""
 
     members: list[CommitteePrediction]
     """Everything that the members predict for each structure."""
@@ -91,7 +91,7 @@ def evaluate_file(
     """Predict the structures of a file (extended XYZ or XSF) and compare with its labels.
 
     Args:
-        model: a model, or a committee, whose means are compared.
+        model: a model, or a committee, whose means or reference member are compared.
         output: where to write the structures with predictions; None for nowhere. What the file
             holds is kept; predictions are added as ``<prefix>energy``, ``<prefix>dipole``,
             ``<prefix>stress``, … in info and ``<prefix>forces``,
@@ -122,10 +122,10 @@ def evaluate_file(
     errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types.tolist()), ALL)}
 
     def compare(indices: np.ndarray, graph: Graph, outputs: Sequence[Prediction]) -> None:
-        means = _means(model.combine(outputs))
+        predicted = _combined(model.combine(outputs))
         for name in dict.fromkeys(types[indices].tolist()):
-            errors[name].update(means, only_graphs(graph, types[indices] == name))
-        errors[ALL].update(means, graph)
+            errors[name].update(predicted, only_graphs(graph, types[indices] == name))
+        errors[ALL].update(predicted, graph)
 
     predicted = model.predict_structures(
         structures,
@@ -141,7 +141,7 @@ def evaluate_file(
                 _add_history(entry, prediction)
         write_predictions(output, atoms, predicted, prefix, contributions=contributions)
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
-    evaluation = FileEvaluation([_means(entry) for entry in predicted], metrics, configurations)
+    evaluation = FileEvaluation([_combined(entry) for entry in predicted], metrics, configurations)
     if isinstance(model, Committee):
         return CommitteeFileEvaluation(**vars(evaluation), members=predicted)
     return evaluation
@@ -151,8 +151,8 @@ evaluate_committee_file = evaluate_file
 """A committee is evaluated like a model."""
 
 
-def _means(predicted: Prediction | CommitteePrediction) -> Prediction:
-    return predicted.mean if isinstance(predicted, CommitteePrediction) else predicted
+def _combined(predicted: Prediction | CommitteePrediction) -> Prediction:
+    return predicted.combined if isinstance(predicted, CommitteePrediction) else predicted
 
 
 def read_structures(model: Model, path: str | Path) -> tuple[list[ase.Atoms], list[Structure]]:
@@ -248,7 +248,7 @@ def write_predictions(
     for original, prediction in zip(atoms, predictions, strict=True):
         entry = original.copy()
         entry.calc = original.calc  # holds what the file calls energy, forces, ...
-        endings = {"": _means(prediction)}
+        endings = {"": _combined(prediction)}
         if isinstance(prediction, CommitteePrediction):
             endings[SPREAD] = prediction.std
         for (ending, values), output in itertools.product(endings.items(), outputs_for(uses)):

@@ -40,15 +40,30 @@ class CommitteePrediction:
     """Sample standard deviations over the members (divisor: members - 1), likewise."""
     members: tuple[Prediction, ...]
     """Everything that each member predicts."""
+    reference: int | None = None
+    """Position of the member whose outputs are taken in place of the means; None for the means."""
 
     @classmethod
-    def of(cls, members: Sequence[Prediction]) -> CommitteePrediction:
-        """Mean and spread of what the members predict, for a structure or for a batch."""
+    def of(
+        cls, members: Sequence[Prediction], *, reference: int | None = None
+    ) -> CommitteePrediction:
+        """Mean and spread of what the members predict, for a structure or for a batch.
+
+        Args:
+            reference: see `CommitteePrediction.reference`.
+        """
         mean, std = {}, {}
         for name in [entry.name for entry in outputs_for(Use.COMMITTEES)]:
             if name in members[0]:
                 mean[name], std[name] = mean_and_std([entry[name] for entry in members])
-        return cls(mean, std, tuple(members))
+        return cls(mean, std, tuple(members), reference)
+
+    @property
+    def combined(self) -> Prediction:
+        """What the committee predicts: the means, or the same outputs of the reference member."""
+        if self.reference is None:
+            return self.mean
+        return {name: self.members[self.reference][name] for name in self.mean}
 
     @property
     def values(self) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from mace_scf_jax.pytorch.configuration import (
 )
 from mace_scf_jax.pytorch.configuration_aenet import AENET_FAMILY
 from mace_scf_jax.pytorch.files import read_torch_model
-from mace_scf_jax.pytorch.module import TorchModel
+from mace_scf_jax.pytorch.module import PLAIN_FAMILIES, TorchModel, TorchModelError
 from mace_scf_jax.pytorch.weights import export_weights, import_parameters
 
 CONFIGURATION = "pytorch_configuration"
@@ -141,6 +141,11 @@ def compare_with_torch(
     """
     from mace_scf_jax.pytorch.module import torch_predictions
 
+    if model.settings.family not in PLAIN_FAMILIES:
+        raise TorchModelError(
+            f"{source}: comparisons are made for {' and '.join(PLAIN_FAMILIES)}, found "
+            f"{model.settings.family}"
+        )
     predictions = model.predict(list(structures))
     expected = torch_predictions(Path(source), list(structures))
     return [

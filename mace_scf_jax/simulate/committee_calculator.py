@@ -11,7 +11,7 @@ import numpy as np
 
 from mace_scf_jax.models import Use
 from mace_scf_jax.models.outputs import outputs_for
-from mace_scf_jax.predict.committee import Committee, load_committee
+from mace_scf_jax.predict.committee import Aggregation, Committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged, NotConvergedError
 from mace_scf_jax.predict.evaluation import SPREAD
 from mace_scf_jax.predict.uncertainty import mean_and_std
@@ -23,7 +23,8 @@ from mace_scf_jax.simulate.warm_start import WarmStart
 class CommitteeCalculator(InputCalculator):
     """Mean energies, forces, stress and multipoles of a committee, with their spread, for ASE.
 
-    Results and inputs are those of `MACESCFCalculator`, means over the members. For each of them
+    Results and inputs are those of `MACESCFCalculator`, means over the members, or those of the
+    reference member (``aggregation="reference"``). For each of them
     ``results`` has the sample standard deviation too: ``energy_std``, ``forces_std``,
     ``stress_std``, ``charges_std``, …, in the same shape and unit. Every member's own results are
     those of ``calculators``.
@@ -32,6 +33,7 @@ class CommitteeCalculator(InputCalculator):
         committee: a committee, its folder, or several model files.
         warm_start: start from the solutions of previous geometries; each member has its own.
         not_converged: what to do if the multipoles of a member are not self-consistent.
+        aggregation, reference_member: see `Committee`; None for what the committee says.
         options: see `CalculatorOptions`.
 
     Raises:
@@ -51,12 +53,14 @@ class CommitteeCalculator(InputCalculator):
         *,
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
+        aggregation: Aggregation | None = None,
+        reference_member: int | None = None,
         **options: Unpack[CalculatorOptions],
     ) -> None:
         self.refuse_unknown(options)
         source, of_models, of_ase = in_our_words(type(self).__name__, committee, options)
         loaded = source if isinstance(source, Committee) else load_committee(source)
-        self.committee = loaded.using(**of_models)
+        self.committee = loaded.using(**of_models).aggregating(aggregation, reference_member)
         self.calculators = tuple(
             MACESCFCalculator(member, warm_start=warm_start, not_converged=not_converged)
             for member in self.committee.members
@@ -77,7 +81,7 @@ class CommitteeCalculator(InputCalculator):
         return self.calculators[0].read_inputs(atoms)
 
     def compute(self, inputs: dict[str, np.ndarray], *, stress: bool) -> dict[str, Any]:
-        """Means and deviations for ``self.atoms``."""
+        """Means, or results of the reference member, and deviations for ``self.atoms``."""
         for name, calculator in zip(self.committee.names, self.calculators, strict=True):
             try:
                 calculator.calculate(self.atoms, ["stress"] if stress else [])
@@ -85,8 +89,10 @@ class CommitteeCalculator(InputCalculator):
                 raise NotConvergedError(f"{name}: {error}") from None
         results: dict[str, Any] = {}
         members = [calculator.results for calculator in self.calculators]
+        reference = self.committee.reference
         for name in (*(entry.name for entry in outputs_for(Use.COMMITTEES)), "charges"):
             if name in members[0]:
                 mean, spread = mean_and_std([entry[name] for entry in members])
-                results[name], results[f"{name}{SPREAD}"] = mean[()], spread[()]
+                followed = mean[()] if reference is None else members[reference][name]
+                results[name], results[f"{name}{SPREAD}"] = followed, spread[()]
         return results | {"free_energy": results["energy"]}

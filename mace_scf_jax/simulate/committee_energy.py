@@ -1,4 +1,4 @@
-"""The mean energy of a committee as a pure function."""
+"""The energy of a committee, the mean or that of one member, as a pure function."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ WITH_SPREAD = ("energy", "forces")
 class CommitteeEnergyFunction(EnergyFunction):
     """The mean energy of a committee for one structure, and the means of all results.
 
+    With ``aggregation: reference`` numbers are those of the reference member in place of means.
+
     As an `EnergyFunction`, whose `model` is the first member, but for ``parameters`` and ``start``,
     which are tuples over the members. Forces are derivatives of the mean energy. Ends of searches
     are the worst of the members, steps the most; ``energy_std`` and ``forces_std`` among
@@ -47,7 +49,8 @@ class CommitteeEnergyFunction(EnergyFunction):
         **arguments: Any,
     ) -> Results:
         """The means of what the members predict, with the arguments of `EnergyFunction.results`."""
-        return _mean(self._of_members(positions, neighbours, **arguments))
+        members = self._of_members(positions, neighbours, **arguments)
+        return _combined(members, self.committee.reference)
 
     def follow(
         self,
@@ -74,7 +77,7 @@ class CommitteeEnergyFunction(EnergyFunction):
                 found.scf_state.with_memory(neighbours.graph, member.scf)
                 for found, member in zip(members, self.committee.members, strict=True)
             )
-        return _mean(members), Context(neighbours, states)
+        return _combined(members, self.committee.reference), Context(neighbours, states)
 
     def _of_members(
         self,
@@ -109,7 +112,8 @@ def committee_energy_function(
     """The mean energy of a committee as a pure function, and the preparation of structures.
 
     Args:
-        committee: a committee, or its folder.
+        committee: a committee, or its folder; with ``aggregation: reference`` the energy is that of
+            the reference member.
         skin: as for `mace_scf_jax.energy_function`, like the others.
         largest_strain: range of cells that one preparation serves.
         options: how the models are used, see `mace_scf_jax.predict.use.Options`.
@@ -130,21 +134,25 @@ def committee_energy_function(
     return CommitteeEnergyFunction(loaded.first, loaded), prepare
 
 
-def _mean(members: list[Results]) -> Results:
-    """Means of numbers; the worst end and the most steps of the searches; valid if all are."""
+def _combined(members: list[Results], reference: int | None) -> Results:
+    """Means of numbers; the worst end and the most steps of the searches; valid if all are.
+
+    Args:
+        reference: position of the member whose numbers are taken in place of means.
+    """
 
     def of_all(*values: Array) -> Array:
         stacked = jnp.stack(values)
         if jnp.issubdtype(stacked.dtype, jnp.floating):
-            return jnp.mean(stacked, axis=0)
+            return jnp.mean(stacked, axis=0) if reference is None else values[reference]
         return jnp.all(stacked, axis=0) if stacked.dtype == bool else jnp.max(stacked, axis=0)
 
     # What the searches have learned belongs to each member.
     single = [dataclasses.replace(member, scf_memory=None) for member in members]
-    mean = jax.tree.map(of_all, *single)
+    combined = jax.tree.map(of_all, *single)
     spread = {
         f"{name}{SPREAD}": jnp.std(jnp.stack([getattr(each, name) for each in single]), 0, ddof=1)
         for name in WITH_SPREAD
-        if getattr(mean, name) is not None
+        if getattr(combined, name) is not None
     }
-    return dataclasses.replace(mean, further=mean.further | spread)
+    return dataclasses.replace(combined, further=combined.further | spread)

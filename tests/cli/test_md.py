@@ -98,8 +98,12 @@ def test_a_committee_moves_by_its_mean(folder, capsys):
     assert frames[-1].info["energy_std"] == pytest.approx(expected.std["energy"], abs=1e-5)
     np.testing.assert_allclose(frames[-1].get_forces(), expected.mean["forces"], atol=1e-5)
     np.testing.assert_allclose(frames[-1].arrays["forces_std"], expected.std["forces"], atol=1e-5)
-    tiny_model(seed=3).save(folder / "2.model.safetensors")
     capsys.readouterr()
+    assert of_committee("--steps 12 --restart --aggregation reference") == 2
+    assert "restart: the model file is not the one of the state" in capsys.readouterr().err
+    assert md(f"{NVT} --steps 12 --overwrite --aggregation reference") == 2
+    assert "--aggregation: expected the folder of a committee" in capsys.readouterr().err
+    tiny_model(seed=3).save(folder / "2.model.safetensors")
     assert of_committee("--steps 12 --restart") == 2
     assert "restart: the model file is not the one of the state" in capsys.readouterr().err
     (folder / "committee.json").unlink()

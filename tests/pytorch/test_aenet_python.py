@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from ase.data import chemical_symbols
 
-from mace_scf_jax.pytorch import import_model
+from mace_scf_jax.pytorch import compare_with_torch, import_model
 from mace_scf_jax.pytorch.configuration import TorchConfigurationError
 from mace_scf_jax.pytorch.layers import WeightImportError
-from mace_scf_jax.pytorch.module import torch_model_of_aenet
+from mace_scf_jax.pytorch.module import TorchModelError, torch_model_of_aenet
 from mace_scf_jax.pytorch.verification.descriptors import potential
 from mace_scf_jax.pytorch.verification.reference_file import ReferenceFile, read_reference_file
 
@@ -127,6 +127,14 @@ FIRST = "net.functions.0.Linear_Sp1_F1.weight"
 def test_models_that_cannot_be_used(changes, error, message):
     with pytest.raises(error, match=message):
         import_model(torch_model_of_aenet(changed(**changes)))
+
+
+def test_predictions_are_not_compared():
+    model = import_model(torch_model_of_aenet(changed()))
+    with pytest.raises(
+        TorchModelError, match="x.pt: comparisons are made for MACE and ScaleShiftM"
+    ):
+        compare_with_torch(model, "x.pt", [])
 
 
 def test_options_are_refused_and_missing_entries_named():

@@ -6,6 +6,7 @@ import functools
 import json
 import pickle
 
+import ase.io
 import jax
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from mace_scf_jax.simulate import (
     CommitteePrediction,
     Model,
     committee_energy_function,
+    evaluate_file,
     load_committee,
     rank,
     uncertainty,
@@ -229,6 +231,64 @@ def test_the_mean_energy_as_a_pure_function(committee):
     assert np.isnan(far.further["forces_std"]).all()
     with pytest.raises(TypeError, match="unknown keyword 'pbc'"):
         committee_energy_function(committee, pbc="exact")
+
+
+@pytest.mark.parametrize("member", [None, 2])
+def test_one_member_is_followed_with_the_deviations_of_all(committee, member):
+    followed = committee.aggregating("reference", member)
+    prediction = followed.predict(STRUCTURES, stress=True)[0]
+    of_member = prediction.members[(member or 1) - 1]
+    means = committee.predict(STRUCTURES, stress=True)[0]
+    atoms = periodic()
+    atoms.calc = CommitteeCalculator(committee, aggregation="reference", reference_member=member)
+    atoms.get_stress()
+    results = atoms.calc.results
+    energy_fn, prepare = committee_energy_function(followed, skin=0.3)
+    found = jax.jit(energy_fn.results)(atoms.positions, prepare(atoms))
+    for name in ("energy", "forces", "multipoles"):
+        np.testing.assert_array_equal(prediction.combined[name], of_member[name])
+        assert np.max(np.abs(of_member[name] - means.mean[name])) > 1e-6
+        np.testing.assert_allclose(results[name], of_member[name], rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(getattr(found, name), of_member[name], atol=1e-10)
+    for name in ("energy", "forces"):
+        np.testing.assert_array_equal(prediction.std[name], means.std[name])
+        np.testing.assert_array_equal(prediction.mean[name], means.mean[name])
+        np.testing.assert_allclose(results[f"{name}_std"], means.std[name], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(found.further[f"{name}_std"], means.std[name], atol=1e-9)
+    assert results["free_energy"] == results["energy"]
+
+
+def test_members_that_cannot_be_followed(committee, folder):
+    with pytest.raises(CommitteeError, match="aggregation: expected mean or reference, found 'm"):
+        Committee(committee.members, aggregation="median")
+    with pytest.raises(CommitteeError, match="reference_member: expected a number from 1 to 3, f"):
+        load_committee(folder, aggregation="reference", reference_member=4)
+    with pytest.raises(CommitteeError, match="reference_member: found 2, which needs aggregation:"):
+        committee.aggregating(None, 2)
+    assert committee.aggregating(None) is committee
+    followed = load_committee(folder, aggregation="reference", reference_member=2)
+    assert followed.using(dtype="float32").reference == 1
+
+
+def test_errors_of_a_file_are_those_of_the_member_that_is_followed(committee, tmp_path):
+    structures = [atoms.copy() for atoms in STRUCTURES]
+    second = committee.members[1].predict(structures)
+    for atoms, prediction in zip(structures, second, strict=True):
+        atoms.info["REF_energy"] = float(prediction["energy"])
+    ase.io.write(tmp_path / "labelled.xyz", structures)
+    keys = {"energy": "REF_energy"}
+    errors = {
+        reference: evaluate_file(
+            committee.aggregating("reference", reference),
+            tmp_path / "labelled.xyz",
+            output=tmp_path / "out.xyz",
+            keys=keys,
+        ).metrics["all"]["rmse_e_per_atom"]
+        for reference in (1, 2)
+    }
+    assert errors[2] < 1e-8 < errors[1]
+    written = ase.io.read(tmp_path / "out.xyz", ":")
+    assert written[0].info["MACE_energy"] == pytest.approx(float(second[0]["energy"]), abs=1e-6)
 
 
 def test_members_have_small_arrays_after_a_large_structure(committee):
