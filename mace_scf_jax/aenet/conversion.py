@@ -134,17 +134,13 @@ def _statistics(features: Sequence[FeatureRange]) -> FeatureStatistics:
 def _record(potentials: Sequence[ElementPotential]) -> dict[str, Any]:
     """What the files tell beside the model, and what is known of its training set."""
     training = potentials[0].training
-    least, largest, mean = training.energies
-    data = {
-        "structures": training.structures,
-        "atoms": training.atoms,
-        "interaction_energy_per_atom": {"mean": mean, "least": least, "largest": largest},
-    }
+    data = {"structures": training.structures, "atoms": training.atoms}
     return {
         RECORD: {
             chemical_symbols[each.element]: {
                 "description": each.description,
                 "training_set": each.training.name,
+                "training_energies": list(each.training.energies),
                 "atoms_behind_statistics": each.features.atoms,
             }
             for each in potentials
@@ -254,10 +250,11 @@ def _stored(
 def _training(record: Mapping[str, Any], about: Mapping[str, Any]) -> TrainingSummary:
     """What the record of a model knows of its training set."""
     data = record.get("data", {}).get("train", {})
-    energies = data.get("interaction_energy_per_atom", {})
+    known = data.get("interaction_energy_per_atom", {})
+    energies = [known.get(name, 0.0) for name in ("least", "largest", "mean")]
     return TrainingSummary(
         name=about.get("training_set") or str(record.get("name") or "unknown"),
         atoms=data.get("atoms", 0),
         structures=data.get("structures", 0),
-        energies=tuple(energies.get(name, 0.0) for name in ("least", "largest", "mean")),
+        energies=tuple(about.get("training_energies", energies)),
     )

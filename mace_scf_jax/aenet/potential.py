@@ -49,7 +49,8 @@ class TrainingSummary:
     """0 if it is not known, like the number of structures."""
     structures: int = 0
     energies: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Least, largest and mean energy per atom without that of isolated atoms, in eV."""
+    """Least, largest and mean energy per atom without that of isolated atoms, as the file has them:
+    in eV, or normalised (`train.x` of ænet)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

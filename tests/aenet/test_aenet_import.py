@@ -71,7 +71,8 @@ def test_what_the_files_tell():
     record = model_of(FORTRAN).record
     assert record["imported_from"] == "tio2_fortran.Ti.nn.ascii, tio2_fortran.O.nn.ascii"
     assert record["aenet"]["Ti"]["description"] == "Descriptor for Ti$$"
-    assert record["data"]["train"]["structures"] == 1000
+    assert record["aenet"]["O"]["training_energies"][0] == -8.571270741333345
+    assert record["data"]["train"] == {"structures": 1000, "atoms": 21285}
 
 
 def test_statistics_that_all_elements_share_are_one_row():
