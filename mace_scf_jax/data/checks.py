@@ -76,14 +76,19 @@ def check_keys_occur(stored: StoredKeys, keys: KeySpecification, file: str) -> N
         )
 
 
-def warn_about_inputs(stored: StoredKeys, keys: KeySpecification, file: str) -> None:
+def warn_about_inputs(
+    stored: StoredKeys, keys: KeySpecification, file: str, *, charged: bool
+) -> None:
     """Tell of inputs of models that no structure of the training file has, or that nobody reads.
 
     The total charge is zero where there is none. Whatever else stands under the name of an input
     and is not mapped would be read when the model is used, but not in training.
+
+    Args:
+        charged: whether the model has charges, and reads their sum.
     """
     key = keys.key_of("total_charge")
-    if key is not None and key not in stored["info"]:
+    if charged and key is not None and key not in stored["info"]:
         logger.warning(
             "%s: no configuration has a total charge (key %r); all are taken as neutral%s",
             file,

@@ -226,7 +226,8 @@ def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, Configu
     if "train" in structures:
         stored = checks.stored_keys(structures["train"].atoms)
         checks.check_keys_occur(stored, settings.keys, files["train"])
-        checks.warn_about_inputs(stored, settings.keys, files["train"])
+        charged = settings.electrostatic_pbc_method is not None
+        checks.warn_about_inputs(stored, settings.keys, files["train"], charged=charged)
     return {
         split: (
             ConfigurationsInMemory(

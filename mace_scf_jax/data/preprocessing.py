@@ -111,7 +111,10 @@ def preprocess(
     try:
         stored = _write_shards(_tasks(parts, unfinished, settings), settings.workers, notify)
         checks.check_keys_occur(stored["train"], settings.data.keys, files["train"])
-        checks.warn_about_inputs(stored["train"], settings.data.keys, files["train"])
+        charged = settings.data.electrostatic_pbc_method is not None
+        checks.warn_about_inputs(
+            stored["train"], settings.data.keys, files["train"], charged=charged
+        )
         _report(unfinished, files, settings)
         unfinished.rename(folder)
     finally:

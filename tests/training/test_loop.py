@@ -86,6 +86,43 @@ def test_the_optimiser_goes_on_from_stage_to_stage(complete):
     assert run.state.steps == len(recorder.steps) == 32
 
 
+def test_several_steps_in_one_call_are_the_same_steps(tmp_path):
+    """Four batches in calls of three steps and one."""
+    plain = tiny_data(BATCHES).training
+
+    def of_stage(loss, together):
+        recorder = Recorder()
+        data = tiny_data(BATCHES, energies=plain, together=together)
+        run = trainer(tmp_path / f"{'-'.join(loss)}-{together}", data=data, observer=recorder)
+        stage = Stage(name="only", start=0, end=1, loss=loss, lr=0.02)
+        run.run((stage,), fingerprint=FINGERPRINT)
+        return run, recorder
+
+    energies = {"energy_per_atom": 1.0}
+    (single, expected), (several, found) = of_stage(energies, 1), of_stage(energies, 3)
+    assert [it.step for it in several.compilations].count("3 training steps") == 1
+    for name in ("epoch", "batch", "opt_step"):
+        assert [getattr(it, name) for it in found.steps] == [
+            getattr(it, name) for it in expected.steps
+        ]
+    np.testing.assert_allclose(
+        [it.loss for it in found.steps], [it.loss for it in expected.steps], rtol=1e-12
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10),
+        several.state.parameters,
+        single.state.parameters,
+    )
+
+
+def test_stages_that_read_forces_have_them_in_their_batches(tmp_path):
+    def refused(epoch, *, start=0):
+        raise AssertionError("batches without what forces need")
+
+    data = tiny_data(BATCHES, energies=refused, together=3)
+    trainer(tmp_path, data=data).run(STAGES[:1], fingerprint=FINGERPRINT)
+
+
 def test_stages_may_have_other_terms(tmp_path):
     recorder = Recorder()
     stages = (
