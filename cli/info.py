@@ -13,6 +13,9 @@ from mace_scf_jax.models.model_file import load_model_file
 WHEN_INTERRUPTED = "interrupted"
 NAME_WIDTH = 26
 
+MOST_NUMBERS = 12
+"""Of a list within a list that are all shown; `--json` shows everything."""
+
 
 def run(words: Sequence[str]) -> int:
     """Describe the file named after ``mace-scf-jax info``; returns the exit status."""
@@ -42,11 +45,20 @@ def _lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{name:<{NAME_WIDTH - len(indent)}} {_text(value)}"
 
 
+def _entry(value: Any) -> str:
+    """An entry of a list, of which long ones are told by their range."""
+    if not isinstance(value, list | tuple):
+        return _text(value)
+    if len(value) > MOST_NUMBERS and all(isinstance(number, float) for number in value):
+        return f"{len(value)} numbers from {min(value):.4g} to {max(value):.4g}"
+    return f"[{_text(value)}]"
+
+
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float):
         return f"{value:.10g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_text(entry) for entry in value)
+        return ", ".join(map(_entry, value))
     return json.dumps(value, ensure_ascii=False)
