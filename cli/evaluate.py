@@ -56,12 +56,15 @@ def run(words: Sequence[str]) -> int:
         forces=not given.no_forces,
         stress=given.stress,
         contributions=given.contributions,
+        descriptors=given.descriptors,
         batch_size=given.batch_size,
         prefix=given.info_prefix,
         scf_history=given.scf_history,
         not_converged=given.not_converged,
     )
     print(final_table(given.error_table or _table_of(model.first.record), evaluation.metrics))
+    if evaluation.extrapolation is not None:
+        print(extrapolation_line(evaluation.extrapolation))
     if isinstance(evaluation, CommitteeFileEvaluation):
         print(committee_table(evaluation))
     if given.output is not None:
@@ -120,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
         "as BO_contributions",
     )
     parser.add_argument(
+        "--descriptors",
+        action="store_true",
+        help="write the raw features of the atoms too, as descriptors (models with a descriptor "
+        "backbone)",
+    )
+    parser.add_argument(
         "--plot",
         type=picture,
         metavar="PICTURE.png",
@@ -172,6 +181,23 @@ def _plot(evaluation: FileEvaluation, model: Model, path: Path) -> list[Path]:
 def _table_of(record: dict[str, Any]) -> str:
     """The error table of the training, if the model knows it."""
     return record.get("training_options", {}).get("error_table", DEFAULT_ERROR_TABLE)
+
+
+def extrapolation_line(outside: np.ndarray) -> str:
+    """How much of the features is outside the range of the training set, and where most.
+
+    Args:
+        outside: fraction of the features of each structure.
+    """
+    text = f"Features outside the range of the training set: {np.mean(outside):.2%}"
+    if not outside.any():
+        return text
+    most = int(np.argmax(outside))
+    touched = np.count_nonzero(outside)
+    return (
+        f"{text}, in {touched} of {len(outside)} structures, most in configuration {most} "
+        f"({outside[most]:.2%})"
+    )
 
 
 LONGEST_LIST = 5

@@ -16,6 +16,7 @@ COMMANDS = {
     "reference-energies": "fit energies of elements to structures, for E0s",
     "config": "print the training options, as a configuration file or as documentation",
     "evaluate": "predict the structures of a file and compare with their labels",
+    "descriptors": "write the raw features of the atoms of structures",
     "plot": "draw learning curves, loss balance and parity plots of a training run",
     "report": "write an HTML page about a training run",
     "potential": "write or draw the electrostatic potential of a structure in space",

@@ -141,6 +141,15 @@ class Graph:
         placeholder = jnp.asarray([0.0, 0.0, 1.0], dtype=self.dtype)
         return jnp.where(self.edge_mask[:, None], vectors.astype(self.dtype), placeholder)
 
+    def shortest_edges(self) -> Float[Array, "graphs"]:
+        """Length of the shortest edge of every graph in Å; infinite without any, 0 for padding."""
+        lengths = jnp.sqrt(jnp.sum(self.edge_vectors() ** 2, axis=-1))
+        lengths = jnp.where(self.edge_mask, lengths, jnp.inf)
+        shortest = jax.ops.segment_min(
+            lengths, jnp.asarray(self.atom_graph)[self.receivers], num_segments=self.num_graphs
+        )
+        return jnp.where(self.graph_mask, shortest, 0.0)
+
     def local_positions(self) -> Float[Array, "atoms 3"]:
         """Positions in Å, rounded to `dtype` near the origin, for what does not depend on it.
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.training_set import TrainingSet
+from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import (
     Features,
     Multiplicities,
@@ -132,6 +133,20 @@ class BackboneSettings(abc.ABC):
                 readout = LinearReadout(multiplicities, name=name)
             read.append(readout(features))
         return {degree: add_up(each[degree] for each in read) for degree in multiplicities}
+
+    @property
+    def least_distance(self) -> float:
+        """Shortest distance of atoms in Å that models are meant for; 0 for any."""
+        return 0.0
+
+    @property
+    def on_request(self) -> tuple[str, ...]:
+        """Names of the outputs that `describe` returns."""
+        return ()
+
+    def describe(self, graph: Graph) -> dict[str, Array]:
+        """Return outputs that depend on no parameters, and are given only if asked for."""
+        return {}
 
     @classmethod
     def cutoff_of(cls, options: Any) -> float:

@@ -39,13 +39,17 @@ def evaluate(
         Outputs by name, which `mace_scf_jax.models.OUTPUTS` describes. Entries of padding atoms and
         graphs are zero.
     """
-    solve = module.settings.of_family.solve
-    return with_derivatives(
+    settings = module.settings
+    solve = settings.of_family.solve
+    outputs = with_derivatives(
         lambda moved: solve.outputs(module, params, moved, how=how, start=start),
         graph,
         forces=forces,
         stress=stress,
     )
+    if settings.backbone.least_distance > 0.0:
+        outputs["shortest_distance"] = graph.shortest_edges()
+    return outputs
 
 
 def with_derivatives(

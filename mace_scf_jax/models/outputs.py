@@ -222,6 +222,28 @@ OUTPUTS = Outputs(
         Use.CALCULATORS,
     ),
     Output(
+        "shortest_distance",
+        "graph",
+        "Å",
+        "of two atoms within the cutoff; infinite without any",
+    ),
+    Output(
+        "descriptors",
+        "atom",
+        "1",
+        "raw features of the descriptor, on request",
+        "features",
+        Use.FILES_IF_ASKED_FOR,
+    ),
+    Output(
+        "extrapolation",
+        "atom",
+        "",
+        "fraction of the features outside the range of the training set, on request",
+        "",
+        Use.FILES | Use.COMMITTEES,
+    ),
+    Output(
         "scf_status",
         "graph",
         "",
@@ -249,6 +271,8 @@ ENERGIES = ("energy", "node_energy", "contributions")
 """Outputs of every family."""
 DENSITY = ("electrostatic_energy", "multipoles", "dipole", "total_charge")
 """Further outputs of every family with charges."""
+DISTANCES = ("shortest_distance",)
+"""Further outputs of models that are not meant for any distance."""
 DERIVATIVES = ("forces", "stress", "virials")
 """What is derived from the energy of any family where it is asked for."""
 

@@ -13,7 +13,7 @@ from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 from mace_scf_jax.models.model_file import ModelFile
-from mace_scf_jax.models.outputs import DENSITY, ENERGIES
+from mace_scf_jax.models.outputs import DENSITY, DISTANCES, ENERGIES
 from mace_scf_jax.plugins import advice_on_plugins
 
 Own = TypeVar("Own", bound=FamilySettings, covariant=True)
@@ -92,7 +92,8 @@ class ModelSettings(Generic[Own]):
         """Names of all outputs but the derivatives of the energy."""
         family = self.of_family
         density = DENSITY if family.is_charged else ()
-        return (*ENERGIES, *density, *family.outputs, *self.own.outputs)
+        distances = DISTANCES if self.backbone.least_distance > 0.0 else ()
+        return (*ENERGIES, *density, *family.outputs, *self.own.outputs, *distances)
 
     @property
     def backbone_offers(self) -> frozenset[Offer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
 
@@ -56,6 +56,16 @@ class FileEvaluation:
         chosen = {name: np.flatnonzero(types == name) for name in dict.fromkeys(types.tolist())}
         return chosen | {ALL: np.arange(len(types))}
 
+    @functools.cached_property
+    def extrapolation(self) -> np.ndarray | None:
+        """Fraction of the features of each structure outside the range of the training set.
+
+        None of models that do not know that range.
+        """
+        if any("extrapolation" not in entry for entry in self.predictions):
+            return None
+        return np.array([np.mean(entry["extrapolation"]) for entry in self.predictions])
+
 
 @dataclasses.dataclass(frozen=True)
 class CommitteeFileEvaluation(FileEvaluation):
@@ -82,6 +92,7 @@ def evaluate_file(
     forces: bool = True,
     stress: bool = False,
     contributions: bool = False,
+    descriptors: bool = False,
     batch_size: int = 64,
     prefix: str = "MACE_",
     scf_history: SCFHistory = "none",
@@ -102,6 +113,8 @@ def evaluate_file(
         contributions: whether to write the parts of the energy that belong to the isolated atoms
             and to each layer as ``<prefix>BO_contributions``; further parts are
             ``<prefix>electrostatic_energy`` and ``<prefix>field_energy``.
+        descriptors: whether to predict and write the raw features of the atoms as
+            ``<prefix>descriptors``, of models with a descriptor backbone.
         prefix: of the names of predictions.
         scf_history: what to write of the way to self-consistent multipoles, without prefix.
             "absolute_change": ``scf_convergence``, the residual of every step; "full_history": also
@@ -113,7 +126,7 @@ def evaluate_file(
         DataError: the file or a structure in it cannot be used.
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
         NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
-        ValueError: the model has no such history.
+        ValueError: the model has no such history, or no descriptors.
     """
     model = _keep_history(model.using(**options), scf_history)
     atoms, structures = read_structures(model.first, path)
@@ -127,19 +140,22 @@ def evaluate_file(
             errors[name].update(predicted, only_graphs(graph, types[indices] == name))
         errors[ALL].update(predicted, graph)
 
+    asked = {"contributions": contributions, "descriptors": descriptors}
     predicted = model.predict_structures(
         structures,
         forces=forces,
         stress=stress,
         batch_size=batch_size,
         not_converged=not_converged,
+        further=_further(model, descriptors=descriptors),
         observe=compare,
     )
     if output is not None:
         if scf_history != "none":
             for entry, prediction in zip(atoms, predicted, strict=True):
                 _add_history(entry, prediction)
-        write_predictions(output, atoms, predicted, prefix, contributions=contributions)
+        written = [name for name, is_asked in asked.items() if is_asked]
+        write_predictions(output, atoms, predicted, prefix, asked_for=written)
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
     evaluation = FileEvaluation([_combined(entry) for entry in predicted], metrics, configurations)
     if isinstance(model, Committee):
@@ -149,6 +165,18 @@ def evaluate_file(
 
 evaluate_committee_file = evaluate_file
 """A committee is evaluated like a model."""
+
+
+def _further(model: Model | Committee, *, descriptors: bool) -> tuple[str, ...]:
+    """Outputs on request: how far structures are outside the training set wherever it is known.
+
+    Raises:
+        ValueError: descriptors are asked for of a committee.
+    """
+    if descriptors and isinstance(model, Committee):
+        raise ValueError("descriptors: expected a single model, found a committee")
+    known = all("extrapolation" in member.settings.backbone.on_request for member in model.members)
+    return ("descriptors",) * descriptors + ("extrapolation",) * known
 
 
 def _combined(predicted: Prediction | CommitteePrediction) -> Prediction:
@@ -234,16 +262,19 @@ def write_predictions(
     predictions: Sequence[Prediction | CommitteePrediction],
     prefix: str,
     *,
-    contributions: bool,
+    asked_for: Collection[str] = (),
 ) -> None:
     """Write structures with their predictions, all or nothing.
 
     Args:
         predictions: of each structure; names of standard deviations end in `SPREAD`.
         prefix: of the names of predictions.
-        contributions: whether to write what files hold only if asked for.
+        asked_for: names of what is written of the outputs that files hold only if asked for.
     """
-    uses = Use.FILES | Use.FILES_IF_ASKED_FOR if contributions else Use.FILES
+    written = [
+        *outputs_for(Use.FILES),
+        *(entry for entry in outputs_for(Use.FILES_IF_ASKED_FOR) if entry.name in asked_for),
+    ]
     annotated = []
     for original, prediction in zip(atoms, predictions, strict=True):
         entry = original.copy()
@@ -251,7 +282,7 @@ def write_predictions(
         endings = {"": _combined(prediction)}
         if isinstance(prediction, CommitteePrediction):
             endings[SPREAD] = prediction.std
-        for (ending, values), output in itertools.product(endings.items(), outputs_for(uses)):
+        for (ending, values), output in itertools.product(endings.items(), written):
             if output.name in values:
                 place = entry.arrays if output.per_atom else entry.info
                 place[prefix + output.file_name + ending] = _file_value(values[output.name])

@@ -44,6 +44,7 @@ from mace_scf_jax.models import (
 from mace_scf_jax.models.meaning import meaningful
 from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
+from mace_scf_jax.predict.distances import DistanceWatch
 from mace_scf_jax.predict.prediction import Prediction, split_outputs, state_of_batch
 from mace_scf_jax.predict.suitability import warn_about
 from mace_scf_jax.predict.surplus import warn_of_field, warn_of_surplus
@@ -51,6 +52,7 @@ from mace_scf_jax.predict.use import (
     SURPLUS,
     Options,
     cast,
+    check_further,
     check_head,
     device_named,
     refuse_unknown,
@@ -123,6 +125,7 @@ class Predictor(abc.ABC, Generic[P]):
         batch_size: int = 64,
         start: P | Sequence[P] | None = None,
         not_converged: NotConverged = "warn",
+        further: Sequence[str] = (),
         **options: Unpack[Options],
     ) -> P | list[P]:
         """Predict one structure or several.
@@ -134,6 +137,7 @@ class Predictor(abc.ABC, Generic[P]):
             start: earlier predictions of structures of the same atoms, from whose ``multipoles``
                 and ``fermi_level`` a self-consistent model starts to solve.
             not_converged: what to do about structures whose multipoles were not found.
+            further: names of outputs that are given only if asked for, such as "descriptors".
             options: how the model is used, see `Options`.
 
         Returns:
@@ -143,6 +147,7 @@ class Predictor(abc.ABC, Generic[P]):
             DataError: a structure cannot be used, or what it is to start from is of other atoms.
             BoundaryError: a structure's periodicity does not fit the model's electrostatics.
             NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
+            ValueError: the model does not have a further output.
         """
         is_single, used = isinstance(atoms, ase.Atoms), self.using(**options)
         predictions = used.predict_structures(
@@ -152,6 +157,7 @@ class Predictor(abc.ABC, Generic[P]):
             batch_size=batch_size,
             start=[start] if is_single and start is not None else start,
             not_converged=not_converged,
+            further=further,
         )
         return predictions[0] if is_single else predictions
 
@@ -164,6 +170,7 @@ class Predictor(abc.ABC, Generic[P]):
         batch_size: int = 64,
         start: Sequence[P] | None = None,
         not_converged: NotConverged = "warn",
+        further: Sequence[str] = (),
         observe: Observer | None = None,
     ) -> list[P]:
         """Predict prepared structures, in batches of similar size; see `predict`.
@@ -172,6 +179,8 @@ class Predictor(abc.ABC, Generic[P]):
             observe: is called with every batch and its outputs.
         """
         check_policy(not_converged)
+        for model in self.members:
+            check_further(model.settings, further)
         if start is not None and len(start) != len(structures):
             raise DataError(
                 f"start: expected one prediction for each of {len(structures)} structures, found "
@@ -192,6 +201,7 @@ class Predictor(abc.ABC, Generic[P]):
                         state,
                         forces=forces,
                         stress=stress,
+                        further=tuple(further),
                     )
                 )
                 for model, state in zip(self.members, starts, strict=True)
@@ -213,6 +223,7 @@ class Predictor(abc.ABC, Generic[P]):
         ):
             if model.keeps_total_charge:
                 warn_of_surplus(predictions, structures, of=name)
+        self.first.distances.look_at_all([predictions[0] for predictions in own], structures)
         return [self.combine(predictions) for predictions in own]
 
 
@@ -295,6 +306,11 @@ class Model(Predictor[Prediction]):
         return set()
 
     @functools.cached_property
+    def distances(self) -> DistanceWatch:
+        """What warns of atoms that are too close."""
+        return DistanceWatch(self.settings)
+
+    @functools.cached_property
     def keys(self) -> KeySpecification:
         """Where inputs and labels are found: by given keys, then by those of the training."""
         return keys_in_use(self.record.get("heads"), self.given_keys)
@@ -342,7 +358,8 @@ class Model(Predictor[Prediction]):
 
     @functools.cached_property
     def evaluate(self) -> Callable[..., dict[str, jax.Array]]:
-        """Compiled ``evaluate(parameters, graph, start=None, forces=True, stress=False)``.
+        """Compiled ``evaluate(parameters, graph, start=None, forces=True, stress=False,
+        further=())``.
 
         The outputs of one batch. ``start``, an `SCFState`, is where a self-consistent model starts
         to solve; `SCFState.of` makes the one of the next geometry of the outputs.
@@ -484,11 +501,13 @@ def _compiled(
     """The compiled function of all models with the same settings, whatever their parameters."""
     module = build(settings)
 
-    @functools.partial(jax.jit, static_argnames=("forces", "stress"))
-    def compiled(parameters, graph, start=None, *, forces=True, stress=False):
-        return evaluate(
+    @functools.partial(jax.jit, static_argnames=("forces", "stress", "further"))
+    def compiled(parameters, graph, start=None, *, forces=True, stress=False, further=()):
+        outputs = evaluate(
             module, parameters, graph, how=scf, start=start, forces=forces, stress=stress
         )
+        described = settings.backbone.describe(graph) if further else {}
+        return outputs | {name: described[name] for name in further}
 
     return compiled
 

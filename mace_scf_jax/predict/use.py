@@ -190,6 +190,24 @@ def device_named(name: str) -> jax.Device:
         ) from None
 
 
+def check_further(settings: ModelSettings, further: Iterable[str]) -> None:
+    """Refuse outputs on request that a model does not have.
+
+    Args:
+        further: their names.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    for name in further:
+        if name not in settings.backbone.on_request:
+            known = ", ".join(settings.backbone.on_request) or "none"
+            raise ValueError(
+                f"further outputs: expected some of those that the backbone "
+                f"{settings.backbone.name} of this model gives on request ({known}), found {name!r}"
+            )
+
+
 def check_head(head: str, heads: Mapping[str, Any] | None) -> None:
     """Refuse the name of a head that a model does not have.
 

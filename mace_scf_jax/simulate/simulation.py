@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, UInt
 
 from mace_scf_jax.boundary import pbc_letters
 from mace_scf_jax.data.keys import KeySpecification
+from mace_scf_jax.predict.distances import DistanceWatch
 from mace_scf_jax.simulate import dynamics
 from mace_scf_jax.simulate.dynamics import (
     Evaluation,
@@ -104,6 +105,7 @@ class Simulation:
         self.masses = jnp.asarray(atoms.get_masses())
         self.preparations = 0
         """How often the host has prepared the structure."""
+        self._distances = DistanceWatch(energy_fn.model.settings)
         self._atoms = without_labels(atoms, energy_fn.model.input_keys)
         if snapshot is None:
             snapshot = self._start(jax.random.key(seed))
@@ -174,9 +176,12 @@ class Simulation:
                 self._prepare_again(attempts)
 
     def observe(self, *, stress: bool = False) -> Results:
-        """What the model predicts for the present structure."""
+        """What the model predicts for the present structure.
+
+        Of atoms closer than the model is meant for it is warned once.
+        """
         state, context = self.state, self.state.evaluation.context
-        return self._observe(
+        results = self._observe(
             state.positions,
             context.neighbours,
             cell=state.cell,
@@ -184,6 +189,8 @@ class Simulation:
             start=context.start,
             parameters=self.energy_fn.parameters,
         )
+        self._distances.look(results.further, f"step {self.steps_done}")
+        return results
 
     def snapshot(self) -> Snapshot:
         """The present state on the host."""

@@ -79,6 +79,17 @@ def test_energies_forces_stress_and_their_gradients_are_the_same(model):
     jax.tree.map(lambda one, other: assert_close(one, other, 1e-11), gradient, expected_gradient)
 
 
+def test_a_batch_may_have_fewer_neighbours_than_the_set(model):
+    """Derivatives are kept for as many edges as any atom of the set has within the cutoff."""
+    module, parameters = model
+    forces = jax.jit(lambda graph: evaluate(module, parameters, graph)["forces"])
+    chosen, known = as_set([STRUCTURES[0]]), stored(derivatives=True)
+    sizes = chosen.sizes.of_one_batch("per_atom")
+    found = padded(known.stack(np.array([0])), sizes, labels=False)
+    assert found.descriptors.angular.shape[1] > found.neighbours_per_atom
+    assert_close(forces(found), forces(batch(chosen)), 1e-12)
+
+
 def test_without_edges_energies_are_the_same(model):
     module, parameters = model
     energies = jax.jit(lambda graph: module.apply({"params": parameters}, graph)["energy"])

@@ -71,6 +71,17 @@ class Descriptor:
         """Number of features F of an atom."""
         return (1 + self.is_weighted) * (self.rad_order + self.ang_order + 2)
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features in their order: R_n, A_n, then Rw_n and Aw_n with weights."""
+        orders = {"R": self.rad_order, "A": self.ang_order}
+        return tuple(
+            f"{function}{kind}_{n}"
+            for kind in ("", "w")[: 1 + self.is_weighted]
+            for function, order in orders.items()
+            for n in range(order + 1)
+        )
+
     def weights(self, elements: Sequence[int]) -> np.ndarray:
         """Return the weight s of each element.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 Row = tuple[float, ...]
 Rows = tuple[Row, ...]
@@ -16,6 +17,9 @@ SMALLEST_VARIANCE = 1e-12
 
 SMALLEST_DEVIATION = 1e-10
 """Up to which the Fortran programs of ænet leave a feature out."""
+
+ROUNDING = 1e-5
+"""Of a feature, by which it may be outside a range and counts as within."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,27 @@ class FeatureStatistics:
     def size(self) -> int:
         """Number of features."""
         return len(self.mean[0])
+
+    @property
+    def has_range(self) -> bool:
+        """Whether smallest and largest values are known."""
+        return self.minimum is not None and self.maximum is not None
+
+    def outside(
+        self, features: Float[Array, "atoms f"], species: Int[Array, "atoms"]
+    ) -> Float[Array, "atoms"]:
+        """Fraction of the features of each atom that are smaller or larger than any of training.
+
+        Args:
+            features: raw ones.
+            species: index of the element of each atom.
+        """
+        low, high = np.array(self.minimum), np.array(self.maximum)
+        margin = ROUNDING * np.maximum(np.abs(low), np.abs(high))
+        rows = species if len(low) > 1 else jnp.zeros_like(species)
+        low, high = (jnp.asarray(edge, features.dtype) for edge in (low - margin, high + margin))
+        beyond = (features < low[rows]) | (features > high[rows])
+        return jnp.mean(beyond.astype(features.dtype), axis=1)
 
     def centre_and_scale(self) -> tuple[Float[np.ndarray, "rows f"], Float[np.ndarray, "rows f"]]:
         """Return μ and 1/σ, zero for features that are not used."""

@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 from ase.data import chemical_symbols
+from jaxtyping import Array
 
 from mace_scf_jax.backbones.backbone import BackboneOutput, BackboneSettings
 from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
+from mace_scf_jax.backbones.chebyshev.functions import descriptors
 from mace_scf_jax.backbones.chebyshev.measured import (
     architectures_of,
     energy_constants,
@@ -25,6 +28,7 @@ from mace_scf_jax.backbones.chebyshev.options import ROOM_FOR_FEATURES
 from mace_scf_jax.backbones.chebyshev.stored import with_descriptors
 from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.training_set import TrainingSet
+from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import Features, Multiplicities
 from mace_scf_jax.options import ConfigurationError
 
@@ -143,6 +147,27 @@ class ChebyshevSettings(BackboneSettings):
     def max_hidden_degree(self) -> int:
         """Zero: all features are invariant."""
         return 0
+
+    @property
+    def least_distance(self) -> float:
+        """That of the descriptor."""
+        return self.descriptor.min_cutoff
+
+    @property
+    def on_request(self) -> tuple[str, ...]:
+        """Descriptors, and how far these are outside the training set, if its range is known."""
+        known = self.features is not None and self.features.has_range
+        return ("descriptors", "extrapolation") if known else ("descriptors",)
+
+    def describe(self, graph: Graph) -> dict[str, Array]:
+        """Return the raw features of every atom, and the fraction of them outside the range."""
+        raw = descriptors(graph, self.descriptor, self.elements)
+        found = {"descriptors": raw}
+        if "extrapolation" in self.on_request:
+            assert self.features is not None
+            outside = self.features.outside(raw, jnp.asarray(graph.species))
+            found["extrapolation"] = jnp.where(graph.atom_mask, outside, 0.0)
+        return found
 
     def precompute(
         self, structures: StructureSet, options: Any, *, derivatives: bool

@@ -80,8 +80,9 @@ def _change(
     stretch = jnp.sum(vectors * changes, axis=-1) / lengths
     slopes = _radial_slopes(lengths, descriptor)
     radial = graph.sum_incoming_products(weights * stretch[:, None], slopes)
-    inner = changes.reshape(graph.num_atoms, -1, 3)[:, : stored.shape[1]]
-    angular = jnp.einsum("aknx,akx->an", stored, inner)
+    by_atom = changes.reshape(graph.num_atoms, -1, 3)
+    inner = min(stored.shape[1], by_atom.shape[1])  # other batches may have more edges
+    angular = jnp.einsum("aknx,akx->an", stored[:, :inner], by_atom[:, :inner])
     shape = (graph.num_atoms, weights.shape[1], descriptor.ang_order + 1)
     return jnp.concatenate([radial, angular.reshape(shape)], axis=-1).reshape(graph.num_atoms, -1)
 
