@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.energies import isolated_atom_energies
 
 Parameters = dict[str, Any]
 
@@ -47,6 +48,8 @@ def evaluate(
         forces=forces,
         stress=stress,
     )
+    isolated = graph.sum_atoms(isolated_atom_energies(settings, graph))
+    outputs["interaction_energy"] = outputs["energy"] - isolated
     if settings.backbone.least_distance > 0.0:
         outputs["shortest_distance"] = graph.shortest_edges()
     return outputs

@@ -161,6 +161,14 @@ OUTPUTS = Outputs(
         Use.FILES_IF_ASKED_FOR | Use.COMMITTEES,
         written_as="BO_contributions",
     ),
+    Output(
+        "interaction_energy",
+        "graph",
+        "eV",
+        "energy beyond that of the isolated atoms",
+        "",
+        Use.FILES | Use.COMMITTEES,
+    ),
     Output("electrostatic_energy", "graph", "eV", "Coulomb part of the energy", uses=_ALL),
     Output("field_energy", "graph", "eV", "part of the energy, from field features", uses=_ALL),
     Output("equilibration_energy", "graph", "eV", "least energy of the charges", uses=_ALL),
@@ -267,7 +275,7 @@ OUTPUTS = Outputs(
 )
 """All outputs by name; plugins add theirs."""
 
-ENERGIES = ("energy", "node_energy", "contributions")
+ENERGIES = ("energy", "node_energy", "contributions", "interaction_energy")
 """Outputs of every family."""
 DENSITY = ("electrostatic_energy", "multipoles", "dipole", "total_charge")
 """Further outputs of every family with charges."""
