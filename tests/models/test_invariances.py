@@ -84,7 +84,10 @@ def assert_same(actual, expected, tolerance=ROUND_OFF):
 
 
 def test_every_output_is_there_and_finite(model):
-    outputs = {"energy", "node_energy", "contributions", "forces", "stress", "virials"}
+    outputs = {"energy", "node_energy", "contributions", "interaction_energy"}
+    outputs |= {"forces", "stress", "virials"}
+    if model.settings.backbone.least_distance > 0.0:
+        outputs |= {"shortest_distance"}
     if model.settings.electrostatics is not None:
         outputs |= {"multipoles", "dipole", "total_charge", "electrostatic_energy"}
     if model.settings.family == "LocalSplitCharges":

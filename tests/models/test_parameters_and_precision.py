@@ -20,6 +20,7 @@ from tiny_models import (
 
 from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.models import build, evaluate
+from mace_scf_jax.models.outputs import ENERGIES
 from mace_scf_jax.predict.model import Model
 
 SETTINGS = tiny_settings("LocalCharges")
@@ -68,7 +69,7 @@ def test_single_precision_is_close_to_double_precision(parameters):
     assert double.keys() == single.keys()
     for name, expected in double.items():
         assert expected.dtype == jnp.float64, name
-        in_double = name in ("energy", "node_energy", "contributions")
+        in_double = name in ENERGIES
         assert single[name].dtype == (jnp.float64 if in_double else jnp.float32), name
         # a few hundred roundings of 6e-8
         assert_close(single[name].astype(jnp.float64), expected, 2e-5, name)
