@@ -20,21 +20,42 @@ from __future__ import annotations
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
-from mace_scf_jax.backbones.chebyshev.harmonics import real_harmonics
+from mace_scf_jax.backbones.chebyshev.harmonics import legendre_factors, powers_around
 from mace_scf_jax.graph import Graph
 
 
-def chebyshev_polynomials(x: Float[Array, "*points"], order: int) -> Float[Array, "*points orders"]:
-    """T_0(x) … T_order(x), by T_{n+1} = 2x T_n - T_{n-1}."""
-    values = [jnp.ones_like(x), x]
-    while len(values) <= order:
-        values.append(2.0 * x * values[-1] - values[-2])
-    return jnp.stack(values[: order + 1], axis=-1)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def chebyshev_polynomials(x: Float[Array, "points"], order: int) -> Float[Array, "points orders"]:
+    """T_0(x) … T_order(x), by T_{n+1} = 2x T_n - T_{n-1}; derivatives are sums of the same T_n."""
+
+    def next_order(known: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        value, following = known
+        return (following, 2.0 * x * following - value), value
+
+    # in a loop: unrolled, XLA would compute every order from the beginning
+    values = jax.lax.scan(next_order, (jnp.ones_like(x), x), length=order + 1)[1]
+    return jnp.moveaxis(values, 0, -1)
+
+
+@chebyshev_polynomials.defjvp
+def _change_of_polynomials(order, primals, tangents):
+    values = chebyshev_polynomials(primals[0], order)
+    slopes = values @ jnp.asarray(chebyshev_slopes(order), values.dtype)
+    return values, slopes * tangents[0][:, None]
+
+
+@functools.cache
+def chebyshev_slopes(order: int) -> np.ndarray:
+    """d_kn of T_n' = Σ_k d_kn T_k, for k and n up to the order, [k, n]."""
+    slopes = np.zeros((order + 1, order + 1))
+    slopes[:order] = np.polynomial.chebyshev.chebder(np.eye(order + 1))[:order]
+    return slopes
 
 
 def cosine_cutoff(lengths: Float[Array, "edges"], cutoff: float) -> Float[Array, "edges"]:
@@ -135,8 +156,15 @@ def angular_functions(
     """
     order = descriptor.ang_order
     damped = weights * cosine_cutoff(lengths, descriptor.ang_cutoff)[:, None]
-    harmonics = real_harmonics(vectors / lengths[:, None], order)
-    moments = graph.sum_incoming_products(damped, harmonics)
-    pairs = moments**2 @ jnp.asarray(angular_coefficients(order).T, moments.dtype)
+    x, y, z = jnp.moveaxis(vectors / lengths[:, None], 1, 0)
+    polar = damped[:, :, None] * chebyshev_polynomials(z, order)[:, None, :]
+    around = powers_around(x, y, order)
+    moments = graph.sum_incoming_products(polar.reshape(len(polar), -1), around)
+    shape = (graph.num_atoms, weights.shape[1], order + 1, 2, order + 1)
+    legendre = jnp.asarray(legendre_factors(order), moments.dtype)
+    components = jnp.einsum("akvcm,vlm->akclm", moments.reshape(shape), legendre)
+    squares = jnp.sum(components**2, axis=(2, 4))
+    of_degrees = legendre_coefficients(order) / (2 * np.arange(order + 1) + 1)
+    pairs = squares @ jnp.asarray(of_degrees.T, moments.dtype)
     own = graph.sum_incoming(damped**2)
     return 0.5 * (pairs - own[:, :, None])

@@ -135,12 +135,12 @@ def _evaluate(
 ) -> Array:
     """Values of networks of one architecture, each atom by the network of its place."""
     activations = [ACTIVATIONS[name] for _, name in architecture]
+    # a sum, not an index, whose derivative would be a slow scatter
+    is_own = (place[:, None] == jnp.arange(len(layers)))[:, :, None]
     for layer, activation in enumerate([*activations, ACTIVATIONS["linear"]]):
         weights = jnp.concatenate([network[layer][0] for network in layers], axis=1)
         biases = jnp.stack([network[layer][1] for network in layers])
         of_all = (features @ weights).reshape(len(features), *biases.shape) + biases
-        own = of_all[:, 0]
-        if len(layers) > 1:
-            own = jnp.take_along_axis(of_all, place[:, None, None], axis=1)[:, 0]
+        own = jnp.sum(jnp.where(is_own, of_all, 0.0), axis=1)
         features = activation(own)
     return features
