@@ -32,7 +32,7 @@ import ase
 import ase.io
 import jax
 import numpy as np
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.spacegroup import crystal
 from rich.console import Console
 from rich.table import Table
@@ -195,7 +195,7 @@ def dynamics(model: Model, atoms: ase.Atoms, steps: int) -> dict:
     """Steps of molecular dynamics by the engine of ``mace-scf-jax md``."""
     settings = SimulationSettings("nve", timestep=0.5)
     atoms = atoms.copy()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300.0, rng=np.random.default_rng(0))
+    thermalize_momenta(atoms, 300.0, rng=np.random.default_rng(0))
     simulation = Simulation(*energy_function(model), atoms, settings)
     seconds = []
     for _ in range(4):

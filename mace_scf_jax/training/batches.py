@@ -137,10 +137,12 @@ def batches_of_epochs(
     *,
     together: int = 1,
 ) -> EpochBatches:
-    """Give the batches of an epoch, the next ones being made while one is in use.
+    """Give the batches of an epoch.
 
     Args:
-        together: so many batches, one after the other, have the same padded sizes.
+        together: so many batches, one after the other, have the same padded sizes. If one, the next
+            ones are made by a thread while one is in use. Several are so small that its start and
+            its turns would take longer than the batches.
     """
 
     def batches(epoch: int, *, start: int = 0, losses: np.ndarray | None = None) -> Iterator[Graph]:
@@ -152,7 +154,7 @@ def batches_of_epochs(
         if supervision is not None:
             own = [loader.own(members) for members in indices]
             graphs = supervision.applied(graphs, own, epoch=epoch)
-        return prefetched(graphs, depth=max(8, 2 * together))
+        return prefetched(graphs) if together == 1 else iter(graphs)
 
     return batches
 

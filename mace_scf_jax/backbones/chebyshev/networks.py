@@ -136,7 +136,7 @@ def _evaluate(
     """Values of networks of one architecture, each atom by the network of its place."""
     activations = [ACTIVATIONS[name] for _, name in architecture]
     # a sum, not an index, whose derivative would be a slow scatter
-    is_own = (place[:, None] == jnp.arange(len(layers)))[:, :, None]
+    is_own = (place[:, None] == jnp.arange(len(layers), dtype=place.dtype))[:, :, None]
     for layer, activation in enumerate([*activations, ACTIVATIONS["linear"]]):
         weights = jnp.concatenate([network[layer][0] for network in layers], axis=1)
         biases = jnp.stack([network[layer][1] for network in layers])

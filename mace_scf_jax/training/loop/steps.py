@@ -11,6 +11,7 @@ share their steps through one :class:`Programs`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -338,7 +339,13 @@ def bucket_name(graph: Graph) -> str:
 
 def scalars(values: Mapping[str, float], dtype: Any) -> Scalars:
     """Make numbers arguments of a compiled step."""
-    return {name: jnp.asarray(value, dtype=dtype) for name, value in values.items()}
+    return {name: _scalar(float(value), dtype) for name, value in values.items()}
+
+
+@functools.lru_cache(maxsize=256)
+def _scalar(value: float, dtype: Any) -> Array:
+    """A number on the device; to put it there takes as long as a short step."""
+    return jnp.asarray(value, dtype=dtype)
 
 
 def one_behind(items: Iterable[Item]) -> Iterator[Item]:
