@@ -62,7 +62,7 @@ def test_one_atomic_energy_for_each_element():
     ("name", "hint"),
     [
         ("LocalCharge", "did you mean 'LocalCharges'"),
-        ("xyz", "known are EnergyFunctional, FixedChargeBaselinedMACE, "),
+        ("xyz", "known are ChebyshevANN, EnergyFunctional, FixedChargeBaselinedMACE, "),
     ],
 )
 def test_unknown_families_are_refused(name, hint):

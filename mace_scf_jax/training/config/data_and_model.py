@@ -103,9 +103,11 @@ class ModelOptions(OptionGroup):
     @field_validator("backbone", mode="before")
     @classmethod
     def _of_family(cls, name: Any, info: Any) -> Any:
-        family = FAMILIES.get(info.data.get("model"))
-        given = name not in (None, "None", "none")
-        return name if given else (DEFAULT_BACKBONE if family is None else family.backbone)
+        if name not in (None, "None", "none"):
+            return name
+        # without a model there is another problem, which is told
+        model = info.data.get("model")
+        return DEFAULT_BACKBONE if model is None else FAMILIES[model].backbone
 
     r_max: PositiveNumber = Field(default=5.0, description="cutoff radius of the edges, in Å")
     MLP_irreps: str = Field(default="16x0e", description="hidden features of the last readout")
