@@ -37,7 +37,13 @@ def test_there_is_a_model_of_each_family():
     assert len(MODELS) == 8
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.startswith("FixedPoint") else name
+        for name in MODELS
+    ],
+)
 def test_models_predict_what_they_did(name):
     model = load_model(FOLDER / "models" / name)
     structure = Atoms(**json.loads((FOLDER / "models/structure.json").read_text()))
@@ -99,6 +105,7 @@ def test_preprocessed_structures_are_those_of_the_file():
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 def test_a_simulation_goes_on(tmp_path, monkeypatch):
     for path in (FOLDER / "simulation").iterdir():
         shutil.copy(path, tmp_path)

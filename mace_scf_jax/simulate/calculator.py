@@ -17,7 +17,7 @@ from mace_scf_jax.data.errors import NO_FILE
 from mace_scf_jax.models import Use
 from mace_scf_jax.models.outputs import DERIVATIVES, outputs_for
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
-from mace_scf_jax.predict.distances import DistanceWatch
+from mace_scf_jax.predict.distances import SHORTEST, DistanceWatch
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.surplus import NOTICEABLE, SurplusWatch
 from mace_scf_jax.predict.use import refuse_unknown
@@ -210,7 +210,8 @@ class MACESCFCalculator(InputCalculator):
         total, wanted = found.get("total_charge", 0.0), self.evaluator.total_charge
         if abs(total - wanted) > NOTICEABLE:  # a step is to call little
             self._surplus.look(total, wanted)
-        self._distances.look(found)
+        if SHORTEST in found:
+            self._distances.look(found)
         results = {name: found[name] for name in self._given if name in found}
         results["energy"] = results["free_energy"] = float(found["energy"])
         results["forces"] = np.asarray(found["forces"], dtype=np.float64)

@@ -169,6 +169,7 @@ def test_a_member_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, cap
     assert "expected 2 trained members, found 1; not finished: 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failure_in_another_process_is_told(tmp_path, capsys):
     make_input(tmp_path)
     words = ("--committee", "1", "--committee_parallel", "2", "--device", "tpu")

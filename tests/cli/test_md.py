@@ -71,6 +71,7 @@ def test_a_run_and_its_continuation_are_one_run(folder, capsys):
     np.testing.assert_allclose(last.get_forces(), expected.get_forces(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_committee_moves_by_its_mean(folder, capsys):
     for number in (1, 2):
         tiny_model(seed=number).save(folder / f"{number}.model.safetensors")

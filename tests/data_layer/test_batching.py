@@ -33,7 +33,7 @@ def test_batches_with_repeats_fit_too() -> None:
     assert (first.atom_mask.sum(), second.atom_mask.sum()) == (24, 6)
 
 
-@pytest.mark.parametrize("layout", ["flat", "per_atom"])
+@pytest.mark.parametrize("layout", [pytest.param("flat", marks=pytest.mark.slow), "per_atom"])
 def test_few_shapes_over_many_epochs(water_ions: list[Structure], layout: str) -> None:
     loader = BatchLoader(
         water_ions, batch_size=8, shuffle=True, seed=3, drop_last=True, layout=layout

@@ -85,9 +85,9 @@ def everything(graph, multipoles, *, settings):
 
 
 ACCURACIES = [
-    (0, 1e-7),
+    pytest.param(0, 1e-7, marks=pytest.mark.slow),
     (1, 1e-5),
-    (1, 1e-10),
+    pytest.param(1, 1e-10, marks=pytest.mark.slow),
     pytest.param(3, 1e-6, marks=pytest.mark.slow),
 ]
 

@@ -134,6 +134,7 @@ def test_forces_and_stress_are_derivatives_of_the_energy(batch, params, predicte
     np.testing.assert_allclose(-virial, strained, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dense_max_unknowns", DENSE_AND_MATRIX_FREE)
 def test_losses_of_forces_and_charges_have_the_gradient_of_finite_differences(
     batch, params, predicted, dense_max_unknowns

@@ -61,7 +61,7 @@ def water(*, at: float = 0.0, field: np.ndarray | None = None) -> ase.Atoms:
     return ase.Atoms("OHH", positions=positions, info=info)
 
 
-@pytest.mark.parametrize("way", ["uniform", "learned"])
+@pytest.mark.parametrize("way", [pytest.param("uniform", marks=pytest.mark.slow), "learned"])
 def test_charges_add_up_to_the_total_charge_of_the_structure(way):
     structures = [molecule(), periodic(), slab(), water()]
     found = model_with(way).predict(structures, forces=False)

@@ -35,7 +35,7 @@ from mace_scf_jax.simulate import Model, polarization_change, predict_response
 
 STEP = 1e-4
 FAMILIES = [
-    name if name in ("LocalSplitCharges", "MACEQEq") else pytest.param(name, marks=pytest.mark.slow)
+    name if name == "LocalSplitCharges" else pytest.param(name, marks=pytest.mark.slow)
     for name in CHARGED_FAMILIES
 ]
 
@@ -124,6 +124,7 @@ def test_born_charges_of_periodic_structures_do_not_depend_on_the_image():
     assert np.max(np.abs(one.born_charges)) > 0.1
 
 
+@pytest.mark.slow
 def test_born_charges_in_a_large_cell_are_those_of_the_molecule():
     # the charges of this family do not see the images, so all difference is that of the sines, if
     # what an atom gains comes from others
@@ -135,6 +136,7 @@ def test_born_charges_in_a_large_cell_are_those_of_the_molecule():
     assert errors[1] < errors[0] / 12  # of fourth order
 
 
+@pytest.mark.slow
 def test_changes_of_the_polarization_do_not_depend_on_wrapping():
     start, step = periodic(), np.random.default_rng(0).normal(scale=0.05, size=(5, 3))
     end = start.copy()

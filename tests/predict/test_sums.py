@@ -19,7 +19,7 @@ from mace_scf_jax.scf import Dense
 ACCURACY = 1e-5
 FAMILIES = [
     "LocalCharges",
-    "MACEQEq",
+    pytest.param("MACEQEq", marks=pytest.mark.slow),
     pytest.param("EnergyFunctional", marks=pytest.mark.slow),
     pytest.param("FixedPoint", marks=pytest.mark.slow),
 ]

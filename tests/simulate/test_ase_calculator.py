@@ -199,6 +199,7 @@ def test_sizes_only_grow(model, atoms):
     assert_close(spread.get_forces(), model.predict(spread)["forces"], 1e-9)
 
 
+@pytest.mark.slow
 def test_every_change_is_noticed(model):
     """Along a path on which the list is renewed, and after changes of all that is prepared."""
     atoms, rng = molecule(), np.random.default_rng(0)
@@ -244,6 +245,7 @@ def test_inputs_of_the_atoms_are_noticed():
         np.testing.assert_allclose(atoms.get_potential_energy(), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_structures_of_other_sizes(model):
     """They share arrays of similar size, and leave those of small ones alone."""
     calculator, water = MACESCFCalculator(model), molecule()
@@ -343,6 +345,7 @@ def test_a_model_file_will_do_and_charges_need_a_charged_model(tmp_path):
         crystal.get_dipole_moment()
 
 
+@pytest.mark.slow
 def test_a_polarizability_is_offered_where_the_model_has_one(model):
     atoms, split_charges = molecule(), tiny_model("LocalSplitCharges")
     atoms.calc = MACESCFCalculator(split_charges)

@@ -192,6 +192,7 @@ def test_forces_are_the_gradient_of_a_compiled_energy_that_is_solved_for(family)
     assert_close(-gradient, energy_fn.results(atoms.positions, neighbours).forces, 1e-9)
 
 
+@pytest.mark.slow
 def test_a_search_starts_from_a_state():
     model = tiny_model("FixedPoint", scf=SelfConsistency(Dense(tolerance=1e-10)))
     energy_fn, prepare = mace_scf_jax.energy_function(model)

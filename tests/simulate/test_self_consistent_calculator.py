@@ -98,6 +98,7 @@ def test_warm_starts_save_evaluations_and_change_nothing(monkeypatch):
     assert warm[3:].sum() <= 0.6 * cold[3:].sum()
 
 
+@pytest.mark.slow
 def test_affine_models_of_small_structures_take_two_evaluations():
     for warm_start in (None, WarmStart()):
         _, evaluations = run(MACESCFCalculator(MODEL, warm_start=warm_start), trajectory(6))

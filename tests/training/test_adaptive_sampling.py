@@ -73,7 +73,9 @@ def test_structures_of_large_error_count_with_roots_too(tmp_path):
     np.testing.assert_allclose(run.state.structure_losses, expected.ravel(), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("step", "seconds"), [(7, 0.0), (19, 1e9)])
+@pytest.mark.parametrize(
+    ("step", "seconds"), [(7, 0.0), pytest.param(19, 1e9, marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_draws_the_same(tmp_path, step, seconds):
     whole = trainer(tmp_path / "whole", data=adaptive({}))
     progress = whole.run(STAGES, fingerprint={})

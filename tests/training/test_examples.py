@@ -18,6 +18,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
 WATER = [path for path in EXAMPLES if path.parent.name == "water_ions"]
 UNTRAINED = [path for path in WATER if path.stem != "fixed_point"]
 """The other one is trained in `test_fixed_point_run.py`."""
+QUICK = {"config", "split_charges", "chebyshev_qeq"}
 SMALLER = SMALL_TRAINING | {"valid_fraction": 0.5}
 
 
@@ -40,7 +41,13 @@ def few_structures(tmp_path_factory) -> Path:
     return file
 
 
-@pytest.mark.parametrize("path", UNTRAINED, ids=[path.stem for path in UNTRAINED])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+        for path in UNTRAINED
+    ],
+)
 def test_examples_are_ready_to_train(path, few_structures, tmp_path):
     """Data, model and losses fit together: all that is done before the first step is compiled."""
     files = {"train_file": few_structures, "work_dir": tmp_path}

@@ -223,6 +223,7 @@ def further():
     return graph, jax.jit(predictor("implicit"))(graph)
 
 
+@pytest.mark.slow
 def test_outputs_that_single_losses_ask_for():
     graph, outputs = further()
     assert outputs.keys() >= FURTHER_OUTPUTS

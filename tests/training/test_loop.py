@@ -223,7 +223,10 @@ class KillAt(Recorder):
             raise Killed
 
 
-@pytest.mark.parametrize(("step", "seconds"), [(1, 0.0), (7, 1e9), (16, 1e9), (19, 0.0), (30, 1e9)])
+@pytest.mark.parametrize(
+    ("step", "seconds"),
+    [(1, 0.0), (7, 1e9), pytest.param(16, 1e9, marks=pytest.mark.slow), (19, 0.0), (30, 1e9)],
+)
 def test_an_interrupted_run_ends_with_the_same_state(complete, tmp_path, step, seconds):
     with pytest.raises(Killed):
         trainer(tmp_path, observer=KillAt(step), checkpoint_seconds=seconds).run(
