@@ -28,7 +28,6 @@ from mace_scf_jax.data.statistics import (
     surplus_charges,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.mesh import Mesh
 from mace_scf_jax.models import (
     ModelSettings,
     TrainingSet,
@@ -112,7 +111,8 @@ class Preparation:
         """
         tests = [name for name in self.evaluation if name not in ("train", VALIDATION)]
         adaptive = self.sampling is not None and self.sampling.policy == "error_weighted"
-        together = min(len(self.training), MOST_STEPS_TOGETHER)
+        alone = self.training.parts == 1
+        together = min(len(self.training), MOST_STEPS_TOGETHER) if alone else 1
         return TrainingData(
             training=batches_of_epochs(self.training, self.force_supervision, self.sampling),
             energies=None
@@ -187,10 +187,11 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         charges = settings.own.formal_charges
         logger.info(describe_formal_charges(charges))
         _warn_of_surplus(surplus_charges(structures["train"], charges))
-    energies = None
-    if devices.count == 1:
-        structures, energies = _with_precomputed(structures, settings, options, mesh)
+    computed = _precomputed(structures, settings, options)
+    if computed:
+        structures = {**structures, **computed}
         training, evaluation = make_loaders(structures, options, devices, mesh)
+    energies = _precomputed_for_energies(structures["train"], settings, options)
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.irreps)
     module = build(settings)
@@ -207,7 +208,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         modes=modes,
         parameters=parameters,
         training=training,
-        energies=energies,
+        energies=energies and training_loader(energies, options, devices, mesh),
         evaluation=evaluation,
         valid_indices=data.valid_indices,
         fingerprint=_fingerprint(options, settings, data),
@@ -234,23 +235,25 @@ def _check_batch(options: TrainOptions, structures: int) -> None:
         )
 
 
-def _with_precomputed(
-    structures: Mapping[str, StructureSet],
-    settings: ModelSettings,
-    options: TrainOptions,
-    mesh: Mesh | None,
-) -> tuple[Mapping[str, StructureSet], BatchLoader | None]:
-    """What the backbone can compute before the first epoch: in all sets, and for energies alone."""
-    backbone = settings.backbone
+def _precomputed(
+    structures: Mapping[str, StructureSet], settings: ModelSettings, options: TrainOptions
+) -> dict[str, StructureSet]:
+    """Those sets of which the backbone computes something before the first epoch."""
     found = {
-        name: backbone.precompute(members, options, derivatives=True) or members
+        name: settings.backbone.precompute(members, options, derivatives=True)
         for name, members in structures.items()
     }
-    losses = [stage.reads_derivatives for stage in options.train_schedule]
-    if all(losses) or settings.own.reads_edges:
-        return found, None
-    plain = backbone.precompute(structures["train"], options, derivatives=False)
-    return found, None if plain is None else training_loader(plain, options, Devices(), mesh)
+    return {name: members for name, members in found.items() if members is not None}
+
+
+def _precomputed_for_energies(
+    structures: StructureSet, settings: ModelSettings, options: TrainOptions
+) -> StructureSet | None:
+    """The training set as far as energies need it, if a stage reads no more and it can be had."""
+    reads_derivatives = all(stage.reads_derivatives for stage in options.train_schedule)
+    if reads_derivatives or settings.own.reads_edges:
+        return None
+    return settings.backbone.precompute(structures, options, derivatives=False)
 
 
 def _check_losses(

@@ -104,3 +104,16 @@ def test_kept_in_single_precision():
     assert_close(
         graph.descriptors.values, batch(stored(derivatives=False)).descriptors.values, 1e-7
     )
+
+
+@pytest.mark.parametrize(("most_bytes", "fits"), [(10_000_000, True), (1_000, False)])
+def test_sets_that_would_take_too_much_memory_are_left_as_they_are(most_bytes, fits):
+    found = with_descriptors(
+        STRUCTURES,
+        BACKBONE.descriptor,
+        BACKBONE.elements,
+        dtype=np.float64,
+        derivatives=True,
+        most_bytes=most_bytes,
+    )
+    assert (found is not None) == fits

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +62,13 @@ def folder(tmp_path_factory):
     return folder
 
 
+def losses_of(folder):
+    """The losses of all steps of a run."""
+    (results,) = (folder / "results").glob("*train.txt")
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    return np.array([line["loss"] for line in lines if line.get("mode") == "opt"])
+
+
 def train(folder, monkeypatch, **changes):
     """Train in a folder of its own; the losses of all steps, and the model of the last stage."""
     own = folder / "-".join(f"{name}-{value}" for name, value in changes.items()).replace("/", "_")
@@ -67,10 +77,7 @@ def train(folder, monkeypatch, **changes):
     (own / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes))
     monkeypatch.chdir(own)
     assert main(["train", "config.yaml"]) == 0
-    (results,) = (own / "results").glob("*train.txt")
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
-    losses = [line["loss"] for line in lines if line.get("mode") == "opt"]
-    return np.array(losses), load_model(own / "salt_forces.model.safetensors")
+    return losses_of(own), load_model(own / "salt_forces.model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +159,18 @@ def test_scale_and_shift_can_be_given_one_by_one(folder, given):
     energies = data.train.catalogue.energy / data.train.catalogue.num_atoms
     assert scaling == given.get("E_scaling", 2.0 / np.ptp(energies))
     assert shift == given.get("E_shift", 0.5 * (energies.min() + energies.max()))
+
+
+@pytest.mark.slow
+def test_two_devices_train_like_one(folder, tmp_path):
+    """Batches are divided, with their features; a device has steps of its own, one in each call."""
+    (tmp_path / "train.xyz").symlink_to(folder / "train.xyz")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    several = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    losses = {}
+    for number in (1, 2):
+        words = ["train", "config.yaml", "--devices", str(number), "--work_dir", f"on-{number}"]
+        command = [sys.executable, "-m", "mace_scf_jax_cli.main", *words]
+        subprocess.run(command, cwd=tmp_path, env=several, check=True, capture_output=True)
+        losses[number] = losses_of(tmp_path / f"on-{number}")
+    np.testing.assert_allclose(losses[2], losses[1], rtol=1e-9)

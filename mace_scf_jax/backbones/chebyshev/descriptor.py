@@ -67,9 +67,14 @@ class Descriptor:
         return len(self.species) > 1
 
     @property
+    def num_kinds(self) -> int:
+        """Two, plain and weighted functions, or one."""
+        return 1 + self.is_weighted
+
+    @property
     def size(self) -> int:
         """Number of features F of an atom."""
-        return (1 + self.is_weighted) * (self.rad_order + self.ang_order + 2)
+        return self.num_kinds * (self.rad_order + self.ang_order + 2)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 32
 """Structures whose descriptors are computed at once."""
+BYTES_OF_EDGE = 20
+"""Sender, receiver and cell shift."""
+COLUMNS = (DESCRIPTORS, ANGULAR_DERIVATIVES)
 
 
 def stored_descriptors(
@@ -164,69 +168,72 @@ def with_descriptors(
         elements: atomic numbers that their species index.
         dtype: in which descriptors are kept; they are computed in double precision.
         derivatives: whether to keep edges and what derivatives need; else there are no edges.
-        most_bytes: that descriptors and derivatives may take; None for no limit.
+        most_bytes: that descriptors, derivatives and edges may take; None for no limit.
     """
-    atoms = int(structures.sizes.atoms.sum())
-    if _too_large(most_bytes, atoms * descriptor.size, dtype):
-        return None
-    stacks: list[Stack] = []
-    rows = [
-        np.arange(start, min(start + AT_ONCE, len(structures)))
-        for start in range(0, len(structures), AT_ONCE)
-    ]
-    sizes = structures.sizes.of_any_batch(min(AT_ONCE, len(structures)), "per_atom")
-
-    def compute(graph: Graph, inner: int) -> tuple[Array, Array | None]:
-        values = descriptors(graph, descriptor, elements)
-        if not derivatives:
-            return values, None
-        return values, angular_derivatives(graph, descriptor, elements, inner=inner)
-
-    compiled = jax.jit(compute, static_argnames="inner")
-    ordered = [by_distance(structures.stack(some), descriptor.ang_cutoff) for some in rows]
-    inner = max(1, *(most for _, most in ordered))
-    of_atom = descriptor.size
+    most, parts = min(AT_ONCE, len(structures)), _parts(structures)
+    inner = 0
     if derivatives:
-        of_atom += 3 * inner * (1 + descriptor.is_weighted) * (descriptor.ang_order + 1)
-    if _too_large(most_bytes, atoms * of_atom, dtype):
+        inner = max(1, *(_most_within(part, descriptor.ang_cutoff) for part in parts()))
+    atoms, edges = int(structures.sizes.atoms.sum()), int(structures.sizes.edges.sum())
+    of_atom = descriptor.size + 3 * inner * descriptor.num_kinds * (descriptor.ang_order + 1)
+    needed = atoms * of_atom * np.dtype(dtype).itemsize + derivatives * edges * BYTES_OF_EDGE
+    if most_bytes is not None and needed > most_bytes:
         return None
     logger.info(
         "Features%s of %d atoms are computed once: %.0f MB",
         " and their derivatives" if derivatives else "",
         atoms,
-        atoms * of_atom * np.dtype(dtype).itemsize / 1e6,
+        needed / 1e6,
     )
-    for stacked, _ in ordered:
-        values, angular = compiled(padded(stacked, sizes, labels=False), inner)
-        columns = {DESCRIPTORS: np.asarray(values, dtype)[: stacked.atoms.total]}
-        if derivatives:
-            columns[ANGULAR_DERIVATIVES] = np.asarray(angular, dtype)[: stacked.atoms.total]
-            stacks.append(stacked.with_atoms(**columns))
-        else:
-            stacks.append(stacked.with_atoms(**columns).without_edges())
+    sizes = structures.sizes.of_any_batch(most, "per_atom")
+
+    @jax.jit
+    def compute(graph: Graph) -> tuple[Array, ...]:
+        values = descriptors(graph, descriptor, elements)
+        if not derivatives:
+            return (values,)
+        return values, angular_derivatives(graph, descriptor, elements, inner=inner)
+
+    def described() -> Iterator[Stack]:
+        for part in parts():
+            part = by_distance(part) if derivatives else part
+            found = compute(padded(part, sizes, labels=False))
+            columns = [np.asarray(column, dtype)[: part.atoms.total] for column in found]
+            part = part.with_atoms(**dict(zip(COLUMNS, columns, strict=False)))
+            yield part if derivatives else part.without_edges()
+
     configurations = [structures[index].configuration for index in range(len(structures))]
-    return StructuresInMemory.of_stack(Stack.concatenate(stacks), configurations)
+    return StructuresInMemory.of_stack(Stack.concatenate(described()), configurations)
 
 
-def _too_large(most_bytes: int | None, numbers: int, dtype: DTypeLike) -> bool:
-    return most_bytes is not None and numbers * np.dtype(dtype).itemsize > most_bytes
+def _parts(structures: StructureSet) -> Callable[[], Iterator[Stack]]:
+    """The structures some at a time, whenever they are asked for."""
+    starts = range(0, len(structures), AT_ONCE)
+    return lambda: (
+        structures.stack(np.arange(start, min(start + AT_ONCE, len(structures))))
+        for start in starts
+    )
 
 
-def by_distance(stacked: Stack, cutoff: float) -> tuple[Stack, int]:
-    """Structures whose edges are sorted by receiver, then length.
+def _most_within(stacked: Stack, cutoff: float) -> int:
+    """How many edges within the cutoff (Å) an atom has at most."""
+    receivers, lengths = _receivers_and_lengths(stacked)
+    return int(np.bincount(receivers[lengths < cutoff], minlength=1).max())
 
-    Returns:
-        The structures, and how many edges within the cutoff (Å) an atom has at most.
-    """
+
+def by_distance(stacked: Stack) -> Stack:
+    """Structures whose edges are sorted by receiver, then length."""
+    receivers, lengths = _receivers_and_lengths(stacked)
+    order = np.lexsort((lengths, receivers))
+    edges = {name: column[order] for name, column in stacked.edges.entries.items()}
+    return dataclasses.replace(stacked, edges=Ragged(stacked.edges.counts, edges))
+
+
+def _receivers_and_lengths(stacked: Stack) -> tuple[np.ndarray, np.ndarray]:
+    """Receiver of each edge, counted over all structures, and its length in Å."""
     edges, atoms = stacked.edges, stacked.atoms
     owner = np.repeat(np.arange(len(stacked)), edges.counts)
-    receivers = edges["receivers"] + atoms.first[owner]
-    senders = edges["senders"] + atoms.first[owner]
+    senders, receivers = (edges[name] + atoms.first[owner] for name in ("senders", "receivers"))
     shifts = np.einsum("ei,eij->ej", edges["cell_shifts"], stacked.cell[owner])
     vectors = atoms["positions"][receivers] - atoms["positions"][senders] + shifts
-    lengths = np.linalg.norm(vectors, axis=1)
-    order = np.lexsort((lengths, receivers))
-    inside = np.bincount(receivers[lengths < cutoff], minlength=1)
-    sorted_edges = {name: column[order] for name, column in edges.entries.items()}
-    sorted_stack = dataclasses.replace(stacked, edges=Ragged(edges.counts, sorted_edges))
-    return sorted_stack, int(inside.max())
+    return receivers, np.linalg.norm(vectors, axis=1)
