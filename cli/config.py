@@ -26,7 +26,9 @@ def run(words: Sequence[str]) -> int:
         "mace-scf-jax config --defaults > config.yaml",
     )
     what.add_argument(
-        "--reference", action="store_true", help="as the page docs/options.md of the documentation"
+        "--reference",
+        action="store_true",
+        help="as the page docs/reference/options.md of the documentation",
     )
     parser.add_argument(
         "--model",

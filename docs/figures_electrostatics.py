@@ -1,4 +1,4 @@
-"""Figures of docs/electrostatics.md: ``python docs/figures_electrostatics.py [name …]``."""
+"""Figures of the page on electrostatics: ``python docs/figures_electrostatics.py [name …]``."""
 
 from __future__ import annotations
 

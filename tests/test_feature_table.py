@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "docs" / "feature_table.md"
+TABLE = ROOT / "docs/reference/feature_table.md"
 NUM_ROWS = 217
 """Rows of the checklist."""
 STATUSES = {"yes", "different", "partly", "no"}

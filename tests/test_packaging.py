@@ -24,7 +24,7 @@ def test_a_known_bad_jax_is_excluded():
 
 
 def test_the_files_of_the_equations_exist():
-    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/development/architecture.md").read_text(encoding="utf-8")
     table = page.partition("| equation | file |")[2].partition("\n\n")[0]
     named = re.findall(r"`([\w/]+\.py)`", table)
     assert len(named) >= 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-PAGE = Path(__file__).parents[2] / "docs" / "electrostatics.md"
+PAGE = Path(__file__).parents[2] / "docs/concepts/electrostatics.md"
 
 
 def test_examples_run():

@@ -26,7 +26,7 @@ ROTATION = Rotation.random(rng=np.random.default_rng(5)).as_matrix()
 SINGLE_PRECISION = 1e-5
 """Some hundred roundings of 6e-8; found 1e-6 for potentials, 5e-7 and less for all else."""
 CUTOFF_ERROR = 1e-4
-"""What the default reciprocal cutoff may leave out, relative (docs/electrostatics.md, accuracy)."""
+"""What the default reciprocal cutoff may leave out, relative (docs/concepts/electrostatics.md)."""
 
 
 def one_slab(seed: int, net_charge: float, max_l: int = 3) -> System:

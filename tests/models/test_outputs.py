@@ -11,7 +11,7 @@ from tiny_models import batch_of, molecule, structure, tiny_model
 from mace_scf_jax.models import FAMILIES, OUTPUTS, Output, Use
 from mace_scf_jax.models.outputs import DERIVATIVES, Outputs, ends_of_searches
 
-PAGE = Path(__file__).parents[2] / "docs/outputs.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/outputs.md"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

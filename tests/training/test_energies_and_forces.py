@@ -20,7 +20,7 @@ from mace_scf_jax.training.losses import weighted_loss
 from mace_scf_jax.training.preparation import prepare_run
 from mace_scf_jax.training.run import train
 
-PAGE = Path(__file__).parents[2] / "docs" / "energies_and_forces.md"
+PAGE = Path(__file__).parents[2] / "docs/how_to/energies_and_forces.md"
 SMALL = SMALL_TRAINING | {"kspace_cutoff_factor": 0.5}
 
 

@@ -14,7 +14,7 @@ from mace_scf_jax.training.config.option_reference import (
 )
 from mace_scf_jax.training.config.options import TrainOptions, ineffective, matters_to, owners
 
-PAGE = Path(__file__).parents[2] / "docs/options.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/options.md"
 OPTIONS = set(TrainOptions.model_fields)
 
 
@@ -79,7 +79,7 @@ def test_options_belong_to_families_and_backbones_that_exist():
 
 def test_the_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == reference_page(), (
-        "the options have changed; run: mace-scf-jax config --reference > docs/options.md"
+        "the options have changed; run: mace-scf-jax config --reference > docs/reference/options.md"
     )
 
 

@@ -81,7 +81,7 @@ Every option of `mace-scf-jax train`, for the YAML file or the command line (`--
 `mace-scf-jax config --defaults` writes the same as a commented configuration file. The names are
 those of the PyTorch reference; what is different on purpose is in
 [compatibility](compatibility.md). Losses and their options: [losses](losses.md). `--committee N`
-stands on the command line only: [committees](committees.md).
+stands on the command line only: [committees](../how_to/committees.md).
 """
 
 

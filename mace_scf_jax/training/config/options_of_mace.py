@@ -123,7 +123,7 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     ),
     "les_arguments": OptionOfMACE(
         "latent charges are those of `model: LocalSplitCharges` (or LocalCharges), trained on "
-        "energies and forces alone: docs/energies_and_forces.md"
+        "energies and forces alone: docs/how_to/energies_and_forces.md"
     ),
     "num_recursion_steps": OptionOfMACE(
         "steps of a self-consistent model are `num_scf_steps` in `fixed_point_training_options`",
@@ -180,7 +180,7 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "save_cpu": _harmless("model files belong to no device", is_switch=True),
     "downloads_dir": _harmless("nothing is downloaded"),
     "launcher": OptionOfMACE(
-        "processes are found by themselves: docs/training.md, Several devices",
+        "processes are found by themselves: docs/how_to/training.md, Several devices",
         passes=("none", "slurm", "mpi"),
     ),
     "plot": _harmless("pictures are drawn by `mace-scf-jax plot`"),
