@@ -246,9 +246,10 @@ class Trainer:
         def read() -> None:
             nonlocal clock
             if unread is not None:
-                now = time.perf_counter()
-                self._report_steps(stage, *unread, seconds=now - clock)
-                clock = now
+                before, records = unread
+                found = jax.device_get(records)  # which waits for the end of the steps
+                begun, clock = clock, time.perf_counter()
+                self._report_steps(stage, before, found, seconds=clock - begun)
 
         for graphs in self._batches(stage, progress):
             self._state, records = self._steps.train(
@@ -289,14 +290,13 @@ class Trainer:
     def _report_steps(
         self, stage: Stage, before: Progress, records: dict[str, Any], *, seconds: float
     ) -> None:
-        """Read the records of steps from the device, check them and pass them on.
+        """Check the records of steps and pass them on.
 
         Args:
             before: progress before the first step.
             records: of the compiled steps, which count along the first axis.
             seconds: time that they took together.
         """
-        records = jax.device_get(records)
         count = len(records["loss"])
         for number in range(count):
             record = jax.tree.map(lambda leaf, number=number: leaf[number], records)
