@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mace_scf_jax.models.description import describe
+from mace_scf_jax.models.description import describe, summarise
 from mace_scf_jax.models.model_file import load_model_file
 
 WHEN_INTERRUPTED = "interrupted"
@@ -25,13 +25,18 @@ def run(words: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="model file")
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    much = parser.add_mutually_exclusive_group()
+    much.add_argument("--all", action="store_true", help="everything, settings of the training too")
+    much.add_argument("--json", action="store_true", help="everything as one JSON object")
     given = parser.parse_args(words)
-    description = describe(load_model_file(given.model))
+    content = load_model_file(given.model)
     if given.json:
-        print(json.dumps(description, indent=2, ensure_ascii=False))
+        print(json.dumps(describe(content), indent=2, ensure_ascii=False))
+    elif given.all:
+        print("\n".join(_lines(describe(content))))
     else:
-        print("\n".join(_lines(description)))
+        print("\n".join(_lines(summarise(content))))
+        print("Everything: --all, or --json for programs")
     return 0
 
 

@@ -6,6 +6,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
+import mace_scf_jax
+import mace_scf_jax.training
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -35,3 +40,8 @@ def test_type_annotations_are_for_users_too():
     assert (ROOT / "mace_scf_jax/py.typed").is_file()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["package-data"] == {"mace_scf_jax": ["py.typed"]}
+
+
+@pytest.mark.parametrize("package", [mace_scf_jax, mace_scf_jax.training])
+def test_names_that_are_imported_late_can_be_completed(package):
+    assert set(package.__all__) <= set(dir(package))

@@ -52,6 +52,80 @@ def describe(content: ModelFile) -> dict[str, Any]:
     return description | {"record": content.record, "checksum": content.checksum}
 
 
+def headline(
+    settings: ModelSettings, parameters: Mapping[str, Any], record: Mapping[str, Any]
+) -> str:
+    """A model in one line: family, elements, size, cutoff in Å, where its weights are from.
+
+    Args:
+        settings: of the model.
+        parameters: what it has learned.
+        record: how it was made.
+    """
+    told = [
+        settings.family,
+        f"elements {' '.join(chemical_symbols[number] for number in settings.elements)}",
+        f"{_count(parameters)} parameters",
+        f"r_max {settings.backbone.r_max}",
+    ]
+    if "stage" in record:
+        told.append(f"stage {record['stage']}")
+    return f"Model({', '.join(told)})"
+
+
+def summarise(content: ModelFile) -> dict[str, str]:
+    """What a user of a model wants to know first, in words by name.
+
+    Args:
+        content: of its file.
+
+    Raises:
+        ValueError: the settings describe no model of this version.
+    """
+    settings, record = ModelSettings.of_file(content), content.record
+    backbone, density = settings.backbone, settings.electrostatics
+    energies = zip(settings.elements, settings.atomic_energies, strict=True)
+    dtypes = {str(np.asarray(leaf).dtype) for leaf in jax.tree.leaves(content.parameters)}
+    summary = {
+        "family": settings.family,
+        "elements": " ".join(chemical_symbols[number] for number in settings.elements),
+        "isolated atoms / eV": ", ".join(
+            f"{chemical_symbols[number]} {energy:.3f}" for number, energy in energies
+        ),
+        "parameters": f"{_count(content.parameters)} ({', '.join(sorted(dtypes))})",
+        "cutoff": f"{backbone.r_max:g} Å, layers: {backbone.num_interactions}",
+    }
+    if density is not None:
+        summary["electrostatics"] = (
+            f"multipoles up to l = {density.max_l}, Gaussians of {density.smearing_width:g} Å, "
+            f"pbc_handling {density.boundary.value}"
+        )
+    if "name" in record:
+        summary["made by"] = "run " + ", ".join(
+            f"{word}{record[name]:{form}}"
+            for name, word, form in _MAKING
+            if record.get(name) is not None
+        )
+    if "imported_from" in record:
+        summary["imported from"] = str(record["imported_from"])
+    for name, members in record.get("data", {}).items():
+        labels = ", ".join(members["labels"])
+        summary[f"{name} set"] = f"{members['structures']} structures with {labels}"
+    for head in record.get("heads", {}).values():
+        keys = {**head.get("info_keys", {}), **head.get("arrays_keys", {})}
+        summary["keys"] = ", ".join(f"{name}: {key}" for name, key in keys.items() if key)
+    return summary | {"checksum": content.checksum}
+
+
+_MAKING = (
+    ("name", "", ""),
+    ("stage", "stage ", ""),
+    ("epoch", "epoch ", ""),
+    ("validation_loss", "validation loss ", ".4g"),
+)
+"""Entries of a record that tell where weights are from, what they are called, and their format."""
+
+
 def _elements(settings: ModelSettings) -> dict[str, dict[str, float]]:
     elements: dict[str, dict[str, float]] = {}
     formal_charges = getattr(settings.own, "formal_charges", None)

@@ -105,7 +105,7 @@ Aggregation = Literal["mean", "reference"]
 """What a committee predicts: the means over its members, or what one of them does."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Committee(Predictor[CommitteePrediction]):
     """Models that were trained alike with different seeds.
 
@@ -167,6 +167,11 @@ class Committee(Predictor[CommitteePrediction]):
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __repr__(self) -> str:
+        """One line, with the first member as an example of all."""
+        followed = "mean" if self.reference is None else f"member {self.reference + 1}"
+        return f"Committee({len(self)} members, {followed}, first {self.first!r})"
 
     @property
     def reference(self) -> int | None:

@@ -41,6 +41,7 @@ from mace_scf_jax.models import (
     evaluate,
     required_inputs,
 )
+from mace_scf_jax.models.description import headline
 from mace_scf_jax.models.meaning import meaningful
 from mace_scf_jax.models.model_file import load_model_file, save_model
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
@@ -227,7 +228,7 @@ class Predictor(abc.ABC, Generic[P]):
         return [self.combine(predictions) for predictions in own]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model(Predictor[Prediction]):
     """A model with its parameters."""
 
@@ -256,6 +257,10 @@ class Model(Predictor[Prediction]):
         if self.device is not None:
             placed = jax.device_put(self.parameters, device_named(self.device))
             object.__setattr__(self, "parameters", placed)
+
+    def __repr__(self) -> str:
+        """One line; `mace-scf-jax info` shows all that a model file holds."""
+        return headline(self.settings, self.parameters, self.record)
 
     def __setstate__(self, fields: dict[str, Any]) -> None:
         """Make a copy from what `__getstate__` gave."""

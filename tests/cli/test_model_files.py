@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import mace_scf_jax
+from mace_scf_jax.predict import Committee, load_model
 from mace_scf_jax.pytorch.files import read_torch_model
 from mace_scf_jax_cli.main import main
 
@@ -66,8 +68,27 @@ def test_mistakes(words, message, imported, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_info(imported, capsys):
+def test_info_is_a_summary(imported, capsys):
     assert main(["info", str(imported)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 15
+    summary = {line[:26].strip(): line[26:].strip() for line in lines}
+    assert summary["elements"] == "H O Na"
+    assert summary["cutoff"] == "4.5 Å, layers: 2"
+    assert "pbc_handling realspace" in summary["electrostatics"]
+    assert summary["imported from"] == SOURCE.name
+
+
+def test_a_model_is_told_in_one_line(imported):
+    model = load_model(imported)
+    count = sum(np.size(leaf) for leaf in jax.tree.leaves(model.parameters))
+    told = f"Model(LocalCharges, elements H O Na, {count} parameters, r_max 4.5)"
+    assert repr(model) == told
+    assert repr(Committee((model, model))) == f"Committee(2 members, mean, first {told})"
+
+
+def test_all_of_info(imported, capsys):
+    assert main(["info", str(imported), "--all"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["family", "LocalCharges"] in lines
     assert ["boundary", "realspace"] in lines

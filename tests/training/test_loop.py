@@ -1,14 +1,16 @@
 import errno
 import logging
 import os
+import time
 
 import jax
 import numpy as np
 import optax
 import pytest
 from tiny_system import tiny_batches, tiny_data, tiny_graph, tiny_model
-from tiny_training import LOSS, STAGES, TAG, Recorder, trainer
+from tiny_training import LOSS, STAGES, TAG, Recorder, stages, trainer
 
+from mace_scf_jax.training.loop import loop
 from mace_scf_jax.training.loop.checkpoints import (
     CheckpointError,
     CheckpointStore,
@@ -44,6 +46,22 @@ def complete(tmp_path_factory):
     recorder = Recorder()
     run = trainer(folder, observer=recorder)
     return run, run.run(STAGES, fingerprint=FINGERPRINT), recorder, folder
+
+
+def test_a_step_takes_until_the_device_has_finished(tmp_path, monkeypatch):
+    """The only batch of an epoch: nothing but the reading of its loss waits for it."""
+    get = jax.device_get
+
+    def finish(records):
+        time.sleep(0.05)
+        return get(records)
+
+    recorder = Recorder()
+    run = trainer(tmp_path, data=tiny_data(BATCHES[:1]), observer=recorder)
+    monkeypatch.setattr(loop.jax, "device_get", finish)
+    run.run(stages(1), fingerprint=FINGERPRINT)
+    assert len(recorder.steps) == 2
+    assert all(record.time > 0.05 for record in recorder.steps)
 
 
 def test_a_run_learns_and_reports(complete):
