@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import os
 import sys
 import traceback
 import warnings
@@ -30,6 +31,8 @@ COMMANDS = {
 }
 MODULES = {"import": "import_model", "reference-energies": "reference_energies"}
 """Modules of commands that are named otherwise."""
+WITHOUT_CACHE = "--no_compilation_cache"
+"""Word of any command after which nothing that is compiled is kept, nor what was kept is read."""
 OPTIONS_OF_TRAINING = ("train", "preprocess")
 """Commands that have plugins among their own options."""
 EXIT_ERROR = 2
@@ -58,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     show_traceback = "--traceback" in words
-    words = [word for word in words if word != "--traceback"]
+    prepare_jax(keeps_compiled=WITHOUT_CACHE not in words)
+    words = [word for word in words if word not in ("--traceback", WITHOUT_CACHE)]
     if not words or words[0] not in COMMANDS:
         return _without_command(words)
     command = importlib.import_module(f"mace_scf_jax_cli.{MODULES.get(words[0], words[0])}")
@@ -75,6 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+
+
+def prepare_jax(*, keeps_compiled: bool) -> None:
+    """What JAX reads from the environment when it is imported, here and in other processes.
+
+    Of every function that XLA reads from where it keeps them it prints, as an error, that it was
+    compiled for a processor that prefers loads to gathers, which it knows of no processor. These
+    are kept by kind of processor, so there is nothing to tell; a folder of the user's own may be of
+    several, and then XLA has its say.
+    """
+    if not keeps_compiled:
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _format_warning(message: Warning | str, *where: object, **further: object) -> str:
@@ -124,8 +142,8 @@ def _without_command(words: Sequence[str]) -> int:
         prog="mace-scf-jax",
         description="Charge-aware machine-learning interatomic potentials in JAX.",
         epilog="Help on a command: mace-scf-jax COMMAND --help. With every command: --plugins "
-        "MODULE,… loads modules that add families, solvers, …; --traceback shows where an error "
-        "arose.",
+        "MODULE,… loads modules that add families, solvers, …; --no_compilation_cache compiles "
+        "everything anew and keeps nothing of it; --traceback shows where an error arose.",
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

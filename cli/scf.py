@@ -16,6 +16,7 @@ from rich.table import Table
 from mace_scf_jax.predict.evaluation import read_structures
 from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.predict.scf_diagnosis import Diagnosis, diagnose, require_cycle
+from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
     add_use_arguments,
@@ -38,6 +39,7 @@ def run(words: Sequence[str]) -> int:
         The exit status: 1 if a structure was not solved by the first solver.
     """
     given = _parser().parse_args(words)
+    prepare_command()
     for path in (given.plot, given.json):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: no such folder")

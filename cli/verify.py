@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.pytorch.verification import Deviation, verify
+from mace_scf_jax.runtime import prepare_command
 
 WHEN_INTERRUPTED = "interrupted; the remaining files were not compared"
 EXIT_DEVIATION = 1
@@ -32,8 +33,9 @@ def run(words: Sequence[str]) -> int:
         "exceeded.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE.npz", help="reference files")
-    status = 0
-    for path in parser.parse_args(words).files:
+    status, paths = 0, parser.parse_args(words).files
+    prepare_command()
+    for path in paths:
         try:
             deviations = verify(path)
         except ValueError as error:

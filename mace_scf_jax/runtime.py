@@ -9,6 +9,8 @@ import platform
 
 import jax
 
+from mace_scf_jax.compilation_cache import keep_compiled_functions
+
 KNOWN_BAD_JAX = "0.10.2"
 FUSION_FLAG_OFF = "--xla_cpu_experimental_ynn_fusion_type="
 TRITON_FLAG = "--xla_gpu_enable_triton_gemm"
@@ -85,3 +87,4 @@ def prepare_command() -> None:
     """Settings of a process that runs a command. Call it before anything is computed."""
     keep_freed_memory()
     compile_without_triton_search()
+    keep_compiled_functions()
