@@ -29,6 +29,7 @@ STABLEHLO = "stablehlo"
 AENET = "aenet"
 OF_FORMAT = {
     "template": STATE_DICT,
+    "trust": STATE_DICT,
     "prefix": AENET,
     **dict.fromkeys(("structure", "stress", "atoms", "edges", "platforms"), STABLEHLO),
     **dict.fromkeys(OPTIONS, STABLEHLO),
@@ -54,7 +55,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     model = load_model(given.model, scf=scf, **options_of_use(given))
     if given.format == STATE_DICT:
-        _export_state_dict(model, output, given.template)
+        _export_state_dict(model, output, given.template, trust=given.trust)
         return 0
     if given.structure is None:
         parser.error("--format stablehlo needs --structure FILE.xyz")
@@ -62,10 +63,9 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _export_state_dict(model: Model, output: Path, template: str | None) -> None:
-    exported = export_torch_model(
-        model, template=None if template is None else read_torch_model(template)
-    )
+def _export_state_dict(model: Model, output: Path, template: str | None, *, trust: bool) -> None:
+    read = None if template is None else read_torch_model(template, trust=trust)
+    exported = export_torch_model(model, template=read)
     write_torch_model(output, exported)
     kept = "" if template is None else f", all others as in {template}"
     print(f"Wrote {len(exported.state)} arrays of {model.settings.family} to {output}{kept}")
@@ -123,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
         "--template",
         metavar="SOURCE",
         help="PyTorch model of the same configuration, whose other arrays are kept",
+    )
+    weights.add_argument(
+        "--trust",
+        action="store_true",
+        help="read the template though that runs code that is in the file",
     )
     potential = parser.add_argument_group("aenet")
     potential.add_argument(

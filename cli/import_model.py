@@ -39,7 +39,9 @@ def run(words: Sequence[str]) -> int:
             raise ValueError("--options: files of ænet tell everything, expected none")
         model = import_potential(sources, dtype=given.dtype)
     else:
-        model = import_model(sources[0], options=given.options, dtype=given.dtype)
+        model = import_model(
+            sources[0], options=given.options, dtype=given.dtype, trust=given.trust
+        )
     model.save(output)
     names = ", ".join(map(str, sources))
     print(f"Imported {model.settings.family} from {names} to {output}")
@@ -90,10 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         nargs="+",
         help="state dict and configuration (.npz, needs no PyTorch); or a file of torch.save "
-        "(.model, .pt, of ænet-python too; a pickle, which runs the code in it: only from people "
-        "you trust); or the potentials of all elements of ænet (.nn.ascii, or binary .nn)",
+        "(.model, .pt, of ænet-python too); or the potentials of all elements of ænet (.nn.ascii, or binary .nn)",
     )
     parser.add_argument("output", metavar="OUT", help="model file to write")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="read a whole PyTorch module, which runs code that is in the file: only from people "
+        "you trust",
+    )
     parser.add_argument(
         "--check",
         metavar="FILE",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
 from mkdocs.structure.files import File
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES_ELSEWHERE = {
     "CONTRIBUTING.md": "development/contributing.md",
     "CHANGELOG.md": "development/changes.md",
+    "SECURITY.md": "development/security.md",
     "examples/water_ions/README.md": "examples/water_ions.md",
     "examples/water_ions/DATA.md": "examples/water_ions_data.md",
     "examples/tio2/README.md": "examples/tio2.md",
@@ -24,6 +26,16 @@ PAGES_ELSEWHERE = {
 }
 """Files of the repository and the pages of the site that they become."""
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+
+
+def on_config(config):
+    """Take the addresses of the project from ``pyproject.toml``, when a release has filled them in."""
+    addresses = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    if "OWNER" not in addresses["Source"]:
+        config.repo_url, config.site_url = addresses["Source"], addresses["Documentation"]
+        config.repo_name = config.site_name
+        config.extra["install"] = f"pip install {config.site_name}"
+    return config
 
 
 def on_files(files, config):

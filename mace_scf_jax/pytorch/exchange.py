@@ -38,6 +38,7 @@ def import_model(
     *,
     options: Mapping[str, Any] | None = None,
     dtype: DTypeLike = np.float64,
+    trust: bool = False,
 ) -> Model:
     """A model of the PyTorch packages, with the same weights and the same predictions.
 
@@ -45,14 +46,18 @@ def import_model(
         source: the model, or its file (see `mace_scf_jax.pytorch.files.read_torch_model`).
         options: entries of ``options`` in its configuration that are added or replaced.
         dtype: precision of the parameters.
+        trust: read files of whole modules too: reading them runs code that is in the file.
 
     Raises:
-        TorchModelError: the file is missing or damaged, or cannot be read without PyTorch.
+        TorchModelError: the file is missing or damaged, needs `trust`, or cannot be read without
+            PyTorch.
         TorchConfigurationError: the configuration describes no model of this version.
         WeightImportError: the weights are not those of the configuration.
         ValueError: a setting makes no sense.
     """
-    torch_model = source if isinstance(source, TorchModel) else read_torch_model(source)
+    torch_model = (
+        source if isinstance(source, TorchModel) else read_torch_model(source, trust=trust)
+    )
     configuration = dict(torch_model.configuration)
     if options and configuration.get("model") == AENET_FAMILY:
         raise TorchConfigurationError(
@@ -129,6 +134,8 @@ def compare_with_torch(
     model: Model, source: str | Path, structures: Sequence[ase.Atoms]
 ) -> list[Parity]:
     """Deviations of a model from the PyTorch module that it was imported from.
+
+    Reading the module runs code that is in its file.
 
     Args:
         model: the imported model.

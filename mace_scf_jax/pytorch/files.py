@@ -67,22 +67,23 @@ SUFFIXES = (".npz", ".pt")
 """Kinds of files that are written."""
 
 
-def read_torch_model(path: str | Path) -> TorchModel:
+def read_torch_model(path: str | Path, *, trust: bool = False) -> TorchModel:
     """Read a PyTorch model.
 
     Args:
         path: an ``.npz`` archive of arrays ``state/<name>`` with the configuration in ``meta``; or
             anything that ``torch.save`` wrote: a whole module, or a state dict with its
             configuration as `write_torch_model` writes it. Only the second kind needs PyTorch, and
-            a whole module the packages it was made with; such files are pickles, which run the
-            code that they contain.
+            a whole module the packages it was made with.
+        trust: read whole modules too: reading them runs code that is in the file.
 
     Raises:
-        TorchModelError: the file is missing or damaged, holds no such model, or PyTorch is absent.
+        TorchModelError: the file is missing or damaged, holds no such model, needs `trust`, or
+            PyTorch is absent.
     """
     path = Path(path)
     if path.suffix != ".npz":
-        return load_torch_file(path)
+        return load_torch_file(path, trust=trust)
     try:
         configuration, arrays = read_archive(path)
     except ArchiveError as error:

@@ -69,25 +69,38 @@ _NOT_STORED = (
 """Options of the families with charges that the state dict does not tell: attributes."""
 
 
-def load_torch_file(path: Path) -> TorchModel:
+def load_torch_file(path: Path, *, trust: bool = False) -> TorchModel:
     """What a file of ``torch.save`` holds: a module, or a state dict with its configuration.
 
     Models that ænet-python saved are the latter.
 
+    Args:
+        path: of the file.
+        trust: read whole modules too, which runs code that is in the file.
+
     Raises:
         TorchModelError: PyTorch or a package that the file needs is absent, the file is missing or
-            damaged, or it holds something else.
+            damaged, holds something else, or needs `trust`.
     """
     torch = _torch(path)
+    if trust:
+        _let_mace_load_its_constants()
     if not path.is_file():
         raise TorchModelError(f"{path}: no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=False)
+        content = torch.load(path, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        if not trust and _may_be_pickle(path):
+            raise TorchModelError(
+                f"{path}: holds Python objects, and reading them runs code that is in the file; if "
+                "it is yours or from people you trust, say so: --trust, in Python trust=True"
+            ) from None
+        raise TorchModelError(f"{path}: not a readable file of torch.save ({error})") from error
     except ModuleNotFoundError as error:
         raise TorchModelError(
             f"{path}: reading it needs the package that it was made with ({error})"
         ) from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, OSError) as error:
+    except (RuntimeError, EOFError, AttributeError, OSError) as error:
         raise TorchModelError(f"{path}: not a readable file of torch.save ({error})") from error
     if isinstance(content, Mapping) and {"configuration", "state_dict"} <= content.keys():
         return TorchModel(content["configuration"], _numpy(content["state_dict"]))
@@ -102,6 +115,12 @@ def load_torch_file(path: Path) -> TorchModel:
         return torch_model_of(content)
     except TorchModelError as error:
         raise TorchModelError(f"{path}: {error}") from error
+
+
+def _may_be_pickle(path: Path) -> bool:
+    """Whether a file begins as one of ``torch.save``, of now (an archive) or before."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02")
 
 
 def save_torch_file(path: Path, model: TorchModel) -> None:
@@ -166,6 +185,7 @@ def torch_predictions(path: Path, structures: list[Any]) -> list[dict[str, np.nd
         TorchModelError: mace-torch is absent, or the file holds something else.
     """
     torch = _torch(path)
+    _let_mace_load_its_constants()
     try:
         from mace.calculators import MACECalculator
     except ModuleNotFoundError as error:
@@ -187,9 +207,12 @@ def torch_predictions(path: Path, structures: list[Any]) -> list[dict[str, np.nd
     return predictions
 
 
-def _torch(path: Path) -> Any:
-    # mace-torch itself loads its constants as pickles, which PyTorch refuses by default
+def _let_mace_load_its_constants() -> None:
+    """They are pickles, which PyTorch refuses by default."""
     os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+
+
+def _torch(path: Path) -> Any:
     try:
         import torch
     except ModuleNotFoundError as error:

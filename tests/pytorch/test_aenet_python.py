@@ -157,7 +157,7 @@ def test_a_file_of_pytorch(tmp_path):
         content["normalization"]["feature_mean"], dtype=torch.float64
     )
     torch.save(content, tmp_path / "potential.pt")
-    model = import_model(tmp_path / "potential.pt")
+    model = import_model(tmp_path / "potential.pt", trust=True)  # energies are scalars of NumPy
     assert model.settings == import_model(torch_model_of_aenet(changed())).settings
     weights = model.parameters["backbone"]["energy"]["O"]["weight_0"]
     np.testing.assert_array_equal(weights, state[FIRST].T)

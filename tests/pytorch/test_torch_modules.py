@@ -21,6 +21,12 @@ from mace_scf_jax.pytorch import (  # noqa: E402
 from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model  # noqa: E402
 from mace_scf_jax.pytorch.module import TorchModelError  # noqa: E402
 
+# of PyTorch 2.13, for what mace-torch does
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning"),
+]
+
 TOLERANCE = 1e-10
 BLOCKS = modules.interaction_classes
 
@@ -96,11 +102,13 @@ def test_predictions_and_weights(case, tmp_path):
     module = make(kind, **changes)
     path = tmp_path / "small.model"
     torch.save(module, path)
-    model = import_model(path)
+    with pytest.raises(TorchModelError, match=r"small\.model: .* runs code .*: --trust"):
+        import_model(path)
+    model = import_model(path, trust=True)
     for parity in compare_with_torch(model, path, structures()):
         assert parity.passes(TOLERANCE), parity
         assert parity.largest_force > 1e-3
-    exported = export_torch_model(model, template=read_torch_model(path))
+    exported = export_torch_model(model, template=read_torch_model(path, trust=True))
     for name, values in module.state_dict().items():
         np.testing.assert_array_equal(exported.state[name], values.numpy(), strict=True)
     write_torch_model(tmp_path / "small.pt", export_torch_model(model))
@@ -114,16 +122,17 @@ def test_several_heads_are_refused(tmp_path):
     energies = np.array([[-1.0, -3.0], [-1.1, -3.1]])
     torch.save(make("MACE", heads=["a", "b"], atomic_energies=energies), tmp_path / "two.model")
     with pytest.raises(TorchModelError, match=r"two\.model: expected a model of one head.*a, b"):
-        import_model(tmp_path / "two.model")
+        import_model(tmp_path / "two.model", trust=True)
 
 
 def test_files_that_cannot_be_used(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "linear.model")
     with pytest.raises(TorchModelError, match=r"expected one of MACE, .*, found a Linear"):
-        import_model(tmp_path / "linear.model")
+        import_model(tmp_path / "linear.model", trust=True)
     torch.save({"x": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(TorchModelError, match="expected a module, or 'state_dict'"):
         import_model(tmp_path / "other.pt")
     (tmp_path / "text.model").write_text("no archive")
-    with pytest.raises(TorchModelError, match=r"text\.model: not a readable file of torch\.save"):
-        import_model(tmp_path / "text.model")
+    for trust in (False, True):
+        with pytest.raises(TorchModelError, match=r"text\.model: not a readable file of torch\.save"):
+            import_model(tmp_path / "text.model", trust=trust)
