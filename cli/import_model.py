@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         nargs="+",
         help="state dict and configuration (.npz, needs no PyTorch); or a file of torch.save "
-        "(.model, .pt, of ænet-python too); or the potentials of all elements of ænet (.nn.ascii, or binary .nn)",
+        "(.model, .pt, of ænet-python too); or the potentials of all elements of ænet (.nn.ascii, "
+        "or binary .nn)",
     )
     parser.add_argument("output", metavar="OUT", help="model file to write")
     parser.add_argument(

@@ -29,7 +29,7 @@ LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#
 
 
 def on_config(config):
-    """Take the addresses of the project from ``pyproject.toml``, when a release has filled them in."""
+    """Take the addresses of the project from ``pyproject.toml``, once a release has filled them."""
     addresses = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
     if "OWNER" not in addresses["Source"]:
         config.repo_url, config.site_url = addresses["Source"], addresses["Documentation"]

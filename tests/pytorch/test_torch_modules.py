@@ -134,5 +134,5 @@ def test_files_that_cannot_be_used(tmp_path):
         import_model(tmp_path / "other.pt")
     (tmp_path / "text.model").write_text("no archive")
     for trust in (False, True):
-        with pytest.raises(TorchModelError, match=r"text\.model: not a readable file of torch\.save"):
+        with pytest.raises(TorchModelError, match=r"text\.model: not a readable file"):
             import_model(tmp_path / "text.model", trust=trust)
