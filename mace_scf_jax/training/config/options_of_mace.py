@@ -180,7 +180,7 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "save_cpu": _harmless("model files belong to no device", is_switch=True),
     "downloads_dir": _harmless("nothing is downloaded"),
     "launcher": OptionOfMACE(
-        "processes are found by themselves: docs/how_to/training.md, Several devices",
+        "processes are found by themselves: docs/how_to/devices.md",
         passes=("none", "slurm", "mpi"),
     ),
     "plot": _harmless("pictures are drawn by `mace-scf-jax plot`"),
