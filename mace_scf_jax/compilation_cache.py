@@ -17,12 +17,14 @@ import filelock
 import jax
 
 SETTINGS = {
-    "jax_compilation_cache_max_size": 512 * 2**20,
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-"""Settings of JAX: at most so many bytes, of which those that were not used for longest give way;
-functions that take at least so many seconds to compile, whatever their size."""
+"""Settings of JAX: functions that take at least so many seconds to compile, whatever their size."""
+
+SIZE = {"jax_compilation_cache_max_size": 512 * 2**20}
+"""At most so many bytes, of which those that were not used for longest give way. JAX cannot limit a
+folder that was filled without limit, such as one of the user's own may be."""
 
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 LONGEST_WAIT = 1.0
@@ -45,8 +47,9 @@ def keep_compiled_functions() -> Path | None:
     """
     if not jax.config.jax_enable_compilation_cache:
         return None
-    folder = jax.config.jax_compilation_cache_dir
+    folder, settings = jax.config.jax_compilation_cache_dir, SETTINGS
     if folder is None:
+        settings = SETTINGS | SIZE
         folder = user_folder()
         problem = _made_ready(folder)
         if problem:
@@ -57,7 +60,7 @@ def keep_compiled_functions() -> Path | None:
             )
             return None
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    for name, value in SETTINGS.items():
+    for name, value in settings.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
     return Path(folder)

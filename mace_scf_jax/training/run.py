@@ -25,6 +25,7 @@ from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.predict.error_tables import final_table
 from mace_scf_jax.training.config.options import TrainOptions, ineffective, options_from
+from mace_scf_jax.training.finished import FinishedRun, finished_run
 from mace_scf_jax.training.loop import resuming
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.devices import (
@@ -108,6 +109,10 @@ def train(
     if options.distributed:
         join_processes()
     files = RunFiles.of(options)
+    lock = files.checkpoints / f"{options.tag}.lock"
+    if lock.exists() and is_first_process():
+        with _only_run(lock):  # to be told before anything else is done
+            pass
     console = Console(stderr=True)
     log, debug_log = map(DelayedFileHandler, files.logs(jax.process_index()))
     handlers = {
@@ -118,16 +123,15 @@ def train(
         handlers |= {log: options.log_level, debug_log: logging.DEBUG}
     with contextlib.ExitStack() as held:
         held.enter_context(logging_to(handlers))
+        options = _as_begun(options, files)
+        over = None if options.dry_run else finished_run(options, files)
+        if over is not None:
+            return _nothing_to_do(options, over)
         devices, device = find_devices(
             options.device, options.devices, batch_size=options.batch_size
         )
         held.enter_context(jax.default_device(device))
         _log_start(options, devices, device)
-        lock = files.checkpoints / f"{options.tag}.lock"
-        if lock.exists() and is_first_process():
-            with _only_run(lock):  # to be told before the data are read
-                pass
-        options = _as_begun(options, files)
         prepared = prepare_run(options, devices)
         if options.dry_run:
             return _dry_run(options)
@@ -152,6 +156,26 @@ def _dry_run(options: TrainOptions) -> TrainingResult:
     )
     beginning = resuming.start(options.train_schedule, 0)
     return TrainingResult(models={}, metrics={}, progress=beginning, history=TrainingHistory(()))
+
+
+def _nothing_to_do(options: TrainOptions, over: FinishedRun) -> TrainingResult:
+    """Tell the errors of a run that is over."""
+    for stage, metrics in over.results.final.items():
+        epoch = over.results.final_epochs[stage]
+        _log_final_errors(options, stage, epoch, metrics)
+    logger.info(
+        "Nothing to do: this run is finished, its models are %s; --no-restart_latest trains anew",
+        ", ".join(map(str, over.models.values())),
+    )
+    history = TrainingHistory.of(over.results)
+    return TrainingResult(over.models, over.results.final, over.progress, history)
+
+
+def _log_final_errors(
+    options: TrainOptions, stage: str, epoch: int, metrics: Mapping[str, Mapping[str, float]]
+) -> None:
+    table = final_table(options.error_table, metrics)
+    logger.info("Final error table for stage %s (epoch %d)\n%s", stage, epoch, table)
 
 
 def _as_begun(options: TrainOptions, files: RunFiles) -> TrainOptions:
@@ -262,12 +286,7 @@ def _evaluate_and_save(
         metrics[stage.name] = errors
         for observer in observers:
             observer.finally_evaluated(FinalErrors(stage.name, record["epoch"], errors))
-        logger.info(
-            "Final error table for stage %s (epoch %d)\n%s",
-            stage.name,
-            record["epoch"],
-            final_table(options.error_table, metrics[stage.name]),
-        )
+        _log_final_errors(options, stage.name, record["epoch"], errors)
         models[stage.name] = files.model(stage.name)
         if is_first_process():
             _save_model(options, prepared, models[stage.name], stage, parameters, record)

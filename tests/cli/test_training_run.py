@@ -5,11 +5,13 @@ import fcntl
 import io
 import json
 import logging
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from compilations import compilations
 from labelled_water import config, make_input, train_in, water
 from rich.console import Console
 
@@ -248,7 +250,23 @@ def test_the_model_file_tells_what_data_it_was_made_from(finished, capsys):
     assert ["forces_rms", f"{test['forces_rms']:.10g}"] in lines
 
 
-def test_a_run_that_is_over_is_not_repeated(again, finished):
+def test_of_a_run_that_is_over_nothing_is_done(finished, capsys):
+    """Neither are data read nor a model built; the tables are shown again."""
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with compilations() as compiled:
+        assert train_in(finished, "--save_cpu", "--wandb_watch", "all") == 0
+    assert compiled == []
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+    told = capsys.readouterr().err
+    assert "Nothing to do: this run is finished, its models are " in told
+    log = (finished / "logs/water_run-123.log").read_text()
+    tables = re.findall(r"Final error table for stage .*\n(?:[+|].*\n)+", log)
+    assert len(tables) == 2
+    assert all(table in told for table in tables)
+
+
+def test_a_run_that_is_over_is_not_repeated_where_data_are_younger(again, finished):
+    os.utime(again / "train.xyz", (5e9, 5e9))
     assert train_in(again) == 0
     repeated = [record for record in results(again) if record["mode"] != "final"]
     assert repeated == [record for record in results(finished) if record["mode"] != "final"]
