@@ -15,8 +15,8 @@ from mace_scf_jax.data.reading import read_located
 from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.predict.descriptors import describe, descriptor_of
 from mace_scf_jax.predict.model import load_model
-from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax.training.config.reading import read_config_file
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import positive
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
@@ -31,7 +31,7 @@ species in the order of their weights; descriptor, its parameters as JSON."""
 def run(words: Sequence[str]) -> int:
     """Do as the words after ``mace-scf-jax descriptors`` say; returns the exit status."""
     given = _parser().parse_args(words)
-    prepare_command()
+    signs = work.begin()
     read = read_located(given.structures)
     configurations = [
         from_atoms(atoms, location=location)
@@ -41,7 +41,10 @@ def run(words: Sequence[str]) -> int:
         descriptor = _configured(given.source, configurations)
     else:
         descriptor = descriptor_of(load_model(given.source).settings.backbone)
-    described = describe(descriptor, configurations, batch_size=given.batch_size)
+    with signs.bar("structures", len(configurations)) as bar:
+        described = describe(
+            descriptor, configurations, batch_size=given.batch_size, notify=bar.update
+        )
     described.save(given.output)
     print(
         f"Wrote {descriptor.size} features of {len(described.features)} atoms in "

@@ -24,7 +24,7 @@ from mace_scf_jax.predict.evaluation import (
 )
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, rank
-from mace_scf_jax.runtime import prepare_command
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_committee_arguments,
     add_scf_arguments,
@@ -42,26 +42,28 @@ WHEN_INTERRUPTED = "interrupted; no output was written"
 def run(words: Sequence[str]) -> int:
     """Evaluate as the words after ``mace-scf-jax evaluate`` say; returns the exit status."""
     given = _parser().parse_args(words)
-    prepare_command()
+    signs = work.begin()
     scf = self_consistency_of(given)
     if given.mode == "direct":
         if scf is not None:
             raise ValueError("--mode direct: expected no options of a solver, found some")
         scf = DirectStep()
     model = load_predictor(given.model, given, scf=scf, **options_of_use(given))
-    evaluation = evaluate_file(
-        model,
-        given.structures,
-        output=given.output,
-        forces=not given.no_forces,
-        stress=given.stress,
-        contributions=given.contributions,
-        descriptors=given.descriptors,
-        batch_size=given.batch_size,
-        prefix=given.info_prefix,
-        scf_history=given.scf_history,
-        not_converged=given.not_converged,
-    )
+    with signs.bar("structures") as bar:
+        evaluation = evaluate_file(
+            model,
+            given.structures,
+            output=given.output,
+            forces=not given.no_forces,
+            stress=given.stress,
+            contributions=given.contributions,
+            descriptors=given.descriptors,
+            batch_size=given.batch_size,
+            prefix=given.info_prefix,
+            scf_history=given.scf_history,
+            not_converged=given.not_converged,
+            notify=bar.update,
+        )
     print(final_table(given.error_table or _table_of(model.first.record), evaluation.metrics))
     if evaluation.extrapolation is not None:
         print(extrapolation_line(evaluation.extrapolation))

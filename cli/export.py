@@ -14,8 +14,8 @@ from mace_scf_jax.predict.stablehlo import PLATFORMS, export_stablehlo
 from mace_scf_jax.predict.use import OPTIONS
 from mace_scf_jax.pytorch import export_torch_model
 from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model
-from mace_scf_jax.runtime import prepare_command
 from mace_scf_jax.simulate import Model, load_model
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
     add_use_arguments,
@@ -48,7 +48,7 @@ def run(words: Sequence[str]) -> int:
             parser.error(f"--{name} needs --format {needed}")
     if given.format != STABLEHLO and scf is not None:
         parser.error("options of self-consistent models need --format stablehlo")
-    prepare_command()
+    work.begin()
     output = Path(given.output)
     if given.format == AENET:
         _export_to_aenet(Path(given.model), output, given.prefix)

@@ -15,7 +15,7 @@ from mace_scf_jax.aenet.files import SUFFIXES
 from mace_scf_jax.data.reading import read_atoms
 from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.pytorch import Parity, compare_with_torch, import_model
-from mace_scf_jax.runtime import prepare_command
+from mace_scf_jax_cli import work
 
 WHEN_INTERRUPTED = "interrupted; a model file that was announced is complete"
 EXIT_DEVIATION = 1
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> int:
         0, or 1 if predictions deviate from those of the source by more than the tolerance.
     """
     given = _parser().parse_args(words)
-    prepare_command()
+    work.begin()
     sources, output = [Path(source) for source in given.sources], Path(given.output)
     _check_paths(sources, output)
     structures = read_atoms(given.check) if given.check is not None else []

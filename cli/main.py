@@ -11,6 +11,8 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
+from mace_scf_jax_cli import work
+
 COMMANDS = {
     "train": "train a model on labelled structures, in stages",
     "preprocess": "prepare labelled structures once, for data larger than memory",
@@ -79,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+    finally:
+        work.end()
 
 
 def prepare_jax(*, keeps_compiled: bool) -> None:

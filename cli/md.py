@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Sequence
 
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_committee_arguments,
     add_input_arguments,
@@ -25,8 +25,7 @@ LARGEST_STRAIN = 0.1
 def run(words: Sequence[str]) -> int:
     """Simulate as the words after ``mace-scf-jax md`` say; returns the exit status."""
     given = _parser().parse_args(words)
-    from mace_scf_jax import runtime  # what follows takes seconds to import
-    from mace_scf_jax.data.reading import read_atoms
+    from mace_scf_jax.data.reading import read_atoms  # what follows takes seconds to import
     from mace_scf_jax.files import file_checksum
     from mace_scf_jax.predict.committee import Committee
     from mace_scf_jax.simulate import committee_energy_function, energy_function
@@ -34,7 +33,7 @@ def run(words: Sequence[str]) -> int:
     from mace_scf_jax.simulate.simulation import Simulation
     from mace_scf_jax.simulate.trajectory import SimulationFiles, conditions, plot_log, run
 
-    runtime.prepare_command()
+    signs = work.begin()
     settings = SimulationSettings(
         **{
             field.name: getattr(given, field.name)
@@ -79,17 +78,19 @@ def run(words: Sequence[str]) -> int:
         f"{'step':>10} {'time/ps':>10} {'E_pot/eV':>16} {'T/K':>8} {'P/bar':>10} {'Q/e':>8} "
         f"{'steps/s':>8}"
     )
-    first, begun = simulation.steps_done, time.perf_counter()
     rows = run(simulation, files, num_steps=given.steps, every=given.every, model_checksum=checksum)
-    for row in rows:
-        rate = (row.step - first) / (time.perf_counter() - begun)
-        pressure = "" if row.pressure_bar is None else f"{row.pressure_bar:.1f}"
-        charge = "" if row.total_charge_e is None else f"{row.total_charge_e:+.4f}"
-        print(
-            f"{row.step:10d} {row.time_ps:10.4f} {row.potential_energy_eV:16.6f} "
-            f"{row.temperature_K:8.1f} {pressure:>10} {charge:>8} {rate:8.1f}",
-            flush=True,
-        )
+    with signs.bar("steps", given.steps, in_lines=False) as bar:
+        bar.start_at(simulation.steps_done)
+        for row in rows:
+            bar.update(row.step)
+            rate = "" if bar.rate is None else f"{bar.rate:.1f}"
+            pressure = "" if row.pressure_bar is None else f"{row.pressure_bar:.1f}"
+            charge = "" if row.total_charge_e is None else f"{row.total_charge_e:+.4f}"
+            print(
+                f"{row.step:10d} {row.time_ps:10.4f} {row.potential_energy_eV:16.6f} "
+                f"{row.temperature_K:8.1f} {pressure:>10} {charge:>8} {rate:>8}",
+                flush=True,
+            )
     written = [files.trajectory, files.log, files.state]
     if given.plot:
         plot_log(files.log, files.plot)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import add_run_arguments, what_to_draw
 
 WHEN_INTERRUPTED = "interrupted; some pictures were not drawn"
@@ -16,12 +17,11 @@ FORMATS = ("png", "pdf")
 def run(words: Sequence[str]) -> int:
     """Draw as the words after ``mace-scf-jax plot`` say; returns the exit status."""
     given = _parser().parse_args(words)
-    from mace_scf_jax import runtime  # slow to import, not needed for the help
-    from mace_scf_jax.reports.pictures import draw
+    work.begin()
+    from mace_scf_jax.reports.pictures import draw  # slow to import, not needed for the help
     from mace_scf_jax.reports.style import save
     from mace_scf_jax.reports.training_run import find_runs
 
-    runtime.prepare_command()
     for found in find_runs(given.run):
         pictures = draw(found, **what_to_draw(given))
         folder = found.files.work / "plots" if given.output is None else given.output

@@ -29,7 +29,7 @@ from mace_scf_jax.maps.potential_map import (
 )
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.model import Model, load_model
-from mace_scf_jax.runtime import prepare_command
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
     add_use_arguments,
@@ -48,7 +48,7 @@ def run(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     if given.cube is None and given.plot is None:
         parser.error("expected --cube OUT.cube, --plot OUT.png, or both")
-    prepare_command()
+    work.begin()
     for path in (given.cube, given.plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: no such folder")

@@ -7,14 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import progress
-from rich.console import Console
-
 from mace_scf_jax.data.preprocessing import preprocess
 from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
 from mace_scf_jax.training.config.data_and_model import DataOptions
 from mace_scf_jax.training.preparation import PreprocessOptions, preprocess_settings
 from mace_scf_jax.training.records.reporting import ConsoleHandler, logging_to
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.train_arguments import Command, OwnArgument, parse_command
 
 logger = logging.getLogger("mace_scf_jax")
@@ -68,27 +66,14 @@ def run(words: Sequence[str]) -> int:
     """Preprocess as the words after ``mace-scf-jax preprocess`` say; returns the exit status."""
     options, own = parse_command(words, COMMAND)
     settings = preprocess_settings(options, workers=own.workers, shard_megabytes=own.shard_size)
-    console = Console(stderr=True)
-    bar = progress.Progress(
-        progress.TextColumn("structures"),
-        progress.BarColumn(bar_width=20),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("structures")
-    with logging_to({ConsoleHandler(console): options.log_level}), bar:
+    signs = work.begin()
+    with (
+        logging_to({ConsoleHandler(signs.console): options.log_level}),
+        signs.bar("structures") as bar,
+    ):
         for sentence in options.remarks:
             logger.info(sentence)
-        folder = preprocess(
-            settings,
-            own.output,
-            notify=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        folder = preprocess(settings, own.output, notify=bar.update)
     print(f"Wrote {folder}: train with " + _names(settings.data.files(), folder))
     return 0
 

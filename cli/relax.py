@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_input_arguments,
     add_use_arguments,
@@ -26,13 +27,12 @@ def run(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     import ase.io  # what follows takes seconds to import
 
-    from mace_scf_jax import runtime
     from mace_scf_jax.data.reading import read_atoms
     from mace_scf_jax.files import write_whole
     from mace_scf_jax.simulate import load_model
     from mace_scf_jax.simulate.relaxation import RelaxationError, RelaxationStep, relax
 
-    runtime.prepare_command()
+    signs = work.begin()
     written = [Path(path) for path in (given.output, given.trajectory) if path is not None]
     for path in written:
         if path.suffix not in (".xyz", ".extxyz"):
@@ -45,20 +45,22 @@ def run(words: Sequence[str]) -> int:
     set_inputs(atoms, model, given)
 
     def report(step: RelaxationStep) -> None:
+        bar.update(step.step)
         print(f"{step.step:6d} {step.energy:18.6f} {step.largest_force:14.6f}", flush=True)
         if given.trajectory is not None:
             ase.io.write(given.trajectory, step.atoms, format="extxyz", append=bool(step.step))
 
     print(f"{'step':>6} {'energy/eV':>18} {'force/(eV/Å)':>14}")
-    result = relax(
-        model,
-        atoms,
-        optimiser=given.optimizer,
-        largest_force=given.fmax,
-        max_steps=given.steps,
-        cell=given.cell,
-        report=report,
-    )
+    with signs.bar("steps", in_lines=False) as bar:
+        result = relax(
+            model,
+            atoms,
+            optimiser=given.optimizer,
+            largest_force=given.fmax,
+            max_steps=given.steps,
+            cell=given.cell,
+            report=report,
+        )
     with write_whole(given.output) as partial:
         ase.io.write(partial, result.atoms, format="extxyz")
     state = "converged" if result.converged else "not converged"

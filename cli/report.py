@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import add_run_arguments, what_to_draw
 
 WHEN_INTERRUPTED = "interrupted; no report was written"
@@ -14,12 +15,11 @@ WHEN_INTERRUPTED = "interrupted; no report was written"
 def run(words: Sequence[str]) -> int:
     """Report as the words after ``mace-scf-jax report`` say; returns the exit status."""
     given = _parser().parse_args(words)
-    from mace_scf_jax import runtime  # slow to import
-    from mace_scf_jax.reports.html_report import html_report
+    work.begin()
+    from mace_scf_jax.reports.html_report import html_report  # slow to import
     from mace_scf_jax.reports.pictures import draw
     from mace_scf_jax.reports.training_run import RunError, find_runs
 
-    runtime.prepare_command()
     runs = find_runs(given.run)
     if given.output is not None and len(runs) > 1:
         raise RunError(

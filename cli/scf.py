@@ -16,7 +16,7 @@ from rich.table import Table
 from mace_scf_jax.predict.evaluation import read_structures
 from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.predict.scf_diagnosis import Diagnosis, diagnose, require_cycle
-from mace_scf_jax.runtime import prepare_command
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
     add_use_arguments,
@@ -39,7 +39,7 @@ def run(words: Sequence[str]) -> int:
         The exit status: 1 if a structure was not solved by the first solver.
     """
     given = _parser().parse_args(words)
-    prepare_command()
+    signs = work.begin()
     for path in (given.plot, given.json):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: no such folder")
@@ -48,7 +48,14 @@ def run(words: Sequence[str]) -> int:
     require_cycle(model)
     model = dataclasses.replace(model, scf=charge_mode_of(given))
     _, structures = read_structures(model, given.structures)
-    diagnoses = diagnose(model, structures, solvers=solvers, batch_size=given.batch_size)
+    with signs.bar("structures", len(structures)) as bar:
+        diagnoses = diagnose(
+            model,
+            structures,
+            solvers=solvers,
+            batch_size=given.batch_size,
+            notify=bar.update,
+        )
     _print(diagnoses)
     if given.json is not None:
         content = [diagnosis.to_dict() for diagnosis in diagnoses]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mace_scf_jax.options.error import ConfigurationError
+from mace_scf_jax_cli import work
 from mace_scf_jax_cli.train_arguments import TRAIN, parse_command
 
 WHEN_INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
@@ -15,9 +16,7 @@ def run(words: Sequence[str]) -> int:
     options, own = parse_command(words, TRAIN)
     if own.committee is None and own.committee_parallel != 1:
         raise ConfigurationError("option 'committee_parallel': needs --committee N, found none")
-    from mace_scf_jax import runtime  # slow to import, not needed to refuse options
-
-    runtime.prepare_command()
+    work.begin()
     if own.committee is None:
         from mace_scf_jax.training.run import train
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.pytorch.verification import Deviation, verify
-from mace_scf_jax.runtime import prepare_command
+from mace_scf_jax_cli import work
 
 WHEN_INTERRUPTED = "interrupted; the remaining files were not compared"
 EXIT_DEVIATION = 1
@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> int:
     )
     parser.add_argument("files", nargs="+", metavar="FILE.npz", help="reference files")
     status, paths = 0, parser.parse_args(words).files
-    prepare_command()
+    work.begin()
     for path in paths:
         try:
             deviations = verify(path)

@@ -61,12 +61,17 @@ def descriptor_of(backbone: BackboneSettings) -> Descriptor:
 
 
 def describe(
-    descriptor: Descriptor, configurations: Sequence[Configuration], *, batch_size: int = 64
+    descriptor: Descriptor,
+    configurations: Sequence[Configuration],
+    *,
+    batch_size: int = 64,
+    notify: Notify | None = None,
 ) -> DescribedStructures:
     """Compute the raw features of the atoms of structures, in double precision.
 
     Args:
         batch_size: most structures computed at once.
+        notify: called with the number of structures that are done, and of all.
 
     Raises:
         DataError: a structure has an element that is no species, or coinciding atoms.
@@ -77,10 +82,14 @@ def describe(
         lambda graph: descriptors(graph, descriptor, elements)
     )
     found: list[np.ndarray] = [np.zeros((0, descriptor.size)) for _ in structures]
+    done = 0
     for indices, graph in batches_by_size(structures, batch_size=batch_size, layout="per_atom"):
         values = np.asarray(compute(graph))
         for place, index in enumerate(indices):
             found[index] = values[graph.slots[place][graph.slot_mask[place]]]
+        done += len(indices)
+        if notify is not None:
+            notify(done, len(structures))
     atoms = [len(values) for values in found]
     return DescribedStructures(
         descriptor,

@@ -22,7 +22,7 @@ from mace_scf_jax.models.outputs import outputs_for
 from mace_scf_jax.predict.committee import Committee
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.metrics import ErrorAccumulator
-from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.model import Model, Notify
 from mace_scf_jax.predict.prediction import Prediction
 from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, CommitteePrediction, uncertainty
 from mace_scf_jax.predict.use import Options
@@ -97,6 +97,7 @@ def evaluate_file(
     prefix: str = "MACE_",
     scf_history: SCFHistory = "none",
     not_converged: NotConverged = "warn",
+    notify: Notify | None = None,
     **options: Unpack[Options],
 ) -> FileEvaluation | CommitteeFileEvaluation:
     """Predict the structures of a file (extended XYZ or XSF) and compare with its labels.
@@ -120,6 +121,7 @@ def evaluate_file(
             "absolute_change": ``scf_convergence``, the residual of every step; "full_history": also
             ``scf_charge_history`` in arrays, the multipoles from the start to the last step side by
             side, and ``scf_convergence_relative``, the mean of their |p - p of the last step|.
+        notify: called with the number of structures predicted so far, and of all.
         options: how the model is used, see `Options`.
 
     Raises:
@@ -149,6 +151,7 @@ def evaluate_file(
         not_converged=not_converged,
         further=_further(model, descriptors=descriptors),
         observe=compare,
+        notify=notify,
     )
     if output is not None:
         if scf_history != "none":

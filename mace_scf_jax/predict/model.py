@@ -66,6 +66,9 @@ P = TypeVar("P")
 Observer = Callable[[np.ndarray, Graph, Sequence[Mapping[str, np.ndarray]]], None]
 """Sees positions of structures, the batch of them with labels, and outputs of every member."""
 
+Notify = Callable[[int, int], None]
+"""Told how many structures are done, and of how many."""
+
 REFERENCE_MULTIPOLES = "atomic_multipoles"
 """Name of the label that multipoles may start from."""
 
@@ -173,11 +176,13 @@ class Predictor(abc.ABC, Generic[P]):
         not_converged: NotConverged = "warn",
         further: Sequence[str] = (),
         observe: Observer | None = None,
+        notify: Notify | None = None,
     ) -> list[P]:
         """Predict prepared structures, in batches of similar size; see `predict`.
 
         Args:
             observe: is called with every batch and its outputs.
+            notify: is called after every batch.
         """
         check_policy(not_converged)
         for model in self.members:
@@ -188,6 +193,7 @@ class Predictor(abc.ABC, Generic[P]):
                 f"{len(start)}"
             )
         own: list[Sequence[Prediction]] = [() for _ in structures]
+        done = 0
         labels = observe is not None or any(model.reads_labels for model in self.members)
         for indices, graph in self.first.batches(structures, batch_size=batch_size, labels=labels):
             starts = [None] * len(self.members)
@@ -209,6 +215,9 @@ class Predictor(abc.ABC, Generic[P]):
             ]
             if observe is not None:
                 observe(indices, graph, outputs)
+            done += len(indices)
+            if notify is not None:
+                notify(done, len(structures))
             parts = zip(*(split_outputs(values, graph) for values in outputs), strict=True)
             for index, predictions in zip(indices, parts, strict=True):
                 geometry = structures[index].configuration

@@ -25,7 +25,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     initial_state,
 )
-from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.model import Model, Notify
 from mace_scf_jax.scf import (
     FixedPointProblem,
     FixedPointSolution,
@@ -126,6 +126,7 @@ def diagnose(
     *,
     solvers: Mapping[str, Solver],
     batch_size: int = 16,
+    notify: Notify | None = None,
 ) -> list[Diagnosis]:
     """Solve structures with several solvers, and look at the map where the best of them ended.
 
@@ -134,6 +135,7 @@ def diagnose(
         structures: prepared by the model.
         solvers: by the names under which they are reported.
         batch_size: most structures solved together.
+        notify: called with the number of structures that are done, and of all.
 
     Raises:
         NotSelfConsistentError: the model has no self-consistent cycle.
@@ -171,6 +173,8 @@ def diagnose(
                     findings_of(runs, solutions, float(radii[own]), float(responses[own]))
                 ),
             )
+        if notify is not None:
+            notify(sum(entry is not None for entry in diagnoses), len(structures))
     return diagnoses
 
 

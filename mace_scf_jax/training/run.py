@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from mace_scf_jax import __version__
 from mace_scf_jax.data.batching import prefetched
@@ -24,6 +23,7 @@ from mace_scf_jax.models import build
 from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.predict.error_tables import final_table
+from mace_scf_jax.progress import Signs, signs_of_life
 from mace_scf_jax.training.config.options import TrainOptions, ineffective, options_from
 from mace_scf_jax.training.finished import FinishedRun, finished_run
 from mace_scf_jax.training.loop import resuming
@@ -113,10 +113,17 @@ def train(
     if lock.exists() and is_first_process():
         with _only_run(lock):  # to be told before anything else is done
             pass
-    console = Console(stderr=True)
+    with signs_of_life(tell=logger.info) as signs:
+        return _train(options, files, lock, signs, programs)
+
+
+def _train(
+    options: TrainOptions, files: RunFiles, lock: Path, signs: Signs, programs: Programs | None
+) -> TrainingResult:
+    """Train with options that are known to be right."""
     log, debug_log = map(DelayedFileHandler, files.logs(jax.process_index()))
     handlers = {
-        ConsoleHandler(console): options.log_level if is_first_process() else logging.ERROR,
+        ConsoleHandler(signs.console): options.log_level if is_first_process() else logging.ERROR,
     }
     has_log = is_first_process() or options.log_all_ranks
     if has_log:
@@ -144,7 +151,7 @@ def train(
             log.begin()
             debug_log.begin()
         wait_for_all_processes("start of training")
-        return _run(options, prepared, files, console, devices, programs)
+        return _run(options, prepared, files, signs, devices, programs)
 
 
 def _dry_run(options: TrainOptions) -> TrainingResult:
@@ -198,7 +205,7 @@ def _run(
     options: TrainOptions,
     prepared: Preparation,
     files: RunFiles,
-    console: Console,
+    signs: Signs,
     devices: Devices,
     programs: Programs | None,
 ) -> TrainingResult:
@@ -208,9 +215,10 @@ def _run(
     logger.info("Optimizer: %s", optimiser.describe())
     if not options.restart_latest:
         logger.info("Starting from initial weights; saved states of this run are not used")
-    shows_bar = console.is_terminal and is_first_process()
-    bar = ProgressBar(console, stages, len(prepared.training)) if shows_bar else None
-    with _observers(options, files) as observers:
+    with (
+        _observers(options, files) as observers,
+        signs.bar("training", in_lines=False) as shown,
+    ):
         trainer = Trainer(
             prepared.modes,
             prepared.parameters,
@@ -219,19 +227,18 @@ def _run(
             scheduler=scheduler_options(options),
             validation=ValidationOptions.of(options),
             store=CheckpointStore(files.checkpoints, options.tag, writes=is_first_process()),
-            observers=observers if bar is None else (*observers, bar),
+            observers=(*observers, ProgressBar(shown, stages, len(prepared.training))),
             compute_stress=options.compute_stress,
             watched=watch_options(options),
             devices=devices,
             programs=programs,
         )
-        with bar or contextlib.nullcontext():
-            progress = trainer.run(
-                stages,
-                fingerprint=prepared.fingerprint,
-                defaults=prepared.defaults,
-                resume=options.restart_latest,
-            )
+        progress = trainer.run(
+            stages,
+            fingerprint=prepared.fingerprint,
+            defaults=prepared.defaults,
+            resume=options.restart_latest,
+        )
         logger.info("Training complete")
         wait_for_all_processes("end of training")
         models, metrics = _evaluate_and_save(options, prepared, files, trainer, progress, observers)

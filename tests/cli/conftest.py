@@ -5,6 +5,14 @@ from ase.io import write
 from labelled_water import PROGRAMS, make_input, train_in
 from tiny_models import periodic
 
+from mace_scf_jax import progress
+
+
+@pytest.fixture(autouse=True)
+def no_lines_while_something_compiles(monkeypatch):
+    """They come where a machine is slow; `test_progress.py` is about them."""
+    monkeypatch.setattr(progress, "FIRST_LINE", float("inf"))
+
 
 @pytest.fixture
 def folder(model, tmp_path, monkeypatch) -> Path:
