@@ -18,9 +18,12 @@ class StoredDescriptors:
     """Descriptors of the atoms of a batch, computed before, for geometries that do not change."""
 
     values: Float[Array, "atoms features"]
-    angular: Float[Array, "atoms inner functions 3"] | None = None
-    """Derivatives of the angular functions by the vectors of the first edges of each atom, in 1/Å,
-    in the layout of `Graph.neighbours_per_atom`; None where the batch has no edges."""
+    by_vector: Float[Array, "edges 3 features"] | None = None
+    """Derivatives of those of the receiver by the vector of each edge, in 1/Å; None where the batch
+    has no edges. An edge stands for all images of its sender that the receiver sees, and has no
+    cell shift."""
+    by_cell: Float[Array, "atoms 3 3 features"] | None = None
+    """Derivatives by the cell at fixed positions, in 1/Å; None where the batch has no edges."""
 
 
 @jax.tree_util.register_dataclass

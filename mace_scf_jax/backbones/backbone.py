@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
-from mace_scf_jax.data.sets import StructureSet
+from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import (
@@ -168,8 +168,8 @@ class BackboneSettings(abc.ABC):
         return cls(**options.values_for(cls) | measured)
 
     def precompute(
-        self, structures: StructureSet, options: Any, *, derivatives: bool
-    ) -> StructureSet | None:
+        self, structures: StructureSet, options: Any, *, derivatives: bool, edges_are_read: bool
+    ) -> StructuresInMemory | None:
         """Return structures with all that need not be computed anew in every training step.
 
         Here None: there is nothing to compute beforehand.
@@ -179,6 +179,10 @@ class BackboneSettings(abc.ABC):
             options: of the run.
             derivatives: whether derivatives by the geometry will be asked for; else edges are left
                 out.
+            edges_are_read: whether the model reads edges beside what the backbone makes of them.
+
+        Raises:
+            ConfigurationError: options ask for what cannot be done.
         """
         return None
 

@@ -22,7 +22,7 @@ from mace_scf_jax.data.properties import (
     row_shape,
 )
 from mace_scf_jax.data.sizes import BatchSizes, Layout, StructureSizes
-from mace_scf_jax.data.stack import ANGULAR_DERIVATIVES, DESCRIPTORS, Stack, stack
+from mace_scf_jax.data.stack import CELL_DERIVATIVES, DESCRIPTORS, PAIR_DERIVATIVES, Stack, stack
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.graph import Graph, StoredDescriptors
 from mace_scf_jax.mesh import Mesh, common_mesh, common_open_mesh
@@ -137,12 +137,13 @@ def padded(
         return _zeros((sizes.graphs, 3) if name == "dipole" else (sizes.graphs,), dtype)
 
     names = (*GRAPH_LABELS, *ATOM_LABELS) if labels else ()
+    edges = _edges(stacked, sizes)
     return Graph(
         positions=_pad(atoms["positions"], sizes.atoms, np.float64),
         species=_pad(atoms["species"], sizes.atoms, np.int32),
         atom_graph=atom_graph,
         atom_mask=np.arange(sizes.atoms) < num_atoms,
-        **_edges(stacked, sizes),
+        **edges,
         cell=cell,
         pbc=_pad(stacked.pbc, sizes.graphs, bool),
         graph_mask=np.arange(sizes.graphs) < num_graphs,
@@ -157,7 +158,7 @@ def padded(
         labels={name: values(name) for name in names},
         weights={name: weights(name) for name in names},
         config_weight=_pad(stacked.config_weight, sizes.graphs, dtype),
-        descriptors=_descriptors(stacked, sizes, dtype),
+        descriptors=_descriptors(stacked, sizes, edges["edge_mask"], dtype),
         neighbours_per_atom=sizes.neighbours_per_atom,
         open_slots=sizes.open_slots,
     )
@@ -225,16 +226,20 @@ def _edges(stacked: Stack, sizes: BatchSizes) -> dict[str, np.ndarray]:
     }
 
 
-def _descriptors(stacked: Stack, sizes: BatchSizes, dtype: DTypeLike) -> StoredDescriptors | None:
+def _descriptors(
+    stacked: Stack, sizes: BatchSizes, edge_mask: np.ndarray, dtype: DTypeLike
+) -> StoredDescriptors | None:
     """Descriptors that were computed before, if they were."""
-    entries = stacked.atoms.entries
-    if DESCRIPTORS not in entries:
+    atoms, edges = stacked.atoms.entries, stacked.edges.entries
+    if DESCRIPTORS not in atoms:
         return None
-    angular = entries.get(ANGULAR_DERIVATIVES)
-    return StoredDescriptors(
-        _pad(entries[DESCRIPTORS], sizes.atoms, dtype),
-        None if angular is None else _pad(angular, sizes.atoms, dtype),
-    )
+    values = _pad(atoms[DESCRIPTORS], sizes.atoms, dtype)
+    if PAIR_DERIVATIVES not in edges:
+        return StoredDescriptors(values)
+    of_pairs = edges[PAIR_DERIVATIVES]
+    by_vector = np.zeros((sizes.edges, *of_pairs.shape[1:]), dtype=dtype)
+    by_vector[edge_mask] = of_pairs  # both in the order of receivers
+    return StoredDescriptors(values, by_vector, _pad(atoms[CELL_DERIVATIVES], sizes.atoms, dtype))
 
 
 def _pad(values: np.ndarray, rows: int, dtype: DTypeLike) -> np.ndarray:

@@ -84,6 +84,10 @@ class StructuresInMemory(StructureSet):
         members.sizes = StructureSizes.of(stacked)
         return members
 
+    def without_edges(self) -> StructuresInMemory:
+        """The same structures with no edges, and no derivatives by their vectors."""
+        return self.of_stack(self._stack.without_edges(), self._configurations)
+
     def _configuration(self, index: int, stacked: Stack) -> Configuration:
         return self._configurations[index]
 

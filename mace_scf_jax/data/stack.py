@@ -21,8 +21,10 @@ from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.data.table import Ragged, Table
 
 DESCRIPTORS = "descriptors"
-ANGULAR_DERIVATIVES = "angular_derivatives"
+CELL_DERIVATIVES = "descriptors_by_cell"
 """Columns of atoms as of `mace_scf_jax.graph.StoredDescriptors`, where they are known."""
+PAIR_DERIVATIVES = "descriptors_by_vector"
+"""Column of edges likewise; where it is, edges are pairs of atoms."""
 
 STACKED_AT_ONCE = 256
 """Structures that are stacked at once where a whole set becomes one stack, part by part."""
@@ -57,8 +59,9 @@ class Stack(Table):
     def without_edges(self) -> Stack:
         """The same structures with no edges, and no derivatives by their vectors."""
         none = {name: column[:0] for name, column in self.edges.entries.items()}
+        none.pop(PAIR_DERIVATIVES, None)
         atoms = dict(self.atoms.entries)
-        atoms.pop(ANGULAR_DERIVATIVES, None)
+        atoms.pop(CELL_DERIVATIVES, None)
         return dataclasses.replace(
             self,
             edges=Ragged(np.zeros_like(self.edges.counts), none),

@@ -20,7 +20,7 @@ from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.data.batching import BatchLoader
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.preprocessing import PreprocessSettings
-from mace_scf_jax.data.sets import StructureSet
+from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     describe_formal_charges,
@@ -191,7 +191,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     if computed:
         structures = {**structures, **computed}
         training, evaluation = make_loaders(structures, options, devices, mesh)
-    energies = _precomputed_for_energies(structures["train"], settings, options)
+    energies = _without_derivatives(structures["train"], settings, options, computed.get("train"))
     logger.info("Building model %s", settings.family)
     logger.info("Hidden irreps: %s", settings.backbone.irreps)
     module = build(settings)
@@ -237,23 +237,36 @@ def _check_batch(options: TrainOptions, structures: int) -> None:
 
 def _precomputed(
     structures: Mapping[str, StructureSet], settings: ModelSettings, options: TrainOptions
-) -> dict[str, StructureSet]:
+) -> dict[str, StructuresInMemory]:
     """Those sets of which the backbone computes something before the first epoch."""
     found = {
-        name: settings.backbone.precompute(members, options, derivatives=True)
+        name: _precompute(members, settings, options, derivatives=True)
         for name, members in structures.items()
     }
     return {name: members for name, members in found.items() if members is not None}
 
 
-def _precomputed_for_energies(
-    structures: StructureSet, settings: ModelSettings, options: TrainOptions
-) -> StructureSet | None:
+def _without_derivatives(
+    structures: StructureSet,
+    settings: ModelSettings,
+    options: TrainOptions,
+    computed: StructuresInMemory | None,
+) -> StructuresInMemory | None:
     """The training set as far as energies need it, if a stage reads no more and it can be had."""
-    reads_derivatives = all(stage.reads_derivatives for stage in options.train_schedule)
-    if reads_derivatives or settings.own.reads_edges:
+    if all(stage.reads_derivatives for stage in options.train_schedule):
         return None
-    return settings.backbone.precompute(structures, options, derivatives=False)
+    if computed is not None:
+        return computed.without_edges()
+    return _precompute(structures, settings, options, derivatives=False)
+
+
+def _precompute(
+    structures: StructureSet, settings: ModelSettings, options: TrainOptions, *, derivatives: bool
+) -> StructuresInMemory | None:
+    """What the backbone computes of a set before the first epoch."""
+    return settings.backbone.precompute(
+        structures, options, derivatives=derivatives, edges_are_read=settings.own.reads_edges
+    )
 
 
 def _check_losses(

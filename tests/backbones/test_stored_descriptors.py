@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ase
 import jax
 import numpy as np
 import pytest
@@ -22,7 +23,17 @@ from mace_scf_jax.models import build, evaluate
 
 SETTINGS = tiny_settings("ChebyshevANN")
 BACKBONE = SETTINGS.backbone
-STRUCTURES = as_set([structure(atoms, SETTINGS) for atoms in (molecule(), periodic(), slab())])
+SMALL_CELL = ase.Atoms(
+    "OH",
+    positions=[[0.1, 0.2, 0.0], [0.9, 0.8, 1.0]],
+    cell=[[1.9, 0.0, 0.0], [0.3, 2.1, 0.0], [0.1, -0.2, 2.0]],
+    pbc=True,
+    info={"total_charge": 0.0},
+)
+"""Atoms see several images of each other, and of themselves."""
+STRUCTURES = as_set(
+    [structure(atoms, SETTINGS) for atoms in (molecule(), periodic(), slab(), SMALL_CELL)]
+)
 
 
 def batch(members, dtype=np.float64):
@@ -79,15 +90,15 @@ def test_energies_forces_stress_and_their_gradients_are_the_same(model):
     jax.tree.map(lambda one, other: assert_close(one, other, 1e-11), gradient, expected_gradient)
 
 
-def test_a_batch_may_have_fewer_neighbours_than_the_set(model):
-    """Derivatives are kept for as many edges as any atom of the set has within the cutoff."""
-    module, parameters = model
-    forces = jax.jit(lambda graph: evaluate(module, parameters, graph)["forces"])
-    chosen, known = as_set([STRUCTURES[0]]), stored(derivatives=True)
-    sizes = chosen.sizes.of_one_batch("per_atom")
-    found = padded(known.stack(np.array([0])), sizes, labels=False)
-    assert found.descriptors.angular.shape[1] > found.neighbours_per_atom
-    assert_close(forces(found), forces(batch(chosen)), 1e-12)
+def test_edges_are_pairs_of_different_atoms():
+    pairs, edges = stored(derivatives=True), STRUCTURES
+    for number, each in enumerate(pairs):
+        found = list(zip(each.receivers, each.senders, strict=True))
+        whole = edges[number]
+        seen = set(zip(whole.receivers.tolist(), whole.senders.tolist(), strict=True))
+        assert found == sorted(pair for pair in seen if pair[0] != pair[1])
+        assert not each.cell_shifts.any()
+    assert any((each.senders == each.receivers).any() for each in edges)
 
 
 def test_without_edges_energies_are_the_same(model):
@@ -100,7 +111,7 @@ def test_without_edges_energies_are_the_same(model):
 
 def test_kept_in_single_precision():
     graph = batch(stored(derivatives=True, dtype=np.float32), np.float32)
-    assert graph.descriptors.values.dtype == graph.descriptors.angular.dtype == np.float32
+    assert graph.descriptors.values.dtype == graph.descriptors.by_vector.dtype == np.float32
     assert_close(
         graph.descriptors.values, batch(stored(derivatives=False)).descriptors.values, 1e-7
     )

@@ -128,7 +128,7 @@ def test_trained_models_have_forces_and_stress_that_are_derivatives(family, fold
         assert found[0]["total_charge"] == pytest.approx(0.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("family", ["learned", pytest.param("qeq", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["none", pytest.param("qeq", marks=pytest.mark.slow)])
 def test_features_computed_before_change_no_loss(family, folder, monkeypatch):
     found = {}
     for word in ("true", "false"):
@@ -146,6 +146,7 @@ def test_features_computed_before_change_no_loss(family, folder, monkeypatch):
             FAMILIES["none"] | {"atomic_multipoles_max_l": 1},
             "atomic_multipoles_max_l",
         ),
+        (FAMILIES["learned"] | {"cache_features": "true"}, "a model that reads edges"),
         ({"model": "EnergyFunctional"}, "EnergyFunctional needs a backbone with"),
         ({"model": "FixedPoint"}, "FixedPoint needs a backbone with"),
         (

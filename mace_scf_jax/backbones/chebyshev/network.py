@@ -31,8 +31,10 @@ class ChebyshevBackbone(nn.Module):
     def __call__(self, graph: Graph) -> BackboneOutput:
         """Features and energies of every atom of the batch."""
         settings = self.settings
-        compute = descriptors if graph.descriptors is None else stored_descriptors
-        raw = compute(graph, settings.descriptor, settings.elements)
+        if graph.descriptors is None:
+            raw = descriptors(graph, settings.descriptor, settings.elements)
+        else:
+            raw = stored_descriptors(graph)
         features = self._normalised(raw, graph)
         networks = ElementNetworks(settings.elements, settings.arch, name="energy")
         values = networks(features, graph.species)[:, 0]

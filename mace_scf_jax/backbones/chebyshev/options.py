@@ -147,8 +147,8 @@ class ChebyshevOptions(OptionGroup):
     ] = Field(default=None, description="{mean, std} of every feature, instead of measured ones")
     cache_features: Annotated[Literal["auto", "true", "false"], BeforeValidator(_word)] = Field(
         default="auto",
-        description="compute features, and what their derivatives need, once before the first "
-        "epoch: auto, for sets where that takes less than 2 GB; it changes no result",
+        description="compute features and their derivatives once before the first epoch: auto, for "
+        "sets where that takes less than 2 GB; it changes no result",
     )
     normalize_energy: bool = Field(
         default=True,

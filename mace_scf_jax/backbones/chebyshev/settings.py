@@ -26,7 +26,7 @@ from mace_scf_jax.backbones.chebyshev.networks import (
 from mace_scf_jax.backbones.chebyshev.normalisation import FeatureStatistics
 from mace_scf_jax.backbones.chebyshev.options import ROOM_FOR_FEATURES
 from mace_scf_jax.backbones.chebyshev.stored import with_descriptors
-from mace_scf_jax.data.sets import StructureSet
+from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import Features, Multiplicities
@@ -170,11 +170,16 @@ class ChebyshevSettings(BackboneSettings):
         return found
 
     def precompute(
-        self, structures: StructureSet, options: Any, *, derivatives: bool
-    ) -> StructureSet | None:
+        self, structures: StructureSet, options: Any, *, derivatives: bool, edges_are_read: bool
+    ) -> StructuresInMemory | None:
         """Return structures with their descriptors, if they are wanted or there is room."""
         wanted = options.cache_features
-        if wanted == "false":
+        if edges_are_read and wanted == "true":
+            raise ConfigurationError(
+                "cache_features: expected auto or false for a model that reads edges beside the "
+                "descriptors, as with conserve_charge: learned; found true"
+            )
+        if wanted == "false" or edges_are_read:
             return None
         return with_descriptors(
             structures,
