@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.layers.couplings import coupling
+from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.features import Features, Multiplicities
-
-unit_normal = nn.initializers.normal(1.0)
 
 
 class EquivariantLinear(nn.Module):

@@ -28,6 +28,7 @@ from mace_scf_jax.data.statistics import (
     surplus_charges,
 )
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.layers.drawn import drawn_parameters
 from mace_scf_jax.models import (
     ModelSettings,
     TrainingSet,
@@ -64,8 +65,6 @@ from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_si
 
 logger = logging.getLogger(__name__)
 
-RUN_ONCE = {"xla_backend_optimization_level": 0}
-"""Compiler options of a function that takes longer to compile than to run: half the time."""
 MOST_STEPS_TOGETHER = 32
 """Training steps without forces that one call of a compiled function makes: they are so short that
 calls would take longer."""
@@ -198,7 +197,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     example = next(iter(training.undivided().epoch(0)))
     modes = modes_of(module)
     supervision = choose_forces(options, data)
-    _check_losses(options, modes, example, data)
+    _check_losses(options, modes, data)
     parameters = initial_parameters(module, example, options=options)
     logger.info("Number of parameters: %d", number_of_parameters(parameters))
     groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
@@ -270,17 +269,14 @@ def _precompute(
 
 
 def _check_losses(
-    options: TrainOptions, modes: Callable[[Stage], ModelMode], example: Graph, data: DataSets
+    options: TrainOptions, modes: Callable[[Stage], ModelMode], data: DataSets
 ) -> None:
     """Refuse stages whose loss, or whose way to train, needs what the model or the data lack."""
     training = data.train.catalogue.label_weights()
-    outputs: dict[ModelMode, tuple[str, ...]] = {}
     for index, stage in enumerate(options.train_schedule):
         mode = modes(stage)
-        if mode not in outputs:
-            outputs[mode] = mode.outputs(example, stress=options.compute_stress)
         where = f"train_schedule, stage {index} ({stage.name})"
-        check_terms(stage.loss, outputs[mode], training, where=where)
+        check_terms(stage.loss, mode.outputs(stress=options.compute_stress), training, where=where)
         check_validation(stage.loss, data.valid.catalogue.label_weights(), where=where)
         if mode.needs_multipoles:
             _check_reference(data.train.catalogue.present["atomic_multipoles"], where)
@@ -350,12 +346,11 @@ def initial_parameters(module: nn.Module, graph: Graph, *, options: TrainOptions
         graph: any batch; only its shapes matter.
         options: of the run: seed, precision, and scale of the charge heads.
     """
-    key, graph = jax.random.key(options.seed), in_double_precision(graph)
-    compiled = jax.jit(module.init).lower(key, graph).compile(RUN_ONCE)
-    parameters = compiled(key, graph)["params"]
+    key = jax.random.key(options.seed)
+    parameters = drawn_parameters(module, key, in_double_precision(graph))
     if options.family.initialise is not None:
         parameters = options.family.initialise(parameters, options)
-    return jax.tree.map(lambda leaf: leaf.astype(options.default_dtype), parameters)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, options.default_dtype), parameters)
 
 
 def number_of_parameters(parameters: Parameters) -> int:

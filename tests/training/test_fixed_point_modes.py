@@ -299,6 +299,18 @@ def test_the_direct_mode_has_no_history():
     assert counts == {}
 
 
+@pytest.mark.parametrize("mode", ["direct", "implicit"])
+def test_modes_name_what_they_predict(mode):
+    module, params = model()
+    scf = None if mode == "direct" else training(mode).scf
+    of_stage = FixedPointTraining(mode=mode, scf=scf, fixedpoint_scf_stability=True)
+    used = ModelMode(module, of_stage, further_outputs(of_stage))
+    predicted = jax.eval_shape(
+        lambda graph: used.predict(params, graph, forces=True, stress=True), batch(0, 1)
+    )
+    assert {*used.outputs(stress=True)} == predicted.keys()
+
+
 def test_modes_that_are_alike_are_equal():
     module, _ = model()
     first, second = (ModelMode(module, training("implicit", num_scf_steps=7)) for _ in range(2))

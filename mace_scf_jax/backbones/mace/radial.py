@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.readout import activation
 from mace_scf_jax.registry import Registry
 
@@ -181,7 +182,7 @@ class RadialNetwork(nn.Module):
         """Apply the network to each row."""
         act = activation(self.nonlinearity)
         for index, width in enumerate(self.widths):
-            weight = self.param(f"layer_{index}", nn.initializers.normal(1.0), (x.shape[-1], width))
+            weight = self.param(f"layer_{index}", unit_normal, (x.shape[-1], width))
             x = x @ (weight / math.sqrt(x.shape[-1]))
             if index + 1 < len(self.widths):
                 x = act(x)

@@ -18,6 +18,7 @@ from mace_scf_jax.layers.couplings import (
     coupling_chains,
     independent_chains,
 )
+from mace_scf_jax.layers.drawn import normal
 from mace_scf_jax.layers.features import Features
 
 
@@ -60,7 +61,7 @@ class SymmetricContraction(nn.Module):
                     continue
                 weight = self.param(
                     f"degree_{degree}_order_{order}",
-                    nn.initializers.normal(1.0 / paths),
+                    normal(1.0 / paths),
                     (self.num_elements, paths, channels),
                 )
                 chains, expressed = independent_chains(max_degree_in, degree, order)

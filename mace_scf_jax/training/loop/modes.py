@@ -37,6 +37,9 @@ FALLBACK_STEPS = {TrainingMode.IMPLICIT: 10, TrainingMode.LINEARIZE_SOLVE: 15}
 POWER_ITERATIONS = 3
 """Steps that turn a random perturbation towards the one that grows most."""
 
+OF_SEARCHES = "scf_"
+"""Beginning of the names of outputs that the mode ``direct``, which searches nothing, lacks."""
+
 _DIFFERENTIATION = {
     TrainingMode.UNROLL_SCF: Differentiation.UNROLL,
     TrainingMode.IMPLICIT: Differentiation.IMPLICIT,
@@ -110,18 +113,16 @@ class ModelMode:
                 further |= {name: values[name] for name in names if name in self.further}
         return {**outputs, **further}
 
-    def outputs(self, graph: Graph, *, stress: bool) -> tuple[str, ...]:
-        """Name what is predicted, without computing or compiling anything.
+    def outputs(self, *, stress: bool) -> tuple[str, ...]:
+        """Name what is predicted with forces.
 
         Args:
             stress: whether stresses are predicted.
         """
-
-        def outputs(key, graph):
-            parameters = self.module.init(key, graph)["params"]
-            return self.predict(parameters, graph, forces=True, stress=stress)
-
-        return tuple(jax.eval_shape(outputs, jax.random.key(0), in_double_precision(graph)))
+        names = self.module.settings.outputs
+        if self.needs_multipoles:
+            names = tuple(name for name in names if not name.startswith(OF_SEARCHES))
+        return (*names, "forces", *(("stress", "virials") if stress else ()), *self.further)
 
     def step_at(self, params: Parameters, graph: Graph, outputs: Mapping[str, Array]) -> Any:
         """Set up the step of a batch, and the multipoles and levels at which losses look at it.

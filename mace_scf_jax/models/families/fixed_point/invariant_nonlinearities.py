@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones.mace.radial import RadialNetwork
+from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.features import Features, add_up
-from mace_scf_jax.layers.linear import unit_normal
 
 
 class ChannelDots(nn.Module):

@@ -13,8 +13,9 @@ from mace_scf_jax.backbones import EdgeFeatures
 from mace_scf_jax.backbones.mace.radial import RadialNetwork
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.couplings import component_slice
+from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.features import Features
-from mace_scf_jax.layers.linear import EquivariantLinear, unit_normal
+from mace_scf_jax.layers.linear import EquivariantLinear
 
 DIVISOR = 40.0
 """Makes the transfers of random weights small, in e."""

@@ -8,12 +8,9 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones.mace.radial import chebyshev_basis
+from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.features import Features
-from mace_scf_jax.layers.linear import (
-    EquivariantLinear,
-    FullyConnectedTensorProduct,
-    unit_normal,
-)
+from mace_scf_jax.layers.linear import EquivariantLinear, FullyConnectedTensorProduct
 
 NUM_POLYNOMIALS = 8
 
