@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\n{command.WHEN_INTERRUPTED}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if show_traceback or not _is_addressed_to_user(error):
             traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)

@@ -4,11 +4,14 @@ And what makes a process that runs a command faster: `prepare_command`.
 """
 
 import ctypes
+import functools
 import gc
 import os
 import platform
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from mace_scf_jax.compilation_cache import keep_compiled_functions
 
@@ -40,6 +43,32 @@ def refuse_known_bad_jax(version: str = jax.__version__) -> None:
             f"jax {KNOWN_BAD_JAX} gives silently wrong values on CPU (jax issue #39103). "
             f'Install another version ("jax!={KNOWN_BAD_JAX}"; 0.10.1 is right), or switch the '
             f"faulty fusion off with XLA_FLAGS={FUSION_FLAG_OFF}"
+        )
+
+
+@functools.cache
+def refuse_wrong_numbers() -> None:
+    """Refuse to run on a JAX that has the fault of 0.10.2, whatever its version.
+
+    It compiles a small function that this fault shows in, which takes some 50 ms, once in a
+    process.
+
+    Raises:
+        UnsupportedJaxError: a compiled function returned wrong numbers.
+    """
+    numbers = np.arange(20_000.0)
+    rows = np.stack([numbers, np.zeros_like(numbers), np.zeros_like(numbers)], axis=1)
+
+    def squares(rows: jax.Array) -> jax.Array:
+        return jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))(rows)
+
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        wrong = np.asarray(jax.jit(squares)(rows)) != numbers**2
+    if wrong.any():
+        raise UnsupportedJaxError(
+            f"jax {jax.__version__} gives wrong values on CPU: {int(wrong.sum())} of {len(wrong)} "
+            f"numbers of a small function, as jax {KNOWN_BAD_JAX} does (jax issue #39103). Install "
+            f"another version, or switch the faulty fusion off with XLA_FLAGS={FUSION_FLAG_OFF}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -25,6 +26,19 @@ def test_the_known_bad_jax_runs_without_the_faulty_fusion(monkeypatch):
 def test_other_versions_run(version, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     runtime.refuse_known_bad_jax(version)
+
+
+def test_a_jax_that_computes_wrong_is_recognised(monkeypatch):
+    check = runtime.refuse_wrong_numbers.__wrapped__
+    check()
+    right = jax.jit
+
+    def faulty(function):
+        return lambda rows: right(function)(rows).at[-700:].add(1.0)
+
+    monkeypatch.setattr(jax, "jit", faulty)
+    with pytest.raises(runtime.UnsupportedJaxError, match="wrong values on CPU: 700 of 20000"):
+        check()
 
 
 def test_importing_the_package_allows_double_precision():

@@ -59,6 +59,7 @@ from mace_scf_jax.predict.use import (
     refuse_unknown,
     with_electrostatics,
 )
+from mace_scf_jax.runtime import refuse_wrong_numbers
 
 P = TypeVar("P")
 """What is predicted for a structure."""
@@ -538,8 +539,10 @@ def load_model(path: Model | str | Path, **options: Unpack[Options]) -> Model:
         TypeError: there is no such option.
         ValueError: the settings of the file describe no model of this version, or an option makes
             no sense for the model.
+        UnsupportedJaxError: the installed JAX computes wrong numbers.
     """
     refuse_unknown("load_model", options)
+    refuse_wrong_numbers()
     if isinstance(path, Model):
         return path.using(**options)
     content = load_model_file(path)

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from mace_scf_jax import __version__
+from mace_scf_jax import __version__, runtime
 from mace_scf_jax.data.batching import prefetched
 from mace_scf_jax.data.selection import save_split
 from mace_scf_jax.models import build
@@ -103,6 +103,7 @@ def train(
         LossError: a stage needs a label or model output that does not exist.
         CheckpointError: saved states belong to another run.
         DivergedTrainingError: a loss or gradient is not finite.
+        UnsupportedJaxError: the installed JAX computes wrong numbers.
     """
     options = options_from(config)
     check_installed(options)
@@ -138,6 +139,7 @@ def _train(
             options.device, options.devices, batch_size=options.batch_size
         )
         held.enter_context(jax.default_device(device))
+        runtime.refuse_wrong_numbers()
         _log_start(options, devices, device)
         prepared = prepare_run(options, devices)
         if options.dry_run:
