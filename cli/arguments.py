@@ -97,7 +97,7 @@ class _ToTerminal(logging.Handler):
 _TO_TERMINAL = _ToTerminal()
 
 
-_SPELLINGS = {"keys": ("--keys", "--heads")}
+_SPELLINGS = {"keys": ("--keys", "--heads"), "dtype": ("--dtype", "--default_dtype")}
 _VALUES = {"keys": parse_literal, "mesh_accuracy": float}
 
 

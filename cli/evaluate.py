@@ -109,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="start of the names of predictions in OUT.xyz (default: MACE_)",
     )
-    parser.add_argument("--stress", action="store_true", help="predict the stress too")
+    parser.add_argument(
+        "--stress", "--compute_stress", action="store_true", help="predict the stress too"
+    )
     add_use_arguments(parser)
     parser.add_argument(
         "--no_forces",

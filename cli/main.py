@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from mace_scf_jax_cli import work
+from mace_scf_jax_cli.words_of_mace import instead_of_command, refuse_arguments
 
 COMMANDS = {
     "train": "train a model on labelled structures, in stages",
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"mace_scf_jax_cli.{MODULES.get(words[0], words[0])}")
     warnings.formatwarning = _format_warning
     try:
+        refuse_arguments(words[0], words[1:])
         without, named = _take_plugins(words)
         _load_plugins(named)
         return command.run((words if words[0] in OPTIONS_OF_TRAINING else without)[1:])
@@ -155,8 +157,10 @@ def _without_command(words: Sequence[str]) -> int:
         commands.add_parser(name, help=summary)
     if words and not words[0].startswith("-"):
         nearest = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        instead = instead_of_command(words[0])
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(COMMANDS)}"
-        print(f"error: unknown command '{words[0]}'; {hint}", file=sys.stderr)
+        told = f"a command of MACE: {instead}" if instead else hint
+        print(f"error: unknown command '{words[0]}'; {told}", file=sys.stderr)
         return EXIT_ERROR
     try:
         parser.parse_args(words)

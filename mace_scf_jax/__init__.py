@@ -15,19 +15,35 @@ runtime.enable_float64()
 from mace_scf_jax._version import __version__  # noqa: E402
 
 _MODULES = {
+    "MACESCFCalculator": "mace_scf_jax.simulate.calculator",
     "Model": "mace_scf_jax.predict.model",
     "energy_function": "mace_scf_jax.simulate.functional",
     "load_model": "mace_scf_jax.predict.model",
     "train": "mace_scf_jax.training.run",
 }
 
-__all__ = ["Model", "__version__", "energy_function", "load_model", "train"]
+_NO_FOUNDATION = (
+    "no trained models come with it, and none is downloaded. A model of MACE in a file is imported "
+    "by `mace-scf-jax import FILE.model OUT.model.safetensors`, and used by MACESCFCalculator"
+)
+_OF_MACE = {
+    "MACECalculator": "the calculator is called MACESCFCalculator",
+    **dict.fromkeys(
+        ("mace_mp", "mace_off", "mace_omol", "mace_anicc", "mace_polar"), _NO_FOUNDATION
+    ),
+}
+"""Names that users of MACE look for, and what there is in their place."""
+
+__all__ = ["MACESCFCalculator", "Model", "__version__", "energy_function", "load_model", "train"]
 
 
 def __getattr__(name: str):
     """What simulates and trains, imported when first used: what it needs takes seconds."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in _OF_MACE:
+        # no AttributeError, whose text `from mace_scf_jax import …` does not show
+        raise ImportError(f"mace_scf_jax has no {name}: {_OF_MACE[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,7 +2,7 @@
 
     python with_jax_md.py MODEL START.xyz
 
-Needs `pip install 'mace-scf-jax[jax-md]'`.
+Needs `pip install jax-md`.
 """
 
 import sys

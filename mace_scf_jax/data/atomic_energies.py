@@ -90,7 +90,8 @@ def atomic_energies(
     elif setting is None:
         raise DataError(
             "E0s: found neither this option nor isolated atoms in the training file; expected "
-            "'average', a .json file or {element: energy}"
+            "'average', a .json file or {element: energy}, or structures of one atom with "
+            "config_type=IsolatedAtom"
         )
     elif isinstance(setting, str) and setting.strip().lower() == "average":
         known, source = average_atomic_energies(train, elements), "average"

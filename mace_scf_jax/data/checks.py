@@ -72,7 +72,7 @@ def check_keys_occur(stored: StoredKeys, keys: KeySpecification, file: str) -> N
             f"{place}_keys; "
             + (f"did you mean {guess!r}? " if guess else "")
             + f"Keys that occur: {', '.join(sorted(stored[place])) or 'none'}. "
-            f"Write `{name}: none` if the file is not meant to hold it."
+            f"If the file is not meant to hold it, leave the key out, or write `{name}: none`."
         )
 
 

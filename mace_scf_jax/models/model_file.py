@@ -62,6 +62,7 @@ def load_model_file(path: str | Path) -> ModelFile:
         ModelFileError: the file is missing, truncated, damaged, of another kind, or written by a
             newer version.
     """
+    _refuse_habits(Path(path))
     content = MODEL.read(path)
     return ModelFile(
         parameters=_nest(content.arrays),
@@ -69,6 +70,22 @@ def load_model_file(path: str | Path) -> ModelFile:
         record=content.entries["record"],
         checksum=content.checksum,
     )
+
+
+def _refuse_habits(path: Path) -> None:
+    """Tell those who know models as names or as files of PyTorch what to do here."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(2) in (b"PK", b"\x80\x02"):
+                raise ModelFileError(
+                    f"{path}: a file of PyTorch or NumPy, no model file; one is made of it by "
+                    f"`mace-scf-jax import {path} OUT.model.safetensors`"
+                )
+    elif not path.suffix and path.parent == Path() and not path.exists():
+        raise ModelFileError(
+            f"{path}: no such model file. Models are not known by names, and none is downloaded: "
+            "give the path of a file that `mace-scf-jax train` or `mace-scf-jax import` wrote"
+        )
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

@@ -97,6 +97,9 @@ _INSTEAD = {
     "model_type": "is what the model file says",
     "compile_mode": "is not needed: everything is compiled",
     "fullgraph": "is not needed: everything is compiled",
+    "use_compile": "is not needed: everything is compiled",
+    "dispersion": "is not there: add a calculator of dispersion with "
+    "ase.calculators.mixing.SumCalculator",
     "enable_cueq": "has no kernels here: leave it out",
     "enable_oeq": "has no kernels here: leave it out",
     "energy_units_to_eV": "is not there: energies are in eV",
@@ -187,7 +190,15 @@ def device_named(name: str) -> jax.Device:
         found = {f"{each.platform}:{each.id}" for each in (*jax.devices("cpu"), *jax.devices())}
         raise ValueError(
             f"device: found {name!r}, expected one of {', '.join(sorted(found))}"
+            + advice_on_device(kind)
         ) from None
+
+
+def advice_on_device(kind: str) -> str:
+    """What to do where JAX does not find a kind of devices, as the end of a sentence."""
+    if kind not in ("cuda", "gpu"):
+        return ""
+    return "; JAX finds NVIDIA GPUs when it is installed for them: pip install 'jax[cuda13]'"
 
 
 def check_further(settings: ModelSettings, further: Iterable[str]) -> None:

@@ -217,7 +217,7 @@ def _torch(path: Path) -> Any:
         import torch
     except ModuleNotFoundError as error:
         raise TorchModelError(
-            f"{path}: files of torch.save need PyTorch (pip install 'mace-scf-jax[torch]'); "
+            f"{path}: files of torch.save need PyTorch (pip install torch); "
             ".npz files of a state dict do not"
         ) from error
     return torch

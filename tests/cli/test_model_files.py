@@ -52,7 +52,8 @@ def test_options_are_added(tmp_path):
         (["import", "nowhere.npz", "out.model"], "nowhere.npz: no such file"),
         (["import", "{source}", "{source}"], "would replace the source"),
         (["import", "{source}", "out.model", "--check", "no.xyz"], "no.xyz: no such file"),
-        (["export", "{source}", "out.npz"], "not a complete model file"),
+        (["export", "{source}", "out.npz"], "`mace-scf-jax import {source} OUT.model.safetensors`"),
+        (["info", "medium"], "none is downloaded: give the path of a file"),
         (["export", "{imported}", "out.txt"], "expected a name ending in .npz or .pt"),
         (["export", "{imported}", "out.npz", "--template", "{other}"], "template: interactions.0"),
         (["info", "nowhere.model"], "nowhere.model: no such model file"),
@@ -63,7 +64,7 @@ def test_mistakes(words, message, imported, capsys, tmp_path, monkeypatch):
     names = {"source": SOURCE, "imported": imported, "other": MODELS / "qeq_realspace.npz"}
     assert main([word.format(**names) for word in words]) == 2
     error = capsys.readouterr().err
-    assert message in error
+    assert message.format(**names) in error
     assert "Traceback" not in error
     assert not list(tmp_path.iterdir())
 

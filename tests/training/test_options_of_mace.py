@@ -115,6 +115,15 @@ def test_a_loss_of_mace_is_refused_with_the_schedule_that_equals_it():
     assert "--train_schedule.<stage>.loss.forces 10" in problem
 
 
+def test_what_is_missing_first_is_told_with_what_to_write():
+    keys, schedule = problems(heads=..., train_schedule=..., max_num_epochs=20, lr="0.005")
+    assert "such as --energy_key REF_energy --forces_key REF_forces" in keys
+    assert "{name: one, start: 0, end: 19, lr: 0.005, " in schedule
+    (model,) = problems(model="EnergyDipolesMACE")
+    assert model.endswith("`model: LocalCharges` with `atomic_multipoles_max_l: 1`")
+    assert len(problems(train_schedule=..., lr="slow")) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "stages"),
     [

@@ -26,7 +26,7 @@ from mace_scf_jax.training.config.data_and_model import (
     DataOptions,
     ModelOptions,
 )
-from mace_scf_jax.training.config.options_of_mace import OPTIONS_OF_MACE, judge
+from mace_scf_jax.training.config.options_of_mace import OPTIONS_OF_MACE, judge, with_ways
 from mace_scf_jax.training.config.overrides import SCHEDULE, with_overrides
 from mace_scf_jax.training.config.reading import (
     canonical_name,
@@ -133,11 +133,12 @@ class TrainOptions(
     _remarks: tuple[str, ...] = PrivateAttr(default=())
 
     def __init__(self, **values: Any):
-        values, remarks, problems = _understood(values, type(self).model_fields)
+        given = values
+        values, remarks, problems = _understood(given, type(self).model_fields)
         with collecting(problems):
             super().__init__(**values)
         if problems:
-            raise ConfigurationError(*problems)
+            raise ConfigurationError(*with_ways(problems, given))
         self._remarks = tuple(remarks)
 
     def problems(self) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -229,6 +229,43 @@ def judge(values: Mapping[str, Any], *, has_schedule: bool) -> tuple[list[str], 
     return problems, remarks
 
 
+_NEEDED = "option {!r} is required"
+_LATENT = "charges, latent ones too, are those of `model: LocalCharges` or LocalSplitCharges"
+_DIPOLES = "dipoles are those of `model: LocalCharges` with `atomic_multipoles_max_l: 1`"
+_MODELS = {
+    "AtomicDipolesMACE": _DIPOLES,
+    "EnergyDipolesMACE": _DIPOLES,
+    "AtomicDielectricMACE": "polarizabilities are those of LocalSplitCharges and FixedPoint",
+    "MACELES": _LATENT,
+    "PolarMACE": "charges that answer their own field are those of `model: FixedPoint`",
+}
+"""Models of MACE that are none here, and which do the same."""
+
+
+def with_ways(problems: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """Add to problems that users of MACE meet first what to write.
+
+    Args:
+        problems: sentences.
+        values: options that were given, by name.
+    """
+    keys, schedule = _NEEDED.format("heads"), _NEEDED.format("train_schedule")
+    ways = {
+        keys: "the keys of the data files, such as --energy_key REF_energy --forces_key REF_forces "
+        "(all of them: `mace-scf-jax config --defaults`)",
+        schedule: "epochs, learning rate and loss of each stage (on the command line "
+        "--train_schedule '{…}'); what mace_run_train would do is " + equivalent_schedule(values),
+    }
+    told = [problem for problem in problems if "'train_schedule'; theirs is" in problem]
+    model = _MODELS.get(str(values.get("model")), "")
+    ways |= {problem: model for problem in problems if model and "option 'model'" in problem}
+    return [
+        f"{problem}: {ways[problem]}" if problem in ways else problem
+        for problem in problems
+        if not (told and problem == schedule)
+    ]
+
+
 _TERMS = {
     "weighted": ("energy", "forces"),
     "ef": ("energy", "forces"),
@@ -260,24 +297,33 @@ def equivalent_schedule(values: Mapping[str, Any]) -> str:
     given = {name.replace("stage_two", "swa"): value for name, value in values.items()}
     loss = str(given.get("loss", "weighted"))
     labels = _TERMS.get(_NEAREST.get(loss, loss), _TERMS["weighted"])
-    epochs = int(given.get("max_num_epochs") or _EPOCHS)
+    epochs = int(_number(given.get("max_num_epochs"), _EPOCHS))
     has_second = "swa" in given and not _SECOND_STAGE.lets_pass(given["swa"])
-    start = int(given.get("start_swa") or max(1, epochs // 4 * 3)) if has_second else epochs
+    later = int(_number(given.get("start_swa"), max(1, epochs // 4 * 3)))
+    start = later if has_second else epochs
 
-    def stage(name: str, first: int, last: int, lr: Any, prefix: str, defaults: Mapping) -> dict:
+    def stage(name: str, first: int, last: int, lr: float, prefix: str, defaults: Mapping) -> dict:
         weights = {
-            _LOSS_TERMS.get(label, label): float(
-                given.get(f"{prefix}{label}_weight", defaults.get(label, 1.0))
+            _LOSS_TERMS.get(label, label): _number(
+                given.get(f"{prefix}{label}_weight"), defaults.get(label, 1.0)
             )
             for label in labels
         }
-        return {"name": name, "start": first, "end": last, "lr": float(lr), "loss": weights}
+        return {"name": name, "start": first, "end": last, "lr": lr, "loss": weights}
 
-    stages = {0: stage("one", 0, start - 1, given.get("lr", _LR), "", _WEIGHTS)}
+    stages = {0: stage("one", 0, start - 1, _number(given.get("lr"), _LR), "", _WEIGHTS)}
     if has_second:
-        lr = given.get("swa_lr", _LR_STAGE_TWO)
+        lr = _number(given.get("swa_lr"), _LR_STAGE_TWO)
         stages[1] = stage("two", start, epochs - 1, lr, "swa_", _WEIGHTS_STAGE_TWO)
     text = f"train_schedule: {json.dumps(stages)}".replace('"', "")
     if loss in _NEAREST:
         text += f" (of squared errors; there is no loss like {loss!r} here)"
     return text
+
+
+def _number(value: Any, default: float) -> float:
+    """A number as it was written; the default for what is none, which is told elsewhere."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return default

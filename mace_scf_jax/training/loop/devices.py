@@ -29,6 +29,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Placement
 
 from mace_scf_jax.options.error import ConfigurationError
+from mace_scf_jax.predict.use import advice_on_device
 
 AXIS = "devices"
 SAME = Placement()
@@ -164,6 +165,7 @@ def find_devices(
         others = ", ".join(sorted({device.platform for device in jax.devices()}))
         raise ConfigurationError(
             f"option 'device': JAX finds no {kind} device here, only: {others}"
+            + advice_on_device(kind)
         ) from None
     by_process = [
         [device for device in found if device.process_index == process]
