@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 _EVALUATE = "mace-scf-jax evaluate MODEL FILE.xyz --output OUT.xyz"
@@ -49,7 +50,7 @@ def refuse_arguments(command: str, words: Sequence[str]) -> None:
     Raises:
         ValueError: says what to write instead.
     """
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         name = word.partition("=")[0]
         for spelled in (name, word, f"{word}={following}"):
             if (command, spelled) in ARGUMENTS:
