@@ -13,7 +13,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import filelock
 import jax
 
 SETTINGS = {
@@ -100,6 +99,8 @@ def _made_ready(folder: Path) -> str | None:
     JAX notes the time of use beside a function when it has been written, and cannot count
     functions without one.
     """
+    import filelock  # of those who keep functions alone
+
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lockfile", timeout=LONGEST_WAIT):

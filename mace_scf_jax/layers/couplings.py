@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import e3nn_jax as e3nn
 import jax
 import numpy as np
 
@@ -42,6 +41,8 @@ def wigner_3j(l1: int, l2: int, l3: int) -> np.ndarray:
     Returns:
         Array of shape [2 l1 + 1, 2 l2 + 1, 2 l3 + 1], float64.
     """
+    import e3nn_jax as e3nn  # slow to import
+
     with jax.ensure_compile_time_eval():
         coefficients = np.asarray(e3nn.clebsch_gordan(l1, l2, l3), dtype=np.float64)
     coefficients = coefficients / np.linalg.norm(coefficients)

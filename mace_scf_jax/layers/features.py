@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 from collections.abc import Iterable, Mapping
 
-import e3nn_jax as e3nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,6 +20,9 @@ Features = dict[int, Array]
 
 Multiplicities = Mapping[int, int]
 """Degree l -> number of channels."""
+
+
+_IRREP = re.compile(r"\s*(?:(?P<channels>\d+)\s*x\s*)?(?P<degree>\d+)(?P<parity>[eo])\s*")
 
 
 class IrrepsError(ValueError):
@@ -36,20 +39,21 @@ def parse_multiplicities(irreps: str, *, option: str) -> Multiplicities:
     Raises:
         IrrepsError: not an irreps string, or a parity other than (-1)^l.
     """
-    try:
-        parsed = e3nn.Irreps(irreps)
-    except (ValueError, AssertionError) as error:
-        raise IrrepsError(
-            f"{option}: expected irreps such as '32x0e + 32x1o', found {irreps!r}"
-        ) from error
     multiplicities: dict[int, int] = {}
-    for mul, ir in parsed:
-        if ir.p != (-1) ** ir.l:
+    for term in irreps.split("+"):
+        parts = _IRREP.fullmatch(term)
+        if parts is None:
             raise IrrepsError(
-                f"{option}: {ir} has not the natural parity (-1)^l of degree {ir.l}; "
+                f"{option}: expected irreps such as '32x0e + 32x1o', found {irreps!r}"
+            )
+        degree, parity = int(parts["degree"]), parts["parity"]
+        if parity != "eo"[degree % 2]:
+            raise IrrepsError(
+                f"{option}: {degree}{parity} has not the natural parity (-1)^l of degree {degree}; "
                 f"expected 0e, 1o, 2e, 3o, found {irreps!r}"
             )
-        multiplicities[ir.l] = multiplicities.get(ir.l, 0) + mul
+        channels = int(parts["channels"] or 1)
+        multiplicities[degree] = multiplicities.get(degree, 0) + channels
     if not any(multiplicities.values()):
         raise IrrepsError(f"{option}: expected at least one channel, found {irreps!r}")
     return dict(sorted(multiplicities.items()))
@@ -82,6 +86,8 @@ def parse_uniform_irreps(irreps: str, *, option: str) -> tuple[int, int]:
 
 def from_e3nn(flat: Float[Array, "atoms width"], irreps: str) -> Features:
     """Features from the flat layout of e3nn (per irrep: channels, then components)."""
+    import e3nn_jax as e3nn  # slow to import
+
     features: Features = {}
     start = 0
     for mul, ir in e3nn.Irreps(irreps):

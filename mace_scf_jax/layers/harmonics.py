@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import e3nn_jax as e3nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -22,6 +21,8 @@ def edge_harmonics(
     Returns:
         Degrees 0 … max_degree one after the other, (max_degree + 1)² components.
     """
+    import e3nn_jax as e3nn  # slow to import
+
     permuted = jnp.stack([vectors[:, 1], vectors[:, 2], vectors[:, 0]], axis=-1)
     irreps = e3nn.Irreps.spherical_harmonics(max_degree)
     harmonics = e3nn.spherical_harmonics(

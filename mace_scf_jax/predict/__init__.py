@@ -1,15 +1,20 @@
 """Trained models in use: predictions, committees, evaluation of files, errors, StableHLO."""
 
-from mace_scf_jax.predict.committee import Committee, CommitteeError, load_committee
-from mace_scf_jax.predict.convergence import NotConvergedError, NotConvergedWarning
-from mace_scf_jax.predict.evaluation import evaluate_committee_file, evaluate_file
-from mace_scf_jax.predict.model import Model, load_model
-from mace_scf_jax.predict.prediction import Prediction
-from mace_scf_jax.predict.response import polarization_change, predict_response
-from mace_scf_jax.predict.stablehlo import export_stablehlo
-from mace_scf_jax.predict.suitability import BoundaryWarning, UnusedInputWarning
+from typing import TYPE_CHECKING
+
+from mace_scf_jax.late import imported_late
 from mace_scf_jax.predict.uncertainty import CommitteePrediction, rank, uncertainty
-from mace_scf_jax.predict.use import Options
+
+if TYPE_CHECKING:
+    from mace_scf_jax.predict.committee import Committee, CommitteeError, load_committee
+    from mace_scf_jax.predict.convergence import NotConvergedError, NotConvergedWarning
+    from mace_scf_jax.predict.evaluation import evaluate_committee_file, evaluate_file
+    from mace_scf_jax.predict.model import Model, load_model
+    from mace_scf_jax.predict.prediction import Prediction
+    from mace_scf_jax.predict.response import polarization_change, predict_response
+    from mace_scf_jax.predict.stablehlo import export_stablehlo
+    from mace_scf_jax.predict.suitability import BoundaryWarning, UnusedInputWarning
+    from mace_scf_jax.predict.use import Options
 
 __all__ = [
     "BoundaryWarning",
@@ -32,3 +37,5 @@ __all__ = [
     "rank",
     "uncertainty",
 ]
+
+__getattr__, __dir__ = imported_late(__name__, __file__)
