@@ -23,6 +23,7 @@ PAGES_ELSEWHERE = {
     "examples/water_ions/DATA.md": "examples/water_ions_data.md",
     "examples/tio2/README.md": "examples/tio2.md",
     "examples/tio2/DATA.md": "examples/tio2_data.md",
+    "examples/liquid_water/README.md": "examples/liquid_water.md",
 }
 """Files of the repository and the pages of the site that they become."""
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")

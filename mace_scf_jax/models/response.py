@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mace_scf_jax.electrostatics import dipole_cartesian
@@ -168,7 +169,8 @@ def _born_charges(
 
 
 def infrared_intensities(
-    born_charges: Float[Array, "atoms 3 3"], modes: Float[Array, "modes atoms 3"]
+    born_charges: Float[Array | np.ndarray, "atoms 3 3"],
+    modes: Float[Array | np.ndarray, "modes atoms 3"],
 ) -> Float[Array, "modes"]:
     """Infrared intensities of normal modes in the double-harmonic approximation.
 

@@ -33,7 +33,9 @@ def _word(value: Any) -> Any:
 
 
 def _elements(value: Any) -> Any:
-    """Atomic numbers from symbols or numbers."""
+    """Atomic numbers from symbols or numbers; None, as records of trainings have it, stays."""
+    if value is None:
+        return None
     found = []
     for element in names_in(value):
         number = int(element) if element.isdecimal() else atomic_numbers.get(element, 0)
