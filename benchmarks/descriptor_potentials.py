@@ -43,7 +43,7 @@ from mace_scf_jax.backbones.chebyshev import ChebyshevSettings
 from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
 from mace_scf_jax.models import ModelSettings, build
 from mace_scf_jax.predict.model import Model
-from mace_scf_jax.simulate.dynamics import SimulationSettings
+from mace_scf_jax.simulate.settings import SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
 from mace_scf_jax.training.config.options import train_options
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore

@@ -31,7 +31,7 @@ from water import water_box
 
 from mace_scf_jax import energy_function, load_model
 from mace_scf_jax.simulate import MACESCFCalculator, Model, dynamics
-from mace_scf_jax.simulate.dynamics import SimulationSettings
+from mace_scf_jax.simulate.settings import SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
 
 TIMESTEP = 0.5

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Unpack, get_args
 
 import ase
+import ase.io
 
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.reading import SUFFIXES, is_pattern, read_atoms
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
 from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.committee import (
@@ -22,6 +25,7 @@ from mace_scf_jax.predict.committee import (
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.use import OPTIONS, Options
 from mace_scf_jax.scf import SOLVERS, Solver, solver_named
+from mace_scf_jax.simulate.constraints import fixed_atoms
 
 PICTURES = (".png", ".pdf")
 
@@ -163,11 +167,17 @@ def load_predictor(
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the inputs of a model that belong to a structure."""
+    """Add the inputs of a model that belong to a structure, and which of its atoms are fixed."""
     group = parser.add_argument_group("the structure (default: what START says)")
-    group.add_argument("--total_charge", type=float, metavar="E", help="e")
+    group.add_argument("--total_charge", "--charge", type=float, metavar="E", help="e")
+    group.add_argument(
+        "--fixed",
+        metavar="ATOMS",
+        help="atoms that do not move: positions from 0, ranges and elements, such as 0-47,50,Au",
+    )
     group.add_argument(
         "--external_field",
+        "--field",
         type=float,
         nargs=3,
         metavar=("X", "Y", "Z"),
@@ -175,12 +185,32 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def read_start(path: str) -> ase.Atoms:
+    """The last structure of a file in any format that ASE knows.
+
+    Extended XYZ and XSF are read as for training, with what is said about what is wrong in them.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if Path(path).suffix in SUFFIXES or is_pattern(path) or Path(path).is_dir():
+        return read_atoms(path)[-1]
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        return ase.io.read(path, index=-1)
+    except Exception as error:  # whatever a reader of ASE stumbles upon
+        raise DataError(f"{path}: ASE cannot read it ({type(error).__name__}: {error})") from None
+
+
 def set_inputs(atoms: ase.Atoms, model: Model, given: argparse.Namespace) -> None:
     """Put inputs that were given into a structure, in place of its own.
 
     Raises:
-        ValueError: structures have none by the keys of the model.
+        ValueError: structures have none by the keys of the model, or no such atoms.
     """
+    if given.fixed is not None:
+        atoms.set_constraint(fixed_atoms(given.fixed, atoms))
     for name in ("total_charge", "external_field"):
         value, key = getattr(given, name), model.keys.key_of(name)
         if value is not None and key is None:

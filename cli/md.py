@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
@@ -13,25 +16,38 @@ from mace_scf_jax_cli.arguments import (
     add_use_arguments,
     load_predictor,
     options_of_use,
+    read_start,
     set_inputs,
 )
 
+if TYPE_CHECKING:
+    from mace_scf_jax.progress import Bar
+    from mace_scf_jax.simulate.observation import LogRow
+    from mace_scf_jax.simulate.settings import SimulationSettings
+    from mace_scf_jax.simulate.trajectory import SimulationFiles
+
 WHEN_INTERRUPTED = "interrupted; the same command with --restart goes on from the last frame"
+
+EXIT_UNCERTAIN = 1
 
 LARGEST_STRAIN = 0.1
 """Change of the cell that one set of reciprocal vectors serves at constant pressure."""
 
 
 def run(words: Sequence[str]) -> int:
-    """Simulate as the words after ``mace-scf-jax md`` say; returns the exit status."""
+    """Simulate as the words after ``mace-scf-jax md`` say.
+
+    Returns:
+        0, or 1 if the members of a committee disagreed too much.
+    """
     given = _parser().parse_args(words)
-    from mace_scf_jax.data.reading import read_atoms  # what follows takes seconds to import
-    from mace_scf_jax.files import file_checksum
+    from mace_scf_jax.files import file_checksum  # what follows takes seconds to import
     from mace_scf_jax.predict.committee import Committee
     from mace_scf_jax.simulate import committee_energy_function, energy_function
-    from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
+    from mace_scf_jax.simulate.settings import SimulationError, SimulationSettings
     from mace_scf_jax.simulate.simulation import Simulation
-    from mace_scf_jax.simulate.trajectory import SimulationFiles, conditions, plot_log, run
+    from mace_scf_jax.simulate.stopping import EvaluationStatus, SimulationStopped
+    from mace_scf_jax.simulate.trajectory import SimulationFiles, conditions, run
 
     signs = work.begin()
     settings = SimulationSettings(
@@ -51,7 +67,7 @@ def run(words: Sequence[str]) -> int:
         functions_of, model_files = committee_energy_function, loaded.names
         followed = "" if loaded.reference is None else f" member {loaded.reference + 1}"
     model, checksum = loaded.first, "+".join(map(file_checksum, model_files)) + followed
-    atoms = read_atoms(given.start)[-1]
+    atoms = read_start(given.start)
     set_inputs(atoms, model, given)
     snapshot = None
     if given.restart:
@@ -68,35 +84,84 @@ def run(words: Sequence[str]) -> int:
         skin=given.skin,
         largest_strain=LARGEST_STRAIN if settings.ensemble == "npt" else 0.0,
     )
-    simulation = Simulation(energy_fn, prepare, atoms, settings, seed=given.seed, snapshot=snapshot)
+    simulation = Simulation(
+        energy_fn,
+        prepare,
+        atoms,
+        settings,
+        seed=given.seed,
+        snapshot=snapshot,
+        largest_uncertainty=given.stop_uncertainty,
+    )
     if given.restart:
         files.go_back_to(state)
     else:
         files.remove()
-
-    print(
-        f"{'step':>10} {'time/ps':>10} {'E_pot/eV':>16} {'T/K':>8} {'P/bar':>10} {'Q/e':>8} "
-        f"{'steps/s':>8}"
+    rows = run(
+        simulation,
+        files,
+        num_steps=given.steps,
+        every=given.every,
+        log_every=given.log_every,
+        model_checksum=checksum,
     )
-    rows = run(simulation, files, num_steps=given.steps, every=given.every, model_checksum=checksum)
-    with signs.bar("steps", given.steps, in_lines=False) as bar:
-        bar.start_at(simulation.steps_done)
-        for row in rows:
-            bar.update(row.step)
-            rate = "" if bar.rate is None else f"{bar.rate:.1f}"
-            pressure = "" if row.pressure_bar is None else f"{row.pressure_bar:.1f}"
-            charge = "" if row.total_charge_e is None else f"{row.total_charge_e:+.4f}"
-            print(
-                f"{row.step:10d} {row.time_ps:10.4f} {row.potential_energy_eV:16.6f} "
-                f"{row.temperature_K:8.1f} {pressure:>10} {charge:>8} {rate:>8}",
-                flush=True,
-            )
-    written = [files.trajectory, files.log, files.state]
-    if given.plot:
-        plot_log(files.log, files.plot)
-        written.append(files.plot)
+    try:
+        with (
+            _picture(files, settings) if given.plot else contextlib.nullcontext(),
+            signs.bar("steps", given.steps, in_lines=False) as bar,
+        ):
+            bar.start_at(simulation.steps_done)
+            _print_rows(rows, bar, of_committee=isinstance(loaded, Committee))
+    except SimulationStopped as stopped:
+        if stopped.status is not EvaluationStatus.UNCERTAIN:
+            raise
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return EXIT_UNCERTAIN
+    written = [files.trajectory, files.log, files.state, *([files.plot] if given.plot else [])]
     print(f"Wrote {', '.join(map(str, written))}")
     return 0
+
+
+def _print_rows(rows: Iterable[LogRow], bar: Bar, *, of_committee: bool) -> None:
+    """A line for each row of the log, as soon as it is there."""
+    columns = [
+        ("step", 10, lambda row: str(row.step)),
+        ("time/ps", 10, lambda row: f"{row.time_ps:.4f}"),
+        ("E_pot/eV", 16, lambda row: f"{row.potential_energy_eV:.6f}"),
+        ("T/K", 8, lambda row: f"{row.temperature_K:.1f}"),
+        ("P/bar", 10, lambda row: _if_there(row.pressure_bar, ".1f")),
+        ("Q/e", 8, lambda row: _if_there(row.total_charge_e, "+.4f")),
+        ("steps/s", 8, lambda row: _if_there(bar.rate, ".1f")),
+    ]
+    if of_committee:
+        spread = ("σ_F/(eV/Å)", 10, lambda row: _if_there(row.force_uncertainty_eV_A, ".3f"))
+        columns.insert(-1, spread)
+    print(" ".join(f"{name:>{width}}" for name, width, _ in columns))
+    for row in rows:
+        bar.update(row.step)
+        print(" ".join(f"{text(row):>{width}}" for _, width, text in columns), flush=True)
+
+
+def _if_there(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+@contextlib.contextmanager
+def _picture(files: SimulationFiles, settings: SimulationSettings) -> Iterator[None]:
+    """Draw the log in the end, also of a run that stops."""
+    from mace_scf_jax.reports.simulation import simulation_log
+    from mace_scf_jax.reports.style import save
+
+    try:
+        yield
+    finally:
+        if files.log.exists():
+            figure = simulation_log(
+                files.log,
+                temperature=None if settings.ensemble == "nve" else settings.temperature,
+                pressure=settings.pressure if settings.ensemble == "npt" else None,
+            )
+            save(figure, files.plot)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,8 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "start",
         metavar="START",
-        help="file (.xyz or .xsf) whose last structure is the start; total_charge, external_field "
-        "and momenta are read from it",
+        help="file, in any format of ASE, whose last structure is the start; total_charge, "
+        "external_field, momenta and constraints (move_mask) are read from it",
     )
     add_use_arguments(parser)
     add_committee_arguments(parser)
@@ -155,11 +220,24 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         default="trajectory.xyz",
         metavar="OUT.xyz",
-        help="trajectory; OUT.csv and OUT.state.safetensors come beside it "
+        help="trajectory (.xyz, .extxyz, .traj); OUT.csv and OUT.state.safetensors come beside it "
         "(default: trajectory.xyz)",
     )
     parser.add_argument(
         "--every", type=_count, default=100, metavar="N", help="steps between frames (default: 100)"
+    )
+    parser.add_argument(
+        "--log_every",
+        type=_count,
+        metavar="N",
+        help="steps between lines, here and in OUT.csv (default: those between frames)",
+    )
+    parser.add_argument(
+        "--stop_uncertainty",
+        type=float,
+        metavar="EV/Å",
+        help="of a committee: stop where the standard deviation of a force is larger (exit status "
+        "1)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(

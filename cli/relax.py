@@ -8,9 +8,12 @@ from pathlib import Path
 
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
+    add_committee_arguments,
     add_input_arguments,
     add_use_arguments,
+    load_predictor,
     options_of_use,
+    read_start,
     set_inputs,
 )
 
@@ -27,28 +30,31 @@ def run(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     import ase.io  # what follows takes seconds to import
 
-    from mace_scf_jax.data.reading import read_atoms
     from mace_scf_jax.files import write_whole
-    from mace_scf_jax.simulate import load_model
+    from mace_scf_jax.simulate.frames import trajectory
     from mace_scf_jax.simulate.relaxation import RelaxationError, RelaxationStep, relax
 
     signs = work.begin()
     written = [Path(path) for path in (given.output, given.trajectory) if path is not None]
+    if given.trajectory is not None:
+        steps = trajectory(Path(given.trajectory))
+    file_format = _format_of(given.output)
     for path in written:
-        if path.suffix not in (".xyz", ".extxyz"):
-            raise RelaxationError(f"{path}: expected a name that ends in .xyz or .extxyz")
         if not path.parent.is_dir():
             raise RelaxationError(f"{path}: no such folder")
         if path.exists() and not given.overwrite:
             raise RelaxationError(f"{path}: exists already; replace it with --overwrite")
-    model, atoms = load_model(given.model, **options_of_use(given)), read_atoms(given.start)[-1]
-    set_inputs(atoms, model, given)
+    model = load_predictor(given.model, given, **options_of_use(given))
+    atoms = read_start(given.start)
+    set_inputs(atoms, model.first, given)
+    if given.trajectory is not None:
+        steps.path.unlink(missing_ok=True)
 
     def report(step: RelaxationStep) -> None:
         bar.update(step.step)
         print(f"{step.step:6d} {step.energy:18.6f} {step.largest_force:14.6f}", flush=True)
         if given.trajectory is not None:
-            ase.io.write(given.trajectory, step.atoms, format="extxyz", append=bool(step.step))
+            steps.append(step.atoms)
 
     print(f"{'step':>6} {'energy/eV':>18} {'force/(eV/Å)':>14}")
     with signs.bar("steps", in_lines=False) as bar:
@@ -62,10 +68,26 @@ def run(words: Sequence[str]) -> int:
             report=report,
         )
     with write_whole(given.output) as partial:
-        ase.io.write(partial, result.atoms, format="extxyz")
+        ase.io.write(partial, result.atoms, format=file_format)
     state = "converged" if result.converged else "not converged"
     print(f"{state} after {result.steps} steps; wrote {', '.join(map(str, written))}")
     return 0 if result.converged else EXIT_NOT_CONVERGED
+
+
+def _format_of(path: str) -> str:
+    """What ASE calls the format of a file to be written."""
+    import ase.io.formats
+
+    from mace_scf_jax.simulate.relaxation import RelaxationError
+
+    try:
+        name = ase.io.formats.filetype(path, read=False)
+        known = ase.io.formats.ioformats[name]
+    except (ase.io.formats.UnknownFileTypeError, KeyError):
+        raise RelaxationError(f"{path}: ASE knows no format of this suffix") from None
+    if not known.can_write:
+        raise RelaxationError(f"{path}: ASE cannot write the format {name}")
+    return name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,12 +97,20 @@ def _parser() -> argparse.ArgumentParser:
         "vanish. Exit status 1 if they do not within the given steps.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="model file written by training")
     parser.add_argument(
-        "start", metavar="START", help="file (.xyz or .xsf); its last structure is relaxed"
+        "model",
+        metavar="MODEL",
+        help="model file written by training, or the folder of a committee",
+    )
+    parser.add_argument(
+        "start",
+        metavar="START",
+        help="file, in any format of ASE; its last structure is relaxed, and its constraints are "
+        "kept",
     )
     parser.add_argument("--cell", action="store_true", help="relax the cell too")
     add_use_arguments(parser)
+    add_committee_arguments(parser)
     add_input_arguments(parser)
     parser.add_argument(
         "--fmax",
@@ -96,8 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         "--optimizer", default="lbfgs", metavar="NAME", help="lbfgs (default), bfgs or fire"
     )
     parser.add_argument(
-        "--output", default="relaxed.xyz", metavar="OUT.xyz", help="default: relaxed.xyz"
+        "--output",
+        default="relaxed.xyz",
+        metavar="OUT",
+        help="any format that ASE knows by the suffix (default: relaxed.xyz)",
     )
-    parser.add_argument("--trajectory", metavar="PATH.xyz", help="structures of all steps")
+    parser.add_argument(
+        "--trajectory", metavar="PATH.xyz", help="structures of all steps (.xyz, .extxyz, .traj)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser

@@ -50,6 +50,8 @@ def evaluate(
     )
     isolated = graph.sum_atoms(isolated_atom_energies(settings, graph))
     outputs["interaction_energy"] = outputs["energy"] - isolated
+    if "multipoles" in outputs:
+        outputs["charges"] = outputs["multipoles"][:, 0]
     if settings.backbone.least_distance > 0.0:
         outputs["shortest_distance"] = graph.shortest_edges()
     return outputs

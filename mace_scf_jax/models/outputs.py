@@ -65,6 +65,8 @@ class Output:
     uses: Use = Use.NOWHERE
     written_as: str | None = None
     """Name in files, after the prefix; None for its own."""
+    also_written_as: str | None = None
+    """A second name in files, which others read."""
     search: Search | None = None
     """For an output that is a `SolverStatus`: the search that it tells the end of."""
 
@@ -78,9 +80,10 @@ class Output:
         return self.per == "atom"
 
     @property
-    def file_name(self) -> str:
-        """Name in files of structures, after the prefix."""
-        return self.written_as or self.name
+    def file_names(self) -> tuple[str, ...]:
+        """Names in files of structures, after the prefix."""
+        own = self.written_as or self.name
+        return (own,) if self.also_written_as is None else (own, self.also_written_as)
 
 
 class Outputs(Registry[Output]):
@@ -93,10 +96,11 @@ class Outputs(Registry[Output]):
             ValueError: another output has its name, or its name in files.
         """
         for known in self.values():
-            if known.name != thing.name and known.file_name == thing.file_name:
+            shared = set(known.file_names).intersection(thing.file_names)
+            if known.name != thing.name and shared:
                 raise ValueError(
                     f"output {thing.name}: expected a name in files of its own, found "
-                    f"{thing.file_name!r}, that of {known.name}"
+                    f"{shared.pop()!r}, that of {known.name}"
                 )
         return super().add(thing)
 
@@ -180,8 +184,9 @@ OUTPUTS = Outputs(
         "atomic multipoles: Q, d_y, d_z, d_x, …",
         "(L + 1)²",
         _ALL,
-        written_as="density_coefficients",
+        also_written_as="density_coefficients",
     ),
+    Output("charges", "atom", "e", "the charges Q of the multipoles", uses=_ALL),
     Output("dipole", "graph", "e Å", "dipole x, y, z", "3", _ALL),
     Output("total_charge", "graph", "e", "sum of the charges", "", Use.FILES | Use.COMMITTEES),
     Output("polarizability", "graph", "e Å²/V", "from a readout", "3×3", _ALL),
@@ -277,7 +282,7 @@ OUTPUTS = Outputs(
 
 ENERGIES = ("energy", "node_energy", "contributions", "interaction_energy")
 """Outputs of every family."""
-DENSITY = ("electrostatic_energy", "multipoles", "dipole", "total_charge")
+DENSITY = ("electrostatic_energy", "multipoles", "charges", "dipole", "total_charge")
 """Further outputs of every family with charges."""
 DISTANCES = ("shortest_distance",)
 """Further outputs of models that are not meant for any distance."""

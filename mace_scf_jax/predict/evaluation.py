@@ -106,9 +106,9 @@ def evaluate_file(
         model: a model, or a committee, whose means or reference member are compared.
         output: where to write the structures with predictions; None for nowhere. What the file
             holds is kept; predictions are added as ``<prefix>energy``, ``<prefix>dipole``,
-            ``<prefix>stress``, … in info and ``<prefix>forces``,
-            ``<prefix>density_coefficients`` in arrays, and the standard deviations of a committee
-            as ``<prefix>energy_std``, ….
+            ``<prefix>stress``, … in info and ``<prefix>forces``, ``<prefix>charges``,
+            ``<prefix>multipoles``, … in arrays, and the standard deviations of a committee as
+            ``<prefix>energy_std``, ….
         forces, stress, batch_size, not_converged: see `Predictor.predict`. Structures whose
             multipoles were not found count among the errors like all others.
         contributions: whether to write the parts of the energy that belong to the isolated atoms
@@ -288,7 +288,8 @@ def write_predictions(
         for (ending, values), output in itertools.product(endings.items(), written):
             if output.name in values:
                 place = entry.arrays if output.per_atom else entry.info
-                place[prefix + output.file_name + ending] = _file_value(values[output.name])
+                for name in output.file_names:
+                    place[prefix + name + ending] = _file_value(values[output.name])
         annotated.append(entry)
     with write_whole(path) as partial:
         ase.io.write(partial, annotated, format="extxyz")

@@ -90,7 +90,7 @@ UNCERTAINTIES: Mapping[str, Measure] = {
         "eV/atom", ("energy", "node_energy"), lambda std: std["energy"] / len(std["node_energy"])
     ),
     "stress": Measure("eV/Å³", ("stress",), lambda std: np.max(std["stress"])),
-    "charges": Measure("e", ("multipoles",), lambda std: np.max(std["multipoles"][:, 0])),
+    "charges": Measure("e", ("charges",), lambda std: np.max(std["charges"])),
     "dipole": Measure("e Å", ("dipole",), lambda std: np.linalg.norm(std["dipole"])),
 }
 """Measures by name, each from standard deviations: the largest over the atoms of the norm of the

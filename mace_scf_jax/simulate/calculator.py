@@ -31,7 +31,7 @@ PROPERTIES = {
     "free_energy": "energy",
     "forces": "forces",
     "stress": "stress",
-    "charges": "multipoles",
+    "charges": "charges",
     "dipole": "dipole",
     "polarizability": "polarizability",
 }
@@ -217,8 +217,6 @@ class MACESCFCalculator(InputCalculator):
         results["forces"] = np.asarray(found["forces"], dtype=np.float64)
         if "stress" in found:
             results["stress"] = full_3x3_to_voigt_6_stress(found["stress"])
-        if "multipoles" in found:
-            results["charges"] = found["multipoles"][:, 0]
         if "scf_history" in found:
             results["convergence_history"] = found["scf_history"][: found["scf_steps"]].tolist()
         return results

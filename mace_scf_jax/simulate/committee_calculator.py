@@ -33,6 +33,7 @@ class CommitteeCalculator(InputCalculator):
         committee: a committee, its folder, or several model files.
         warm_start: start from the solutions of previous geometries; each member has its own.
         not_converged: what to do if the multipoles of a member are not self-consistent.
+        smooth: make energies smooth functions of the cell, see `MACESCFCalculator`.
         aggregation, reference_member: see `Committee`; None for what the committee says.
         options: see `CalculatorOptions`.
 
@@ -53,6 +54,7 @@ class CommitteeCalculator(InputCalculator):
         *,
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
+        smooth: bool = False,
         aggregation: Aggregation | None = None,
         reference_member: int | None = None,
         **options: Unpack[CalculatorOptions],
@@ -62,7 +64,9 @@ class CommitteeCalculator(InputCalculator):
         loaded = source if isinstance(source, Committee) else load_committee(source)
         self.committee = loaded.using(**of_models).aggregating(aggregation, reference_member)
         self.calculators = tuple(
-            MACESCFCalculator(member, warm_start=warm_start, not_converged=not_converged)
+            MACESCFCalculator(
+                member, warm_start=warm_start, not_converged=not_converged, smooth=smooth
+            )
             for member in self.committee.members
         )
         of_one = self.calculators[0].implemented_properties
@@ -90,7 +94,7 @@ class CommitteeCalculator(InputCalculator):
         results: dict[str, Any] = {}
         members = [calculator.results for calculator in self.calculators]
         reference = self.committee.reference
-        for name in (*(entry.name for entry in outputs_for(Use.COMMITTEES)), "charges"):
+        for name in (entry.name for entry in outputs_for(Use.COMMITTEES)):
             if name in members[0]:
                 mean, spread = mean_and_std([entry[name] for entry in members])
                 followed = mean[()] if reference is None else members[reference][name]

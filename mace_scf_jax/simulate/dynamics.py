@@ -10,87 +10,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from ase import units
 from jaxtyping import Array, Float, Int, Key
-
-_PICOSECOND = 1000.0 * units.fs
-
-Ensemble = Literal["nve", "nvt", "npt"]
-"""Constant energy, temperature, or temperature and pressure."""
-
-
-class SimulationError(ValueError):
-    """A simulation cannot start or go on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SimulationSettings:
-    """How atoms move.
-
-    Raises:
-        SimulationError: a value makes no sense, or is missing.
-    """
-
-    ensemble: Ensemble
-    timestep: float = 0.5
-    """fs."""
-    temperature: float | None = None
-    """K; of initial momenta and, but for "nve", of the thermostat."""
-    friction: float = 1.0
-    """Of the Langevin thermostat, 1/ps."""
-    pressure: float = 1.0
-    """bar, for "npt"."""
-    relaxation_time: float = 1.0
-    """In which the volume follows the pressure, ps, for "npt"."""
-    compressibility: float = 4.5e-5
-    """Rough isothermal compressibility, 1/bar, for "npt"; it only scales the relaxation time."""
-
-    def __post_init__(self) -> None:
-        if self.ensemble not in get_args(Ensemble):
-            raise SimulationError(
-                f"ensemble: found {self.ensemble!r}, expected {', '.join(get_args(Ensemble))}"
-            )
-        positive = ["timestep"]
-        if self.ensemble != "nve":
-            if self.temperature is None:
-                raise SimulationError(f"ensemble {self.ensemble} needs a temperature (K)")
-            positive += ["temperature", "friction"]
-        if self.ensemble == "npt":
-            positive += ["relaxation_time", "compressibility"]
-        for name in positive:
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0.0):
-                raise SimulationError(f"{name}: found {value}, expected a positive number")
-        if self.temperature is not None and not self.temperature >= 0.0:
-            raise SimulationError(f"temperature: found {self.temperature}, expected at least 0 K")
-        if not np.isfinite(self.pressure):
-            raise SimulationError(f"pressure: found {self.pressure}, expected a number (bar)")
-
-    @property
-    def thermostat(self) -> Thermostat | None:
-        """In units of dynamics."""
-        if self.ensemble == "nve":
-            return None
-        return Thermostat(
-            jnp.asarray(units.kB * self.temperature), jnp.asarray(self.friction / _PICOSECOND)
-        )
-
-    @property
-    def barostat(self) -> Barostat | None:
-        """In units of dynamics."""
-        if self.ensemble != "npt":
-            return None
-        rate = self.compressibility / units.bar / (self.relaxation_time * _PICOSECOND)
-        return Barostat(
-            jnp.asarray(units.kB * self.temperature),
-            jnp.asarray(self.pressure * units.bar),
-            jnp.asarray(rate),
-        )
 
 
 class EvaluationStatus(enum.IntEnum):
@@ -104,6 +28,10 @@ class EvaluationStatus(enum.IntEnum):
     """Multipoles that are solved for did not converge."""
     NOT_FINITE = 3
     """Positions or energies are infinite or not a number."""
+    TOO_FAST = 4
+    """An atom would move by more than any does in a step."""
+    UNCERTAIN = 5
+    """The members of a committee disagree by more than is accepted."""
 
 
 @jax.tree_util.register_dataclass
@@ -169,6 +97,11 @@ class Barostat:
     """Compressibility over relaxation time, Å³/eV per unit of time."""
 
 
+LARGEST_MOVE = 1.0
+"""Å in one step. Hydrogen at 300 K moves by 0.01 Å in 0.5 fs: what moves this fast has been shot
+away by forces that no atom exerts."""
+
+
 def step(
     state: MotionState,
     evaluate: Evaluate,
@@ -177,6 +110,7 @@ def step(
     timestep: Float[Array, ""],
     thermostat: Thermostat | None = None,
     barostat: Barostat | None = None,
+    mobile: Float[Array, "atoms 3"] | None = None,
 ) -> MotionState:
     """The state one time step later.
 
@@ -187,6 +121,8 @@ def step(
         timestep: in units of time.
         thermostat: keeps the temperature.
         barostat: keeps the pressure, along with a thermostat.
+        mobile: 1 for coordinates that move, 0 for those that are fixed; None if all move. Not with
+            a barostat, which moves all of them.
 
     Source:
         Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34 (BAOAB);
@@ -197,13 +133,17 @@ def step(
     key, for_thermostat, for_barostat = jax.random.split(state.key, 3)
     cell, heat = state.cell, state.heat
 
-    momenta = state.momenta + half * state.evaluation.forces
+    def of_mobile(momenta: Array) -> Array:
+        return momenta if mobile is None else mobile * momenta
+
+    momenta = of_mobile(state.momenta + half * state.evaluation.forces)
     positions = state.positions + half * inverse_masses * momenta
     if thermostat is not None:
         before = kinetic_energy(momenta, masses)
-        momenta = _thermalised(momenta, masses, timestep, thermostat, for_thermostat)
+        momenta = of_mobile(_thermalised(momenta, masses, timestep, thermostat, for_thermostat))
         heat = heat + kinetic_energy(momenta, masses) - before
     positions = positions + half * inverse_masses * momenta
+    largest_move = jnp.max(jnp.linalg.norm(positions - state.positions, axis=1))
     if barostat is not None:
         factor = _rescaling(
             pressure(state.evaluation.stress, momenta, masses, cell),
@@ -215,7 +155,10 @@ def step(
         positions, cell, momenta = factor * positions, factor * cell, momenta / factor
 
     evaluation = evaluate(positions, cell, state.evaluation.context)
-    momenta = momenta + half * evaluation.forces
+    momenta = of_mobile(momenta + half * evaluation.forces)
+    too_fast = (largest_move > LARGEST_MOVE) & (evaluation.status != EvaluationStatus.NOT_FINITE)
+    status = jnp.where(too_fast, EvaluationStatus.TOO_FAST, evaluation.status)
+    evaluation = dataclasses.replace(evaluation, status=status)
     return MotionState(positions, momenta, cell, key, heat, evaluation)
 
 
@@ -251,11 +194,19 @@ def advance(
 
 
 def random_momenta(
-    key: Key[Array, ""], masses: Float[Array, "atoms"], thermal_energy: Float[Array, ""]
+    key: Key[Array, ""],
+    masses: Float[Array, "atoms"],
+    thermal_energy: Float[Array, ""],
+    mobile: Float[Array, "atoms 3"] | None = None,
 ) -> Float[Array, "atoms 3"]:
-    """Momenta (√(u eV)) of the Maxwell–Boltzmann distribution, without motion of the whole."""
+    """Momenta (√(u eV)) of the Maxwell–Boltzmann distribution.
+
+    Without motion of the whole, unless some coordinates are fixed (0 in ``mobile``).
+    """
     normal = jax.random.normal(key, (masses.shape[0], 3), masses.dtype)
     momenta = jnp.sqrt(thermal_energy * masses)[:, None] * normal
+    if mobile is not None:
+        return mobile * momenta
     drift = jnp.sum(momenta, axis=0) / jnp.sum(masses)
     return momenta - masses[:, None] * drift if masses.shape[0] > 1 else momenta
 

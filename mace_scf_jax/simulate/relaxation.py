@@ -13,10 +13,12 @@ import ase.optimize
 import numpy as np
 
 from mace_scf_jax.boundary import pbc_letters
+from mace_scf_jax.predict.committee import Committee
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.use import Options
 from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
+from mace_scf_jax.simulate.committee_calculator import CommitteeCalculator
 from mace_scf_jax.simulate.simulation import without_labels
 from mace_scf_jax.simulate.warm_start import WarmStart
 
@@ -37,7 +39,8 @@ class Relaxation:
     """A relaxed structure."""
 
     atoms: ase.Atoms
-    """With energy, forces and, if the cell was relaxed, stress of its calculator."""
+    """With energy, forces, charges and, if the cell was relaxed, stress of its calculator, and
+    with multipoles."""
     steps: int
     converged: bool
     largest_force: float
@@ -57,7 +60,7 @@ class RelaxationStep:
 
 
 def relax(
-    model: Model | str | Path,
+    model: Model | Committee | str | Path,
     atoms: ase.Atoms,
     *,
     optimiser: str = "lbfgs",
@@ -70,8 +73,8 @@ def relax(
     """Move atoms, and the cell if wanted, to where forces vanish.
 
     Args:
-        model: a model or the path of its file.
-        atoms: the structure; left alone.
+        model: a model or the path of its file; or a committee.
+        atoms: the structure; left alone. Its constraints are kept.
         optimiser: a name in `OPTIMISERS`.
         largest_force: on any atom at which to stop, eV/Å; for the cell, of its generalised force.
         max_steps: after which to give up.
@@ -93,11 +96,12 @@ def relax(
             "cell: expected a structure that is periodic in three directions, "
             f"found pbc {pbc_letters(atoms.pbc)}"
         )
-    model = load_model(model, **options)
-    moving = without_labels(atoms, model.input_keys)
-    moving.calc = MACESCFCalculator(
+    is_committee = isinstance(model, Committee)
+    model = model.using(**options) if is_committee else load_model(model, **options)
+    moving = without_labels(atoms, model.first.input_keys)
+    moving.calc = (CommitteeCalculator if is_committee else MACESCFCalculator)(
         model,
-        warm_start=WarmStart() if model.is_self_consistent else None,
+        warm_start=WarmStart() if model.first.is_self_consistent else None,
         smooth=cell or not atoms.pbc.any(),
     )
     optimised = ase.filters.FrechetCellFilter(moving) if cell else moving
@@ -107,6 +111,8 @@ def relax(
         energy, forces = moving.get_potential_energy(), moving.get_forces()
         if not np.isfinite(energy):
             raise RelaxationError(f"step {search.nsteps}: found an energy of {energy}")
+        if "multipoles" in moving.calc.results:
+            moving.arrays["multipoles"] = moving.calc.results["multipoles"]
         report(RelaxationStep(search.nsteps, energy, _largest(forces), moving))
 
     search.attach(report_step)

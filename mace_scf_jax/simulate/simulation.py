@@ -12,29 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import units
-from jaxtyping import Array, Float, UInt
+from jaxtyping import Array, Bool, Float, UInt
 
 from mace_scf_jax.boundary import pbc_letters
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.predict.distances import DistanceWatch
 from mace_scf_jax.simulate import dynamics
-from mace_scf_jax.simulate.dynamics import (
-    Evaluation,
-    EvaluationStatus,
-    MotionState,
-    SimulationError,
-    SimulationSettings,
-)
+from mace_scf_jax.simulate.committee_energy import CommitteeEnergyFunction
+from mace_scf_jax.simulate.constraints import mobile_coordinates
+from mace_scf_jax.simulate.dynamics import Evaluation, EvaluationStatus, MotionState
 from mace_scf_jax.simulate.functional import Context, EnergyFunction
 from mace_scf_jax.simulate.neighbours import Neighbours
 from mace_scf_jax.simulate.preparation import Preparation
 from mace_scf_jax.simulate.results import Results
+from mace_scf_jax.simulate.settings import SimulationError, SimulationSettings
+from mace_scf_jax.simulate.stopping import FAILURES, SimulationStopped
 
-_FAILURES = {
-    EvaluationStatus.NOT_CONVERGED: "the multipoles do not converge",
-    EvaluationStatus.NOT_FINITE: "positions or energy are not finite",
-}
-_OUTGROWN = "the neighbours outgrow all that is prepared for them"
 _COMPILED = ("_evaluate_first", "_observe", "_advance")
 _MOST_ATTEMPTS = 5
 """Times that the host prepares one step, with ever more room."""
@@ -74,6 +67,7 @@ class Simulation:
         *,
         seed: int = 0,
         snapshot: Snapshot | None = None,
+        largest_uncertainty: float | None = None,
     ) -> None:
         """Prepare a simulation.
 
@@ -81,14 +75,18 @@ class Simulation:
             energy_fn: from `mace_scf_jax.energy_function`, or of a committee; with
                 ``largest_strain`` for "npt".
             prepare: from there too.
-            atoms: the structure. Without momenta they are drawn at the temperature.
+            atoms: the structure. Without momenta they are drawn at the temperature. Its
+                constraints are kept, if they are `FixAtoms` and `FixCartesian`.
             settings: how it moves.
             seed: of the random numbers.
             snapshot: where to go on instead of the start; of the same atoms.
+            largest_uncertainty: of a committee, at which to stop: the largest norm of the standard
+                deviation of a force, eV/Å. None to go on whatever it is.
 
         Raises:
             SimulationError: the structure does not suit the ensemble, there are neither momenta nor
-                a temperature, or the initial energy cannot be used.
+                a temperature, or the initial energy cannot be used; or a largest uncertainty is
+                given without a committee.
             DataError: the structure cannot be used.
         """
         if settings.ensemble == "npt" and not atoms.pbc.all():
@@ -96,13 +94,15 @@ class Simulation:
                 "constant pressure: expected a structure that is periodic in three directions, "
                 f"found pbc {pbc_letters(atoms.pbc)}"
             )
-        if atoms.constraints:
-            raise SimulationError(
-                f"found {len(atoms.constraints)} constraints, such as fixed atoms, which "
-                "simulations do not keep"
-            )
+        mobile = mobile_coordinates(atoms)
+        if settings.ensemble == "npt" and mobile is not None:
+            raise SimulationError("constant pressure: found fixed atoms, which the cell would move")
+        _check_uncertainty(largest_uncertainty, energy_fn)
         self.energy_fn, self.prepare, self.settings = energy_fn, prepare, settings
         self.masses = jnp.asarray(atoms.get_masses())
+        self.mobile = None if mobile is None else jnp.asarray(mobile)
+        """1 for coordinates that move, 0 for those that are fixed; None if all move."""
+        self.largest_uncertainty = largest_uncertainty
         self.preparations = 0
         """How often the host has prepared the structure."""
         self._distances = DistanceWatch(energy_fn.model.settings)
@@ -129,8 +129,9 @@ class Simulation:
             heat=jnp.asarray(snapshot.heat, positions.dtype),
             evaluation=evaluation,
         )
-        if int(evaluation.status) in _FAILURES:
-            raise SimulationError(f"initial structure: {_FAILURES[int(evaluation.status)]}")
+        status = EvaluationStatus(int(evaluation.status))
+        if status not in (EvaluationStatus.USABLE, EvaluationStatus.OUTGROWN):
+            raise SimulationError(f"initial structure: {FAILURES[status]}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _COMPILED}
@@ -148,6 +149,8 @@ class Simulation:
     @property
     def degrees_of_freedom(self) -> int:
         """Those that share the temperature: without the motion of the whole if it is conserved."""
+        if self.mobile is not None:
+            return int(jnp.sum(self.mobile))
         count = 3 * len(self._atoms)
         conserved = self.settings.ensemble == "nve" and len(self._atoms) > 1
         return count - 3 if conserved else count
@@ -156,8 +159,9 @@ class Simulation:
         """Make steps.
 
         Raises:
-            SimulationError: energies are not finite, or multipoles do not converge. The state is
-                that of the last good step.
+            SimulationStopped: energies are not finite, atoms move too fast, multipoles do not
+                converge, or members of a committee disagree too much. The state is that of the last
+                good step.
         """
         remaining, attempts = num_steps, 0
         while remaining:
@@ -167,11 +171,9 @@ class Simulation:
             remaining -= int(done)
             self.steps_done += int(done)
             attempts = 0 if int(done) else attempts + 1
-            if remaining and (int(status) in _FAILURES or attempts > _MOST_ATTEMPTS):
-                raise SimulationError(
-                    f"step {self.steps_done + 1}: {_FAILURES.get(int(status), _OUTGROWN)}; is the "
-                    "time step too long, or the structure far from what the model was trained on?"
-                )
+            is_outgrown = int(status) == EvaluationStatus.OUTGROWN
+            if remaining and (not is_outgrown or attempts > _MOST_ATTEMPTS):
+                raise SimulationStopped(self.steps_done + 1, EvaluationStatus(int(status)))
             if remaining:
                 self._prepare_again(attempts)
 
@@ -215,10 +217,10 @@ class Simulation:
     def _start(self, key: Array) -> Snapshot:
         for_momenta, key = jax.random.split(key)
         if self._atoms.has("momenta"):
-            momenta = self._atoms.get_momenta()
+            momenta = self._atoms.get_momenta() * (1.0 if self.mobile is None else self.mobile)
         elif self.settings.temperature is not None:
             thermal_energy = jnp.asarray(units.kB * self.settings.temperature)
-            momenta = dynamics.random_momenta(for_momenta, self.masses, thermal_energy)
+            momenta = dynamics.random_momenta(for_momenta, self.masses, thermal_energy, self.mobile)
         else:
             raise SimulationError(
                 "found neither momenta in the structure nor a temperature to draw them at"
@@ -271,12 +273,19 @@ class Simulation:
         precision = positions.dtype
         is_finite = jnp.all(jnp.isfinite(positions)) & jnp.isfinite(results.energy)
         status = jnp.select(
-            [~jnp.all(jnp.isfinite(positions)), ~results.valid, ~results.converged, ~is_finite],
+            [
+                ~jnp.all(jnp.isfinite(positions)),
+                ~results.valid,
+                ~results.converged,
+                ~is_finite,
+                self._is_uncertain(results),
+            ],
             [
                 EvaluationStatus.NOT_FINITE,
                 EvaluationStatus.OUTGROWN,
                 EvaluationStatus.NOT_CONVERGED,
                 EvaluationStatus.NOT_FINITE,
+                EvaluationStatus.UNCERTAIN,
             ],
             EvaluationStatus.USABLE,
         )
@@ -287,6 +296,13 @@ class Simulation:
             status=status,
             context=context,
         )
+
+    def _is_uncertain(self, results: Results) -> Bool[Array, ""]:
+        """Whether the members of a committee disagree by more than is accepted."""
+        if self.largest_uncertainty is None:
+            return jnp.asarray(False)
+        spread = jnp.linalg.norm(results.further["forces_std"], axis=-1)
+        return jnp.max(spread) > self.largest_uncertainty
 
     @functools.cached_property
     def _evaluate_first(self) -> Callable[..., Evaluation]:
@@ -307,10 +323,21 @@ class Simulation:
                 timestep=jnp.asarray(self.settings.timestep * units.fs),
                 thermostat=self.settings.thermostat,
                 barostat=self.settings.barostat,
+                mobile=self.mobile,
             )
             return dynamics.advance(state, num_steps, make_step)
 
         return advance
+
+
+def _check_uncertainty(largest: float | None, energy_fn: EnergyFunction) -> None:
+    """Refuse a largest uncertainty that makes no sense, or of a single model."""
+    if largest is None:
+        return
+    if not largest > 0.0:
+        raise SimulationError(f"largest uncertainty: found {largest}, expected a positive number")
+    if not isinstance(energy_fn, CommitteeEnergyFunction):
+        raise SimulationError("largest uncertainty: expected a committee, found a single model")
 
 
 def without_labels(atoms: ase.Atoms, keys: KeySpecification) -> ase.Atoms:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ase
-import ase.io
-import jax
 import numpy as np
-from ase import units
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from mace_scf_jax.data.properties import GRAPH_INPUTS
 from mace_scf_jax.files import Format, flush
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.surplus import SurplusWatch
-from mace_scf_jax.simulate import dynamics
-from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
-from mace_scf_jax.simulate.results import Results
+from mace_scf_jax.simulate.constraints import describe_fixed, mobile_coordinates
+from mace_scf_jax.simulate.frames import Trajectory, trajectory
+from mace_scf_jax.simulate.observation import COLUMNS, LogRow, observe
+from mace_scf_jax.simulate.settings import SimulationError, SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation, Snapshot
+from mace_scf_jax.simulate.stopping import SimulationStopped, advice
 
 STATE = Format(
     name="mace-scf-jax simulation",
@@ -34,26 +30,6 @@ STATE = Format(
     sha256_since=2,
     error=SimulationError,
 )
-SUFFIXES = (".xyz", ".extxyz")
-
-
-@dataclasses.dataclass(frozen=True)
-class LogRow:
-    """Thermodynamic state of a simulation at one step; None for what it does not have."""
-
-    step: int
-    time_ps: float
-    potential_energy_eV: float  # noqa: N815 (a column of the log file)
-    kinetic_energy_eV: float  # noqa: N815
-    conserved_energy_eV: float | None  # noqa: N815
-    """Potential and kinetic energy less the heat of the thermostat; not defined for "npt"."""
-    temperature_K: float  # noqa: N815
-    pressure_bar: float | None
-    volume_A3: float | None  # noqa: N815
-    total_charge_e: float | None
-
-
-COLUMNS = tuple(field.name for field in dataclasses.fields(LogRow))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +40,14 @@ class SimulationFiles:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trajectory", Path(self.trajectory))
-        if self.trajectory.suffix not in SUFFIXES:
-            raise SimulationError(
-                f"{self.trajectory}: found suffix {self.trajectory.suffix!r}, expected "
-                f"{' or '.join(SUFFIXES)}"
-            )
+        trajectory(self.trajectory)
         if not self.trajectory.parent.is_dir():
             raise SimulationError(f"{self.trajectory}: no such folder")
+
+    @property
+    def frames(self) -> Trajectory:
+        """What frames are added to."""
+        return trajectory(self.trajectory)
 
     @property
     def log(self) -> Path:
@@ -105,23 +82,40 @@ class SimulationFiles:
         for path in (self.state, self.trajectory, self.log, self.plot):
             path.unlink(missing_ok=True)
 
-    def append(self, simulation: Simulation, model_checksum: str) -> LogRow:
-        """Write the present state: a frame, a row, and what a restart needs, in this order."""
+    def append(
+        self,
+        simulation: Simulation,
+        model_checksum: str,
+        *,
+        with_row: bool = True,
+        with_frame: bool = True,
+    ) -> LogRow:
+        """Write the present state.
+
+        Args:
+            with_row: write a row of the log.
+            with_frame: write a frame, and then what a restart from there needs.
+        """
         frame, row = observe(simulation)
-        text = io.StringIO()
-        ase.io.write(text, frame, format="extxyz")
-        with self.trajectory.open("a") as file:
-            file.write(text.getvalue())
-        is_new = not self.log.exists()
-        with self.log.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(COLUMNS)
-            writer.writerow("" if value is None else value for value in dataclasses.astuple(row))
-        for path in (self.trajectory, self.log):  # before the state that counts on them
-            flush(path)
-        self._write_state(simulation, frame, model_checksum)
+        if with_row:
+            self._add_to_log(row)
+        if with_frame:
+            self.frames.append(frame)
+            self._write_state(simulation, frame, model_checksum)
         return row
+
+    def _add_to_log(self, row: LogRow) -> None:
+        """Write a row with the columns that the log has; an earlier version knew fewer."""
+        columns = COLUMNS
+        if self.log.exists():
+            with self.log.open(newline="") as file:
+                columns = next(csv.reader(file), COLUMNS)
+        with self.log.open("a", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            if not self.log.stat().st_size:
+                writer.writeheader()
+            writer.writerow(dataclasses.asdict(row))
+        flush(self.log)
 
     def _write_state(self, simulation: Simulation, frame: ase.Atoms, model_checksum: str) -> None:
         snapshot = simulation.snapshot()
@@ -131,7 +125,7 @@ class SimulationFiles:
             "heat": snapshot.heat,
             "settings": conditions(simulation.energy_fn.model, frame, simulation.settings),
             "model": model_checksum,
-            "trajectory_bytes": self.trajectory.stat().st_size,
+            self.frames.extent_is: self.frames.extent(),
             "log_bytes": self.log.stat().st_size,
         }
         STATE.write(self.state, tensors, {"record": record})
@@ -159,15 +153,18 @@ class SimulationFiles:
         Raises:
             SimulationError: trajectory or log lack what was written before the state.
         """
-        for path, name in ((self.trajectory, "trajectory_bytes"), (self.log, "log_bytes")):
-            found = path.stat().st_size if path.exists() else 0
-            if found < state.record[name]:
+        frames, log_bytes = self.frames, self.log.stat().st_size if self.log.exists() else 0
+        for path, name, found in (
+            (self.trajectory, frames.extent_is, frames.extent()),
+            (self.log, "log_bytes", log_bytes),
+        ):
+            if found < state.record.get(name, 0):
                 raise SimulationError(
-                    f"{path}: found {found} bytes, expected at least {state.record[name]}, which "
-                    f"it had when {self.state.name} was written"
+                    f"{path}: found {found} {name.split('_')[1]}, expected at least "
+                    f"{state.record[name]}, which it had when {self.state.name} was written"
                 )
-        for path, name in ((self.trajectory, "trajectory_bytes"), (self.log, "log_bytes")):
-            os.truncate(path, state.record[name])
+        frames.cut(state.record[frames.extent_is])
+        os.truncate(self.log, state.record["log_bytes"])
 
 
 _TENSORS = ("positions", "momenta", "cell", "key")
@@ -213,46 +210,10 @@ def conditions(model: Model, atoms: ase.Atoms, settings: SimulationSettings) -> 
     return {
         **dataclasses.asdict(settings),
         **{name: values[name].tolist() for name in GRAPH_INPUTS},
+        "fixed": describe_fixed(mobile_coordinates(atoms)),
         "pbc_handling": None if density is None else density.boundary.value,
         "dtype": model.dtype.name,
     }
-
-
-def observe(simulation: Simulation) -> tuple[ase.Atoms, LogRow]:
-    """The present frame of a simulation, with its results, and its row of the log."""
-    frame = simulation.to_atoms()
-    is_periodic = bool(frame.pbc.all())
-    results: Results = jax.device_get(simulation.observe(stress=is_periodic))
-    state, masses = simulation.state, simulation.masses
-    kinetic = float(dynamics.kinetic_energy(state.momenta, masses))
-    potential = float(results.energy)
-    found = {"energy": potential, "forces": np.asarray(results.forces, np.float64)}
-    pressure = None
-    if is_periodic:
-        found["stress"] = full_3x3_to_voigt_6_stress(np.asarray(results.stress, np.float64))
-        kinetic_pressure = 2.0 / 3.0 * kinetic / frame.get_volume()
-        pressure = (kinetic_pressure - float(np.trace(results.stress)) / 3.0) / units.bar
-    if results.multipoles is not None:
-        if not np.isnan(results.dipole).all():  # along periodic directions it may mean nothing
-            found["dipole"] = np.asarray(results.dipole, np.float64)
-        frame.arrays["multipoles"] = np.asarray(results.multipoles, np.float64)
-    frame.info["step"] = simulation.steps_done
-    if "forces_std" in results.further:  # of a committee
-        frame.info["energy_std"] = float(results.further["energy_std"])
-        frame.arrays["forces_std"] = np.asarray(results.further["forces_std"], np.float64)
-    frame.calc = SinglePointCalculator(frame, **found)
-    keeps_energy = simulation.settings.ensemble != "npt"
-    return frame, LogRow(
-        step=simulation.steps_done,
-        time_ps=simulation.time,
-        potential_energy_eV=potential,
-        kinetic_energy_eV=kinetic,
-        conserved_energy_eV=potential + kinetic - float(state.heat) if keeps_energy else None,
-        temperature_K=2.0 * kinetic / (simulation.degrees_of_freedom * units.kB),
-        pressure_bar=pressure,
-        volume_A3=frame.get_volume() if is_periodic else None,
-        total_charge_e=None if results.total_charge is None else float(results.total_charge),
-    )
 
 
 def run(
@@ -261,6 +222,7 @@ def run(
     *,
     num_steps: int,
     every: int,
+    log_every: int | None = None,
     model_checksum: str,
 ) -> Iterator[LogRow]:
     """Simulate up to a number of steps, and write every so often.
@@ -272,50 +234,45 @@ def run(
         files: where to write.
         num_steps: steps in all, those done before included.
         every: steps between frames. The last step is written too.
+        log_every: steps between rows of the log; None for those of the frames.
         model_checksum: of the file of the model.
 
     Yields:
         Every row of the log, once it is written.
+
+    Raises:
+        SimulationError: the simulation cannot go on. The last good step is written before, and the
+            message tells what helps.
     """
     surplus = SurplusWatch(simulation.energy_fn.model.keeps_total_charge)
+    log_every = every if log_every is None else log_every
 
-    def write() -> LogRow:
-        row = files.append(simulation, model_checksum)
+    def write(*, with_row: bool = True, with_frame: bool = True) -> LogRow:
+        row = files.append(simulation, model_checksum, with_row=with_row, with_frame=with_frame)
         surplus.look(row.total_charge_e, simulation.total_charge)
         return row
 
-    if simulation.steps_done == 0:
+    written = simulation.steps_done
+    if written == 0:
         yield write()
-    while simulation.steps_done < num_steps:
-        ahead = every - simulation.steps_done % every
-        simulation.advance(min(ahead, num_steps - simulation.steps_done))
-        yield write()
-
-
-def plot_log(path: str | Path, picture: str | Path) -> None:
-    """Draw the log of a simulation over time, as a picture in a file."""
-    from matplotlib.figure import Figure  # slow to import
-
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    panels = {
-        "energy / eV": ("potential_energy_eV", "conserved_energy_eV"),
-        "temperature / K": ("temperature_K",),
-        "pressure / bar": ("pressure_bar",),
-        "volume / Å³": ("volume_A3",),
-    }
-    shown = {
-        label: [name for name in names if rows and rows[0][name]] for label, names in panels.items()
-    }
-    shown = {label: names for label, names in shown.items() if names}
-    figure = Figure(figsize=(7.0, 2.0 * len(shown)), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(len(shown), sharex=True))
-    for axis, (label, names) in zip(axes, shown.items(), strict=True):
-        for name in names:
-            values = np.array([float(row[name]) for row in rows])
-            offset = values[0] if label.startswith("energy") else 0.0
-            axis.plot([float(row["time_ps"]) for row in rows], values - offset, label=name)
-        axis.set_ylabel(label)
-        axis.legend()
-    axes[-1].set_xlabel("time / ps")
-    figure.savefig(picture, dpi=150)
+    while (done := simulation.steps_done) < num_steps:
+        ahead = min(interval - done % interval for interval in (every, log_every))
+        try:
+            simulation.advance(min(ahead, num_steps - done))
+        except SimulationStopped as stopped:
+            if simulation.steps_done > written:
+                yield write()
+            stopped.args = (
+                f"{stopped}. The last good step, {simulation.steps_done}, is the last frame of "
+                f"{files.trajectory}. {advice(simulation, stopped.status)}",
+            )
+            raise
+        done = simulation.steps_done
+        with_row, with_frame = (
+            done % interval == 0 or done == num_steps for interval in (log_every, every)
+        )
+        row = write(with_row=with_row, with_frame=with_frame)
+        if with_frame:
+            written = done
+        if with_row:
+            yield row

@@ -15,7 +15,7 @@ from mace_scf_jax import energy_function
 from mace_scf_jax.backbones import FeatureStatistics
 from mace_scf_jax.predict.distances import ShortDistanceWarning
 from mace_scf_jax.simulate.calculator import MACESCFCalculator
-from mace_scf_jax.simulate.dynamics import SimulationSettings
+from mace_scf_jax.simulate.settings import SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
 from mace_scf_jax_cli.main import main
 

@@ -71,6 +71,50 @@ def test_a_run_and_its_continuation_are_one_run(folder, capsys):
     np.testing.assert_allclose(last.get_forces(), expected.get_forces(), atol=1e-6)
 
 
+def test_frames_and_lines_at_intervals_of_their_own_in_formats_of_ase(folder, capsys):
+    write("start.traj", water(0))
+    words = f"{NVT} --every 4 --log_every 3 --fixed O --output run.traj"
+
+    def continued(rest: str) -> int:
+        return main(["md", "model", "start.traj", *shlex.split(f"{words} {rest}")])
+
+    assert continued("--steps 5") == continued("--steps 9 --restart") == 0
+    frames = read("run.traj", ":")
+    assert [frame.info["step"] for frame in frames] == [0, 4, 5, 8, 9]
+    assert [row["step"] for row in rows("run.csv")] == ["0", "3", "5", "6", "9"]
+    oxygen = water(0).symbols == "O"
+    moved = np.abs(frames[-1].positions - water(0).positions).max(axis=1)
+    np.testing.assert_array_equal(moved > 0.0, ~oxygen)
+    charges = [frame.get_charges() for frame in frames]
+    assert np.shape(charges) == (5, 3)
+    capsys.readouterr()
+    assert main(["md", "model", "start.traj", *shlex.split(f"{NVT} --restart --output run.traj"),
+                 "--steps", "20"]) == 2  # fmt: skip
+    assert "restart, fixed: found none, expected 0 xyz as before" in capsys.readouterr().err
+    assert main(["md", "model", "no.traj", *shlex.split(f"{NVT} --steps 2 --output new.xyz")]) == 2
+    assert "no.traj: no such file" in capsys.readouterr().err
+    (folder / "start.cif").write_text("data_nothing")
+    assert main(["md", "model", "start.cif", *shlex.split(f"{NVT} --steps 2 --output n.xyz")]) == 2
+    assert "start.cif: ASE cannot read it" in capsys.readouterr().err
+
+
+def test_a_run_that_blows_up_keeps_its_last_good_step_and_tells_what_helps(folder, capsys):
+    hot = "--ensemble nve --temperature 1e6 --timestep 20 --steps 100"
+    assert md(f"{hot} --output hot.xyz --plot") == 2
+    error = capsys.readouterr().err
+    for part in (
+        "an atom would move by more than 1 Å in one step",
+        "is the last frame of hot.xyz",
+        "a shorter time step than 20 fs",
+        "pair_repulsion: true",
+        "a committee",
+    ):
+        assert part in error
+    last = read("hot.xyz")
+    assert f"The last good step, {last.info['step']}, is" in error
+    assert (folder / "hot.png").exists()
+
+
 @pytest.mark.slow
 def test_a_committee_moves_by_its_mean(folder, capsys):
     for number in (1, 2):
@@ -99,13 +143,17 @@ def test_a_committee_moves_by_its_mean(folder, capsys):
     assert frames[-1].info["energy_std"] == pytest.approx(expected.std["energy"], abs=1e-5)
     np.testing.assert_allclose(frames[-1].get_forces(), expected.mean["forces"], atol=1e-5)
     np.testing.assert_allclose(frames[-1].arrays["forces_std"], expected.std["forces"], atol=1e-5)
+    spread = float(rows("trajectory.csv")[-1]["force_uncertainty_eV_A"])
+    assert spread == pytest.approx(np.linalg.norm(expected.std["forces"], axis=1).max(), abs=1e-5)
     capsys.readouterr()
-    assert of_committee("--steps 12 --restart --aggregation reference") == 2
+    assert of_committee(f"--steps 400 --restart --stop_uncertainty {1.01 * spread}") == 1
+    assert "Label the last frame and add it to the training set" in capsys.readouterr().err
+    assert of_committee("--steps 900 --restart --aggregation reference") == 2
     assert "restart: the model file is not the one of the state" in capsys.readouterr().err
     assert md(f"{NVT} --steps 12 --overwrite --aggregation reference") == 2
     assert "--aggregation: expected the folder of a committee" in capsys.readouterr().err
     tiny_model(seed=3).save(folder / "2.model.safetensors")
-    assert of_committee("--steps 12 --restart") == 2
+    assert of_committee("--steps 900 --restart") == 2
     assert "restart: the model file is not the one of the state" in capsys.readouterr().err
     (folder / "committee.json").unlink()
     assert of_committee("--steps 12 --overwrite") == 2
@@ -119,7 +167,7 @@ def test_bad_input_is_refused(folder, capsys):
     write("gold.xyz", gold, format="extxyz")
     (folder / "trajectory.xyz").write_text("kept")
     for words, expected in (
-        (f"{good} --output there.txt", "found suffix '.txt', expected .xyz or .extxyz"),
+        (f"{good} --output there.txt", "found suffix '.txt', expected .xyz, .extxyz or .traj"),
         (f"{good} --output no/there.xyz", "no/there.xyz: no such folder"),
         (good, "trajectory.xyz: exists already; go on with --restart"),
         (f"{good} --output new.xyz --restart", "new.state.safetensors: no such file"),

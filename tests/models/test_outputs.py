@@ -61,9 +61,10 @@ def rows_of_the_page() -> str:
     lines = ["| output | of each | shape | unit | meaning | in files | mean and spread | in ASE |"]
     lines.append("|---" * 8 + "|")
     for entry in OUTPUTS.values():
-        file_name = f"`{entry.file_name}`" if entry.uses & Use.FILES else ""
+        names = ", ".join(f"`{name}`" for name in entry.file_names)
+        file_name = names if entry.uses & Use.FILES else ""
         if entry.uses & Use.FILES_IF_ASKED_FOR:
-            file_name = f"`{entry.file_name}` if asked for"
+            file_name = f"{names} if asked for"
         marks = ("yes" if entry.uses & use else "" for use in (Use.COMMITTEES, Use.CALCULATORS))
         cells = (f"`{entry.name}`", entry.per, entry.shape, entry.unit, entry.meaning, file_name)
         lines.append("| " + " | ".join((*cells, *marks)) + " |")

@@ -24,7 +24,7 @@ import mace_scf_jax
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.simulate import MACESCFCalculator, dynamics
-from mace_scf_jax.simulate.dynamics import SimulationSettings
+from mace_scf_jax.simulate.settings import SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
 
 

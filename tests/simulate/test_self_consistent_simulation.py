@@ -12,7 +12,7 @@ import mace_scf_jax
 from mace_scf_jax.models.families.fixed_point.self_consistency import SelfConsistency
 from mace_scf_jax.scf import Anderson
 from mace_scf_jax.simulate import MACESCFCalculator
-from mace_scf_jax.simulate.dynamics import SimulationSettings
+from mace_scf_jax.simulate.settings import SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
 
 TIGHT = SelfConsistency(Anderson(tolerance=1e-11))

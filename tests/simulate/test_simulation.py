@@ -8,14 +8,19 @@ import jax
 import numpy as np
 import pytest
 from ase import units
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixBondLength, FixCartesian
 from ase.md.verlet import VelocityVerlet
 from compilations import compilations
-from tiny_models import molecule, periodic, slab
+from tiny_models import molecule, periodic, slab, tiny_model
 
 import mace_scf_jax
-from mace_scf_jax.simulate import MACESCFCalculator, dynamics
-from mace_scf_jax.simulate.dynamics import SimulationError, SimulationSettings
+from mace_scf_jax.simulate import (
+    Committee,
+    MACESCFCalculator,
+    committee_energy_function,
+    dynamics,
+)
+from mace_scf_jax.simulate.settings import SimulationError, SimulationSettings
 from mace_scf_jax.simulate.simulation import Simulation
 
 NVE = SimulationSettings("nve", timestep=0.2, temperature=300.0)
@@ -111,6 +116,34 @@ def test_a_snapshot_goes_on_where_it_was_made(model):
     np.testing.assert_array_equal(first.key, second.key)
 
 
+def test_fixed_coordinates_stay_and_others_move(model):
+    atoms = periodic()
+    atoms.set_constraint([FixAtoms([0]), FixCartesian([2], mask=(False, False, True))])
+    settings = SimulationSettings("nvt", timestep=0.5, temperature=300.0)
+    simulation = Simulation(*mace_scf_jax.energy_function(model), atoms, settings)
+    simulation.advance(4)
+    reached = simulation.to_atoms()
+    moved = np.abs(reached.positions - atoms.positions) > 0.0
+    expected = np.ones_like(moved)
+    expected[0], expected[2, 2] = False, False
+    np.testing.assert_array_equal(moved, expected)
+    np.testing.assert_array_equal(reached.get_momenta() != 0.0, expected)
+    assert simulation.degrees_of_freedom == 3 * len(atoms) - 4
+    npt = SimulationSettings("npt", temperature=300.0)
+    atoms.pbc = True
+    with pytest.raises(SimulationError, match="found fixed atoms, which the cell would move"):
+        Simulation(*mace_scf_jax.energy_function(model, largest_strain=0.1), atoms, npt)
+
+
+def test_a_committee_that_disagrees_stops():
+    committee = Committee((tiny_model(seed=1), tiny_model(seed=2)))
+    functions = committee_energy_function(committee)
+    with pytest.raises(SimulationError, match="initial structure: the members of the committee"):
+        Simulation(*functions, molecule(), NVE, largest_uncertainty=1e-6)
+    with pytest.raises(SimulationError, match="largest uncertainty: found -1"):
+        Simulation(*functions, molecule(), NVE, largest_uncertainty=-1.0)
+
+
 def test_a_run_that_explodes_stops_at_the_last_good_step(model):
     functions = mace_scf_jax.energy_function(model)
     settings = SimulationSettings("nve", timestep=1e300, temperature=300.0)
@@ -143,9 +176,14 @@ def test_structures_that_do_not_suit(model):
     with pytest.raises(SimulationError, match="neither momenta in the structure nor a temperature"):
         Simulation(*functions, periodic(), SimulationSettings("nve"))
     fixed = periodic()
-    fixed.set_constraint(FixAtoms([0]))
-    with pytest.raises(SimulationError, match="found 1 constraints, such as fixed atoms"):
+    fixed.set_constraint(FixBondLength(0, 1))
+    with pytest.raises(SimulationError, match="found the constraint FixBondLengths; simulations"):
         Simulation(*functions, fixed, NVE)
+    fixed.set_constraint(FixAtoms(range(len(fixed))))
+    with pytest.raises(SimulationError, match="found only fixed atoms"):
+        Simulation(*functions, fixed, NVE)
+    with pytest.raises(SimulationError, match="largest uncertainty: expected a committee"):
+        Simulation(*functions, periodic(), NVE, largest_uncertainty=0.1)
     npt = SimulationSettings("npt", temperature=300.0)
     with pytest.raises(SimulationError, match="periodic in three directions, found pbc TTF"):
         Simulation(*functions, slab(), npt)
