@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack, get_args
 
 import ase
-import ase.io
 
-from mace_scf_jax.data.errors import DataError
-from mace_scf_jax.data.reading import SUFFIXES, is_pattern, read_atoms
 from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
 from mace_scf_jax.options.values import parse_literal
 from mace_scf_jax.predict.committee import (
@@ -25,7 +22,6 @@ from mace_scf_jax.predict.committee import (
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.use import OPTIONS, Options
 from mace_scf_jax.scf import SOLVERS, Solver, solver_named
-from mace_scf_jax.simulate.constraints import fixed_atoms
 
 PICTURES = (".png", ".pdf")
 
@@ -193,6 +189,11 @@ def read_start(path: str) -> ase.Atoms:
     Raises:
         DataError: it cannot be read.
     """
+    import ase.io  # slow to import
+
+    from mace_scf_jax.data.errors import DataError
+    from mace_scf_jax.data.reading import SUFFIXES, is_pattern, read_atoms
+
     if Path(path).suffix in SUFFIXES or is_pattern(path) or Path(path).is_dir():
         return read_atoms(path)[-1]
     if not Path(path).is_file():
@@ -210,6 +211,8 @@ def set_inputs(atoms: ase.Atoms, model: Model, given: argparse.Namespace) -> Non
         ValueError: structures have none by the keys of the model, or no such atoms.
     """
     if given.fixed is not None:
+        from mace_scf_jax.simulate.constraints import fixed_atoms  # slow to import
+
         atoms.set_constraint(fixed_atoms(given.fixed, atoms))
     for name in ("total_charge", "external_field"):
         value, key = getattr(given, name), model.keys.key_of(name)
