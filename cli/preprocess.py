@@ -25,6 +25,7 @@ and DIR/test. A run then names DIR in place of each file, and needs little memor
 
 Options are those of `mace-scf-jax train`, in a YAML file or on the command line. What matters is
 heads, the files, model, r_max and the options listed here."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 ARGUMENTS = (
     OwnArgument(
         "output",
@@ -37,7 +38,7 @@ ARGUMENTS = (
         {
             "metavar": "N",
             "type": int,
-            "default": len(os.sched_getaffinity(0)),
+            "default": CORES,
             "help": "processes (default: the cores of this machine)",
         },
     ),

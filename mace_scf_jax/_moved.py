@@ -25,11 +25,17 @@ MOVED = {
 }
 """New name of each module, by its old one."""
 
+OF_MACE = {"mace_scf_jax.calculators": "calculators of ASE are in mace_scf_jax.simulate"}
+"""Modules that users of MACE look for, and where it is what they hold."""
+
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module that has moved where it is now, and says so."""
 
     def find_spec(self, fullname, path=None, target=None):
+        if fullname in OF_MACE:
+            message = f"No module named {fullname!r}: {OF_MACE[fullname]}"
+            raise ModuleNotFoundError(message, name=fullname)
         return importlib.util.spec_from_loader(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec):

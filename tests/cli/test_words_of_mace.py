@@ -48,6 +48,11 @@ def test_names(name, message):
     assert name not in dir(mace_scf_jax)
 
 
+def test_modules():
+    with pytest.raises(ModuleNotFoundError, match=r"are in mace_scf_jax\.simulate"):
+        importlib.import_module("mace_scf_jax.calculators")
+
+
 def test_the_calculator_is_found_where_it_is_looked_for():
     simulate = importlib.import_module("mace_scf_jax.simulate")
     assert mace_scf_jax.MACESCFCalculator is simulate.MACESCFCalculator
