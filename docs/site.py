@@ -62,6 +62,6 @@ def on_page_markdown(markdown, page, config, files):
             return f"[{text}]({to}{anchor})"
         if config.repo_url:
             return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{path}{anchor})"
-        return f"{text} (`{path}`)"
+        return f"`{path}`" if text.strip("`") == path else f"{text} (`{path}`)"
 
     return LINK.sub(link, markdown)

@@ -34,6 +34,8 @@ WIDTH = 0.5
 BOND, STIFFNESS = 1.012, 1059.162 * KCAL
 ANGLE, BENDING = np.radians(113.24), 75.90 * KCAL
 EPSILON, SIGMA = 0.1554253 * KCAL, 3.165492
+TEMPERATURES = (800.0, 450.0, 300.0)
+"""In K; hot structures show what short contacts cost."""
 SETTINGS = ElectrostaticsSettings(
     max_l=0, smearing_width=WIDTH, boundary="pbc", include_self_interaction=False
 )
@@ -136,7 +138,7 @@ def main() -> None:
     atoms = box_of_water(3, rng)
     atoms.calc = FlexibleWater(atoms)
     FIRE(atoms, logfile=None).run(fmax=0.5, steps=500)
-    frames = [*sample(atoms, 450.0, 24, rng), *sample(atoms, 300.0, 24, rng)]
+    frames = [frame for kelvin in TEMPERATURES for frame in sample(atoms, kelvin, 20, rng)]
     rng.shuffle(frames)
     folder = Path(__file__).parent
     ase.io.write(folder / "train.xyz", frames, format="extxyz")
