@@ -56,6 +56,7 @@ class BatchLoader:
         *,
         batch_size: int,
         shuffle: bool = False,
+        by_size: bool = False,
         seed: int = 0,
         drop_last: bool = False,
         layout: Layout = "flat",
@@ -72,6 +73,8 @@ class BatchLoader:
             structures: at least one; they are read when a batch needs them.
             batch_size: structures in a batch.
             shuffle: whether each epoch has its own random order.
+            by_size: whether structures are in the order of their numbers of atoms, so that batches
+                need little padding; not with `shuffle`.
             seed: of the random orders.
             drop_last: whether a last batch with fewer structures is left out. A data set smaller
                 than one batch is one smaller batch all the same, never no batch.
@@ -96,6 +99,7 @@ class BatchLoader:
         self.structures = as_set(structures)
         self.batch_size = min(batch_size, len(self.structures))
         self.shuffle = shuffle
+        self.by_size = by_size
         self.seed = seed
         self.drop_last = drop_last
         self.layout: Layout = layout
@@ -118,6 +122,8 @@ class BatchLoader:
     def batch_indices(self, epoch: int) -> list[Int[np.ndarray, "structures"]]:
         """Positions in the data set of the structures of each batch of an epoch."""
         order = np.arange(len(self.structures))
+        if self.by_size:
+            order = np.argsort(self.structures.sizes.atoms, kind="stable")
         if self.shuffle:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
         return self.split(order)
@@ -171,6 +177,7 @@ class BatchLoader:
             self.structures,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
+            by_size=self.by_size,
             seed=self.seed,
             drop_last=self.drop_last,
             layout=self.layout,

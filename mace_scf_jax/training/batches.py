@@ -16,8 +16,8 @@ from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh, use
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.mesh import Mesh
 from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.loop.data import EpochBatches
 from mace_scf_jax.training.loop.devices import Devices
-from mace_scf_jax.training.loop.loop import EpochBatches
 from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling, SamplingOptions
 
 logger = logging.getLogger(__name__)
@@ -68,9 +68,11 @@ def training_loader(
     return BatchLoader(
         structures,
         batch_size=options.batch_size,
-        shuffle=True,
+        max_buckets=6 if options.sums_over_batches else 4,
+        shuffle=not options.sums_over_batches,
+        by_size=options.sums_over_batches,
         seed=options.seed,
-        drop_last=True,
+        drop_last=not options.sums_over_batches,
         layout="per_atom",
         dtype=options.default_dtype,
         repeats=options.sampling_policy != "uniform",

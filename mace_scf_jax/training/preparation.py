@@ -51,8 +51,8 @@ from mace_scf_jax.training.batches import (
     training_loader,
 )
 from mace_scf_jax.training.config.options import TrainOptions, matters_to, topics, train_options
+from mace_scf_jax.training.loop.data import TrainingData
 from mace_scf_jax.training.loop.devices import Devices
-from mace_scf_jax.training.loop.loop import TrainingData
 from mace_scf_jax.training.loop.modes import ModelMode, in_double_precision, modes_of
 from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling
 from mace_scf_jax.training.loop.schedule import Stage
@@ -60,6 +60,7 @@ from mace_scf_jax.training.loop.validation import VALIDATION
 from mace_scf_jax.training.loop.watching import WatchOptions
 from mace_scf_jax.training.losses import LossError, check_terms, check_validation
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
+from mace_scf_jax.training.optimise.levenberg_marquardt import MOST_PARAMETERS
 from mace_scf_jax.training.optimise.optimiser import OptimiserOptions, OptimiserSettings
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
 
@@ -101,6 +102,11 @@ class Preparation:
         """Defaults of the options in the fingerprint."""
         fields = train_options().model_fields
         return {name: fields[name].default for name in self.fingerprint["options"]}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return len(self.training) if self.training.shuffle else 1
 
     def training_data(self, *, with_tests: bool) -> TrainingData:
         """Give the batches as the training loop takes them.
@@ -199,6 +205,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     supervision = choose_forces(options, data)
     _check_losses(options, modes, data)
     parameters = initial_parameters(module, example, options=options)
+    _check_number_of_parameters(options, number_of_parameters(parameters))
     logger.info("Number of parameters: %d", number_of_parameters(parameters))
     groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
     logger.info("Parameter groups: %s", groups)
@@ -231,6 +238,15 @@ def _check_batch(options: TrainOptions, structures: int) -> None:
         raise ConfigurationError(
             "optimizer 'lbfgs': needs all training structures in every step; expected a batch_size "
             f"of at least {structures}, found {options.batch_size}"
+        )
+
+
+def _check_number_of_parameters(options: TrainOptions, number: int) -> None:
+    """Refuse a matrix of second derivatives that is too large."""
+    if options.sums_over_batches and number > MOST_PARAMETERS:
+        raise ConfigurationError(
+            f"optimizer {options.optimizer!r}: expected a model of at most {MOST_PARAMETERS} "
+            f"parameters, found {number}; adam and lbfgs are for larger ones"
         )
 
 

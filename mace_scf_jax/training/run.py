@@ -229,7 +229,7 @@ def _run(
             scheduler=scheduler_options(options),
             validation=ValidationOptions.of(options),
             store=CheckpointStore(files.checkpoints, options.tag, writes=is_first_process()),
-            observers=(*observers, ProgressBar(shown, stages, len(prepared.training))),
+            observers=(*observers, ProgressBar(shown, stages, prepared.steps_per_epoch)),
             compute_stress=options.compute_stress,
             watched=watch_options(options),
             devices=devices,

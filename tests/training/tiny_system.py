@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.training.loop.loop import TrainingData
+from mace_scf_jax.training.loop.data import TrainingData
 
 ATOMS, EDGES, GRAPHS = 8, 16, 3
 

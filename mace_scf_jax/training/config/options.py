@@ -181,11 +181,11 @@ class TrainOptions(
             for term in stage.loss
             if {"stress", "virials"} & {*LOSSES[term].predictions} and not self.compute_stress
         ]
-        return problems + self._problems_with_modes() + self._problems_with_lbfgs()
+        return problems + self._problems_with_modes() + self._problems_with_one_loss()
 
-    def _problems_with_lbfgs(self) -> list[str]:
+    def _problems_with_one_loss(self) -> list[str]:
         """What changes the loss between steps that have to be of one loss."""
-        if self.optimizer != "lbfgs":
+        if not self.has_one_loss:
             return []
         found = {
             "sampling_policy": self.sampling_policy != "uniform",
@@ -194,18 +194,23 @@ class TrainOptions(
             "distributed": self.distributed,
         }
         problems = [
-            f"option {name!r}: cannot be used with the optimizer lbfgs, all steps of which are "
-            "on the same structures and on one device"
+            f"option {name!r}: cannot be used with the optimizer {self.optimizer}, all steps of "
+            "which are on the same structures and on one device"
             for name, given in found.items()
             if given
         ]
         problems += [
             f"train_schedule, stage {index} ({stage.name}): {rate!r} must be absent with the "
-            "optimizer lbfgs, which finds the length of its steps by a line search"
+            f"optimizer {self.optimizer}, which finds the length of its steps by trying"
             for index, stage in enumerate(self.train_schedule)
             for rate in stage.rates
             if rate != "lr"
         ]
+        if self.sums_over_batches and self.family.is_self_consistent:
+            problems.append(
+                f"optimizer {self.optimizer!r}: cannot be used with {self.family.name}, whose "
+                "charges are searched for; adam can"
+            )
         return problems
 
     def _problems_with_modes(self) -> list[str]:
@@ -359,7 +364,11 @@ def ineffective(options: TrainOptions) -> list[str]:
             ("scheduler_min_lr", options.scheduler != "ReduceLROnPlateau", _ON_PLATEAU),
             *((name, True, f"{options.optimizer} does not use it") for name in options.unused),
             *(
-                (name, not options.has_learning_rates, "lbfgs finds the length of its steps")
+                (
+                    name,
+                    not options.has_learning_rates,
+                    f"{options.optimizer} finds the length of its steps",
+                )
                 for name in SchedulerOptions.model_fields
             ),
             ("wandb_watch", not options.wandb, "it needs wandb: true"),

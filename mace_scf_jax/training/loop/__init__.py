@@ -1,13 +1,14 @@
 """Stages, steps, validation, checkpoints: a run from its first batch to its last."""
 
 from mace_scf_jax.training.loop.checkpoints import CheckpointError, CheckpointStore
+from mace_scf_jax.training.loop.data import TrainingData
 from mace_scf_jax.training.loop.devices import Devices
 from mace_scf_jax.training.loop.fixed_point_training import (
     FixedPointTraining,
     SCFOptions,
     TrainingMode,
 )
-from mace_scf_jax.training.loop.loop import Trainer, TrainingData
+from mace_scf_jax.training.loop.loop import Trainer
 from mace_scf_jax.training.loop.modes import ModelMode, modes_of
 from mace_scf_jax.training.loop.observer import (
     EvaluationRecord,

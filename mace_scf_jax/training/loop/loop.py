@@ -21,7 +21,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from mace_scf_jax.data.batching import grouped
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.loop import resuming
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
+from mace_scf_jax.training.loop.data import TrainingData
 from mace_scf_jax.training.loop.devices import Devices, require_agreement
 from mace_scf_jax.training.loop.observer import Observer, StepRecord
 from mace_scf_jax.training.loop.scf_counts import SCFCounts, log_steps
@@ -43,8 +44,9 @@ from mace_scf_jax.training.loop.state import (
     initial_state,
 )
 from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps, scalars
-from mace_scf_jax.training.loop.validation import Sets, ValidationOptions, Validator, breakdown
+from mace_scf_jax.training.loop.validation import ValidationOptions, Validator, breakdown
 from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, Watched, WatchOptions
+from mace_scf_jax.training.loop.whole_set import WholeSetSteps
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions, next_epoch
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, evaluation_parameters
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
@@ -53,35 +55,6 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
 """Longest time between two saved states within an epoch; a state is saved after every epoch too."""
-
-
-@runtime_checkable
-class EpochBatches(Protocol):
-    """The batches of an epoch, from batch ``start`` on: a function of the epoch, and of the losses
-    of the structures where those decide how often each is drawn."""
-
-    def __call__(
-        self, epoch: int, *, start: int = 0, losses: np.ndarray | None = None
-    ) -> Iterable[Graph]:
-        """Give the batches in their order."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """The batches of a run."""
-
-    training: EpochBatches
-    sets: Sets
-    """The validation set ``valid``, and others to evaluate whenever it is."""
-    sampled: Callable[[], Iterable[Graph]] | None = None
-    """The training set in order, where its losses decide how often each structure is drawn."""
-    sampled_structures: int | None = None
-    """Number of its structures."""
-    energies: EpochBatches | None = None
-    """The same batches without what only derivatives of the energy need, for stages whose losses
-    read none; None where there are no others."""
-    together: int = 1
-    """So many steps of these stages are one call of a compiled function."""
 
 
 class Trainer:
@@ -138,6 +111,9 @@ class Trainer:
             devices=devices,
             programs=programs,
             watched=watched,
+        )
+        self._whole_set = (
+            WholeSetSteps(self._steps, optimiser, watched) if optimiser.sums_over_batches else None
         )
         self._state = initial_state(
             parameters, optimiser, sampled_structures=data.sampled_structures
@@ -240,6 +216,8 @@ class Trainer:
         rates = scalars(progress.learning_rates.rates, self._dtype)
         weights = scalars(stage.loss, self._dtype)
         mode = self._modes(stage)
+        if self._whole_set is not None:
+            return self._train_on_all(stage, progress, mode)
         unread: tuple[Progress, dict[str, Any]] | None = None
         clock = time.perf_counter()
 
@@ -264,6 +242,19 @@ class Trainer:
                 progress = self._save(progress, fingerprint)
         read()
         return progress
+
+    def _train_on_all(self, stage: Stage, progress: Progress, mode: Mode) -> Progress:
+        """One step on the whole training set."""
+        assert self._whole_set is not None
+        clock = time.perf_counter()
+        data = self._data
+        without = data.energies is not None and not stage.reads_derivatives
+        batches = data.energies if without else data.training
+        self._state, records = self._whole_set.train(
+            mode, self._state, batches, dict(stage.loss), stage.loss_options
+        )
+        self._report_steps(stage, progress, records, seconds=time.perf_counter() - clock)
+        return progress.after_steps(1)
 
     def _batches(self, stage: Stage, progress: Progress) -> Iterable[Sequence[Graph]]:
         """The batches of an epoch that are not done yet, those of one call together."""

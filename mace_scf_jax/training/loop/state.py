@@ -20,7 +20,7 @@ from mace_scf_jax.training.optimise.learning_rates import LearningRateState
 from mace_scf_jax.training.optimise.optimiser import (
     OptimiserSettings,
     at_start_of_stage,
-    build_optimiser,
+    first_state,
 )
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
@@ -120,7 +120,7 @@ def initial_state(
     parameters = _copy(parameters)
     return TrainingState(
         parameters=parameters,
-        optimiser=_copy(build_optimiser(settings, parameters).init(parameters)),
+        optimiser=_copy(first_state(settings, parameters)),
         average=_copy(parameters) if settings.ema else None,
         steps=jnp.zeros((), jnp.int32),
         structure_losses=None if sampled_structures is None else jnp.zeros(sampled_structures),

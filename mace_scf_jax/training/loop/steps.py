@@ -28,7 +28,15 @@ from mace_scf_jax.training.loop.devices import PARTS, SAME, Devices, Placement
 from mace_scf_jax.training.loop.scf_counts import scf_counts, scf_inputs, scf_steps
 from mace_scf_jax.training.loop.state import TrainingState
 from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, WatchOptions, watch
-from mace_scf_jax.training.losses import loss_inputs, loss_means, outputs_read, weighted_loss
+from mace_scf_jax.training.losses import (
+    WEIGHT_MODIFIER,
+    Mean,
+    loss_inputs,
+    loss_means,
+    outputs_read,
+    weighted_loss,
+)
+from mace_scf_jax.training.optimise.levenberg_marquardt import Curvature, curvature
 from mace_scf_jax.training.optimise.optimiser import (
     OptimiserSettings,
     build_optimiser,
@@ -213,6 +221,68 @@ class Steps:
             donate=(0,),
         )
 
+    def means(
+        self,
+        mode: Mode,
+        parameters: Parameters,
+        graph: Graph,
+        names: Sequence[str],
+        options: LossOptions = NO_OPTIONS,
+    ) -> dict[str, Mean]:
+        """Compute the named loss terms of a batch, not yet divided."""
+
+        def means_of_terms(parameters, graph):
+            found = loss_means(
+                names, _read_by(names, mode, parameters, graph), graph, options=options
+            )
+            return self.devices.sum(found)
+
+        return self._run(
+            _named("loss terms", mode),
+            means_of_terms,
+            (parameters, self.devices.put(graph)),
+            key=(mode, tuple(names), frozenset(options.items())),
+            places=(SAME, PARTS),
+            results=SAME,
+        )
+
+    def curvature(
+        self,
+        mode: Mode,
+        parameters: Parameters,
+        graph: Graph,
+        factors: Scalars,
+        options: LossOptions = NO_OPTIONS,
+    ) -> Curvature:
+        """Compute first and second derivatives of a sum of loss terms of a batch.
+
+        Args:
+            mode: how the model is used.
+            parameters: where.
+            graph: the batch.
+            factors: of the totals of the terms, by name.
+            options: of the loss terms.
+        """
+
+        def curvature_of_terms(parameters, graph, factors):
+            def loss(prediction):
+                found = loss_means(factors, prediction, graph, options=options)
+                return sum(factors[name] * mean.total for name, mean in found.items())
+
+            def predict(parameters):
+                return _read_by(factors, mode, parameters, graph)
+
+            return self.devices.sum(curvature(predict, loss, parameters))
+
+        return self._run(
+            _named("curvature", mode),
+            curvature_of_terms,
+            (parameters, self.devices.put(graph), factors),
+            key=(mode, frozenset(options.items())),
+            places=(SAME, PARTS, SAME),
+            results=SAME,
+        )
+
     def predict(self, mode: Mode, parameters: Parameters, graph: Graph) -> dict[str, Array]:
         """Predict what losses, metrics and reports read, in parts like the batch."""
 
@@ -323,6 +393,15 @@ class Steps:
             seconds = time.perf_counter() - started
             self._on_compilation(Compilation(name, bucket_name(arguments[1]), seconds))
         return self._programs[program](*arguments)
+
+
+def _read_by(
+    terms: Iterable[str], mode: Mode, parameters: Parameters, graph: Graph
+) -> dict[str, Array]:
+    """Predict what some loss terms read."""
+    read = outputs_read(terms)
+    found = mode.predict(parameters, graph, forces="forces" in read, stress="stress" in read)
+    return named_in(read | {WEIGHT_MODIFIER}, found)
 
 
 def named_in(names: Collection[str], values: Mapping[str, Array]) -> dict[str, Array]:

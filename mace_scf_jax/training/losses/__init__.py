@@ -16,6 +16,7 @@ from mace_scf_jax.training.losses import molecules, properties, solution
 from mace_scf_jax.training.losses.terms import (
     GEOMETRY_DERIVATIVES,
     LOSSES,
+    WEIGHT_MODIFIER,
     LossError,
     LossTerm,
     Mean,
@@ -37,6 +38,7 @@ from mace_scf_jax.training.losses.terms import (
 __all__ = [
     "GEOMETRY_DERIVATIVES",
     "LOSSES",
+    "WEIGHT_MODIFIER",
     "LossError",
     "LossTerm",
     "Mean",

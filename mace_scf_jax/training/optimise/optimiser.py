@@ -12,7 +12,9 @@ AdamW-ScheduleFree of optax.contrib. The one scaling that is not optax's is AMSG
 :func:`scale_by_amsgrad` says why.
 
 ``lbfgs`` knows no learning rate: a line search evaluates the loss along its direction. What it
-remembers of the curvature is that of one loss over one set of structures.
+remembers of the curvature is that of one loss over one set of structures. Neither does
+``levenberg_marquardt``, whose steps are no function of a gradient
+(:mod:`~mace_scf_jax.training.optimise.levenberg_marquardt`).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from mace_scf_jax.options.values import (
     PositiveNumber,
     PositiveWholeNumber,
 )
+from mace_scf_jax.training.optimise.levenberg_marquardt import Damping
 from mace_scf_jax.training.optimise.parameter_groups import (
     Parameters,
     decayed_groups,
@@ -54,19 +57,22 @@ _OPTIONS_OF = {
     "schedulefree": _ADAM,
     "sgd": frozenset({"momentum", "weight_decay", "clip_grad"}),
     "lbfgs": frozenset({"lbfgs_memory"}),
+    "levenberg_marquardt": frozenset(),
 }
 """Which options each optimiser uses, of those that not all do."""
+OPTIMISERS = tuple(_OPTIONS_OF)
 
 
 class OptimiserOptions(OptionGroup):
     """Optimizer"""
 
-    optimizer: Literal["adam", "adamw", "schedulefree", "sgd", "lbfgs"] = Field(
+    optimizer: Literal[OPTIMISERS] = Field(  # type: ignore[valid-type]
         default="schedulefree",
         description="adam: weight decay in the gradient; adamw: decoupled; schedulefree: "
         "AdamW-ScheduleFree, which uses neither amsgrad nor a scheduler; sgd: gradient descent, "
         "weight decay in the gradient; lbfgs: quasi-Newton steps with a line search, for batches "
-        "of the whole training set",
+        "of the whole training set; levenberg_marquardt: one damped Gauss-Newton step an epoch "
+        "on the whole training set, for models of few parameters",
     )
     beta: Annotated[Number, Field(ge=0.0, lt=1.0)] = Field(
         default=0.9, description="decay of the mean gradient"
@@ -107,8 +113,18 @@ class OptimiserOptions(OptionGroup):
 
     @property
     def has_learning_rates(self) -> bool:
-        """Whether the length of a step is given, not found by a line search."""
-        return self.optimizer != "lbfgs"
+        """Whether the length of a step is given, not found by trying."""
+        return not self.has_one_loss
+
+    @property
+    def has_one_loss(self) -> bool:
+        """Whether all steps of a stage have to be of one loss over the same structures."""
+        return self.optimizer in ("lbfgs", "levenberg_marquardt")
+
+    @property
+    def sums_over_batches(self) -> bool:
+        """Whether a step is made from sums over all batches of an epoch."""
+        return self.optimizer == "levenberg_marquardt"
 
     @property
     def largest_gradient(self) -> float | None:
@@ -136,7 +152,7 @@ class OptimiserSettings(OptimiserOptions):
             "weight_decay": f"weight decay {self.weight_decay:g}{decays}",
         }
         used = [text for name, text in told.items() if text and name not in self.unused]
-        return f"{self.optimizer}, {', '.join(used)}; moving average of the weights: {average}"
+        return f"{', '.join([self.optimizer, *used])}; moving average of the weights: {average}"
 
 
 class AmsgradState(NamedTuple):
@@ -306,6 +322,18 @@ def lbfgs(memory: int) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(transformation.init, update)
 
 
+def first_state(settings: OptimiserSettings, params: Parameters) -> Any:
+    """State of the optimiser before the first step.
+
+    Args:
+        settings: kind and numbers.
+        params: the parameters.
+    """
+    if settings.sums_over_batches:
+        return Damping.first()
+    return build_optimiser(settings, params).init(params)
+
+
 def evaluation_parameters(
     settings: OptimiserSettings, params: Parameters, state: Any, average: Parameters | None
 ) -> Parameters:
@@ -333,16 +361,14 @@ def evaluation_parameters(
 
 
 def at_start_of_stage(settings: OptimiserSettings, params: Parameters, state: Any) -> Any:
-    """State of the optimiser when the loss changes: all but lbfgs go on.
+    """State of the optimiser when the loss changes: it goes on, unless it is about one loss.
 
     Args:
         settings: that it was built with.
         params: current parameters.
         state: at the end of the stage before.
     """
-    if settings.optimizer == "lbfgs":
-        return build_optimiser(settings, params).init(params)
-    return state
+    return first_state(settings, params) if settings.has_one_loss else state
 
 
 def moving_average(
