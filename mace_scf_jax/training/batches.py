@@ -68,7 +68,6 @@ def training_loader(
     return BatchLoader(
         structures,
         batch_size=options.batch_size,
-        max_buckets=6 if options.sums_over_batches else 4,
         shuffle=not options.sums_over_batches,
         by_size=options.sums_over_batches,
         seed=options.seed,

@@ -79,6 +79,10 @@ def quasi_newton_steps_on_batches(case: Case) -> None:
     case.options.update(optimizer="lbfgs", batch_size=2)
 
 
+def damped_steps_of_a_large_model(case: Case) -> None:
+    case.options.update(optimizer="levenberg_marquardt", num_channels=64, max_L=0)
+
+
 def unknown_loss(case: Case) -> None:
     case.options["train_schedule"][1]["loss"] = {"force": 1.0}
 
@@ -177,6 +181,10 @@ CASES = {
     "quasi-Newton steps on a part of the structures": (
         quasi_newton_steps_on_batches,
         ["optimizer 'lbfgs'", "expected a batch_size of at least 5, found 2"],
+    ),
+    "matrix of a large model": (
+        damped_steps_of_a_large_model,
+        ["optimizer 'levenberg_marquardt'", "expected a model of at most 5000 parameters, found"],
     ),
     "no atomic energies": (set_option("E0s", None), ["E0s: found neither this option"]),
     "incomplete atomic energies": (set_option("E0s", {"O": -1.0}), ["found none for H"]),

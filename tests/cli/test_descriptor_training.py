@@ -98,6 +98,15 @@ def test_features_computed_before_change_no_loss_and_no_weight(runs):
             np.testing.assert_allclose(values, wanted[name], rtol=1e-7, err_msg=name)
 
 
+def test_levenberg_marquardt_steps_learn_in_fewer_epochs(folder, runs, monkeypatch):
+    """One step an epoch on all structures, with a loss that falls in each."""
+    losses, model = train(folder, monkeypatch, optimizer="levenberg_marquardt")
+    assert len(losses) == 4
+    assert losses[1] < losses[0]
+    assert losses[3] < losses[2] < runs["true"][0][-1]
+    assert model.settings.family == "ChebyshevANN"
+
+
 def test_the_log_tells_what_is_computed_before(folder, runs):
     text = next((folder / "cache_features-true" / "logs").glob("*.log")).read_text()
     assert "Features and their derivatives of" in text

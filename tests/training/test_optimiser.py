@@ -300,7 +300,8 @@ def test_a_parameter_without_group_is_named():
     [
         (
             {"optimizer": "lamb"},
-            "optimizer: expected 'adam', 'adamw', 'schedulefree', 'sgd' or 'lbfgs', found 'lamb'",
+            "optimizer: expected 'adam', 'adamw', 'schedulefree', 'sgd', 'lbfgs' or "
+            "'levenberg_marquardt', found 'lamb'",
         ),
         ({"beta": 1.0}, "beta: expected a number below 1, found 1.0"),
         ({"optimizer": "schedulefree", "beta": 0.0}, "above 0 for the schedulefree optimizer"),

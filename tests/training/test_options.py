@@ -158,6 +158,10 @@ def test_options_cannot_be_changed():
             {"optimizer": "lbfgs", "force_fraction": 0.5, "force_resample_epochs": 2},
             "option 'force_resample_epochs': cannot be used with the optimizer lbfgs",
         ),
+        (
+            {"optimizer": "levenberg_marquardt", "model": "FixedPoint"},
+            "cannot be used with FixedPoint, whose charges are searched for",
+        ),
         ({"optimizer": "lbfgs", "devices": 2}, "option 'devices': cannot be used with"),
         (
             {"optimizer": "lbfgs", "train_schedule": {0: STAGE | {"readouts_lr": 0.1}}},

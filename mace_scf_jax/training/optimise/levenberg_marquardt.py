@@ -28,6 +28,8 @@ from jaxtyping import Array, Float
 
 MOST_PARAMETERS = 5000
 """Of a model: the matrix of second derivatives has as many rows and columns."""
+COLUMNS_AT_ONCE = 64
+"""Parameters by which what is predicted is differentiated at once: few enough for the caches."""
 MOST_TRIES = 20
 """Steps of growing damping, after which the parameters stay as they are."""
 
@@ -80,7 +82,7 @@ def curvature(
     """
     flat, tree_of = ravel_pytree(parameters)
     predicted, change = jax.linearize(lambda vector: predict(tree_of(vector)), flat)
-    slopes = jax.vmap(change)(jnp.eye(len(flat), dtype=flat.dtype))
+    slopes = jax.lax.map(change, jnp.eye(len(flat), dtype=flat.dtype), batch_size=COLUMNS_AT_ONCE)
     gradient_of = jax.grad(loss)
     gradients = gradient_of(predicted)
     bends = jax.vmap(lambda slope: jax.jvp(gradient_of, (predicted,), (slope,))[1])(slopes)
