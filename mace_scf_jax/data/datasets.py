@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from ase.data import chemical_symbols
 from jaxtyping import Float
 
 from mace_scf_jax.boundary import ALLOWED_PBC
@@ -25,6 +26,7 @@ from mace_scf_jax.data.reading import (
     warn_about_missing_labels,
 )
 from mace_scf_jax.data.sets import ConfigurationSet, ConfigurationsInMemory
+from mace_scf_jax.data.statistics import label_table
 from mace_scf_jax.data.stored_set import is_stored, open_stored
 
 logger = logging.getLogger("mace_scf_jax")
@@ -122,9 +124,7 @@ def load_datasets(settings: DataSettings) -> DataSets:
     if len(train) == 0:
         raise DataError(f"{settings.train_file}: found only isolated atoms")
     free_atoms = sets["train"].catalogue.take(np.flatnonzero(isolated))
-    _log_set("Training", train, settings.keys)
     if "valid" in sets:
-        _log_set("Validation", sets["valid"], settings.keys)
         kept = _rows_within_limits(
             {"Training": train, "Validation": sets["valid"]}, free_atoms, settings
         )
@@ -137,11 +137,8 @@ def load_datasets(settings: DataSettings) -> DataSets:
     tests = {}
     if "test" in sets:
         tests = _group(sets["test"])
-        _log_set("Test", sets["test"], settings.keys)
-    groups = ", ".join(f"{name}: {len(group)}" for name, group in tests.items())
-    logger.info(
-        f"Total number of configurations: train={len(train)}, valid={len(valid)}, tests=[{groups}]"
-    )
+    shown = {"train": train, "valid": valid, **tests}
+    logger.info(label_table({name: members.catalogue for name, members in shown.items()}))
 
     _check_densities(
         {
@@ -160,14 +157,15 @@ def load_datasets(settings: DataSettings) -> DataSets:
         [members.catalogue for members in sets.values()],
         default={DEFAULT_CONFIG_TYPE: 1.0},
     )
-    logger.info(f"AtomicNumberTable: ({', '.join(str(number) for number in elements)})")
     energies = atomic_energies(
         settings.E0s,
         elements=elements,
         train=train.catalogue,
         isolated_atoms=free_atoms,
     )
-    logger.info(f"Atomic energies: {energies.tolist()}")
+    by_element = zip(elements, energies, strict=True)
+    told = ", ".join(f"{chemical_symbols[number]} {energy:.4f}" for number, energy in by_element)
+    logger.info("Energies of isolated atoms / eV: %s", told)
     return DataSets(
         train=train,
         valid=valid,
@@ -198,26 +196,6 @@ def check_sets(
         warn_about_adjusted_cells([CellRule(rule) for rule in open_cells], files[split])
         checks.warn_about_labels_without_meaning(catalogue, files[split])
         checks.check_something_to_fit(catalogue, files[split])
-
-
-def property_counts(title: str, catalogue: Catalogue, keys: KeySpecification) -> str:
-    """One line with the sum of the weights of each property over a set.
-
-    Properties are listed in the order in which the user mapped them. For the dipole the weights
-    of all components are added.
-
-    Returns:
-        `<title> [<property>: <count>, ...]`
-    """
-    counts = []
-    for name in keys.names():
-        if name == "head":
-            counts.append(f"head: {len(catalogue)}")
-            continue
-        total = catalogue.weights[name].sum()
-        label = "dipole components" if name == "dipole" else name
-        counts.append(f"{label}: {int(total)}")
-    return f"{title} [{', '.join(counts)}]"
 
 
 def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, ConfigurationSet]:
@@ -293,7 +271,6 @@ def _split(
     train: ConfigurationSet, settings: DataSettings
 ) -> tuple[ConfigurationSet, ConfigurationSet, list[int]]:
     """A random part of the training configurations for validation, and its indices."""
-    logger.info("No validation set provided, splitting training data instead.")
     train_indices, valid_indices = selection.random_split(
         len(train), fraction=settings.valid_fraction, seed=settings.valid_set_seed
     )
@@ -305,10 +282,7 @@ def _split(
             work_dir=Path(settings.work_dir),
         )
     )
-    parts = train.take(train_indices), train.take(valid_indices)
-    for title, part in zip(("Training", "Validation"), parts, strict=True):
-        logger.info(property_counts(f"Random Split {title} set", part.catalogue, settings.keys))
-    return *parts, valid_indices
+    return train.take(train_indices), train.take(valid_indices), valid_indices
 
 
 def _group(tests: ConfigurationSet) -> dict[str, ConfigurationSet]:
@@ -325,12 +299,6 @@ def _name_of_tests(config_type: str) -> str:
     if config_type == DEFAULT_CONFIG_TYPE:
         return TEST
     return f"{TEST}_{config_type}" if config_type in ("train", "valid", TEST) else config_type
-
-
-def _log_set(title: str, members: ConfigurationSet, keys: KeySpecification) -> None:
-    """Log the contents of a file; the wording leaves room for several files."""
-    logger.info(property_counts(f"{title} set 1/1", members.catalogue, keys))
-    logger.info(property_counts(f"Total {title} set", members.catalogue, keys))
 
 
 def _check_densities(sets: Mapping[str, ConfigurationSet], settings: DataSettings) -> None:

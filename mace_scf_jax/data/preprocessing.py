@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from mace_scf_jax.data import checks
-from mace_scf_jax.data.datasets import DataSettings, check_sets, property_counts
+from mace_scf_jax.data.datasets import DataSettings, check_sets
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import Place
 from mace_scf_jax.data.reading import Part, parts_of, to_configurations
 from mace_scf_jax.data.shard import SUFFIX, write_shard
+from mace_scf_jax.data.statistics import label_table
 from mace_scf_jax.data.stored_set import open_stored
 from mace_scf_jax.data.structure import prepare_all
 
@@ -209,8 +210,8 @@ def _report(folder: Path, files: Mapping[str, str], settings: PreprocessSettings
     """Check and log what was written, as training does when it reads it."""
     sets = {split: open_stored(folder / split, split=split) for split in files}
     check_sets(sets, files, settings.data)
+    logger.info(label_table({split: members.catalogue for split, members in sets.items()}))
     for split, members in sets.items():
-        logger.info(property_counts(f"{split} set", members.catalogue, settings.data.keys))
         sizes = members.sizes
         logger.info(
             "%s set: %d structures with %d atoms, %d edges and %d reciprocal vectors",

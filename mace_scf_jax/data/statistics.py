@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.stack import STACKED_AT_ONCE
+
+LABELS_FOUND = "Structures, and how many of them have each label"
+"""Beginning of the message with the `label_table`."""
+STRUCTURES = "structures"
+"""Heading of its first column."""
 
 
 def average_number_of_neighbours(sizes: StructureSizes) -> float:
@@ -139,7 +144,7 @@ def set_record(
         standard deviation, least and largest in eV; ``forces_rms`` in eV/Å; ``digest``, which
         changes with every structure, label and weight. What no structure has is left out.
     """
-    labelled = {name: _any_component(weights) > 0.0 for name, weights in catalogue.weights.items()}
+    labelled = _labelled(catalogue)
     counts = catalogue.counts_of(catalogue.occurring_elements()).sum(axis=0)
     record: dict[str, Any] = {
         "structures": len(catalogue),
@@ -150,7 +155,7 @@ def set_record(
             chemical_symbols[number]: int(count)
             for number, count in zip(catalogue.occurring_elements(), counts, strict=True)
         },
-        "labels": {name: int(rows.sum()) for name, rows in labelled.items() if rows.any()},
+        "labels": labels_found(catalogue),
     }
     if sizes.connected_atoms.any():
         record["average_number_of_neighbours"] = average_number_of_neighbours(sizes)
@@ -164,6 +169,33 @@ def set_record(
         components = 3 * catalogue.num_atoms[rows].sum()
         record["forces_rms"] = float(np.sqrt(catalogue.squared_forces[rows].sum() / components))
     return record | {"digest": catalogue.content_digest()}
+
+
+def labels_found(catalogue: Catalogue) -> dict[str, int]:
+    """Number of structures with a weight above zero by property; without those that none has."""
+    return {name: int(rows.sum()) for name, rows in _labelled(catalogue).items() if rows.any()}
+
+
+def label_table(sets: Mapping[str, Catalogue]) -> str:
+    """A table of how many structures of each set have each label.
+
+    Args:
+        sets: by name.
+    """
+    found = {
+        name: {STRUCTURES: len(members), **labels_found(members)} for name, members in sets.items()
+    }
+    labels = list(dict.fromkeys(label for counts in found.values() for label in counts))
+    rows = [["", *labels]]
+    rows += [[name, *(str(counts.get(it, 0)) for it in labels)] for name, counts in found.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [map(str.rjust, row, widths) for row in rows]
+    return "\n".join((LABELS_FOUND, *(f"| {' | '.join(cells)} |" for cells in aligned)))
+
+
+def _labelled(catalogue: Catalogue) -> dict[str, Bool[np.ndarray, "configurations"]]:
+    """Which structures have a weight above zero, by property."""
+    return {name: _any_component(weights) > 0.0 for name, weights in catalogue.weights.items()}
 
 
 def _any_component(weights: Float[np.ndarray, "..."]) -> Float[np.ndarray, "configurations"]:

@@ -27,6 +27,7 @@ from jaxtyping import Float
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings, SummationMethod
 from mace_scf_jax.mesh import Mesh, MeshError, OpenMesh, grid_length
+from mace_scf_jax.messages import FILES_ONLY
 
 logger = logging.getLogger(__name__)
 
@@ -259,4 +260,4 @@ def uses_mesh(settings: ElectrostaticsSettings, num_atoms: int) -> bool:
 def _say(large: bool) -> None:
     than = f"more than {MESH_PAYS_ABOVE}" if large else f"at most {MESH_PAYS_ABOVE}"
     how = "on a mesh" if large else "directly, over wavevectors"
-    logger.info("Coulomb sums of structures of %s atoms: %s", than, how)
+    logger.info("Coulomb sums of structures of %s atoms: %s", than, how, extra=FILES_ONLY)

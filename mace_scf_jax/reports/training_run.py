@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mace_scf_jax.data.statistics import LABELS_FOUND
 from mace_scf_jax.predict.committee import COMMITTEE_FILE, read_committee_file
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.training.committee import member_options
@@ -33,14 +34,16 @@ FACTS = {
     "Number of parameters: ": "parameters",
     "Average number of neighbors: ": "average number of neighbours",
     "Total number of configurations: ": "configurations",
-    "AtomicNumberTable: ": "elements (atomic numbers)",
+    "AtomicNumberTable: ": "elements (atomic numbers)",  # this and the next of earlier versions
     "Atomic energies: ": "energies of isolated atoms / eV",
+    "Energies of isolated atoms / eV: ": "energies of isolated atoms / eV",
     "Optimizer: ": "optimiser",
 }
 """Beginnings of lines that state a fact, and what they are called in a report."""
 SET_OF_LABELS = re.compile(
     r"(?:Total |Random Split )?(?P<title>[A-Z][a-z]+ set) \[(?P<counts>.*)\]"
 )
+"""In logs of earlier versions; later ones have a table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +97,7 @@ def read_log(path: Path) -> RunLog:
             labels[match["title"]] = dict(
                 part.split(": ", 1) for part in match["counts"].split(", ") if ": " in part
             )
+    labels |= _labels_in_table(text)
     return RunLog(
         started=lines[0]["time"] if lines else "",
         ended=lines[-1]["time"] if lines else "",
@@ -114,6 +118,15 @@ def read_log(path: Path) -> RunLog:
             )
         ),
     )
+
+
+def _labels_in_table(text: str) -> dict[str, dict[str, str]]:
+    """The last table of labels in a log: numbers by set and property."""
+    _, found, rest = text.rpartition(f"{LABELS_FOUND}\n")
+    following = rest.splitlines() if found else []
+    lines = itertools.takewhile(lambda line: line.startswith("|"), following)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {name: dict(zip(rows[0][1:], counts, strict=True)) for name, *counts in rows[1:]}
 
 
 CONFIGURATIONS = (".yaml", ".yml")

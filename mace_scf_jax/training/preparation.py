@@ -29,6 +29,7 @@ from mace_scf_jax.data.statistics import (
 )
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.drawn import drawn_parameters
+from mace_scf_jax.messages import FILES_ONLY
 from mace_scf_jax.models import (
     ModelSettings,
     TrainingSet,
@@ -170,7 +171,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     neighbours = options.avg_num_neighbors
     if options.compute_avg_num_neighbors:
         neighbours = average_number_of_neighbours(structures["train"].sizes)
-    logger.info(f"Average number of neighbors: {neighbours}")
+    logger.info("Average number of neighbors: %s", neighbours, extra=FILES_ONLY)
     devices = Devices() if devices is None else devices
     training, evaluation = make_loaders(structures, options, devices, mesh)
     settings = model_settings(
@@ -197,8 +198,6 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         structures = {**structures, **computed}
         training, evaluation = make_loaders(structures, options, devices, mesh)
     energies = _without_derivatives(structures["train"], settings, options, computed.get("train"))
-    logger.info("Building model %s", settings.family)
-    logger.info("Hidden irreps: %s", settings.backbone.irreps)
     module = build(settings)
     example = next(iter(training.undivided().epoch(0)))
     modes = modes_of(module)
@@ -206,9 +205,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     _check_losses(options, modes, data)
     parameters = initial_parameters(module, example, options=options)
     _check_number_of_parameters(options, number_of_parameters(parameters))
-    logger.info("Number of parameters: %d", number_of_parameters(parameters))
-    groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
-    logger.info("Parameter groups: %s", groups)
+    _log_model(settings, parameters, neighbours)
     return Preparation(
         settings=settings,
         modes=modes,
@@ -230,6 +227,18 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         force_supervision=supervision,
         sampling=choose_sampling(options, data),
     )
+
+
+def _log_model(settings: ModelSettings, parameters: Parameters, neighbours: float) -> None:
+    """What is trained."""
+    backbone, count = settings.backbone, number_of_parameters(parameters)
+    logger.info(
+        "Model: %s, %d parameters, features %s, r_max %g Å, %.1f neighbours on average",
+        *(settings.family, count, backbone.irreps, backbone.r_max, neighbours),
+    )
+    logger.info("Number of parameters: %d", count, extra=FILES_ONLY)
+    groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
+    logger.info("Parameter groups: %s", groups, extra=FILES_ONLY)
 
 
 def _check_batch(options: TrainOptions, structures: int) -> None:

@@ -19,6 +19,7 @@ import jax
 from mace_scf_jax import __version__, runtime
 from mace_scf_jax.data.batching import prefetched
 from mace_scf_jax.data.selection import save_split
+from mace_scf_jax.messages import FILES_ONLY
 from mace_scf_jax.models import build
 from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options.error import ConfigurationError
@@ -51,7 +52,6 @@ from mace_scf_jax.training.preparation import (
 )
 from mace_scf_jax.training.records.history import TrainingHistory
 from mace_scf_jax.training.records.reporting import (
-    FILES_ONLY,
     ConsoleHandler,
     DelayedFileHandler,
     LogLines,
@@ -349,22 +349,25 @@ def _log_convergence(
 
 
 def _log_start(options: TrainOptions, devices: Devices, device: jax.Device) -> None:
-    logger.info("mace-scf-jax version: %s", __version__)
-    logger.info("JAX version: %s, Python version: %s", jax.__version__, sys.version.split()[0])
-    logger.info("Device: %s (%s)", device.platform, device.device_kind)
+    kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
+    logger.info(
+        "mace-scf-jax version: %s; JAX %s, Python %s, device %s%s",
+        *(__version__, jax.__version__, sys.version.split()[0], device.platform, kind),
+    )
     if devices.count > 1:
         logger.info(
             "Every batch is divided among %d devices (processes: %d)",
             devices.count,
             jax.process_count(),
         )
-    logger.info("Options given: %s", options.model_dump_json(exclude_unset=True))
+    given = options.model_dump_json(exclude_unset=True)
+    logger.info("Options given: %s", given, extra=FILES_ONLY)
     logger.info("Configuration: %s", options.model_dump_json(), extra=FILES_ONLY)
     for sentence in options.remarks:
         logger.info(sentence)
     for sentence in ineffective(options):
         logger.warning(sentence)
-    logger.info("Key specification: %s", options.keys.describe())
+    logger.info("Key specification: %s", options.keys.describe(), extra=FILES_ONLY)
     if options.optimizer == "schedulefree":
         logger.info("ScheduleFree optimizer selected; LR scheduler options are ignored.")
     if not options.has_learning_rates:

@@ -33,7 +33,7 @@ def test_training_on_preprocessed_data_gives_the_same_weights(folder, finished, 
     shards = ["--shard-size", "0.001", "--workers", "1"]
     assert main(["preprocess", "config.yaml", "-o", "data", *shards]) == 0
     told = capsys.readouterr()
-    assert "train set [energy: 6, total_charge: 6" in told.err
+    assert "| train |          6 |      6 |" in told.err
     assert "test set: 2 structures with 6 atoms, 12 edges and" in told.err
     assert told.out == "Wrote data: train with --train_file data --test_file data\n"
     assert len(list((folder / "data" / "train").iterdir())) > 1

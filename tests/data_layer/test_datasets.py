@@ -38,22 +38,22 @@ def test_example_data_and_its_log(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         data = load_datasets(settings)
     assert (len(data.train), len(data.valid), data.tests) == (345, 115, {})
     assert data.elements == (1, 8, 11, 17)
-    counts = (
-        "[energy: {n}, dipole components: {d}, total_charge: {n}, fermi_level: {n}, "
-        "external_field: {n}, stress: 0, head: {n}, forces: {n}, atomic_multipoles: {n}]"
-    )
-    assert caplog.messages == [
-        "Training set 1/1 " + counts.format(n=460, d=1380),
-        "Total Training set " + counts.format(n=460, d=1380),
-        "No validation set provided, splitting training data instead.",
+    split, table, energies = caplog.messages
+    assert split == (
         "Using random 25% of training set for validation with indices saved in: "
-        f"{tmp_path / 'valid_indices_5.txt'}",
-        "Random Split Training set " + counts.format(n=345, d=1035),
-        "Random Split Validation set " + counts.format(n=115, d=345),
-        "Total number of configurations: train=345, valid=115, tests=[]",
-        "AtomicNumberTable: (1, 8, 11, 17)",
-        "Atomic energies: [-13.5703, -2038.7921, -4410.9716, -12511.9807]",
+        f"{tmp_path / 'valid_indices_5.txt'}"
+    )
+    title, *lines = table.splitlines()
+    assert title == "Structures, and how many of them have each label"
+    (_, *labels), *sets = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
+    assert labels == [
+        *("structures", "energy", "forces", "dipole", "total_charge", "fermi_level"),
+        *("external_field", "atomic_multipoles"),
     ]
+    assert sets == [["train", *["345"] * 8], ["valid", *["115"] * 8]]
+    assert energies == (
+        "Energies of isolated atoms / eV: H -13.5703, O -2038.7921, Na -4410.9716, Cl -12511.9807"
+    )
     assert [entry.location.index for entry in data.valid] == list(data.valid_indices)
     assert not list(tmp_path.iterdir())
 
@@ -68,19 +68,14 @@ def test_given_validation_and_test_files(tmp_path: Path, caplog: pytest.LogCaptu
         "test": 1,
     }
     assert list(data.tests) == ["bulk", "test"]
-    titles = [message.split(" [")[0] for message in caplog.messages if " [energy" in message]
-    assert titles == [
-        "Training set 1/1",
-        "Total Training set",
-        "Validation set 1/1",
-        "Total Validation set",
-        "Test set 1/1",
-        "Total Test set",
+    (table,) = (text for text in caplog.messages if text.startswith("Structures, and how many"))
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [
+        ["train", "5"],
+        ["valid", "3"],
+        ["bulk", "3"],
+        ["test", "1"],
     ]
-    assert (
-        "Total number of configurations: train=5, valid=3, "
-        "tests=[bulk: 3, test: 1]" in caplog.messages
-    )
 
 
 def test_elements_come_from_training_and_validation(tmp_path: Path) -> None:
@@ -116,16 +111,18 @@ def test_weights_of_config_types_reach_every_split(tmp_path: Path) -> None:
     assert [entry.config_weight for entry in data.valid] == [0.5]
 
 
-def test_partial_labels_count_by_weight(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_partial_labels_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bare = labelled_atoms(3)
     del bare.info["REF_energy"], bare.arrays["REF_forces"]
     half = labelled_atoms(4, config_energy_weight=0.5, config_dipole_weight=[1.0, 0.0, 0.5])
     with caplog.at_level(logging.INFO, logger="mace_scf_jax"):
         load(tmp_path, [bare, half, *waters(2)], valid=waters(1))
-    assert caplog.messages[0] == (
-        "Training set 1/1 [energy: 2, dipole components: 10, total_charge: 4, fermi_level: 4, "
-        "external_field: 4, stress: 0, head: 4, forces: 3, atomic_multipoles: 4]"
-    )
+    _, heading, train, valid = (line.split() for line in caplog.messages[0].splitlines())
+    counts = [dict(zip(heading[2:], line[3:], strict=True)) for line in (train, valid)]
+    assert counts[0]["structures"] == counts[0]["dipole"] == "4"
+    assert counts[0]["energy"] == counts[0]["forces"] == "3"
+    assert counts[1]["energy"] == "1"
+    assert "stress" not in heading
 
 
 def crystal(edge: float, pbc: object = True) -> ase.Atoms:

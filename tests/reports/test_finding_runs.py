@@ -7,7 +7,7 @@ import yaml
 from imaginary_run import TAG, make_run
 
 from mace_scf_jax.predict.committee import CommitteeFile, DataDigests
-from mace_scf_jax.reports.training_run import RunError, find_run, find_runs
+from mace_scf_jax.reports.training_run import RunError, find_run, find_runs, read_log
 from mace_scf_jax.training.config.option_reference import EXAMPLES
 
 
@@ -91,6 +91,11 @@ def test_the_log_tells_facts_labels_compilations_and_warnings_once(folder):
     assert log.facts["device"] == "cpu (cpu)"
     assert log.options["batch_size"] == 2
     assert log.labels["Training set"] == {"energy": "8", "forces": "8"}
+    rows = ("|  | structures | energy |", "| train | 8 | 7 |")
+    table = "\n".join(("Structures, and how many of them have each label", *rows))
+    path = folder / "later.log"
+    path.write_text(f"2026-01-02 03:04:05.678 INFO: {table}\n2026-01-02 03:04:05.679 INFO: Done\n")
+    assert read_log(path).labels == {"train": {"structures": "8", "energy": "7"}}
     assert log.labels["Validation set"] == {"energy": "1", "forces": "1"}
     assert [(entry.step, entry.seconds) for entry in log.compiled] == [
         ("training step", 8.9),

@@ -29,6 +29,7 @@ import numpy as np
 
 from mace_scf_jax.data.batching import grouped
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.messages import FILES_ONLY
 from mace_scf_jax.training.loop import resuming
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.data import TrainingData
@@ -354,6 +355,7 @@ class Trainer:
             number,
             compilation.bucket,
             compilation.seconds,
+            extra=FILES_ONLY,
         )
         for observer in self._observers:
             observer.compiled(compilation)

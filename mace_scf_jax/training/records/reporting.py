@@ -23,8 +23,6 @@ from mace_scf_jax.training.optimise.learning_rates import named_rates
 logger = logging.getLogger(__name__)
 
 PACKAGE_LOGGER = "mace_scf_jax"
-FILES_ONLY = {"files_only": True}
-"""The `extra` of messages that are too long for a terminal."""
 
 
 class LineFormatter(logging.Formatter):
@@ -126,17 +124,16 @@ class LogLines(Observer):
 
     def stage_started(self, stage: Stage, progress: Progress) -> None:
         """Log loss and learning rates."""
-        logger.info("Starting stage %s: epochs %d to %d", stage.name, stage.start, stage.end)
-        terms = "".join(f"{name}_weight={weight:g}, " for name, weight in stage.loss.items())
-        logger.info("WeightedLoss(%s)", terms)
+        rates = {"learning rate": stage.lr} if self.has_learning_rates else {}
+        rates |= {f"of {group}": rate for group, rate in stage.group_lrs.items()}
+        told = [f"{name} {rate:g}" for name, rate in rates.items()]
+        told.append("loss " + " + ".join(f"{it:g} {name}" for name, it in stage.loss.items()))
+        if self.clip_grad is not None:
+            told.append(f"gradients clipped at {self.clip_grad:g}")
+        epochs = f"epochs {stage.start} to {stage.end}"
+        logger.info("Starting stage %s, %s: %s", stage.name, epochs, ", ".join(told))
         for name, options in stage.loss_options.items():
             logger.info("Options of the loss term %s: %s", name, options.model_dump())
-        if self.has_learning_rates:
-            logger.info("Setting global learning rate to %g", stage.lr)
-        for group, rate in stage.group_lrs.items():
-            logger.info("Setting learning rate of %s to %g", group, rate)
-        if self.clip_grad is not None:
-            logger.info("Using gradient clipping with tolerance=%.3f", self.clip_grad)
         if stage.fixed_point is not None:
             logger.info("Fixed-point training: %s", stage.fixed_point.to_mapping())
 
