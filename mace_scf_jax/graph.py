@@ -135,14 +135,37 @@ class Graph:
 
     def edge_vectors(self) -> Float[Array, "edges 3"]:
         """Vectors from sender to receiver in Å, rounded to `dtype`; (0, 0, 1) for padding edges."""
-        shift = jnp.einsum(
-            "ei,eij->ej",
-            self.cell_shifts.astype(self.positions.dtype),
-            self.cell[self.atom_graph[self.receivers]],
-        )
-        vectors = self.positions[self.receivers] - self.positions[self.senders] + shift
-        placeholder = jnp.asarray([0.0, 0.0, 1.0], dtype=self.dtype)
-        return jnp.where(self.edge_mask[:, None], vectors.astype(self.dtype), placeholder)
+        return jnp.stack(self.edge_components(), axis=-1).reshape(-1, 3)
+
+    def edge_components(self) -> tuple[Array, Array, Array]:
+        """Components of `edge_vectors`, each in the form of `rows`."""
+        senders, mask = self.rows(self.senders), self.rows(self.edge_mask)
+        shifts = [self.rows(self.cell_shifts[:, vector]) for vector in range(3)]
+        components = []
+        for axis, placeholder in enumerate((0.0, 0.0, 1.0)):
+            positions = jnp.asarray(self.positions)[:, axis]
+            component = self.of_rows(positions) - positions[senders]
+            for vector, shift in enumerate(shifts):
+                cell = jnp.asarray(self.cell)[:, vector, axis][self.atom_graph]
+                component += shift.astype(component.dtype) * self.of_rows(cell)
+            components.append(jnp.where(mask, component.astype(self.dtype), placeholder))
+        return tuple(components)
+
+    def of_rows(self, values: Array) -> Array:
+        """Values [atoms] of the atom at which the edges of each row end, [rows, 1]."""
+        at_ends = values if self.neighbours_per_atom is not None else values[self.receivers]
+        return at_ends[:, None]
+
+    def rows(self, values: Array | np.ndarray) -> Array:
+        """Values of edges [edges] with a row for each atom, [atoms, neighbours].
+
+        In the layout "flat" with a row for each edge, [edges, 1].
+        """
+        return jnp.asarray(values).reshape(-1, self.neighbours_per_atom or 1)
+
+    def sum_of_rows(self, sums: Array) -> Array:
+        """Sums over the edges that end at each atom, from the sum over each row, [rows, ...]."""
+        return sums if self.neighbours_per_atom is not None else self.sum_incoming(sums)
 
     def shortest_edges(self) -> Float[Array, "graphs"]:
         """Length of the shortest edge of every graph in Å; infinite without any, 0 for padding."""

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mace_scf_jax.boundary import plane_normal, repeated_cell
 from mace_scf_jax.data.sizes import BatchSizes
+from mace_scf_jax.data.structure import shell
 from mace_scf_jax.electrostatics.sums.truncation import keeps_copies_apart
 from mace_scf_jax.graph import Graph
 
@@ -254,11 +255,13 @@ def search(
         within &= exists[atom] & exists[senders]
         (chosen,) = jnp.nonzero(within, size=capacity, fill_value=0)
         count = jnp.sum(within, dtype=jnp.int32)
-        found = jnp.arange(capacity, dtype=jnp.int32) < count
+        shells = shell(jnp.sqrt(jnp.sum(vectors[chosen] ** 2, axis=-1)))
+        is_found = jnp.arange(capacity, dtype=jnp.int32) < count
+        chosen = chosen[jnp.argsort(jnp.where(is_found, shells, jnp.iinfo(jnp.int32).max))]
         return (
-            jnp.where(found, senders[chosen], num_atoms - 1),
-            jnp.where(found[:, None], shifts[chosen], 0),
-            found,
+            jnp.where(is_found, senders[chosen], num_atoms - 1),
+            jnp.where(is_found[:, None], shifts[chosen], 0),
+            is_found,
             count,
         )
 

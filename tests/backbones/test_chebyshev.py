@@ -11,10 +11,12 @@ from ase.build import bulk, molecule
 from tiny_models import assert_close, batch_of, tiny_descriptor_backbone
 
 from mace_scf_jax.backbones import ChebyshevSettings, Descriptor, FeatureStatistics
-from mace_scf_jax.backbones.chebyshev.functions import descriptors, legendre_coefficients
+from mace_scf_jax.backbones.chebyshev.angular import legendre_coefficients
+from mace_scf_jax.backbones.chebyshev.functions import descriptors
 from mace_scf_jax.backbones.chebyshev.harmonics import real_harmonics
 from mace_scf_jax.backbones.chebyshev.networks import ElementNetworks, uniform_by_fan_in
 from mace_scf_jax.backbones.chebyshev.normalisation import Moments, energy_scaling_and_shift
+from mace_scf_jax.backbones.chebyshev.sums import NEIGHBOURS_AT_ONCE
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.sizes import required_sizes
 from mace_scf_jax.data.structure import prepare
@@ -109,6 +111,38 @@ def test_both_layouts_of_edges_give_the_same():
     assert_close(
         features_of(atoms, descriptor, layout="per_atom"), features_of(atoms, descriptor), 1e-13
     )
+
+
+def test_neighbours_in_pieces_and_in_any_order_give_the_same_and_the_same_derivatives():
+    """Of many atoms and neighbours, most of them beyond the angular cutoff."""
+    atoms, descriptor = cluster(60), Descriptor((8, 1, 6), 5, 6.5, 3, 2.5)
+    graph, elements = graph_of(atoms, descriptor, "per_atom")
+    assert graph.neighbours_per_atom > NEIGHBOURS_AT_ONCE
+    places = np.arange(len(graph.senders)).reshape(graph.num_atoms, -1)
+    places = np.random.default_rng(0).permuted(places, axis=1).reshape(-1)
+    edges = ("senders", "cell_shifts", "edge_mask")
+    mixed = graph.replace(**{name: getattr(graph, name)[places] for name in edges})
+
+    @jax.jit
+    def features_and_slopes(positions, graph):
+        def norm(positions):
+            features = descriptors(graph.replace(positions=positions), descriptor, elements)
+            return jnp.sum(features**2), features
+
+        return jax.grad(norm, has_aux=True)(positions)
+
+    slopes, features = features_and_slopes(graph.positions, graph)
+    assert_close(features[: len(atoms)], features_by_pairs(atoms, descriptor), 1e-12)
+    others = features_and_slopes(graph.positions, mixed)
+    assert_close(others[0], slopes, 1e-12)
+    assert_close(others[1], features, 1e-12)
+    step = np.zeros_like(graph.positions)
+    step[7, 1] = 1e-4
+    ahead, behind = (
+        jnp.sum(features_and_slopes(graph.positions + way * step, graph)[1] ** 2)
+        for way in (1.0, -1.0)
+    )
+    assert_close(slopes[7, 1], (ahead - behind) / 2e-4, 1e-6)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import functools
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -57,38 +56,6 @@ def _legendre_functions(z: Any, max_degree: int) -> dict[tuple[int, int], Any]:
                 scale = math.sqrt((4 * l**2 - 1) / (l**2 - m**2) * ratio)
                 found[l, m] = found[l, m] - scale * found[l - 2, m]
     return found
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def powers_around(
-    x: Float[Array, "edges"], y: Float[Array, "edges"], order: int
-) -> Float[Array, "edges parts"]:
-    """Real parts of (x + iy)^m, m = 0 … order, then imaginary parts."""
-
-    def next_power(power: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
-        real, imaginary = power
-        return (x * real - y * imaginary, x * imaginary + y * real), jnp.stack(power)
-
-    # in a loop: unrolled, XLA would compute every power from the beginning
-    first = (jnp.ones_like(x), jnp.zeros_like(x))
-    powers = jax.lax.scan(next_power, first, length=order + 1)[1]
-    return jnp.moveaxis(powers, 2, 0).swapaxes(1, 2).reshape(len(x), -1)
-
-
-@powers_around.defjvp
-def _change_of_powers(order, primals, tangents):
-    powers = powers_around(*primals, order)
-    real, imaginary = jnp.split(powers, 2, axis=1)
-    real_slope, imaginary_slope = (_slopes_of_powers(part) for part in (real, imaginary))
-    dx, dy = (tangent[:, None] for tangent in tangents)
-    changes = (real_slope * dx - imaginary_slope * dy, imaginary_slope * dx + real_slope * dy)
-    return powers, jnp.concatenate(changes, axis=1)
-
-
-def _slopes_of_powers(powers: Array) -> Array:
-    """m u^(m-1) from u^m."""
-    exponents = jnp.arange(1, powers.shape[1], dtype=powers.dtype)
-    return jnp.pad(powers[:, :-1] * exponents, ((0, 0), (1, 0)))
 
 
 @functools.cache

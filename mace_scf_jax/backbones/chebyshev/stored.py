@@ -21,15 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
+from mace_scf_jax.backbones.chebyshev.angular import angular_coefficients
 from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
-from mace_scf_jax.backbones.chebyshev.functions import (
-    angular_coefficients,
-    chebyshev_polynomials,
-    cosine_cutoff,
-    descriptors,
-    edge_weights,
-)
+from mace_scf_jax.backbones.chebyshev.functions import descriptors, edge_weights
 from mace_scf_jax.backbones.chebyshev.harmonics import real_harmonics
+from mace_scf_jax.backbones.chebyshev.polynomials import chebyshev_polynomials, cosine_cutoff
 from mace_scf_jax.data.collate import padded
 from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
 from mace_scf_jax.data.sizes import StructureSizes, merge
@@ -90,7 +86,7 @@ def derivatives_by_vectors(
     def functions(vectors: Array) -> tuple[Array, Array, Array]:
         lengths = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
         scaled = 2.0 * lengths / descriptor.rad_cutoff - 1.0
-        radial = chebyshev_polynomials(scaled, descriptor.rad_order)
+        radial = jnp.stack(chebyshev_polynomials(scaled, descriptor.rad_order), axis=-1)
         radial *= cosine_cutoff(lengths, descriptor.rad_cutoff)[:, None]
         damping = cosine_cutoff(lengths, descriptor.ang_cutoff)
         return radial, damping[:, None] * real_harmonics(vectors / lengths[:, None], order), damping
