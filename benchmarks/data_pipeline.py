@@ -35,11 +35,10 @@ from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.loop.state import initial_state
 from mace_scf_jax.training.loop.steps import Steps, scalars
 from mace_scf_jax.training.optimise.learning_rates import start_of_stage
-from mace_scf_jax.training.preparation import (
-    Preparation,
+from mace_scf_jax.training.preparation import Preparation, prepare_run
+from mace_scf_jax.training.settings import (
     PreprocessOptions,
     optimiser_settings,
-    prepare_run,
     preprocess_settings,
 )
 

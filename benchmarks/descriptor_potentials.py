@@ -50,7 +50,8 @@ from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.loop import Trainer
 from mace_scf_jax.training.loop.observer import Observer
 from mace_scf_jax.training.loop.validation import ValidationOptions
-from mace_scf_jax.training.preparation import optimiser_settings, prepare_run
+from mace_scf_jax.training.preparation import prepare_run
+from mace_scf_jax.training.settings import optimiser_settings
 
 STRUCTURES, ATOMS = 96, range(22, 25)
 ATOMIC_ENERGIES = {"Ti": -1604.604515075, "O": -432.503149303}

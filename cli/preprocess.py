@@ -10,8 +10,8 @@ from pathlib import Path
 from mace_scf_jax.data.preprocessing import preprocess
 from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
 from mace_scf_jax.training.config.data_and_model import DataOptions
-from mace_scf_jax.training.preparation import PreprocessOptions, preprocess_settings
 from mace_scf_jax.training.records.reporting import ConsoleHandler, logging_to
+from mace_scf_jax.training.settings import PreprocessOptions, preprocess_settings
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.train_arguments import Command, OwnArgument, parse_command
 

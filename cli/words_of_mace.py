@@ -27,7 +27,10 @@ ARGUMENTS = {
     ("evaluate", "--configs"): _BY_PLACE,
     ("evaluate", "--model"): _BY_PLACE,
     ("evaluate", "--return_descriptors"): "descriptors of MACE layers are not written",
-    ("evaluate", "--return_node_energies"): "energies of atoms are `node_energy` of Model.predict, in Python",
+    (
+        "evaluate",
+        "--return_node_energies",
+    ): "energies of atoms are `node_energy` of Model.predict, in Python",
     ("evaluate", "--compute_bec"): "Born effective charges are those of predict_response in Python",
     ("evaluate", "--enable_cueq"): "there are no such kernels here; leave it out",
     ("export", "--format=lammps"): COMMANDS["create_lammps_model"],

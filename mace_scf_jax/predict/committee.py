@@ -10,8 +10,9 @@ from typing import Any, Literal, Unpack, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mace_scf_jax.files import Format
-from mace_scf_jax.predict.model import Model, Predictor, load_model
+from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.prediction import Prediction
+from mace_scf_jax.predict.predictor import Predictor
 from mace_scf_jax.predict.uncertainty import CommitteePrediction
 from mace_scf_jax.predict.use import Options
 from mace_scf_jax.registry import unknown_name

@@ -18,6 +18,7 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.structure import prepare_all
 from mace_scf_jax.files import write_whole
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.predict.predictor import Notify
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,9 @@ from mace_scf_jax.models.outputs import outputs_for
 from mace_scf_jax.predict.committee import Committee
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.metrics import ErrorAccumulator
-from mace_scf_jax.predict.model import Model, Notify
+from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.prediction import Prediction
+from mace_scf_jax.predict.predictor import Notify
 from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, CommitteePrediction, uncertainty
 from mace_scf_jax.predict.use import Options
 from mace_scf_jax.scf import LinearMixing

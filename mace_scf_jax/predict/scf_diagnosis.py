@@ -25,7 +25,8 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     initial_state,
 )
-from mace_scf_jax.predict.model import Model, Notify
+from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.predictor import Notify
 from mace_scf_jax.scf import (
     FixedPointProblem,
     FixedPointSolution,

@@ -33,7 +33,7 @@ from mace_scf_jax.reports.style import (
 )
 from mace_scf_jax.reports.training_run import RunError, TrainingRun
 from mace_scf_jax.training.config.options import TrainOptions, options_from
-from mace_scf_jax.training.preparation import data_settings
+from mace_scf_jax.training.settings import data_settings
 
 MOST_STRUCTURES = 5000
 """Of larger sets, as many structures at regular distances are predicted."""

@@ -29,10 +29,10 @@ from mace_scf_jax.predict.committee import (
 )
 from mace_scf_jax.training.config.options import TrainOptions, options_from
 from mace_scf_jax.training.loop.steps import Programs
-from mace_scf_jax.training.preparation import data_settings
 from mace_scf_jax.training.records.reporting import ConsoleHandler, logging_to
 from mace_scf_jax.training.records.run_files import RunFiles, make_folder
 from mace_scf_jax.training.run import train
+from mace_scf_jax.training.settings import data_settings
 
 FOLDERS = ("log_dir", "checkpoints_dir", "results_dir", "model_dir")
 """Options that name folders of a run, besides ``work_dir``."""

@@ -10,16 +10,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-from pydantic import Field
 
-from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.data.batching import BatchLoader
-from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
-from mace_scf_jax.data.preprocessing import PreprocessSettings
+from mace_scf_jax.data.datasets import load_datasets
 from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
@@ -27,8 +21,6 @@ from mace_scf_jax.data.statistics import (
     set_record,
     surplus_charges,
 )
-from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.drawn import drawn_parameters
 from mace_scf_jax.messages import FILES_ONLY
 from mace_scf_jax.models import (
     ModelSettings,
@@ -37,10 +29,7 @@ from mace_scf_jax.models import (
     check_inputs,
     required_inputs,
 )
-from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
-from mace_scf_jax.options import ConfigurationError
-from mace_scf_jax.options.values import FilePath
-from mace_scf_jax.parameter_group import WEIGHT_DECAY
+from mace_scf_jax.models.electrostatics import electrostatics_settings
 from mace_scf_jax.training.batches import (
     batches_of_epochs,
     batches_of_set,
@@ -51,27 +40,29 @@ from mace_scf_jax.training.batches import (
     sums_on_mesh,
     training_loader,
 )
-from mace_scf_jax.training.config.options import TrainOptions, matters_to, topics, train_options
+from mace_scf_jax.training.checks import (
+    check_batch,
+    check_losses,
+    check_number_of_parameters,
+    warn_of_surplus,
+)
+from mace_scf_jax.training.config.options import TrainOptions, train_options
+from mace_scf_jax.training.fingerprint import fingerprint
 from mace_scf_jax.training.loop.data import TrainingData
 from mace_scf_jax.training.loop.devices import Devices
-from mace_scf_jax.training.loop.modes import ModelMode, in_double_precision, modes_of
+from mace_scf_jax.training.loop.modes import ModelMode, modes_of
 from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.validation import VALIDATION
-from mace_scf_jax.training.loop.watching import WatchOptions
-from mace_scf_jax.training.losses import LossError, check_terms, check_validation
-from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
-from mace_scf_jax.training.optimise.levenberg_marquardt import MOST_PARAMETERS
-from mace_scf_jax.training.optimise.optimiser import OptimiserOptions, OptimiserSettings
+from mace_scf_jax.training.new_model import initial_parameters, model_settings, number_of_parameters
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
+from mace_scf_jax.training.settings import data_settings
 
 logger = logging.getLogger(__name__)
 
 MOST_STEPS_TOGETHER = 32
 """Training steps without forces that one call of a compiled function makes: they are so short that
 calls would take longer."""
-SMALLEST_SURPLUS = 1e-3
-"""Of formal charges over the total charge, in e; less is rounding of the data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +139,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         ValueError: the model cannot be built.
     """
     data = load_datasets(data_settings(options))
-    _check_batch(options, len(data.train))
+    check_batch(options, len(data.train))
     sets = {"train": data.train, "valid": data.valid, **data.tests}
     electrostatics = electrostatics_settings(
         options.family,
@@ -192,7 +183,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     if options.family.formal_charges:
         charges = settings.own.formal_charges
         logger.info(describe_formal_charges(charges))
-        _warn_of_surplus(surplus_charges(structures["train"], charges))
+        warn_of_surplus(surplus_charges(structures["train"], charges))
     computed = _precomputed(structures, settings, options)
     if computed:
         structures = {**structures, **computed}
@@ -202,9 +193,9 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     example = next(iter(training.undivided().epoch(0)))
     modes = modes_of(module)
     supervision = choose_forces(options, data)
-    _check_losses(options, modes, data)
+    check_losses(options, modes, data)
     parameters = initial_parameters(module, example, options=options)
-    _check_number_of_parameters(options, number_of_parameters(parameters))
+    check_number_of_parameters(options, number_of_parameters(parameters))
     _log_model(settings, parameters, neighbours)
     return Preparation(
         settings=settings,
@@ -214,7 +205,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         energies=energies and training_loader(energies, options, devices, mesh),
         evaluation=evaluation,
         valid_indices=data.valid_indices,
-        fingerprint=_fingerprint(options, settings, data),
+        fingerprint=fingerprint(options, settings, data),
         data_record={
             name: set_record(
                 members.catalogue,
@@ -239,24 +230,6 @@ def _log_model(settings: ModelSettings, parameters: Parameters, neighbours: floa
     logger.info("Number of parameters: %d", count, extra=FILES_ONLY)
     groups = ", ".join(f"{group}: {size}" for group, size in group_sizes(parameters).items())
     logger.info("Parameter groups: %s", groups, extra=FILES_ONLY)
-
-
-def _check_batch(options: TrainOptions, structures: int) -> None:
-    """Refuse steps of lbfgs on a part of the training set."""
-    if options.optimizer == "lbfgs" and options.batch_size < structures:
-        raise ConfigurationError(
-            "optimizer 'lbfgs': needs all training structures in every step; expected a batch_size "
-            f"of at least {structures}, found {options.batch_size}"
-        )
-
-
-def _check_number_of_parameters(options: TrainOptions, number: int) -> None:
-    """Refuse a matrix of second derivatives that is too large."""
-    if options.sums_over_batches and number > MOST_PARAMETERS:
-        raise ConfigurationError(
-            f"optimizer {options.optimizer!r}: expected a model of at most {MOST_PARAMETERS} "
-            f"parameters, found {number}; adam and lbfgs are for larger ones"
-        )
 
 
 def _precomputed(
@@ -291,197 +264,3 @@ def _precompute(
     return settings.backbone.precompute(
         structures, options, derivatives=derivatives, edges_are_read=settings.own.reads_edges
     )
-
-
-def _check_losses(
-    options: TrainOptions, modes: Callable[[Stage], ModelMode], data: DataSets
-) -> None:
-    """Refuse stages whose loss, or whose way to train, needs what the model or the data lack."""
-    training = data.train.catalogue.label_weights()
-    for index, stage in enumerate(options.train_schedule):
-        mode = modes(stage)
-        where = f"train_schedule, stage {index} ({stage.name})"
-        check_terms(stage.loss, mode.outputs(stress=options.compute_stress), training, where=where)
-        check_validation(stage.loss, data.valid.catalogue.label_weights(), where=where)
-        if mode.needs_multipoles:
-            _check_reference(data.train.catalogue.present["atomic_multipoles"], where)
-
-
-def _check_reference(has_multipoles: np.ndarray, where: str) -> None:
-    """Refuse steps from reference multipoles that no structure has; tell how many lack them."""
-    if not has_multipoles.any():
-        raise LossError(
-            f"{where}: the mode direct takes one step from the reference multipoles, and no "
-            "training configuration has atomic_multipoles; the mode implicit needs none"
-        )
-    if not has_multipoles.all():
-        logger.warning(
-            "%s: the mode direct takes a step from zero in %d of %d training configurations, which "
-            "have no atomic_multipoles",
-            *(where, int((~has_multipoles).sum()), len(has_multipoles)),
-        )
-
-
-def _warn_of_surplus(surplus: np.ndarray) -> None:
-    """Formal charges decide the total charge, which no training can change."""
-    wrong = np.abs(surplus) > SMALLEST_SURPLUS
-    if wrong.any():
-        logger.warning(
-            "Formal charges do not add up to total_charge in %d of %d training configurations "
-            "(they differ by up to %.3g e); total charges will be those of the formal charges",
-            wrong.sum(),
-            len(surplus),
-            np.abs(surplus).max(),
-        )
-
-
-def model_settings(
-    options: TrainOptions, training: TrainingSet, *, avg_num_neighbors: float
-) -> ModelSettings:
-    """Return the settings of the model that options and training set describe.
-
-    Args:
-        training: what is measured on.
-        avg_num_neighbors: divisor of sums over neighbours.
-
-    Raises:
-        ConfigurationError: options and training set do not go together.
-        ValueError: a size or choice does not exist.
-    """
-    family = options.family
-    backbone = BACKBONES[options.backbone].settings.from_options(
-        options,
-        training,
-        avg_num_neighbors=avg_num_neighbors,
-        scalar_last_layer=not family.is_charged,
-    )
-    return ModelSettings(
-        family=options.model,
-        backbone=backbone,
-        atomic_energies=training.atomic_energies,
-        electrostatics=training.electrostatics,
-        own=family.settings.from_options(options, training),
-    )
-
-
-def initial_parameters(module: nn.Module, graph: Graph, *, options: TrainOptions) -> Parameters:
-    """Draw random parameters, in double precision so that both precisions start alike.
-
-    Args:
-        graph: any batch; only its shapes matter.
-        options: of the run: seed, precision, and scale of the charge heads.
-    """
-    key = jax.random.key(options.seed)
-    parameters = drawn_parameters(module, key, in_double_precision(graph))
-    if options.family.initialise is not None:
-        parameters = options.family.initialise(parameters, options)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, options.default_dtype), parameters)
-
-
-def number_of_parameters(parameters: Parameters) -> int:
-    """Count the trainable numbers."""
-    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(parameters))
-
-
-def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
-    """Complete the options of the optimiser by the decays of a family's parameter groups."""
-    decays = {
-        group.name: getattr(options, group.decay)
-        for group in options.family.groups.values()
-        if group.decay not in (None, WEIGHT_DECAY)
-    }
-    given = OptimiserOptions.of(options).model_dump()
-    return OptimiserSettings(**given, group_weight_decays=decays)
-
-
-def scheduler_options(options: TrainOptions) -> SchedulerOptions | None:
-    """Select the options of the learning-rate scheduler; schedulefree and lbfgs use none."""
-    without = options.optimizer == "schedulefree" or not options.has_learning_rates
-    return None if without else SchedulerOptions.of(options)
-
-
-def watch_options(options: TrainOptions) -> WatchOptions:
-    """Select what to look at more closely; histograms go to Weights & Biases alone."""
-    watched = WatchOptions.of(options)
-    return watched if options.wandb else watched.model_copy(update={"wandb_watch": "off"})
-
-
-def data_settings(options: TrainOptions) -> DataSettings:
-    """Tell which files the options name, and how to read them."""
-    given = options.values_for(DataSettings) | {"valid_set_seed": options.split_seed}
-    if not options.family.is_charged:
-        given["electrostatic_pbc_method"] = None
-    max_l = multipoles_max_l(options.family, options)
-    return DataSettings(**given, keys=options.keys, multipoles_max_l=max_l)
-
-
-class PreprocessOptions(TrainOptions):
-    """The options of training, of which only those on data and model matter.
-
-    So the file of a run can be used as it is, or ``heads`` and ``train_file`` alone be given: what
-    training requires and preprocessing does not has a default here that nothing depends on.
-    """
-
-    train_file: FilePath = Field(description="training structures (.xyz, .xsf)")
-    name: str = "preprocess"
-    train_schedule: tuple[Stage, ...] = ()
-    hidden_irreps: str | None = "1x0e"
-
-
-def preprocess_settings(
-    options: PreprocessOptions, *, workers: int, shard_megabytes: float
-) -> PreprocessSettings:
-    """What to compute for runs with the given options.
-
-    Reciprocal vectors are stored if the model family has charges; with the boundary condition
-    ``auto`` they are those of periodic structures, which a run on molecules alone does not read.
-
-    Args:
-        options: of the runs.
-        workers: number of processes.
-        shard_megabytes: size of the text that one file is made from.
-
-    Raises:
-        ConfigurationError: a dry run is asked for, which only training has.
-        DataError: for numbers that are not positive.
-    """
-    if options.dry_run:
-        raise ConfigurationError(
-            "option 'dry_run': is of training; preprocessing writes what it reads"
-        )
-    electrostatics = electrostatics_settings(options.family, options, pbc=np.ones((1, 3), bool))
-    return PreprocessSettings(
-        data=data_settings(options),
-        cutoff=options.cutoff,
-        kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
-        tails=None if electrostatics is None else electrostatics.tails,
-        workers=workers,
-        shard_megabytes=shard_megabytes,
-    )
-
-
-def _fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets) -> dict[str, Any]:
-    """What must be the same when the run is resumed, besides the schedule."""
-    deciding = [
-        name
-        for topic in topics()
-        for name in topic.deciding_weights()
-        if matters_to(name, family=options.model, backbone=options.backbone)
-    ]
-    return {
-        "options": {name: getattr(options, name) for name in deciding},
-        "model": _deciding_settings(settings),
-        "training_data": data.train.catalogue.content_digest(),
-        "validation_data": data.valid.catalogue.content_digest(),
-    }
-
-
-def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:
-    """The settings of a model as runs of earlier versions saved them, where they say the same."""
-    model = settings.to_dict()
-    if model["electrostatics"] is not None:
-        del model["electrostatics"]["surplus_at_centre"]
-    if not settings.own.conserves_charge:
-        for name in settings.of_family.stored_flat:
-            del model[name]
-    return model

@@ -43,13 +43,7 @@ from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.loop.validation import ValidationOptions
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
-from mace_scf_jax.training.preparation import (
-    Preparation,
-    optimiser_settings,
-    prepare_run,
-    scheduler_options,
-    watch_options,
-)
+from mace_scf_jax.training.preparation import Preparation, prepare_run
 from mace_scf_jax.training.records.history import TrainingHistory
 from mace_scf_jax.training.records.reporting import (
     ConsoleHandler,
@@ -63,6 +57,11 @@ from mace_scf_jax.training.records.results_file import ResultLines
 from mace_scf_jax.training.records.run_files import RunFiles
 from mace_scf_jax.training.records.scf_summary import scf_convergence_summary
 from mace_scf_jax.training.records.tracking import check_installed, trackers
+from mace_scf_jax.training.settings import (
+    optimiser_settings,
+    scheduler_options,
+    watch_options,
+)
 
 logger = logging.getLogger(__name__)
 

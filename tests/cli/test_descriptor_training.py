@@ -20,7 +20,7 @@ from mace_scf_jax.backbones.chebyshev.measured import energy_constants
 from mace_scf_jax.data.datasets import load_datasets
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.training.config.options import options_from
-from mace_scf_jax.training.preparation import data_settings
+from mace_scf_jax.training.settings import data_settings
 from mace_scf_jax_cli.main import main
 
 DESCRIPTOR = {"rad_order": 3, "rad_cutoff": 4.0, "ang_order": 2, "ang_cutoff": 3.0}

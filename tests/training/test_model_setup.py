@@ -11,7 +11,7 @@ from mace_scf_jax.models import FormalChargeSettings, SplitChargeSettings, Train
 from mace_scf_jax.models.electrostatics import electrostatics_settings
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.training.config.options import TrainOptions
-from mace_scf_jax.training.preparation import model_settings
+from mace_scf_jax.training.new_model import model_settings
 
 
 def options(**changes) -> TrainOptions:

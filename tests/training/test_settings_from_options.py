@@ -10,12 +10,12 @@ from mace_scf_jax.training.config.options import topics
 from mace_scf_jax.training.loop.watching import WatchOptions
 from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
-from mace_scf_jax.training.preparation import (
+from mace_scf_jax.training.records.run_files import RunFiles
+from mace_scf_jax.training.settings import (
     optimiser_settings,
     scheduler_options,
     watch_options,
 )
-from mace_scf_jax.training.records.run_files import RunFiles
 
 OPTIMISER = {
     "optimizer": "adamw",

@@ -1,0 +1,36 @@
+"""What must be the same where a run is resumed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mace_scf_jax.data.datasets import DataSets
+from mace_scf_jax.models import ModelSettings
+from mace_scf_jax.training.config.options import TrainOptions, matters_to, topics
+
+
+def fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets) -> dict[str, Any]:
+    """What must be the same when the run is resumed, besides the schedule."""
+    deciding = [
+        name
+        for topic in topics()
+        for name in topic.deciding_weights()
+        if matters_to(name, family=options.model, backbone=options.backbone)
+    ]
+    return {
+        "options": {name: getattr(options, name) for name in deciding},
+        "model": _deciding_settings(settings),
+        "training_data": data.train.catalogue.content_digest(),
+        "validation_data": data.valid.catalogue.content_digest(),
+    }
+
+
+def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:
+    """The settings of a model as runs of earlier versions saved them, where they say the same."""
+    model = settings.to_dict()
+    if model["electrostatics"] is not None:
+        del model["electrostatics"]["surplus_at_centre"]
+    if not settings.own.conserves_charge:
+        for name in settings.of_family.stored_flat:
+            del model[name]
+    return model

@@ -1,0 +1,95 @@
+"""What the options of a run mean for its data, its optimiser and its preprocessing."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from mace_scf_jax.data.datasets import DataSettings
+from mace_scf_jax.data.preprocessing import PreprocessSettings
+from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
+from mace_scf_jax.options import ConfigurationError
+from mace_scf_jax.options.values import FilePath
+from mace_scf_jax.parameter_group import WEIGHT_DECAY
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.loop.schedule import Stage
+from mace_scf_jax.training.loop.watching import WatchOptions
+from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
+from mace_scf_jax.training.optimise.optimiser import OptimiserOptions, OptimiserSettings
+
+
+def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
+    """Complete the options of the optimiser by the decays of a family's parameter groups."""
+    decays = {
+        group.name: getattr(options, group.decay)
+        for group in options.family.groups.values()
+        if group.decay not in (None, WEIGHT_DECAY)
+    }
+    given = OptimiserOptions.of(options).model_dump()
+    return OptimiserSettings(**given, group_weight_decays=decays)
+
+
+def scheduler_options(options: TrainOptions) -> SchedulerOptions | None:
+    """Select the options of the learning-rate scheduler; schedulefree and lbfgs use none."""
+    without = options.optimizer == "schedulefree" or not options.has_learning_rates
+    return None if without else SchedulerOptions.of(options)
+
+
+def watch_options(options: TrainOptions) -> WatchOptions:
+    """Select what to look at more closely; histograms go to Weights & Biases alone."""
+    watched = WatchOptions.of(options)
+    return watched if options.wandb else watched.model_copy(update={"wandb_watch": "off"})
+
+
+def data_settings(options: TrainOptions) -> DataSettings:
+    """Tell which files the options name, and how to read them."""
+    given = options.values_for(DataSettings) | {"valid_set_seed": options.split_seed}
+    if not options.family.is_charged:
+        given["electrostatic_pbc_method"] = None
+    max_l = multipoles_max_l(options.family, options)
+    return DataSettings(**given, keys=options.keys, multipoles_max_l=max_l)
+
+
+class PreprocessOptions(TrainOptions):
+    """The options of training, of which only those on data and model matter.
+
+    So the file of a run can be used as it is, or ``heads`` and ``train_file`` alone be given: what
+    training requires and preprocessing does not has a default here that nothing depends on.
+    """
+
+    train_file: FilePath = Field(description="training structures (.xyz, .xsf)")
+    name: str = "preprocess"
+    train_schedule: tuple[Stage, ...] = ()
+    hidden_irreps: str | None = "1x0e"
+
+
+def preprocess_settings(
+    options: PreprocessOptions, *, workers: int, shard_megabytes: float
+) -> PreprocessSettings:
+    """What to compute for runs with the given options.
+
+    Reciprocal vectors are stored if the model family has charges; with the boundary condition
+    ``auto`` they are those of periodic structures, which a run on molecules alone does not read.
+
+    Args:
+        options: of the runs.
+        workers: number of processes.
+        shard_megabytes: size of the text that one file is made from.
+
+    Raises:
+        ConfigurationError: a dry run is asked for, which only training has.
+        DataError: for numbers that are not positive.
+    """
+    if options.dry_run:
+        raise ConfigurationError(
+            "option 'dry_run': is of training; preprocessing writes what it reads"
+        )
+    electrostatics = electrostatics_settings(options.family, options, pbc=np.ones((1, 3), bool))
+    return PreprocessSettings(
+        data=data_settings(options),
+        cutoff=options.cutoff,
+        kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
+        tails=None if electrostatics is None else electrostatics.tails,
+        workers=workers,
+        shard_megabytes=shard_megabytes,
+    )
