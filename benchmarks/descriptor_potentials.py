@@ -38,8 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax import energy_function
-from mace_scf_jax.backbones import MACESettings
-from mace_scf_jax.backbones.chebyshev import ChebyshevSettings
+from mace_scf_jax.backbones import ChebyshevSettings, MACESettings
 from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
 from mace_scf_jax.models import ModelSettings, build
 from mace_scf_jax.predict.model import Model
@@ -49,7 +48,7 @@ from mace_scf_jax.training.config.options import train_options
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.loop import Trainer
 from mace_scf_jax.training.loop.observer import Observer
-from mace_scf_jax.training.loop.validation import ValidationOptions
+from mace_scf_jax.training.loop.options import ValidationOptions
 from mace_scf_jax.training.preparation import prepare_run
 from mace_scf_jax.training.settings import optimiser_settings
 

@@ -7,21 +7,20 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 import ase
 
-from mace_scf_jax.models import InitialFermiLevel, SelfConsistency
+from mace_scf_jax import models
 from mace_scf_jax.options.values import parse_literal
-from mace_scf_jax.predict.committee import (
-    Aggregation,
-    Committee,
-    is_committee,
-    load_committee,
-)
-from mace_scf_jax.predict.model import Model, load_model
-from mace_scf_jax.predict.use import OPTIONS, Options
-from mace_scf_jax.scf import SOLVERS, Solver, solver_named
+from mace_scf_jax.predict.use import OPTIONS, Aggregation, Options
+from mace_scf_jax.scf.known import SOLVERS
+
+if TYPE_CHECKING:
+    from mace_scf_jax.models import SelfConsistency
+    from mace_scf_jax.predict.committee import Committee
+    from mace_scf_jax.predict.model import Model
+    from mace_scf_jax.scf import Solver
 
 PICTURES = (".png", ".pdf")
 
@@ -153,6 +152,9 @@ def load_predictor(
     Raises:
         ValueError: something was said about committees, and there is none.
     """
+    from mace_scf_jax.predict.committee import is_committee, load_committee  # slow to import
+    from mace_scf_jax.predict.model import load_model
+
     if is_committee(path):
         committee = load_committee(path, **options)
         return committee.aggregating(given.aggregation, given.reference_member)
@@ -264,6 +266,8 @@ def solvers_of(given: argparse.Namespace) -> dict[str, Solver]:
     Raises:
         ValueError: a setting is out of range or not one of its solver.
     """
+    from mace_scf_jax.scf import solver_named  # slow to import
+
     return {
         name: solver_named(
             name,
@@ -288,6 +292,8 @@ def self_consistency_of(given: argparse.Namespace) -> SelfConsistency | None:
     said = (given.solver, given.constant_fermi_level or None, *settings.values())
     if all(value is None for value in said):
         return None
+    from mace_scf_jax.scf import solver_named  # slow to import
+
     solver = solver_named(given.solver or "auto", **settings)
     return dataclasses.replace(charge_mode_of(given), solver=solver)
 
@@ -295,5 +301,5 @@ def self_consistency_of(given: argparse.Namespace) -> SelfConsistency | None:
 def charge_mode_of(given: argparse.Namespace) -> SelfConsistency:
     """What is kept and where the search starts, with the default solver."""
     if given.constant_fermi_level:
-        return SelfConsistency(constant_charge=False)
-    return SelfConsistency(initial_fermi_level=InitialFermiLevel.ZERO)
+        return models.SelfConsistency(constant_charge=False)
+    return models.SelfConsistency(initial_fermi_level=models.InitialFermiLevel.ZERO)

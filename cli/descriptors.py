@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ase.data import chemical_symbols
 
-from mace_scf_jax.backbones import Descriptor
 from mace_scf_jax.backbones.chebyshev.options import DescriptorOptions
 from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.reading import read_located
+from mace_scf_jax.late import import_all
 from mace_scf_jax.options import ConfigurationError
-from mace_scf_jax.predict.descriptors import describe, descriptor_of
-from mace_scf_jax.predict.model import load_model
 from mace_scf_jax.training.config.reading import read_config_file
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import positive
+
+if TYPE_CHECKING:
+    from mace_scf_jax.backbones import Descriptor
+    from mace_scf_jax.predict.descriptors import describe, descriptor_of
+    from mace_scf_jax.predict.model import load_model
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 CONFIGURATIONS = (".yaml", ".yml")
@@ -31,6 +35,7 @@ species in the order of their weights; descriptor, its parameters as JSON."""
 def run(words: Sequence[str]) -> int:
     """Do as the words after ``mace-scf-jax descriptors`` say; returns the exit status."""
     given = _parser().parse_args(words)
+    import_all(__name__, __file__)
     signs = work.begin()
     read = read_located(given.structures)
     configurations = [

@@ -6,24 +6,17 @@ import argparse
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.models import DirectStep
+from mace_scf_jax.late import import_all
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES, final_table
-from mace_scf_jax.predict.evaluation import (
-    CommitteeFileEvaluation,
-    FileEvaluation,
-    SCFHistory,
-    evaluate_file,
-)
-from mace_scf_jax.predict.model import Model
-from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, rank
+from mace_scf_jax.predict.use import SCFHistory
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_committee_arguments,
@@ -36,12 +29,23 @@ from mace_scf_jax_cli.arguments import (
     self_consistency_of,
 )
 
+if TYPE_CHECKING:
+    from mace_scf_jax.models import DirectStep
+    from mace_scf_jax.predict.evaluation import (
+        CommitteeFileEvaluation,
+        FileEvaluation,
+        evaluate_file,
+    )
+    from mace_scf_jax.predict.model import Model
+    from mace_scf_jax.predict.spread import UNCERTAINTIES, rank
+
 WHEN_INTERRUPTED = "interrupted; no output was written"
 
 
 def run(words: Sequence[str]) -> int:
     """Evaluate as the words after ``mace-scf-jax evaluate`` say; returns the exit status."""
     given = _parser().parse_args(words)
+    import_all(__name__, __file__)
     signs = work.begin()
     scf = self_consistency_of(given)
     if given.mode == "direct":

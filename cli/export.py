@@ -5,16 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mace_scf_jax.aenet import export_committee, export_potential
 from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.reading import read_atoms
-from mace_scf_jax.predict.committee import COMMITTEE_FILE, is_committee, load_committee
-from mace_scf_jax.predict.stablehlo import PLATFORMS, export_stablehlo
-from mace_scf_jax.predict.use import OPTIONS
-from mace_scf_jax.pytorch import export_torch_model
-from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model
-from mace_scf_jax.simulate import Model, load_model
+from mace_scf_jax.late import import_all
+from mace_scf_jax.predict.use import OPTIONS, PLATFORMS
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
@@ -22,6 +18,14 @@ from mace_scf_jax_cli.arguments import (
     options_of_use,
     self_consistency_of,
 )
+
+if TYPE_CHECKING:
+    from mace_scf_jax.aenet import export_committee, export_potential
+    from mace_scf_jax.predict.committee import COMMITTEE_FILE, is_committee, load_committee
+    from mace_scf_jax.predict.stablehlo import export_stablehlo
+    from mace_scf_jax.pytorch import export_torch_model
+    from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model
+    from mace_scf_jax.simulate import Model, load_model
 
 WHEN_INTERRUPTED = "interrupted; the output may be incomplete"
 STATE_DICT = "state-dict"
@@ -48,6 +52,7 @@ def run(words: Sequence[str]) -> int:
             parser.error(f"--{name} needs --format {needed}")
     if given.format != STABLEHLO and scf is not None:
         parser.error("options of self-consistent models need --format stablehlo")
+    import_all(__name__, __file__)
     work.begin()
     output = Path(given.output)
     if given.format == AENET:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.aenet import EnergyDeviation, compare_with_formulas, import_potential
-from mace_scf_jax.aenet.files import SUFFIXES
 from mace_scf_jax.data.reading import read_atoms
+from mace_scf_jax.late import import_all
 from mace_scf_jax.options.values import parse_literal
-from mace_scf_jax.pytorch import Parity, compare_with_torch, import_model
 from mace_scf_jax_cli import work
+
+if TYPE_CHECKING:
+    from mace_scf_jax.aenet import EnergyDeviation, compare_with_formulas, import_potential
+    from mace_scf_jax.aenet.files import SUFFIXES
+    from mace_scf_jax.pytorch import Parity, compare_with_torch, import_model
 
 WHEN_INTERRUPTED = "interrupted; a model file that was announced is complete"
 EXIT_DEVIATION = 1
@@ -29,6 +33,7 @@ def run(words: Sequence[str]) -> int:
         0, or 1 if predictions deviate from those of the source by more than the tolerance.
     """
     given = _parser().parse_args(words)
+    import_all(__name__, __file__)
     work.begin()
     sources, output = [Path(source) for source in given.sources], Path(given.output)
     _check_paths(sources, output)

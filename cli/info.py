@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mace_scf_jax.models.description import describe, summarise
+from mace_scf_jax.late import import_all
 from mace_scf_jax.models.model_file import load_model_file
+
+if TYPE_CHECKING:
+    from mace_scf_jax.models.description import describe, summarise
 
 WHEN_INTERRUPTED = "interrupted"
 NAME_WIDTH = 26
@@ -29,6 +32,7 @@ def run(words: Sequence[str]) -> int:
     much.add_argument("--all", action="store_true", help="everything, settings of the training too")
     much.add_argument("--json", action="store_true", help="everything as one JSON object")
     given = parser.parse_args(words)
+    import_all(__name__, __file__)
     content = load_model_file(given.model)
     if given.json:
         print(json.dumps(describe(content), indent=2, ensure_ascii=False))

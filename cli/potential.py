@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import ase
 import numpy as np
@@ -14,21 +14,9 @@ import numpy as np
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.reading import read_atoms
-from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles
-from mace_scf_jax.maps.density_map import density_at
-from mace_scf_jax.maps.potential_map import (
-    DEFAULT_MARGIN,
-    DEFAULT_SPACING,
-    Grid,
-    plane_grid,
-    potential_at,
-    predicted_multipoles,
-    require_multipoles,
-    volume_grid,
-    write_cube_file,
-)
+from mace_scf_jax.late import import_all
+from mace_scf_jax.maps.defaults import DEFAULT_MARGIN, DEFAULT_SPACING
 from mace_scf_jax.predict.convergence import NotConverged
-from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
@@ -37,6 +25,20 @@ from mace_scf_jax_cli.arguments import (
     picture,
     self_consistency_of,
 )
+
+if TYPE_CHECKING:
+    from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles
+    from mace_scf_jax.maps.density_map import density_at
+    from mace_scf_jax.maps.potential_map import (
+        Grid,
+        plane_grid,
+        potential_at,
+        predicted_multipoles,
+        require_multipoles,
+        volume_grid,
+        write_cube_file,
+    )
+    from mace_scf_jax.predict.model import Model, load_model
 
 WHEN_INTERRUPTED = "interrupted"
 PLANES = ("xy", "xz", "yz")
@@ -48,6 +50,7 @@ def run(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     if given.cube is None and given.plot is None:
         parser.error("expected --cube OUT.cube, --plot OUT.png, or both")
+    import_all(__name__, __file__)
     work.begin()
     for path in (given.cube, given.plot):
         if path is not None and not path.absolute().parent.is_dir():

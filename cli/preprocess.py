@@ -6,14 +6,19 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mace_scf_jax.data.preprocessing import preprocess
-from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
+from mace_scf_jax.late import import_all
+from mace_scf_jax.models.options import ElectrostaticsOptions
 from mace_scf_jax.training.config.data_and_model import DataOptions
-from mace_scf_jax.training.records.reporting import ConsoleHandler, logging_to
-from mace_scf_jax.training.settings import PreprocessOptions, preprocess_settings
+from mace_scf_jax.training.config.preprocessing import PreprocessOptions
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.train_arguments import Command, OwnArgument, parse_command
+
+if TYPE_CHECKING:
+    from mace_scf_jax.data.preprocessing import preprocess
+    from mace_scf_jax.training.records.reporting import ConsoleHandler, logging_to
+    from mace_scf_jax.training.settings import preprocess_settings
 
 logger = logging.getLogger("mace_scf_jax")
 
@@ -66,6 +71,7 @@ COMMAND = Command(
 def run(words: Sequence[str]) -> int:
     """Preprocess as the words after ``mace-scf-jax preprocess`` say; returns the exit status."""
     options, own = parse_command(words, COMMAND)
+    import_all(__name__, __file__)
     settings = preprocess_settings(options, workers=own.workers, shard_megabytes=own.shard_size)
     signs = work.begin()
     with (

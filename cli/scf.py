@@ -7,15 +7,14 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.predict.evaluation import read_structures
-from mace_scf_jax.predict.model import load_model
-from mace_scf_jax.predict.scf_diagnosis import Diagnosis, diagnose, require_cycle
+from mace_scf_jax.late import import_all
 from mace_scf_jax_cli import work
 from mace_scf_jax_cli.arguments import (
     add_scf_arguments,
@@ -26,6 +25,11 @@ from mace_scf_jax_cli.arguments import (
     positive,
     solvers_of,
 )
+
+if TYPE_CHECKING:
+    from mace_scf_jax.predict.evaluation import read_structures
+    from mace_scf_jax.predict.model import load_model
+    from mace_scf_jax.predict.scf_diagnosis import Diagnosis, diagnose, require_cycle
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
 EXIT_NOT_CONVERGED = 1
@@ -39,6 +43,7 @@ def run(words: Sequence[str]) -> int:
         The exit status: 1 if a structure was not solved by the first solver.
     """
     given = _parser().parse_args(words)
+    import_all(__name__, __file__)
     signs = work.begin()
     for path in (given.plot, given.json):
         if path is not None and not path.absolute().parent.is_dir():

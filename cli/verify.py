@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import ASCII
 from rich.console import Console
 from rich.table import Table
 
-from mace_scf_jax.pytorch.verification import Deviation, verify
+from mace_scf_jax.late import import_all
 from mace_scf_jax_cli import work
+
+if TYPE_CHECKING:
+    from mace_scf_jax.pytorch.verification import Deviation, verify
 
 WHEN_INTERRUPTED = "interrupted; the remaining files were not compared"
 EXIT_DEVIATION = 1
@@ -34,6 +38,7 @@ def run(words: Sequence[str]) -> int:
     )
     parser.add_argument("files", nargs="+", metavar="FILE.npz", help="reference files")
     status, paths = 0, parser.parse_args(words).files
+    import_all(__name__, __file__)
     work.begin()
     for path in paths:
         try:

@@ -1,7 +1,8 @@
 """Charge-aware, self-consistent machine-learning interatomic potentials in JAX.
 
-Importing the package enables float64 in JAX (models choose their own precision) and refuses a JAX
-version that is known to compute wrong numbers.
+Importing the package enables float64 in JAX (models choose their own precision), also in processes
+that are started from then on, and refuses a JAX version that is known to compute wrong numbers. JAX
+itself is imported by those modules that compute.
 """
 
 import importlib

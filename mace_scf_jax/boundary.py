@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
 
 
 class BoundaryError(ValueError):
@@ -223,16 +226,3 @@ def are_independent(vectors: Float[np.ndarray, "vectors 3"]) -> bool:
     if not lengths.all():
         return False
     return bool(np.linalg.svd(vectors / lengths, compute_uv=False).min() > _LINEARLY_DEPENDENT)
-
-
-def cell_volume(cell: Float[Array, "3 3"]) -> Float[Array, ""]:
-    """Volume of a cell (rows are lattice vectors, either handedness), in Å³."""
-    return jnp.abs(jnp.sum(cell[0] * jnp.cross(cell[1], cell[2])))
-
-
-def dual_cell(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """Rows b with b_i · a_j = δ_ij: fractional coordinates are r @ dualᵀ, and k = 2π n @ dual."""
-    rows = jnp.stack(
-        [jnp.cross(cell[1], cell[2]), jnp.cross(cell[2], cell[0]), jnp.cross(cell[0], cell[1])]
-    )
-    return rows / jnp.sum(cell[0] * rows[0])

@@ -13,8 +13,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import jax
-
 SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -44,6 +42,8 @@ def keep_compiled_functions() -> Path | None:
         The folder; None, with a warning, if it cannot be written to, or without one if JAX is told
         to keep nothing.
     """
+    import jax
+
     if not jax.config.jax_enable_compilation_cache:
         return None
     folder, settings = jax.config.jax_compilation_cache_dir, SETTINGS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 _MOST_NAMES_LISTED = 20
@@ -61,11 +62,16 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         kind: what messages call such a thing, such as "loss term".
         *things: the first ones, which have a ``name``.
+        modules: that add the first ones; they are imported when things are asked for.
+        names: of what they add, so that names alone import nothing.
     """
 
-    def __init__(self, kind: str, *things: T) -> None:
+    def __init__(
+        self, kind: str, *things: T, modules: Sequence[str] = (), names: Sequence[str] = ()
+    ) -> None:
         self.kind = kind
         self._things: dict[str, T] = {}
+        self._modules, self._names = tuple(modules), tuple(names)
         for thing in things:
             self.add(thing)
 
@@ -76,6 +82,8 @@ class Registry(Mapping[str, T], Generic[T]):
             ValueError: another thing has that name.
         """
         name: str = thing.name  # type: ignore[attr-defined]
+        if name in self._names:
+            self._import()  # unless they are being imported
         known = self._things.get(name)
         if known is not None and not _is_same(known, thing):
             raise ValueError(f"{self.kind} {name!r}: found a second one of that name")
@@ -88,18 +96,31 @@ class Registry(Mapping[str, T], Generic[T]):
         Raises:
             UnknownNameError: nothing answers to the name; names the nearest that does.
         """
+        self._import()
         if name not in self._things:
             raise UnknownNameError(unknown_name(self.kind, name, self._things))
         return self._things[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._things)
+        return iter(self._known())
 
     def __len__(self) -> int:
-        return len(self._things)
+        return len(self._known())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._things
+        return name in self._known()
+
+    def _known(self) -> dict[str, None]:
+        """All names, the first ones first."""
+        if not self._names:
+            self._import()
+        return dict.fromkeys((*self._names, *self._things))
+
+    def _import(self) -> None:
+        """Import what adds the first things."""
+        modules, self._modules = self._modules, ()
+        for module in modules:
+            importlib.import_module(module)
 
 
 def _is_same(known: Any, thing: Any) -> bool:

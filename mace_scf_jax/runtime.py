@@ -6,14 +6,16 @@ And what makes a process that runs a command faster: `prepare_command`.
 import ctypes
 import functools
 import gc
+import importlib.metadata
 import os
 import platform
-
-import jax
-import jax.numpy as jnp
-import numpy as np
+import sys
+from typing import TYPE_CHECKING
 
 from mace_scf_jax.compilation_cache import keep_compiled_functions
+
+if TYPE_CHECKING:
+    pass
 
 KNOWN_BAD_JAX = "0.10.2"
 FUSION_FLAG_OFF = "--xla_cpu_experimental_ynn_fusion_type="
@@ -24,20 +26,21 @@ class UnsupportedJaxError(ImportError):
     """The installed JAX is known to give wrong numbers."""
 
 
-def refuse_known_bad_jax(version: str = jax.__version__) -> None:
+def refuse_known_bad_jax(version: str | None = None) -> None:
     """Refuse to run on a JAX that miscompiles our kernels.
 
     jax 0.10.2 on CPU silently returns wrong values for a vmapped matrix-vector product followed by
     a reduction above about 16,000 rows (public issue jax#39103).
 
     Args:
-        version: version string of the installed JAX.
+        version: version string of the installed JAX; it is looked up where None.
 
     Raises:
         UnsupportedJaxError: ``version`` is 0.10.2 and the faulty fusion is not switched off
             in ``XLA_FLAGS``.
     """
     faulty_fusion_off = FUSION_FLAG_OFF in os.environ.get("XLA_FLAGS", "").split()
+    version = importlib.metadata.version("jax") if version is None else version
     if version == KNOWN_BAD_JAX and not faulty_fusion_off:
         raise UnsupportedJaxError(
             f"jax {KNOWN_BAD_JAX} gives silently wrong values on CPU (jax issue #39103). "
@@ -56,6 +59,10 @@ def refuse_wrong_numbers() -> None:
     Raises:
         UnsupportedJaxError: a compiled function returned wrong numbers.
     """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
     numbers = np.arange(20_000.0)
     rows = np.stack([numbers, np.zeros_like(numbers), np.zeros_like(numbers)], axis=1)
 
@@ -73,8 +80,13 @@ def refuse_wrong_numbers() -> None:
 
 
 def enable_float64() -> None:
-    """Let JAX hold float64 arrays; models choose their own precision."""
-    jax.config.update("jax_enable_x64", True)
+    """Let JAX hold float64 arrays; models choose their own precision.
+
+    A JAX that is not imported yet reads it from the environment.
+    """
+    os.environ["JAX_ENABLE_X64"] = "true"
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_enable_x64", True)
 
 
 # parameters of mallopt(3) and their numbers in <malloc.h>

@@ -22,3 +22,16 @@ def test_the_calculator_brings_nothing_slow_along():
     found = imported_by("from mace_scf_jax.simulate import MACESCFCalculator") - plain
     assert found.isdisjoint(SLOW)
     assert not [name for name in found if name.startswith("mace_scf_jax.training")]
+
+
+def test_the_help_of_every_command_needs_no_jax():
+    printed = imported_by(
+        "import contextlib, sys\n"
+        "from mace_scf_jax_cli.main import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        main([command, '--help'])\n"
+        "    assert 'jax' not in sys.modules, command"
+    )
+    assert "argparse" in printed
+    assert printed.isdisjoint({"jax", "flax", *SLOW} - {"h5py", "scipy.signal"})

@@ -1,26 +1,27 @@
 """Networks from structures to equivariant features of atoms, one folder and one line each."""
 
-from mace_scf_jax.backbones import chebyshev, mace
-from mace_scf_jax.backbones.backbone import (
-    BACKBONES,
-    DEFAULT_BACKBONE,
-    Backbone,
-    BackboneOutput,
-    BackboneSettings,
-    EdgeFeatures,
-    Offer,
-    as_tuples,
-    settings_from_dict,
-)
-from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
-from mace_scf_jax.backbones.chebyshev.normalisation import FeatureStatistics
-from mace_scf_jax.backbones.chebyshev.settings import ChebyshevSettings
-from mace_scf_jax.backbones.mace.network import MACEBackbone
-from mace_scf_jax.backbones.mace.radial import RADIAL_BASES, RadialBasis
-from mace_scf_jax.backbones.mace.settings import MACESettings
+from typing import TYPE_CHECKING
 
-for backbone in (mace.BACKBONE, chebyshev.BACKBONE):
-    BACKBONES.add(backbone)
+from mace_scf_jax.late import imported_late
+
+if TYPE_CHECKING:
+    from mace_scf_jax.backbones.backbone import (
+        BACKBONES,
+        DEFAULT_BACKBONE,
+        Backbone,
+        BackboneOutput,
+        BackboneSettings,
+        EdgeFeatures,
+        Offer,
+        as_tuples,
+        settings_from_dict,
+    )
+    from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
+    from mace_scf_jax.backbones.chebyshev.normalisation import FeatureStatistics
+    from mace_scf_jax.backbones.chebyshev.settings import ChebyshevSettings
+    from mace_scf_jax.backbones.mace.choices import RADIAL_BASES, RadialBasis
+    from mace_scf_jax.backbones.mace.network import MACEBackbone
+    from mace_scf_jax.backbones.mace.settings import MACESettings
 
 __all__ = [
     "BACKBONES",
@@ -40,3 +41,5 @@ __all__ = [
     "as_tuples",
     "settings_from_dict",
 ]
+
+__getattr__, __dir__ = imported_late(__name__, __file__)

@@ -11,24 +11,24 @@ import abc
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import flax.linen as nn
-from jaxtyping import Array, Float, Int
-
-from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
-from mace_scf_jax.data.training_set import TrainingSet
-from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import (
-    Features,
-    Multiplicities,
-    add_up,
-    parse_multiplicities,
-)
-from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
+from mace_scf_jax import layers
+from mace_scf_jax.late import late_field
+from mace_scf_jax.layers.notation import parse_multiplicities
 from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.parameter_group import ParameterGroup
 from mace_scf_jax.registry import Registry
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+    from jaxtyping import Array, Float, Int
+
+    from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
+    from mace_scf_jax.data.training_set import TrainingSet
+    from mace_scf_jax.graph import Graph
+    from mace_scf_jax.layers.features import Features
+    from mace_scf_jax.layers.notation import Multiplicities
 
 
 class Offer(enum.StrEnum):
@@ -128,11 +128,11 @@ class BackboneSettings(abc.ABC):
         for layer, features in enumerate(output.layers):
             name = f"{label}_{layer}"
             if nonlinear_last and 0 < layer == len(output.layers) - 1:
-                readout = NonlinearReadout(multiplicities, hidden, self.gate, name=name)
+                readout = layers.NonlinearReadout(multiplicities, hidden, self.gate, name=name)
             else:
-                readout = LinearReadout(multiplicities, name=name)
+                readout = layers.LinearReadout(multiplicities, name=name)
             read.append(readout(features))
-        return {degree: add_up(each[degree] for each in read) for degree in multiplicities}
+        return {degree: layers.add_up(each[degree] for each in read) for degree in multiplicities}
 
     @property
     def least_distance(self) -> float:
@@ -202,9 +202,9 @@ class Backbone:
 
     name: str
     """Value of the option ``backbone``."""
-    module: type[nn.Module]
+    module: type[nn.Module] = late_field()
     """``module(settings)(graph)`` gives a `BackboneOutput`."""
-    settings: type[BackboneSettings]
+    settings: type[BackboneSettings] = late_field()
     options: type[OptionGroup]
     """What training asks for, beside what it asks for every backbone."""
     groups: Mapping[str, ParameterGroup]
@@ -215,7 +215,11 @@ class Backbone:
 DEFAULT_BACKBONE = "MACE"
 """The backbone of files and configurations that name none."""
 
-BACKBONES: Registry[Backbone] = Registry("backbone")
+BACKBONES: Registry[Backbone] = Registry(
+    "backbone",
+    modules=("mace_scf_jax.backbones.mace", "mace_scf_jax.backbones.chebyshev"),
+    names=("MACE", "chebyshev"),
+)
 """All backbones by name; plugins add theirs."""
 
 

@@ -20,6 +20,7 @@ from mace_scf_jax.data.configuration import DEFAULT_CONFIG_TYPE
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import (
+    is_stored,
     read_located,
     to_configurations,
     warn_about_adjusted_cells,
@@ -27,7 +28,7 @@ from mace_scf_jax.data.reading import (
 )
 from mace_scf_jax.data.sets import ConfigurationSet, ConfigurationsInMemory
 from mace_scf_jax.data.statistics import label_table
-from mace_scf_jax.data.stored_set import is_stored, open_stored
+from mace_scf_jax.data.stored_set import open_stored
 
 logger = logging.getLogger("mace_scf_jax")
 

@@ -20,8 +20,8 @@ from mace_scf_jax.data.datasets import DataSettings, check_sets
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import Place
-from mace_scf_jax.data.reading import Part, parts_of, to_configurations
-from mace_scf_jax.data.shard import SUFFIX, write_shard
+from mace_scf_jax.data.reading import PREPROCESSED, Part, parts_of, to_configurations
+from mace_scf_jax.data.shard import write_shard
 from mace_scf_jax.data.statistics import label_table
 from mace_scf_jax.data.stored_set import open_stored
 from mace_scf_jax.data.structure import prepare_all
@@ -133,7 +133,7 @@ def _tasks(
             _Task(
                 part=part,
                 split=split,
-                path=folder / split / f"{number:06d}{SUFFIX}",
+                path=folder / split / f"{number:06d}{PREPROCESSED}",
                 number=number,
                 shards=len(members),
                 description=settings.description,

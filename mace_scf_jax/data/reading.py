@@ -25,6 +25,8 @@ from mace_scf_jax.data.keys import KeySpecification
 logger = logging.getLogger("mace_scf_jax")
 
 SUFFIXES = (".xyz", ".extxyz", xsf.SUFFIX)
+PREPROCESSED = ".h5"
+"""Suffix of preprocessed structures."""
 
 
 class ReadStructures(NamedTuple):
@@ -94,6 +96,11 @@ def is_pattern(path: str | Path) -> bool:
 def holds_xsf(path: str | Path) -> bool:
     """Whether a path is a folder of XSF files."""
     return Path(path).is_dir() and bool(_matching(Path(path), f"*{xsf.SUFFIX}"))
+
+
+def is_stored(path: str | Path) -> bool:
+    """Whether a path means preprocessed data: a folder without XSF files, or a .h5 file."""
+    return Path(path).suffix == PREPROCESSED or (Path(path).is_dir() and not holds_xsf(path))
 
 
 def _matching(folder: Path, pattern: str) -> list[str]:

@@ -56,7 +56,6 @@ from mace_scf_jax.files import flush
 
 FORMAT = "mace-scf-jax structures"
 FORMAT_VERSION = 1
-SUFFIX = ".h5"
 
 AGAIN = "run `mace-scf-jax preprocess` again"
 

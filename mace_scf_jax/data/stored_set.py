@@ -19,9 +19,9 @@ from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.properties import BATCH_PROPERTIES, PROPERTIES, zero_value
-from mace_scf_jax.data.reading import holds_xsf
+from mace_scf_jax.data.reading import PREPROCESSED
 from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
-from mace_scf_jax.data.shard import AGAIN, SUFFIX, OpenShard, ShardIndex, read_index
+from mace_scf_jax.data.shard import AGAIN, OpenShard, ShardIndex, read_index
 from mace_scf_jax.data.shard_tables import Columns, Rows, to_stack
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.stack import STACKED_AT_ONCE, Stack, objects
@@ -30,11 +30,6 @@ from mace_scf_jax.data.structure import NO_KVECTORS, species_of
 _OPEN_FILES = 128
 KEPT_BYTES = 64_000_000
 """A set that takes less memory than this is read once and kept, whatever its batches are."""
-
-
-def is_stored(path: str | Path) -> bool:
-    """Whether a path means preprocessed data: a folder without XSF files, or a .h5 file."""
-    return Path(path).suffix == SUFFIX or (Path(path).is_dir() and not holds_xsf(path))
 
 
 def open_stored(
@@ -333,9 +328,11 @@ def _shard_files(path: Path, split: str) -> list[Path]:
     if not path.is_dir():
         return [path]
     folder = path / split if (path / split).is_dir() else path
-    files = sorted(folder.glob(f"*{SUFFIX}"))
+    files = sorted(folder.glob(f"*{PREPROCESSED}"))
     if not files:
-        raise DataError(f"{path}: found neither {SUFFIX} files nor a folder {split!r} with some")
+        raise DataError(
+            f"{path}: found neither {PREPROCESSED} files nor a folder {split!r} with some"
+        )
     return files
 
 

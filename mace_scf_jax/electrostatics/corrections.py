@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mace_scf_jax.boundary import OPEN, SLAB, BoundaryError, BoundaryMode, cell_volume
+from mace_scf_jax.boundary import OPEN, SLAB, BoundaryError, BoundaryMode
+from mace_scf_jax.electrostatics.cells import cell_volume
 from mace_scf_jax.electrostatics.gaussians import Receivers, project_linear_potential
 from mace_scf_jax.electrostatics.moments import moments
 from mace_scf_jax.units import COULOMB_CONSTANT

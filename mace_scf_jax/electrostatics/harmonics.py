@@ -14,9 +14,6 @@ from jaxtyping import Array, Float
 from mace_scf_jax.electrostatics import polynomials
 from mace_scf_jax.electrostatics.polynomials import Polynomial
 
-MAX_L = 3
-"""Highest degree of multipoles and field features."""
-
 SOLID_HARMONICS: tuple[tuple[Polynomial, ...], ...] = (
     ({(0, 0, 0): 1.0},),
     ({(0, 1, 0): 1.0}, {(0, 0, 1): 1.0}, {(1, 0, 0): 1.0}),

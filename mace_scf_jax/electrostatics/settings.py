@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from mace_scf_jax.boundary import BoundaryMode
+from mace_scf_jax.electrostatics.choices import MAX_L, SummationMethod
 from mace_scf_jax.electrostatics.gaussians import Receivers
-from mace_scf_jax.electrostatics.harmonics import MAX_L, num_components
+from mace_scf_jax.electrostatics.harmonics import num_components
 from mace_scf_jax.electrostatics.sums.direct import Fade
 from mace_scf_jax.electrostatics.sums.truncation import TAILS
-
-
-class SummationMethod(enum.StrEnum):
-    """How the sums over reciprocal vectors are done."""
-
-    DIRECT = "direct"
-    """Term by term; cost grows as atoms × vectors."""
-    MESH = "mesh"
-    """On a grid, by fast Fourier transforms; cost grows as atoms × log(atoms)."""
-    AUTO = "auto"
-    """The cheaper one for each structure (see `mesh_choice`)."""
 
 
 class ElectrostaticsSettingsError(ValueError):

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.layers.couplings import coupling
 from mace_scf_jax.layers.drawn import unit_normal
-from mace_scf_jax.layers.features import Features, Multiplicities
+from mace_scf_jax.layers.features import Features
+from mace_scf_jax.layers.notation import Multiplicities
 
 
 class EquivariantLinear(nn.Module):

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mace_scf_jax.layers.couplings import coupling
-from mace_scf_jax.layers.features import Features, Multiplicities
+from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import EquivariantLinear
+from mace_scf_jax.layers.notation import Multiplicities
 
 SECOND_MOMENT_SCALE = {
     "silu": 1.6791767923989418,
@@ -28,9 +29,6 @@ _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "abs": jnp.abs,
     "sigmoid": jax.nn.sigmoid,
 }
-
-GATES = ("silu", "tanh", "abs", "None")
-"""Values of the option ``gate``."""
 
 
 def activation(name: str) -> Callable[[Array], Array]:

@@ -24,16 +24,13 @@ from mace_scf_jax.electrostatics import (
 )
 from mace_scf_jax.files import write_whole
 from mace_scf_jax.maps.atomic_multipoles import AtomicMultipoles, multipoles_of_atoms
+from mace_scf_jax.maps.defaults import DEFAULT_MARGIN, DEFAULT_SPACING, MOST_POINTS
 from mace_scf_jax.predict.model import Model, Prediction
 
 POINTS_AT_ONCE = 4096
 """Points of one compiled call; fewer are padded, so that no number of points compiles anew."""
 PHASES_IN_MEMORY = 2**22
 """Pairs of atom or point and wavevector whose phases are in memory together."""
-DEFAULT_SPACING = 0.25
-DEFAULT_MARGIN = 4.0
-MOST_POINTS = 50_000_000
-"""Of a grid; more is taken for a mistake in the spacing."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,51 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from pydantic import Field
 
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, resolve_boundary
 from mace_scf_jax.models.family import Family
-from mace_scf_jax.options import OptionGroup
-from mace_scf_jax.options.values import PositiveNumber, WholeNumberFromZero
-
-
-class ElectrostaticsOptions(OptionGroup):
-    """Charge density and electrostatics"""
-
-    decide_weights = False
-
-    atomic_multipoles_max_l: Annotated[WholeNumberFromZero, Field(le=1)] = Field(
-        default=1, description="highest atomic multipole: 0 charges, 1 charges and dipoles"
-    )
-    atomic_multipoles_smearing_width: PositiveNumber = Field(
-        default=1.5, description="width σ of the Gaussian multipoles, in Å"
-    )
-    kspace_cutoff_factor: PositiveNumber = Field(
-        default=1.25, description="multiplies the reciprocal cutoff 2.25 (l + 1)^0.3 / σ"
-    )
-    electrostatic_pbc_method: Literal[
-        "exact", "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic", "auto"
-    ] = Field(
-        default="exact",
-        description="boundary conditions of the Coulomb energy; exact: by the periodic directions "
-        "of each structure, the others are those of MACE_SCF; auto: mixed_periodic if any "
-        "structure is periodic, else realspace",
-    )
-    include_electrostatic_self_interaction: bool = Field(
-        default=True, description="include the energy of each atom's density with itself"
-    )
-    sums: Literal["auto", "direct", "mesh"] = Field(
-        default="auto",
-        description="how periodic Coulomb sums are done: direct, over wavevectors; on a mesh; or "
-        "auto, by the number of atoms of the largest structure",
-    )
-    mesh_accuracy: Annotated[PositiveNumber, Field(lt=1)] = Field(
-        default=1e-5, description="relative accuracy of energies and features on a mesh"
-    )
 
 
 def multipoles_max_l(family: Family, options: Any) -> int:
@@ -77,18 +39,6 @@ def electrostatics_settings(
         sums=options.sums,
         mesh_accuracy=options.mesh_accuracy,
         surplus_at_centre=True,
-    )
-
-
-class HardnessOptions(OptionGroup):
-    """Hardness (MACEQEq, EnergyFunctional)"""
-
-    decide_weights = False
-
-    default_hardness: PositiveNumber = Field(
-        default=2.0,
-        description="hardness of every atom in eV/e², unless it is read; EnergyFunctional: before "
-        "learning",
     )
 
 

@@ -11,19 +11,20 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import flax.linen as nn
-from jaxtyping import Array
-
-from mace_scf_jax.backbones import DEFAULT_BACKBONE, Offer, as_tuples
-from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.data.training_set import TrainingSet
-from mace_scf_jax.electrostatics import FieldFeatureSettings
-from mace_scf_jax.graph import Graph
+from mace_scf_jax.backbones.backbone import DEFAULT_BACKBONE, Offer, as_tuples
+from mace_scf_jax.late import late_field
 from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.parameter_group import ParameterGroup
 from mace_scf_jax.registry import Registry
 
 if TYPE_CHECKING:
+    import flax.linen as nn
+    from jaxtyping import Array
+
+    from mace_scf_jax.data.configuration import Configuration
+    from mace_scf_jax.data.training_set import TrainingSet
+    from mace_scf_jax.electrostatics.settings import FieldFeatureSettings
+    from mace_scf_jax.graph import Graph
     from mace_scf_jax.models.settings import ModelSettings
 
 Parameters = dict[str, Any]
@@ -141,13 +142,17 @@ class Explicit:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A model family with all that is to be said about it."""
+    """A model family with all that is to be said about it.
+
+    Of module, settings, `solve` and `initialise` the `late.place` may be given, so that what
+    computes is imported with the first model of the family.
+    """
 
     name: str
     """Value of the option ``model``."""
-    module: type[nn.Module]
+    module: type[nn.Module] = late_field()
     """``module(settings)`` is the model."""
-    settings: type[FamilySettings] = FamilySettings
+    settings: type[FamilySettings] = late_field(FamilySettings)
     """Type of `ModelSettings.own`."""
     stored_as: str | None = None
     """Key of the own settings in model files; None if all of them are `stored_flat`."""
@@ -163,14 +168,14 @@ class Family:
     """Backbone of configurations that name none."""
     needs: frozenset[Offer] = frozenset()
     """What it needs of a backbone beyond features of atoms."""
-    solve: Solve = dataclasses.field(default_factory=Explicit)
+    solve: Solve = late_field(Explicit())
     outputs: tuple[str, ...] = ()
     """Names of its outputs beside the `ENERGIES` and, with charges, the `DENSITY`."""
     responds_to_field: bool = False
     """Whether its multipoles depend on the external field."""
     formal_charges: bool = False
     """Whether its own settings hold ``formal_charges`` of each element, or None for the data's."""
-    initialise: Callable[[Parameters, Any], Parameters] | None = None
+    initialise: Callable[[Parameters, Any], Parameters] | None = late_field(None)
     """From random parameters and options to those that training starts with."""
 
     @property
@@ -233,7 +238,7 @@ class Family:
         settings.own.check_model(settings)
 
 
-FAMILIES: Registry[Family] = Registry("model")
+FAMILIES: Registry[Family] = Registry("model", modules=("mace_scf_jax.models.families",))
 """All families by name; plugins add theirs."""
 
 

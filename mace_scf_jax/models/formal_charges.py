@@ -8,41 +8,15 @@ from typing import Any
 import jax.numpy as jnp
 from ase.data import chemical_symbols
 from jaxtyping import Array, Float
-from pydantic import Field
 
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.options import ConfigurationError, OptionGroup
-from mace_scf_jax.options.values import ChargesOfElements
+from mace_scf_jax.options import ConfigurationError
 
 FORMAL_CHARGES_INPUT = "charges"
 """Per-atom input that holds formal charges."""
-
-
-class FormalChargeOptions(OptionGroup):
-    """Formal charges"""
-
-    decide_weights = False
-
-    atomic_formal_charges: ChargesOfElements = Field(
-        default={},
-        description="formal charge of each element in e: {H: 1, O: -2}",
-        examples=[{"H": 1.0, "O": -2.0}],
-    )
-    formal_charges_from_data: bool = Field(
-        default=False, description="take the formal charge of each atom from the property charges"
-    )
-
-    def problems(self) -> list[str]:
-        """Return a sentence unless charges come from exactly one place."""
-        if bool(self.atomic_formal_charges) != self.formal_charges_from_data:
-            return []
-        return [
-            "give either 'atomic_formal_charges', the charge of each element, or "
-            "'formal_charges_from_data: true'"
-        ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from mace_scf_jax.late import imported_late
-from mace_scf_jax.predict.uncertainty import CommitteePrediction, rank, uncertainty
 
 if TYPE_CHECKING:
     from mace_scf_jax.predict.committee import Committee, CommitteeError, load_committee
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from mace_scf_jax.predict.model import Model, load_model
     from mace_scf_jax.predict.prediction import Prediction
     from mace_scf_jax.predict.response import polarization_change, predict_response
+    from mace_scf_jax.predict.spread import CommitteePrediction, rank, uncertainty
     from mace_scf_jax.predict.stablehlo import export_stablehlo
     from mace_scf_jax.predict.suitability import BoundaryWarning, UnusedInputWarning
     from mace_scf_jax.predict.use import Options

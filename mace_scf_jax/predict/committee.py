@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Unpack, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,8 +13,8 @@ from mace_scf_jax.files import Format
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.prediction import Prediction
 from mace_scf_jax.predict.predictor import Predictor
-from mace_scf_jax.predict.uncertainty import CommitteePrediction
-from mace_scf_jax.predict.use import Options
+from mace_scf_jax.predict.spread import CommitteePrediction
+from mace_scf_jax.predict.use import Aggregation, Options
 from mace_scf_jax.registry import unknown_name
 
 COMMITTEE_FILE = "committee.json"
@@ -100,10 +100,6 @@ def read_committee_file(folder: str | Path) -> CommitteeFile:
 
 class CommitteeError(ValueError):
     """Models do not make a committee, or a committee lacks what is asked of it."""
-
-
-Aggregation = Literal["mean", "reference"]
-"""What a committee predicts: the means over its members, or what one of them does."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

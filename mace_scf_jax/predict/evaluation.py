@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Unpack, get_args
 
 import ase.io
 import numpy as np
@@ -25,8 +25,8 @@ from mace_scf_jax.predict.metrics import ErrorAccumulator
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.prediction import Prediction
 from mace_scf_jax.predict.predictor import Notify
-from mace_scf_jax.predict.uncertainty import UNCERTAINTIES, CommitteePrediction, uncertainty
-from mace_scf_jax.predict.use import Options
+from mace_scf_jax.predict.spread import UNCERTAINTIES, CommitteePrediction, uncertainty
+from mace_scf_jax.predict.use import Options, SCFHistory
 from mace_scf_jax.scf import LinearMixing
 from mace_scf_jax.scf.status import SolverStatus
 
@@ -35,9 +35,6 @@ ALL = "all"
 
 SPREAD = "_std"
 """End of the names of standard deviations over a committee."""
-
-SCFHistory = Literal["none", "absolute_change", "full_history"]
-"""What is written of the way to self-consistent multipoles."""
 
 
 @dataclasses.dataclass(frozen=True)

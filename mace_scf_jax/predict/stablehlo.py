@@ -36,11 +36,10 @@ from mace_scf_jax.models import (
 from mace_scf_jax.models.meaning import as_nan
 from mace_scf_jax.models.outputs import OUTPUTS
 from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.use import PLATFORMS
 from mace_scf_jax.scf import SolverStatus
 
 FORMAT = "mace-scf-jax stablehlo"
-PLATFORMS = ("cpu", "cuda")
-"""Kinds of devices that a file is made for unless told otherwise."""
 
 DESCRIPTIONS = {
     "positions": "Å",

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypedDict, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
-import jax
 import numpy as np
 
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.data.keys import Keys
-from mace_scf_jax.electrostatics import SummationMethod
-from mace_scf_jax.models import DirectStep, ModelSettings, SelfConsistency
+from mace_scf_jax.electrostatics.choices import SummationMethod
 from mace_scf_jax.registry import nearest
 
+if TYPE_CHECKING:
+    import jax
+
+    from mace_scf_jax.models import DirectStep, ModelSettings, SelfConsistency
+
+SCFHistory = Literal["none", "absolute_change", "full_history"]
+"""What is written of the way to self-consistent multipoles."""
+PLATFORMS = ("cpu", "cuda")
+"""Kinds of devices that a file is made for unless told otherwise."""
+Aggregation = Literal["mean", "reference"]
+"""What a committee predicts: the means over its members, or what one of them does."""
 PRECISIONS = ("float32", "float64")
 SURPLUS = ("origin", "centre", "uniform")
 """Places of charge beyond the total charge, see `Model.with_surplus`."""
@@ -83,7 +92,9 @@ class Options(TypedDict, total=False):
 
 OPTIONS: Mapping[str, Option | None] = {
     name: next((entry for entry in get_args(hint) if isinstance(entry, Option)), None)
-    for name, hint in get_type_hints(Options, include_extras=True).items()
+    for name, hint in get_type_hints(
+        Options, localns={"SelfConsistency": Any, "DirectStep": Any}, include_extras=True
+    ).items()
 }
 """All options by name; None where the command line says it in its own words."""
 
@@ -174,6 +185,8 @@ def cast(parameters: Any, dtype: Any) -> Any:
         name = str(dtype)
     if name not in PRECISIONS:
         raise ValueError(f"dtype: expected {' or '.join(PRECISIONS)}, found {name!r}")
+    import jax  # of those who have parameters
+
     return jax.tree.map(lambda leaf: leaf.astype(name), parameters)
 
 
@@ -183,6 +196,8 @@ def device_named(name: str) -> jax.Device:
     Raises:
         ValueError: this machine has none of that name.
     """
+    import jax
+
     kind, _, number = name.partition(":")
     try:
         return jax.local_devices(backend=kind)[int(number or 0)]

@@ -16,7 +16,7 @@ import numpy as np
 from mace_scf_jax.backbones import MACESettings
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, FieldFeatureSettings
-from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
+from mace_scf_jax.models.families.fixed_point.choices import SCALED_UPDATES
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
 from mace_scf_jax.models.families.local_charges.settings import (
     Conservation,

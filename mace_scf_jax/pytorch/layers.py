@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
+from mace_scf_jax.backbones.mace.choices import INTERACTIONS
 from mace_scf_jax.backbones.mace.messages import message_paths
 from mace_scf_jax.layers.couplings import coupling_chains
-from mace_scf_jax.layers.features import Multiplicities
+from mace_scf_jax.layers.notation import Multiplicities
 from mace_scf_jax.layers.readout import GatedNonlinearity
 
 Parameters = dict[str, Any]

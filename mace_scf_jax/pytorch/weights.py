@@ -16,13 +16,13 @@ from mace_scf_jax.backbones.mace.settings import MACESettings
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.structure import prepare
-from mace_scf_jax.layers.features import Multiplicities, parse_multiplicities
-from mace_scf_jax.models.families.split_charges.bond_transfer import TRANSFER_BLOCKS
-from mace_scf_jax.models.families.split_charges.oxidation_states import (
+from mace_scf_jax.layers.notation import Multiplicities, parse_multiplicities
+from mace_scf_jax.models.families.split_charges.options import (
     NO_MIXER,
-    NUM_POLYNOMIALS,
     PRODUCT_MIXER,
+    TRANSFER_BLOCKS,
 )
+from mace_scf_jax.models.families.split_charges.oxidation_states import NUM_POLYNOMIALS
 from mace_scf_jax.models.settings import ModelSettings, build
 from mace_scf_jax.pytorch.configuration import require_counterpart
 from mace_scf_jax.pytorch.layers import (

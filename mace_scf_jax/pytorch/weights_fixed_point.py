@@ -6,12 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mace_scf_jax.layers.features import Multiplicities, parse_multiplicities
-from mace_scf_jax.models.families.fixed_point.density_update import (
-    MAX_EDGE_DEGREE,
-    RADIAL_WIDTHS,
-    SCALED_UPDATES,
-)
+from mace_scf_jax.layers.notation import Multiplicities, parse_multiplicities
+from mace_scf_jax.models.families.fixed_point.choices import SCALED_UPDATES
+from mace_scf_jax.models.families.fixed_point.density_update import MAX_EDGE_DEGREE, RADIAL_WIDTHS
 from mace_scf_jax.models.families.fixed_point.field_readouts import (
     ENERGY_WIDTHS,
     MANY_BODY_CORRELATION,

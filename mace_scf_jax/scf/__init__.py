@@ -19,40 +19,45 @@ mapped over systems with `jax.vmap`.
 | dE = ∂E/∂θ dθ at fixed unknowns | `minimum.py` |
 """
 
-from mace_scf_jax.scf.diagnostics import charge_response, spectral_radius
-from mace_scf_jax.scf.differentiation import Differentiation, solve
-from mace_scf_jax.scf.elimination import eliminate_charge
-from mace_scf_jax.scf.equations import Equations
-from mace_scf_jax.scf.implicit_root import implicit_root
-from mace_scf_jax.scf.iterate import (
-    Found,
-    Iterate,
-    IterativeSolver,
-    Outcome,
-    Progress,
-    UnrolledSolver,
-)
-from mace_scf_jax.scf.jacobian_memory import JacobianMemory
-from mace_scf_jax.scf.krylov import LinearSolver, solve_positive_definite
-from mace_scf_jax.scf.minimum import (
-    ConvexMinimum,
-    Minimum,
-    convex_minimum,
-    quadratic_minimum,
-    stationary_value,
-)
-from mace_scf_jax.scf.problem import FixedPointProblem, FixedPointSolution, SlopePreconditioner
-from mace_scf_jax.scf.solver import Solver
-from mace_scf_jax.scf.solvers import (
-    SOLVERS,
-    Anderson,
-    Auto,
-    Dense,
-    LinearMixing,
-    NewtonKrylov,
-    solver_named,
-)
-from mace_scf_jax.scf.status import SolverStatus
+from typing import TYPE_CHECKING
+
+from mace_scf_jax.late import imported_late
+
+if TYPE_CHECKING:
+    from mace_scf_jax.scf.diagnostics import charge_response, spectral_radius
+    from mace_scf_jax.scf.differentiation import Differentiation, solve
+    from mace_scf_jax.scf.elimination import eliminate_charge
+    from mace_scf_jax.scf.equations import Equations
+    from mace_scf_jax.scf.implicit_root import implicit_root
+    from mace_scf_jax.scf.iterate import (
+        Found,
+        Iterate,
+        IterativeSolver,
+        Outcome,
+        Progress,
+        UnrolledSolver,
+    )
+    from mace_scf_jax.scf.jacobian_memory import JacobianMemory
+    from mace_scf_jax.scf.known import SOLVERS
+    from mace_scf_jax.scf.krylov import LinearSolver, solve_positive_definite
+    from mace_scf_jax.scf.minimum import (
+        ConvexMinimum,
+        Minimum,
+        convex_minimum,
+        quadratic_minimum,
+        stationary_value,
+    )
+    from mace_scf_jax.scf.problem import FixedPointProblem, FixedPointSolution, SlopePreconditioner
+    from mace_scf_jax.scf.solver import Solver
+    from mace_scf_jax.scf.solvers import (
+        Anderson,
+        Auto,
+        Dense,
+        LinearMixing,
+        NewtonKrylov,
+        solver_named,
+    )
+    from mace_scf_jax.scf.status import SolverStatus
 
 __all__ = [
     "SOLVERS",
@@ -89,3 +94,5 @@ __all__ = [
     "spectral_radius",
     "stationary_value",
 ]
+
+__getattr__, __dir__ = imported_late(__name__, __file__)

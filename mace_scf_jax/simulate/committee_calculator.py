@@ -14,7 +14,7 @@ from mace_scf_jax.models.outputs import outputs_for
 from mace_scf_jax.predict.committee import Aggregation, Committee, load_committee
 from mace_scf_jax.predict.convergence import NotConverged, NotConvergedError
 from mace_scf_jax.predict.evaluation import SPREAD
-from mace_scf_jax.predict.uncertainty import mean_and_std
+from mace_scf_jax.predict.spread import mean_and_std
 from mace_scf_jax.simulate.calculator import InputCalculator, MACESCFCalculator
 from mace_scf_jax.simulate.keywords import CalculatorOptions, in_our_words
 from mace_scf_jax.simulate.warm_start import WarmStart

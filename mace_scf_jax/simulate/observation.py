@@ -11,7 +11,7 @@ from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mace_scf_jax.predict.uncertainty import UNCERTAINTIES
+from mace_scf_jax.predict.spread import UNCERTAINTIES
 from mace_scf_jax.simulate import dynamics
 from mace_scf_jax.simulate.results import Results
 from mace_scf_jax.simulate.simulation import Simulation

@@ -18,7 +18,8 @@ from mace_scf_jax.mesh import Mesh
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.loop.data import EpochBatches
 from mace_scf_jax.training.loop.devices import Devices
-from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling, SamplingOptions
+from mace_scf_jax.training.loop.options import SamplingOptions
+from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling
 
 logger = logging.getLogger(__name__)
 

@@ -38,10 +38,10 @@ from mace_scf_jax.training.loop.devices import (
 )
 from mace_scf_jax.training.loop.loop import Trainer
 from mace_scf_jax.training.loop.observer import FinalErrors, Observer
+from mace_scf_jax.training.loop.options import ValidationOptions
 from mace_scf_jax.training.loop.schedule import Stage, describe_epochs
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Programs
-from mace_scf_jax.training.loop.validation import ValidationOptions
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 from mace_scf_jax.training.preparation import Preparation, prepare_run
 from mace_scf_jax.training.records.history import TrainingHistory

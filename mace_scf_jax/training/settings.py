@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import Field
 
 from mace_scf_jax.data.datasets import DataSettings
 from mace_scf_jax.data.preprocessing import PreprocessSettings
 from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
 from mace_scf_jax.options import ConfigurationError
-from mace_scf_jax.options.values import FilePath
 from mace_scf_jax.parameter_group import WEIGHT_DECAY
 from mace_scf_jax.training.config.options import TrainOptions
-from mace_scf_jax.training.loop.schedule import Stage
-from mace_scf_jax.training.loop.watching import WatchOptions
-from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
-from mace_scf_jax.training.optimise.optimiser import OptimiserOptions, OptimiserSettings
+from mace_scf_jax.training.config.preprocessing import PreprocessOptions
+from mace_scf_jax.training.loop.options import WatchOptions
+from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
+from mace_scf_jax.training.optimise.options import OptimiserOptions, SchedulerOptions
 
 
 def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
@@ -48,19 +46,6 @@ def data_settings(options: TrainOptions) -> DataSettings:
         given["electrostatic_pbc_method"] = None
     max_l = multipoles_max_l(options.family, options)
     return DataSettings(**given, keys=options.keys, multipoles_max_l=max_l)
-
-
-class PreprocessOptions(TrainOptions):
-    """The options of training, of which only those on data and model matter.
-
-    So the file of a run can be used as it is, or ``heads`` and ``train_file`` alone be given: what
-    training requires and preprocessing does not has a default here that nothing depends on.
-    """
-
-    train_file: FilePath = Field(description="training structures (.xyz, .xsf)")
-    name: str = "preprocess"
-    train_schedule: tuple[Stage, ...] = ()
-    hidden_irreps: str | None = "1x0e"
 
 
 def preprocess_settings(

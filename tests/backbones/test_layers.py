@@ -11,14 +11,7 @@ from rotations import rotated
 from tiny_models import assert_close, random_parameters, random_rotation
 
 from mace_scf_jax.backbones.mace.symmetric_contraction import SymmetricContraction
-from mace_scf_jax.layers.features import (
-    IrrepsError,
-    concatenate_components,
-    from_e3nn,
-    parse_multiplicities,
-    parse_uniform_irreps,
-    to_e3nn,
-)
+from mace_scf_jax.layers.features import concatenate_components, from_e3nn, to_e3nn
 from mace_scf_jax.layers.harmonics import edge_harmonics
 from mace_scf_jax.layers.linear import (
     ElementEmbedding,
@@ -26,6 +19,7 @@ from mace_scf_jax.layers.linear import (
     EquivariantLinear,
     FullyConnectedTensorProduct,
 )
+from mace_scf_jax.layers.notation import IrrepsError, parse_multiplicities, parse_uniform_irreps
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout, PolarizabilityReadout
 
 ATOMS = 4

@@ -22,7 +22,7 @@ from tiny_models import (
 )
 
 from mace_scf_jax.backbones import MACEBackbone
-from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
+from mace_scf_jax.backbones.mace.choices import INTERACTIONS
 from mace_scf_jax.data.batching import required_sizes
 from mace_scf_jax.graph import Graph
 

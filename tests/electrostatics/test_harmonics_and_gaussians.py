@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 
 from mace_scf_jax.electrostatics import polynomials
+from mace_scf_jax.electrostatics.choices import MAX_L
 from mace_scf_jax.electrostatics.gaussians import (
     Receivers,
     form_factors,
@@ -17,7 +18,7 @@ from mace_scf_jax.electrostatics.gaussians import (
     receiver_scale,
     self_interaction,
 )
-from mace_scf_jax.electrostatics.harmonics import MAX_L, SOLID_HARMONICS, solid_harmonics
+from mace_scf_jax.electrostatics.harmonics import SOLID_HARMONICS, solid_harmonics
 from mace_scf_jax.electrostatics.sums import OpenSum
 from mace_scf_jax.electrostatics.sums.boys import boys_functions
 from mace_scf_jax.electrostatics.sums.direct import cosine_and_sine_of_turns

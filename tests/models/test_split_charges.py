@@ -31,13 +31,11 @@ from mace_scf_jax.models import (
     check_inputs,
     required_inputs,
 )
-from mace_scf_jax.models.families.split_charges.bond_transfer import (
-    NO_FIELD_BLOCK,
-    OXIDATION_DEPENDENT_BLOCK,
-)
 from mace_scf_jax.models.families.split_charges.model import cartesian_tensor
-from mace_scf_jax.models.families.split_charges.oxidation_states import (
+from mace_scf_jax.models.families.split_charges.options import (
+    NO_FIELD_BLOCK,
     NO_MIXER,
+    OXIDATION_DEPENDENT_BLOCK,
     PRODUCT_MIXER,
     SUM_MIXER,
 )

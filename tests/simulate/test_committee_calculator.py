@@ -20,7 +20,7 @@ from mace_scf_jax.predict.committee import (
     DataDigests,
     MemberEntry,
 )
-from mace_scf_jax.predict.uncertainty import UncertaintyError, mean_and_std
+from mace_scf_jax.predict.spread import UncertaintyError, mean_and_std
 from mace_scf_jax.simulate import (
     Committee,
     CommitteeCalculator,

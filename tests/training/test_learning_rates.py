@@ -8,10 +8,10 @@ import pytest
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.optimise.learning_rates import (
     LearningRateState,
-    SchedulerOptions,
     next_epoch,
     start_of_stage,
 )
+from mace_scf_jax.training.optimise.options import SchedulerOptions
 from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
 
 REFERENCE = np.load(

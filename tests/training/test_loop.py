@@ -16,11 +16,10 @@ from mace_scf_jax.training.loop.checkpoints import (
     CheckpointStore,
     UnwritableCheckpointError,
 )
+from mace_scf_jax.training.loop.options import ValidationOptions, WatchOptions
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import DivergedTrainingError
 from mace_scf_jax.training.loop.steps import Programs
-from mace_scf_jax.training.loop.validation import ValidationOptions
-from mace_scf_jax.training.loop.watching import WatchOptions
 from mace_scf_jax.training.losses.properties import ErrorForm
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.optimise.parameter_groups import group_sizes

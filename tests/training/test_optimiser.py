@@ -10,7 +10,7 @@ from tiny_models import tiny_settings
 from tiny_system import tiny_graph
 
 from mace_scf_jax.backbones import BACKBONES
-from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
+from mace_scf_jax.backbones.mace.choices import INTERACTIONS
 from mace_scf_jax.models import FAMILIES, build
 from mace_scf_jax.training.optimise.optimiser import (
     OptimiserSettings,

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from tiny_system import tiny_graph
 
+from mace_scf_jax.training.loop.options import SamplingOptions
 from mace_scf_jax.training.loop.sampling import (
     UNIFORM_SHARE,
     ForceSupervision,
-    SamplingOptions,
     draws,
     energy_weighted,
     error_weighted,

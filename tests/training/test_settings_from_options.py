@@ -7,9 +7,9 @@ from pathlib import Path
 from train_options import options
 
 from mace_scf_jax.training.config.options import topics
-from mace_scf_jax.training.loop.watching import WatchOptions
-from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
+from mace_scf_jax.training.loop.options import WatchOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
+from mace_scf_jax.training.optimise.options import SchedulerOptions
 from mace_scf_jax.training.records.run_files import RunFiles
 from mace_scf_jax.training.settings import (
     optimiser_settings,

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mace_scf_jax.training.loop.watching import Watched, WatchOptions, summary, watch
+from mace_scf_jax.training.loop.options import WatchOptions
+from mace_scf_jax.training.loop.watching import Watched, summary, watch
 
 PARAMETERS = {
     "backbone": {"embedding": {"w": jnp.array([3.0, 0.0])}, "product_0": {"w": jnp.array([4.0])}}

@@ -12,11 +12,11 @@ from tiny_system import TinyMode, tiny_batches, tiny_data, tiny_model
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.loop import Trainer
 from mace_scf_jax.training.loop.observer import Observer
+from mace_scf_jax.training.loop.options import ValidationOptions
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.steps import Programs
-from mace_scf_jax.training.loop.validation import ValidationOptions
-from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
+from mace_scf_jax.training.optimise.options import SchedulerOptions
 
 LOSS = {"energy_per_atom": 1.0, "forces": 10.0, "atomic_multipoles": 1.0}
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ase.data import atomic_numbers, chemical_symbols
 from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.backbones.chebyshev.descriptor import SHORTEST_DISTANCE, Descriptor
-from mace_scf_jax.backbones.chebyshev.networks import ACTIVATIONS, Architecture
 from mace_scf_jax.options import ConfigurationError, OptionGroup
 from mace_scf_jax.options.values import (
     Literally,
@@ -19,6 +18,9 @@ from mace_scf_jax.options.values import (
     WholeNumberFromZero,
     names_in,
 )
+
+if TYPE_CHECKING:
+    from mace_scf_jax.backbones.chebyshev.networks import Architecture
 
 ROOM_FOR_FEATURES = 2_000_000_000
 """Bytes that the features of a set, and what their derivatives need, may take."""
@@ -56,6 +58,8 @@ def _architectures(value: Any) -> dict[int | str, Architecture]:
 
 def _architecture(where: str, layers: Any) -> Architecture:
     """Hidden layers [nodes, activation]; names of activations in capitals or not."""
+    from mace_scf_jax.backbones.chebyshev.networks import ACTIVATIONS  # slow to import
+
     try:
         found = tuple((int(nodes), str(name).lower()) for nodes, name in layers)
     except (TypeError, ValueError):

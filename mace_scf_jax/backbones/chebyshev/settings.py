@@ -29,7 +29,8 @@ from mace_scf_jax.backbones.chebyshev.stored import with_descriptors
 from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import Features, Multiplicities
+from mace_scf_jax.layers.features import Features
+from mace_scf_jax.layers.notation import Multiplicities
 from mace_scf_jax.options import ConfigurationError
 
 

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mace_scf_jax.backbones.mace.choices import INTERACTIONS
 from mace_scf_jax.backbones.mace.messages import aggregate_messages, message_paths
 from mace_scf_jax.backbones.mace.radial import RadialNetwork
-from mace_scf_jax.layers.features import Features, Multiplicities
+from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import ElementLinear, EquivariantLinear
-
-
-@dataclasses.dataclass(frozen=True)
-class InteractionClass:
-    """What distinguishes the interaction classes."""
-
-    residual: bool
-    """Element-dependent skip connection around the product; else an element-dependent map of the
-    message."""
-    density: bool
-    """Divide by a learned neighbour density plus one; else by the average number of neighbours."""
-
-
-INTERACTIONS = {
-    "RealAgnosticInteractionBlock": InteractionClass(residual=False, density=False),
-    "RealAgnosticResidualInteractionBlock": InteractionClass(residual=True, density=False),
-    "RealAgnosticDensityInteractionBlock": InteractionClass(residual=False, density=True),
-    "RealAgnosticDensityResidualInteractionBlock": InteractionClass(residual=True, density=True),
-}
-"""Values of the options ``interaction`` and ``interaction_first``."""
+from mace_scf_jax.layers.notation import Multiplicities
 
 
 class Interaction(nn.Module):

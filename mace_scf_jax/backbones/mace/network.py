@@ -16,13 +16,10 @@ from mace_scf_jax.backbones.mace.radial import radial_embedding
 from mace_scf_jax.backbones.mace.settings import MACESettings
 from mace_scf_jax.backbones.mace.symmetric_contraction import SymmetricContraction
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import (
-    Features,
-    concatenate_components,
-    parse_multiplicities,
-)
+from mace_scf_jax.layers.features import Features, concatenate_components
 from mace_scf_jax.layers.harmonics import edge_harmonics
 from mace_scf_jax.layers.linear import ElementEmbedding, EquivariantLinear
+from mace_scf_jax.layers.notation import parse_multiplicities
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 
 SCALAR = {0: 1}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
 
 import ase.data
 import flax.linen as nn
@@ -12,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mace_scf_jax.backbones.mace.choices import (
+    RADIAL_BASES,
+    RadialBasis,
+)
 from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.readout import activation
-from mace_scf_jax.registry import Registry
-
-DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft")
 
 
 def polynomial_cutoff(
@@ -72,25 +71,12 @@ def chebyshev_basis(
     return jnp.stack(polynomials[1 : size + 1], axis=-1)
 
 
-@dataclasses.dataclass(frozen=True)
-class RadialBasis:
-    """Functions of the edge length by name."""
-
-    name: str
-    """Value of the option ``radial_type``."""
-    functions: Callable[[Array, float, int], Array]
-    """From lengths [edges] and cutoff in Å, and the number of functions, to [edges, functions]."""
-    smallest_size: int = 1
-    """Number of functions that it needs at least."""
-
-
-RADIAL_BASES: Registry[RadialBasis] = Registry(
-    "radial basis",
+for basis in (
     RadialBasis("bessel", bessel_basis),
     RadialBasis("gaussian", gaussian_basis, smallest_size=2),
     RadialBasis("chebyshev", chebyshev_basis),
-)
-"""All radial bases; plugins add theirs."""
+):
+    RADIAL_BASES.add(basis)
 
 
 def _covalent_radii(elements: tuple[int, ...], species: Int[Array, "edges"], dtype) -> Array:

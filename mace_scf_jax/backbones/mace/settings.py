@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mace_scf_jax.backbones.backbone import BackboneSettings
-from mace_scf_jax.backbones.mace.interaction import INTERACTIONS
-from mace_scf_jax.backbones.mace.radial import DISTANCE_TRANSFORMS, RADIAL_BASES
-from mace_scf_jax.data.training_set import TrainingSet
-from mace_scf_jax.layers.features import parse_multiplicities, parse_uniform_irreps
-from mace_scf_jax.layers.readout import GATES
+from mace_scf_jax.backbones.mace.choices import DISTANCE_TRANSFORMS, INTERACTIONS, RADIAL_BASES
+from mace_scf_jax.layers.notation import GATES, parse_multiplicities, parse_uniform_irreps
 from mace_scf_jax.options import OneOf, OptionGroup
 from mace_scf_jax.options.values import (
     Literally,
@@ -21,6 +18,9 @@ from mace_scf_jax.options.values import (
     WholeNumberFromZero,
     not_yet,
 )
+
+if TYPE_CHECKING:
+    from mace_scf_jax.data.training_set import TrainingSet
 
 
 def _require(condition: bool, name: str, expected: str, found: object) -> None:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mace_scf_jax.boundary import cell_volume, dual_cell
+from mace_scf_jax.electrostatics.cells import cell_volume, dual_cell
 from mace_scf_jax.electrostatics.gaussians import Receivers, form_factors
 from mace_scf_jax.electrostatics.harmonics import degrees, num_components
 from mace_scf_jax.electrostatics.sums.truncation import Truncation

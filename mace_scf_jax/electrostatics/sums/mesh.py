@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mace_scf_jax.boundary import cell_volume, dual_cell
+from mace_scf_jax.electrostatics.cells import cell_volume, dual_cell
 from mace_scf_jax.electrostatics.gaussians import Receivers, odd_double_factorial
 from mace_scf_jax.electrostatics.harmonics import SOLID_HARMONICS
 from mace_scf_jax.electrostatics.polynomials import monomials_of_degree

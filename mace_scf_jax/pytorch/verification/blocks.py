@@ -14,14 +14,10 @@ from mace_scf_jax.backbones.mace.interaction import Interaction
 from mace_scf_jax.backbones.mace.network import ProductBasis
 from mace_scf_jax.backbones.mace.pair_repulsion import pair_repulsion
 from mace_scf_jax.backbones.mace.radial import RadialNetwork, radial_embedding
-from mace_scf_jax.layers.features import (
-    concatenate_components,
-    from_e3nn,
-    parse_multiplicities,
-    to_e3nn,
-)
+from mace_scf_jax.layers.features import concatenate_components, from_e3nn, to_e3nn
 from mace_scf_jax.layers.harmonics import edge_harmonics
 from mace_scf_jax.layers.linear import EquivariantLinear, FullyConnectedTensorProduct
+from mace_scf_jax.layers.notation import parse_multiplicities
 from mace_scf_jax.layers.readout import NonlinearReadout, PolarizabilityReadout
 from mace_scf_jax.pytorch import layers as torch_layers
 from mace_scf_jax.pytorch.verification.reference_file import Deviation, ReferenceFile, deviation

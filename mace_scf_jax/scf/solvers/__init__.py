@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mace_scf_jax.registry import Registry
+from mace_scf_jax.scf.known import SOLVERS
 from mace_scf_jax.scf.solver import Solver
 from mace_scf_jax.scf.solvers.anderson import Anderson
 from mace_scf_jax.scf.solvers.auto import Auto
@@ -20,10 +20,8 @@ from mace_scf_jax.scf.solvers.dense import Dense
 from mace_scf_jax.scf.solvers.linear_mixing import LinearMixing
 from mace_scf_jax.scf.solvers.newton_krylov import NewtonKrylov
 
-SOLVERS: Registry[type[Solver]] = Registry(
-    "solver", Auto, Anderson, NewtonKrylov, Dense, LinearMixing
-)
-"""Every solver that configurations and commands may name."""
+for solver in (Auto, Anderson, NewtonKrylov, Dense, LinearMixing):
+    SOLVERS.add(solver)
 
 
 def solver_named(name: str, **settings: Any) -> Solver:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from mace_scf_jax.backbones import BACKBONES, DEFAULT_BACKBONE
+from mace_scf_jax.backbones.backbone import BACKBONES, DEFAULT_BACKBONE
 from mace_scf_jax.data.atomic_energies import AtomicEnergiesOption
-from mace_scf_jax.models import FAMILIES
+from mace_scf_jax.models.family import FAMILIES
 from mace_scf_jax.options import DecidesWeights, OneOf, OptionGroup
 from mace_scf_jax.options.values import (
     FilePath,

@@ -10,18 +10,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, field_serializer, field_validator
 
-from mace_scf_jax.backbones import BACKBONES
+from mace_scf_jax.backbones.backbone import BACKBONES
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.reading import SUFFIXES
-from mace_scf_jax.data.stored_set import is_stored
-from mace_scf_jax.models import FAMILIES, Family, families_with
-from mace_scf_jax.models.electrostatics import ElectrostaticsOptions
+from mace_scf_jax.data.reading import SUFFIXES, is_stored
+from mace_scf_jax.models.family import FAMILIES, Family, families_with
+from mace_scf_jax.models.options import ElectrostaticsOptions
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup, collecting
 from mace_scf_jax.options.values import NoneInText, PositiveWholeNumber, names_in, parse_literal
 from mace_scf_jax.plugins import load_installed_plugins, load_plugins
 from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES
 from mace_scf_jax.registry import unknown_name
+from mace_scf_jax.training import losses
 from mace_scf_jax.training.config.data_and_model import (
     DataOptions,
     ModelOptions,
@@ -35,7 +35,7 @@ from mace_scf_jax.training.config.reading import (
     read_config_file,
 )
 from mace_scf_jax.training.loop.fixed_point_training import DEFAULT_TRAINING, OPTIONS_KEY
-from mace_scf_jax.training.loop.sampling import SamplingOptions
+from mace_scf_jax.training.loop.options import SamplingOptions, ValidationOptions, WatchOptions
 from mace_scf_jax.training.loop.schedule import (
     DEFAULT_LEARNING_RATE,
     Stage,
@@ -43,13 +43,9 @@ from mace_scf_jax.training.loop.schedule import (
     read_schedule,
     shortened,
 )
-from mace_scf_jax.training.loop.validation import ValidationOptions
-from mace_scf_jax.training.loop.watching import WatchOptions
-from mace_scf_jax.training.losses import LOSSES
-from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
-from mace_scf_jax.training.optimise.optimiser import OptimiserOptions
+from mace_scf_jax.training.optimise.options import OptimiserOptions, SchedulerOptions
+from mace_scf_jax.training.records.options import TrackingOptions
 from mace_scf_jax.training.records.run_files import RunOptions
-from mace_scf_jax.training.records.tracking import TrackingOptions
 
 
 class ScheduleOptions(OptionGroup):
@@ -179,7 +175,8 @@ class TrainOptions(
             "compute_stress: true"
             for index, stage in enumerate(self.train_schedule)
             for term in stage.loss
-            if {"stress", "virials"} & {*LOSSES[term].predictions} and not self.compute_stress
+            if {"stress", "virials"} & {*losses.LOSSES[term].predictions}
+            and not self.compute_stress
         ]
         return problems + self._problems_with_modes() + self._problems_with_one_loss()
 

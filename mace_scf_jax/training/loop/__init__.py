@@ -1,27 +1,31 @@
 """Stages, steps, validation, checkpoints: a run from its first batch to its last."""
 
-from mace_scf_jax.training.loop.checkpoints import CheckpointError, CheckpointStore
-from mace_scf_jax.training.loop.data import TrainingData
-from mace_scf_jax.training.loop.devices import Devices
-from mace_scf_jax.training.loop.fixed_point_training import (
-    FixedPointTraining,
-    SCFOptions,
-    TrainingMode,
-)
-from mace_scf_jax.training.loop.loop import Trainer
-from mace_scf_jax.training.loop.modes import ModelMode, modes_of
-from mace_scf_jax.training.loop.observer import (
-    EvaluationRecord,
-    FinalErrors,
-    Observer,
-    StepRecord,
-)
-from mace_scf_jax.training.loop.sampling import SamplingOptions
-from mace_scf_jax.training.loop.schedule import Stage, read_schedule
-from mace_scf_jax.training.loop.state import DivergedTrainingError, Progress, TrainingState
-from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps
-from mace_scf_jax.training.loop.validation import Evaluation, ValidationOptions, Validator
-from mace_scf_jax.training.loop.watching import WatchOptions
+from typing import TYPE_CHECKING
+
+from mace_scf_jax.late import imported_late
+
+if TYPE_CHECKING:
+    from mace_scf_jax.training.loop.checkpoints import CheckpointError, CheckpointStore
+    from mace_scf_jax.training.loop.data import TrainingData
+    from mace_scf_jax.training.loop.devices import Devices
+    from mace_scf_jax.training.loop.fixed_point_training import (
+        FixedPointTraining,
+        SCFOptions,
+        TrainingMode,
+    )
+    from mace_scf_jax.training.loop.loop import Trainer
+    from mace_scf_jax.training.loop.modes import ModelMode, modes_of
+    from mace_scf_jax.training.loop.observer import (
+        EvaluationRecord,
+        FinalErrors,
+        Observer,
+        StepRecord,
+    )
+    from mace_scf_jax.training.loop.options import SamplingOptions, ValidationOptions, WatchOptions
+    from mace_scf_jax.training.loop.schedule import Stage, read_schedule
+    from mace_scf_jax.training.loop.state import DivergedTrainingError, Progress, TrainingState
+    from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps
+    from mace_scf_jax.training.loop.validation import Evaluation, Validator
 
 __all__ = [
     "CheckpointError",
@@ -53,3 +57,5 @@ __all__ = [
     "modes_of",
     "read_schedule",
 ]
+
+__getattr__, __dir__ = imported_late(__name__, __file__)

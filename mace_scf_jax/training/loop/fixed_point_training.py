@@ -9,10 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, model_validator
 
-from mace_scf_jax.models import InitialDensity, InitialFermiLevel
+from mace_scf_jax.models.families.fixed_point.choices import (
+    InitialDensity,
+    InitialFermiLevel,
+)
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup
 from mace_scf_jax.options.values import Number, PositiveNumber, TextKeys
-from mace_scf_jax.scf import SOLVERS
+from mace_scf_jax.scf.known import SOLVERS
 
 OPTIONS_KEY = "fixed_point_training_options"
 DEPRECATED_KEY = "scf_training_options"

@@ -35,6 +35,7 @@ from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.data import TrainingData
 from mace_scf_jax.training.loop.devices import Devices, require_agreement
 from mace_scf_jax.training.loop.observer import Observer, StepRecord
+from mace_scf_jax.training.loop.options import ValidationOptions, WatchOptions
 from mace_scf_jax.training.loop.scf_counts import SCFCounts, log_steps
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import (
@@ -45,11 +46,12 @@ from mace_scf_jax.training.loop.state import (
     initial_state,
 )
 from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps, scalars
-from mace_scf_jax.training.loop.validation import ValidationOptions, Validator, breakdown
-from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, Watched, WatchOptions
+from mace_scf_jax.training.loop.validation import Validator, breakdown
+from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, Watched
 from mace_scf_jax.training.loop.whole_set import WholeSetSteps
-from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions, next_epoch
+from mace_scf_jax.training.optimise.learning_rates import next_epoch
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, evaluation_parameters
+from mace_scf_jax.training.optimise.options import SchedulerOptions
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 logger = logging.getLogger(__name__)

@@ -10,19 +10,14 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from mace_scf_jax.options import ConfigurationError, OptionGroup, collecting, read_value
 from mace_scf_jax.options.values import FileName, Number, NumberFromZero, WholeNumberFromZero
 from mace_scf_jax.registry import unknown_name
+from mace_scf_jax.training import losses
 from mace_scf_jax.training.loop.fixed_point_training import (
     DEPRECATED_KEY,
     OPTIONS_KEY,
     FixedPointTraining,
     read_fixed_point_training,
 )
-from mace_scf_jax.training.losses import (
-    GEOMETRY_DERIVATIVES,
-    LOSSES,
-    loss_options,
-    outputs_read,
-)
-from mace_scf_jax.training.optimise.learning_rates import SchedulerOptions
+from mace_scf_jax.training.optimise.options import SchedulerOptions
 from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
 
 DEFAULT_LEARNING_RATE: float = SchedulerOptions.model_fields["lr"].default
@@ -57,7 +52,7 @@ class Stage(OptionGroup):
     @property
     def reads_derivatives(self) -> bool:
         """Whether the loss reads derivatives of the energy by the geometry."""
-        return bool(outputs_read(self.loss) & GEOMETRY_DERIVATIVES)
+        return bool(losses.outputs_read(self.loss) & losses.GEOMETRY_DERIVATIVES)
 
     def problems(self) -> list[str]:
         """Tell what does not go together."""
@@ -250,15 +245,15 @@ def _read_loss(terms: Any) -> tuple[dict[str, Any], dict[str, OptionGroup]]:
     options: dict[str, OptionGroup] = {}
     problems: list[str] = []
     for term, given in terms.items():
-        if term not in LOSSES:
-            problems.append(unknown_name("loss term", term, LOSSES))
+        if term not in losses.LOSSES:
+            problems.append(unknown_name("loss term", term, losses.LOSSES))
             continue
         values = dict(given) if isinstance(given, Mapping) else {"weight": given}
         with collecting(problems, within=f"loss term {term!r}"):
             if "weight" not in values:
                 raise ConfigurationError("'weight' is required")
             weights[term] = read_value(NumberFromZero, values.pop("weight"))
-            chosen = loss_options(term, values)
+            chosen = losses.loss_options(term, values)
             if chosen is not None and chosen != type(chosen)():
                 options[term] = chosen
     if problems:

@@ -25,9 +25,10 @@ from jaxtyping import Array, Float
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.predict.metrics import METRIC_INPUTS
 from mace_scf_jax.training.loop.devices import PARTS, SAME, Devices, Placement
+from mace_scf_jax.training.loop.options import WatchOptions
 from mace_scf_jax.training.loop.scf_counts import scf_counts, scf_inputs, scf_steps
 from mace_scf_jax.training.loop.state import TrainingState
-from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, WatchOptions, watch
+from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, watch
 from mace_scf_jax.training.losses import (
     WEIGHT_MODIFIER,
     Mean,

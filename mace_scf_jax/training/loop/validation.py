@@ -11,15 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from pydantic import Field
 
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.options import OptionGroup
-from mace_scf_jax.options.values import PositiveWholeNumber
 from mace_scf_jax.predict.metrics import ErrorAccumulator
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
 from mace_scf_jax.training.loop.devices import rows_of_all_processes
 from mace_scf_jax.training.loop.observer import EvaluationRecord, Observer
+from mace_scf_jax.training.loop.options import ValidationOptions
 from mace_scf_jax.training.loop.scf_counts import NO_COUNTS, SCFCounts, log_steps
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import DivergedTrainingError, Progress
@@ -33,29 +31,6 @@ VALIDATION = "valid"
 
 Sets = Mapping[str, Callable[[], Iterable[Graph]]]
 """The batches of each set by its name, each time they are asked for."""
-
-
-class ValidationOptions(OptionGroup):
-    """Validation and checkpoints"""
-
-    decide_weights = False
-
-    eval_interval: PositiveWholeNumber = Field(
-        default=1,
-        description="validate at epochs divisible by this number, and after the last of a stage",
-    )
-    patience: PositiveWholeNumber = Field(
-        default=2048, description="evaluations without improvement that end a stage"
-    )
-    log_on_test_sets: bool = Field(
-        default=False, description="evaluate the test sets too whenever validation is"
-    )
-    keep_checkpoints: bool = Field(
-        default=False, description="keep the checkpoint of every improvement, not only the last"
-    )
-    save_all_checkpoints: bool = Field(
-        default=False, description="keep a checkpoint of every evaluation, improved or not"
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,58 +8,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
-from pydantic import BeforeValidator, Field
 
-from mace_scf_jax.options import OptionGroup
-from mace_scf_jax.options.values import PositiveWholeNumber
+from mace_scf_jax.training.loop.options import HISTOGRAMS, WatchOptions
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_labels
 
-HISTOGRAMS = {
-    "off": (),
-    "gradients": ("gradients",),
-    "parameters": ("parameters",),
-    "all": ("gradients", "parameters"),
-}
-"""What histograms are made of, by the value of the option."""
 BINS = 64
 GRADIENT_NORM = "grad/norm/"
 PARAMETER_NORM = "param/norm/"
 
 Histogram = tuple[Float[np.ndarray, "bins"], Float[np.ndarray, "edges"]]
 """Counts and edges, as of `numpy.histogram`."""
-
-
-def _off_in_yaml(value: Any) -> Any:
-    """YAML reads the word off as false."""
-    return "off" if value is False else value
-
-
-class WatchOptions(OptionGroup):
-    """A closer look"""
-
-    decide_weights = False
-
-    wandb_watch: Annotated[
-        Literal["off", "gradients", "parameters", "all"], BeforeValidator(_off_in_yaml)
-    ] = Field(
-        default="off",
-        description="histograms in Weights & Biases, one for each parameter group (with wandb)",
-    )
-    wandb_watch_log_freq: PositiveWholeNumber = Field(
-        default=50, description="steps from one histogram or summary of gradients to the next"
-    )
-    debug_log_grad_summary: bool = Field(
-        default=False,
-        description="add norms of gradient and parameters, altogether and by parameter group, to "
-        "the records of the steps",
-    )
 
 
 NOTHING_WATCHED = WatchOptions()

@@ -13,9 +13,10 @@ from jax.flatten_util import ravel_pytree
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.loop.data import EpochBatches
+from mace_scf_jax.training.loop.options import WatchOptions
 from mace_scf_jax.training.loop.state import TrainingState
 from mace_scf_jax.training.loop.steps import NO_OPTIONS, LossOptions, Mode, Scalars, Steps, scalars
-from mace_scf_jax.training.loop.watching import WatchOptions, watch
+from mace_scf_jax.training.loop.watching import watch
 from mace_scf_jax.training.losses import Mean
 from mace_scf_jax.training.optimise.levenberg_marquardt import Curvature, trials
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, moving_average

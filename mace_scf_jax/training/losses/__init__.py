@@ -12,28 +12,32 @@ package is registered like those::
         return mean(weight[:, None] * error**4, graph.atom_mask)
 """
 
-from mace_scf_jax.training.losses import molecules, properties, solution
-from mace_scf_jax.training.losses.terms import (
-    GEOMETRY_DERIVATIVES,
-    LOSSES,
-    WEIGHT_MODIFIER,
-    LossError,
-    LossTerm,
-    Mean,
-    Prediction,
-    atoms_per_graph,
-    check_terms,
-    check_validation,
-    loss_inputs,
-    loss_means,
-    loss_options,
-    mean,
-    outputs_read,
-    property_weight,
-    register_loss,
-    root_mean,
-    weighted_loss,
-)
+from typing import TYPE_CHECKING
+
+from mace_scf_jax.late import imported_late
+
+if TYPE_CHECKING:
+    from mace_scf_jax.training.losses.terms import (
+        GEOMETRY_DERIVATIVES,
+        LOSSES,
+        WEIGHT_MODIFIER,
+        LossError,
+        LossTerm,
+        Mean,
+        Prediction,
+        atoms_per_graph,
+        check_terms,
+        check_validation,
+        loss_inputs,
+        loss_means,
+        loss_options,
+        mean,
+        outputs_read,
+        property_weight,
+        register_loss,
+        root_mean,
+        weighted_loss,
+    )
 
 __all__ = [
     "GEOMETRY_DERIVATIVES",
@@ -59,3 +63,5 @@ __all__ = [
     "solution",
     "weighted_loss",
 ]
+
+__getattr__, __dir__ = imported_late(__name__, __file__)

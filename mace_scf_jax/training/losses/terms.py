@@ -100,7 +100,10 @@ class LossTerm:
     """Its options; all have defaults."""
 
 
-LOSSES: Registry[LossTerm] = Registry("loss term")
+LOSSES: Registry[LossTerm] = Registry(
+    "loss term",
+    modules=tuple(f"{__package__}.{name}" for name in ("molecules", "properties", "solution")),
+)
 """All loss terms by the name used in the training schedule."""
 
 

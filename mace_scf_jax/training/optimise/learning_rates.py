@@ -10,12 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from pydantic import Field
-
-from mace_scf_jax.options import DecidesWeights, OptionGroup
-from mace_scf_jax.options.values import Number, NumberFromZero, WholeNumberFromZero
+from mace_scf_jax.training.optimise.options import SchedulerOptions
 from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
 
 PLATEAU_THRESHOLD = 1e-4
@@ -30,29 +27,6 @@ class StageRates(Protocol):
 
     lr: float
     group_lrs: Mapping[str, float]
-
-
-class SchedulerOptions(OptionGroup):
-    """Learning rates"""
-
-    lr: Annotated[NumberFromZero, DecidesWeights(False)] = Field(
-        default=0.01, description="learning rate of stages that set none"
-    )
-    scheduler: Literal["ReduceLROnPlateau", "ExponentialLR"] = Field(
-        default="ReduceLROnPlateau", description="change of the learning rate from epoch to epoch"
-    )
-    lr_factor: Annotated[Number, Field(gt=0.0, le=1.0)] = Field(
-        default=0.8, description="ReduceLROnPlateau: factor of a reduction"
-    )
-    scheduler_patience: WholeNumberFromZero = Field(
-        default=50, description="ReduceLROnPlateau: epochs without improvement before a reduction"
-    )
-    scheduler_min_lr: NumberFromZero = Field(
-        default=0.0, description="ReduceLROnPlateau: no learning rate is reduced below this"
-    )
-    lr_scheduler_gamma: Annotated[Number, Field(gt=0.0, le=1.0)] = Field(
-        default=0.9993, description="ExponentialLR: factor per epoch"
-    )
 
 
 @dataclasses.dataclass(frozen=True)

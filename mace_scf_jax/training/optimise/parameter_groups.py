@@ -12,11 +12,10 @@ import operator
 import re
 from typing import Any
 
-import jax
 import numpy as np
 
-from mace_scf_jax.backbones import BACKBONES
-from mace_scf_jax.models import FAMILIES
+from mace_scf_jax.backbones.backbone import BACKBONES
+from mace_scf_jax.models.family import FAMILIES
 from mace_scf_jax.parameter_group import WEIGHT_DECAY, ParameterGroup
 
 Parameters = Any
@@ -51,6 +50,8 @@ def decayed_groups() -> tuple[str, ...]:
 
 def parameter_name(path: tuple[Any, ...]) -> str:
     """Name of a leaf of a pytree, its keys joined by ``/``."""
+    import jax  # of those who have parameters
+
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -78,6 +79,8 @@ def group_labels(params: Parameters) -> Any:
     Raises:
         ParameterGroupError: names the first parameter without a group.
     """
+    import jax
+
     return jax.tree_util.tree_map_with_path(lambda path, _: group_of(parameter_name(path)), params)
 
 
@@ -87,6 +90,8 @@ def group_sizes(params: Parameters) -> dict[str, int]:
     Raises:
         ParameterGroupError: names the first parameter without a group.
     """
+    import jax
+
     sizes = dict.fromkeys(parameter_groups(), 0)
     labels = jax.tree.leaves(group_labels(params))
     for group, values in zip(labels, jax.tree.leaves(params), strict=True):

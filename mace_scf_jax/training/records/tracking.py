@@ -14,12 +14,9 @@ import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from pydantic import Field
-
-from mace_scf_jax.options import ConfigurationError, OptionGroup
-from mace_scf_jax.options.values import FilePath, Literally, NoneInText
+from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.training.loop.observer import (
     EvaluationRecord,
     FinalErrors,
@@ -30,36 +27,7 @@ from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.watching import Watched
 from mace_scf_jax.training.optimise.learning_rates import named_rates
-
-
-class TrackingOptions(OptionGroup):
-    """Experiment tracking"""
-
-    decide_weights = False
-
-    wandb: bool = Field(
-        default=False, description="log to Weights & Biases (needs the package wandb)"
-    )
-    wandb_project: Annotated[str | None, NoneInText] = Field(
-        default=None, description="project there"
-    )
-    wandb_entity: Annotated[str | None, NoneInText] = Field(
-        default=None, description="user or team there"
-    )
-    wandb_name: Annotated[str | None, NoneInText] = Field(
-        default=None, description="name of the run there (default: <name>_run-<seed>)"
-    )
-    wandb_dir: Annotated[FilePath | None, NoneInText] = Field(
-        default=None, description="folder of its local files (default: <work_dir>)"
-    )
-    wandb_log_hypers: Annotated[tuple[str, ...] | None, Literally, NoneInText] = Field(
-        default=None, description="options shown there, as a list (default: all)"
-    )
-    tensorboard: bool = Field(
-        default=False,
-        description="log to TensorBoard files in <work_dir>/tensorboard (needs tensorboardX)",
-    )
-
+from mace_scf_jax.training.records.options import TrackingOptions
 
 PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX"}
 """What each option needs."""

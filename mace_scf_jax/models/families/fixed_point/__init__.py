@@ -1,19 +1,16 @@
 """FixedPoint: multipoles that answer the potential that they cause."""
 
-from mace_scf_jax.backbones import Offer
-from mace_scf_jax.electrostatics.harmonics import MAX_L
-from mace_scf_jax.models.families.fixed_point.measured import scale_charge_heads
-from mace_scf_jax.models.families.fixed_point.model import FixedPoint
+from mace_scf_jax.backbones.backbone import Offer
+from mace_scf_jax.electrostatics.choices import MAX_L
+from mace_scf_jax.late import place
 from mace_scf_jax.models.families.fixed_point.options import FixedPointOptions
-from mace_scf_jax.models.families.fixed_point.self_consistency import Iterated
-from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
 from mace_scf_jax.models.family import Family
 from mace_scf_jax.parameter_group import WEIGHT_DECAY, ParameterGroup
 
 FAMILY = Family(
     name="FixedPoint",
-    module=FixedPoint,
-    settings=FixedPointSettings,
+    module=place("mace_scf_jax.models.families.fixed_point.model:FixedPoint"),
+    settings=place("mace_scf_jax.models.families.fixed_point.settings:FixedPointSettings"),
     stored_as="fixed_point",
     max_l=MAX_L,
     options=(FixedPointOptions,),
@@ -26,7 +23,7 @@ FAMILY = Family(
         r"feature_mixer_\d+/": ParameterGroup("layer_feature_mixer", WEIGHT_DECAY),
     },
     needs=frozenset({Offer.DEGREES, Offer.EDGES}),
-    solve=Iterated(),
+    solve=place("mace_scf_jax.models.families.fixed_point.self_consistency:ITERATED"),
     outputs=(
         "field_energy",
         "local_multipoles",
@@ -42,5 +39,5 @@ FAMILY = Family(
         "scf_history",
     ),
     responds_to_field=True,
-    initialise=scale_charge_heads,
+    initialise=place("mace_scf_jax.models.families.fixed_point.measured:scale_charge_heads"),
 )

@@ -18,8 +18,10 @@ from mace_scf_jax.backbones import EdgeFeatures
 from mace_scf_jax.backbones.mace.interaction import Interaction
 from mace_scf_jax.backbones.mace.network import ProductBasis
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import Features, Multiplicities
+from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import ElementLinear, EquivariantLinear
+from mace_scf_jax.layers.notation import Multiplicities
+from mace_scf_jax.models.families.fixed_point.choices import SCALED_UPDATES
 from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import (
     ChannelDots,
     ChannelProducts,
@@ -32,11 +34,6 @@ MAX_EDGE_DEGREE = 2
 """Highest degree of the edge harmonics that many-body blocks see."""
 RADIAL_WIDTHS = (64, 64, 64)
 """Hidden widths of the radial network of many-body blocks."""
-
-SCALED_UPDATES = ("OneBodyScaledNonLinearUpdate", "OneBodyScaledDPNonLinearUpdate")
-"""Names of density updates with a scale for each element."""
-UPDATES = ("OneBodyVariableUpdate", *SCALED_UPDATES, "ManyBodyUpdate")
-"""Names of density updates."""
 
 
 class InvariantResponse(nn.Module):

@@ -6,9 +6,7 @@ field features v to one energy per atom in eV.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -20,6 +18,7 @@ from mace_scf_jax.backbones.mace.radial import RadialNetwork
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import EquivariantLinear, FullyConnectedTensorProduct
+from mace_scf_jax.models.families.fixed_point.choices import FIELD_READOUTS, FieldReadout
 from mace_scf_jax.models.families.fixed_point.density_update import (
     InvariantResponse,
     ManyBodyEmbedding,
@@ -28,7 +27,6 @@ from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import Ch
 from mace_scf_jax.models.families.fixed_point.potential_embedding import (
     BiasedLinearPotentialEmbedding,
 )
-from mace_scf_jax.registry import Registry
 
 SCALAR = {0: 1}
 PRODUCT_CHANNELS = {0: 32, 1: 32}
@@ -205,20 +203,7 @@ class ManyBodyChargesReadout(nn.Module):
         return energy[0][:, 0, 0]
 
 
-@dataclasses.dataclass(frozen=True)
-class FieldReadout:
-    """A field readout by name."""
-
-    name: str
-    """Value of ``type`` in the option ``field_readout_config``."""
-    make: Callable[[int], nn.Module]
-    """From the number of elements to a module, called with `SolvedDensity`, edges and batch."""
-    needs_edges: bool = False
-    """Whether it passes messages along edges."""
-
-
-FIELD_READOUTS: Registry[FieldReadout] = Registry(
-    "field readout",
+for readout in (
     FieldReadout("NullFieldReadout", NullFieldReadout),
     FieldReadout("StrictQuadraticFieldEnergyReadout", StrictQuadraticFieldEnergyReadout),
     FieldReadout("OneBodyMLPFieldReadout", OneBodyMLPFieldReadout),
@@ -230,5 +215,5 @@ FIELD_READOUTS: Registry[FieldReadout] = Registry(
         functools.partial(ManyBodyChargesReadout, reads_potential=True),
         needs_edges=True,
     ),
-)
-"""All field readouts; plugins add theirs."""
+):
+    FIELD_READOUTS.add(readout)

@@ -90,11 +90,6 @@ LAYER_NORM_EPSILON = 1e-5
 
 Invariants = Float[Array, "atoms channels"]
 
-LINEAR_NONLINEARITIES = ("NoNonLinearity", "ShallowNonLinearity")
-"""Those that are linear."""
-NONLINEARITIES = (*LINEAR_NONLINEARITIES, "MLPNonLinearity", "SkipMLPLinearity")
-"""Names of nonlinearities of the invariant descriptors."""
-
 
 class NormalisedNetwork(nn.Module):
     """Multilayer perceptron with biases whose hidden layers are normalised before SiLU.

@@ -19,7 +19,7 @@ from mace_scf_jax.electrostatics import (
     prepare_response,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.models.families.fixed_point.density_update import SCALED_UPDATES
+from mace_scf_jax.models.families.fixed_point.choices import SCALED_UPDATES
 from mace_scf_jax.models.families.fixed_point.options import AUTO, AVERAGE
 from mace_scf_jax.models.family import Parameters
 from mace_scf_jax.options import ConfigurationError

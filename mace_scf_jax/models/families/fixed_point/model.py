@@ -30,20 +30,14 @@ from mace_scf_jax.electrostatics import (
     prepare_response,
 )
 from mace_scf_jax.graph import Graph
-from mace_scf_jax.layers.features import (
-    Features,
-    add_up,
-    concatenate_components,
-    parse_multiplicities,
-)
+from mace_scf_jax.layers.features import Features, add_up, concatenate_components
 from mace_scf_jax.layers.linear import EquivariantLinear
+from mace_scf_jax.layers.notation import parse_multiplicities
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 from mace_scf_jax.models.energies import ENERGIES_IN, density_outputs
+from mace_scf_jax.models.families.fixed_point.choices import FIELD_READOUTS
 from mace_scf_jax.models.families.fixed_point.density_update import DensityUpdate
-from mace_scf_jax.models.families.fixed_point.field_readouts import (
-    FIELD_READOUTS,
-    SolvedDensity,
-)
+from mace_scf_jax.models.families.fixed_point.field_readouts import SolvedDensity
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
 from mace_scf_jax.models.settings import ModelSettings
 

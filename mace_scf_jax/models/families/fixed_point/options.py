@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field
 
-from mace_scf_jax.electrostatics.harmonics import MAX_L
-from mace_scf_jax.models.families.fixed_point.density_update import UPDATES
-from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS
-from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import NONLINEARITIES
-from mace_scf_jax.models.families.fixed_point.potential_embedding import POTENTIAL_EMBEDDINGS
+from mace_scf_jax.electrostatics.choices import MAX_L
+from mace_scf_jax.models.families.fixed_point.choices import (
+    FIELD_READOUTS,
+    NONLINEARITIES,
+    POTENTIAL_EMBEDDINGS,
+    UPDATES,
+)
 from mace_scf_jax.options.group import DecidesWeights, OptionGroup
 from mace_scf_jax.options.values import (
     Literally,

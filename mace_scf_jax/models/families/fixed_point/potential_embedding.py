@@ -11,18 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mace_scf_jax.layers.features import Features, Multiplicities
+from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import ElementLinear, EquivariantLinear
+from mace_scf_jax.layers.notation import Multiplicities
 
 TANH_WIDTHS = tuple(np.logspace(0.0, 1.0, 5).tolist())
 """Scales on which `TanhPotentialEmbedding` resolves field features."""
-
-POTENTIAL_EMBEDDINGS = (
-    "LinearPotentialEmbedding",
-    "BiasedLinearPotentialEmbedding",
-    "TanhPotentialEmbedding",
-)
-"""Names of potential embeddings."""
 
 
 class LinearPotentialEmbedding(nn.Module):

@@ -15,12 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.families.fixed_point.choices import InitialDensity, InitialFermiLevel
 from mace_scf_jax.models.families.fixed_point.model import FixedPoint, LocalState
 from mace_scf_jax.models.families.fixed_point.response_slopes import response_slopes
 from mace_scf_jax.models.families.fixed_point.solved_state import (
     DirectStep,
-    InitialDensity,
-    InitialFermiLevel,
     SelfConsistency,
     solve_state,
 )
@@ -267,3 +266,7 @@ class Iterated:
             return direct_outputs(module, params, graph)
         how = SelfConsistency() if how is None else how
         return solved_outputs(module, params, graph, how=how, start=start)
+
+
+ITERATED = Iterated()
+"""How the family solves for its state."""

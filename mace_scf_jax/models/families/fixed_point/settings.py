@@ -10,22 +10,20 @@ from typing import Any
 from mace_scf_jax.backbones import Offer
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.electrostatics import FieldFeatureSettings
-from mace_scf_jax.models.families.fixed_point.density_update import (
-    MAX_EDGE_DEGREE,
+from mace_scf_jax.models.families.fixed_point.choices import (
+    FIELD_READOUTS,
+    LINEAR_NONLINEARITIES,
+    NONLINEARITIES,
+    POTENTIAL_EMBEDDINGS,
     SCALED_UPDATES,
     UPDATES,
 )
-from mace_scf_jax.models.families.fixed_point.field_readouts import FIELD_READOUTS
-from mace_scf_jax.models.families.fixed_point.invariant_nonlinearities import (
-    LINEAR_NONLINEARITIES,
-    NONLINEARITIES,
-)
+from mace_scf_jax.models.families.fixed_point.density_update import MAX_EDGE_DEGREE
 from mace_scf_jax.models.families.fixed_point.measured import (
     atom_density_scaling,
     fermi_level_offset,
     field_feature_norms,
 )
-from mace_scf_jax.models.families.fixed_point.potential_embedding import POTENTIAL_EMBEDDINGS
 from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.registry import unknown_name

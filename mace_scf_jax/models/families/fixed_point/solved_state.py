@@ -7,12 +7,12 @@ after a few unrolled mixing steps instead, whose derivatives are those of what w
 from __future__ import annotations
 
 import dataclasses
-import enum
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mace_scf_jax.models.families.fixed_point.choices import InitialDensity, InitialFermiLevel
 from mace_scf_jax.scf import (
     Auto,
     Differentiation,
@@ -25,25 +25,6 @@ from mace_scf_jax.scf import (
     solve,
 )
 from mace_scf_jax.scf.iterate import choose_rows
-
-
-class InitialDensity(enum.StrEnum):
-    """Where the search for the multipoles starts."""
-
-    LOCAL_GUESS = "local_guess"
-    """The multipoles that the atoms have without a potential, a function of the geometry."""
-    FROM_DATA = "from_data"
-    """The reference multipoles of the batch; zero where there are none."""
-    ZERO = "zero"
-
-
-class InitialFermiLevel(enum.StrEnum):
-    """Where the search for the Fermi level starts; at given levels, the level itself."""
-
-    FROM_DATA = "from_data"
-    """The Fermi level of each structure; 0 eV where the data have none."""
-    ZERO = "zero"
-    """The Fermi level offset of the model, at which it causes no field features."""
 
 
 @dataclasses.dataclass(frozen=True)

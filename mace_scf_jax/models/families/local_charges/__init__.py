@@ -1,18 +1,15 @@
 """LocalCharges: multipoles read off the features of each atom."""
 
-from mace_scf_jax.electrostatics.harmonics import MAX_L
-from mace_scf_jax.models.families.local_charges.model import LocalCharges
-from mace_scf_jax.models.families.local_charges.settings import (
-    ConservationOptions,
-    LocalChargesSettings,
-)
+from mace_scf_jax.electrostatics.choices import MAX_L
+from mace_scf_jax.late import place
+from mace_scf_jax.models.families.local_charges.options import ConservationOptions
 from mace_scf_jax.models.family import Family
 from mace_scf_jax.parameter_group import ParameterGroup
 
 FAMILY = Family(
     name="LocalCharges",
-    module=LocalCharges,
-    settings=LocalChargesSettings,
+    module=place("mace_scf_jax.models.families.local_charges.model:LocalCharges"),
+    settings=place("mace_scf_jax.models.families.local_charges.settings:LocalChargesSettings"),
     stored_flat=("conserve_charge", "element_charges", "free_charges"),
     max_l=MAX_L,
     options=(ConservationOptions,),

@@ -6,17 +6,15 @@ import dataclasses
 import enum
 import logging
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
-from pydantic import Field
 
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.options import OptionGroup
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +35,6 @@ class Conservation(enum.StrEnum):
     """All atoms of the structure give up the same."""
     LEARNED = "learned"
     """Atoms give it up in their neighbourhood, in proportion to learned weights."""
-
-
-class ConservationOptions(OptionGroup):
-    """Conservation of charge (LocalCharges)"""
-
-    decide_weights = False
-
-    conserve_charge: Literal["none", "uniform", "learned"] = Field(
-        default="learned",
-        description="what becomes of charge beyond total_charge: none, it stays; uniform, all "
-        "atoms give up the same; learned, the surplus of an atom goes to its neighbours, in "
-        "proportion to learned weights",
-    )
 
 
 @dataclasses.dataclass(frozen=True)

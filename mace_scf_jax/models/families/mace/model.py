@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from pydantic import Field
 
 from mace_scf_jax.data.statistics import scale_and_shift
 from mace_scf_jax.data.training_set import TrainingSet
@@ -22,20 +21,8 @@ from mace_scf_jax.models.energies import (
 )
 from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.options import OptionGroup
 
 logger = logging.getLogger(__name__)
-
-
-class ScaleShiftOptions(OptionGroup):
-    """Scale of the energy (ScaleShiftMACE)"""
-
-    decide_weights = False
-
-    scaling: Literal["rms_forces_scaling", "std_scaling", "no_scaling"] = Field(
-        default="rms_forces_scaling",
-        description="scale of the interaction energy (ScaleShiftMACE only)",
-    )
 
 
 @dataclasses.dataclass(frozen=True)

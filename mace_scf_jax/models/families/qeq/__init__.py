@@ -1,18 +1,15 @@
 """MACEQEq: charges equilibrated over learned electronegativities."""
 
-from mace_scf_jax.models.electrostatics import HardnessOptions
-from mace_scf_jax.models.families.qeq.model import MACEQEq
-from mace_scf_jax.models.families.qeq.settings import (
-    ChargeEquilibrationOptions,
-    ChargeEquilibrationSettings,
-)
+from mace_scf_jax.late import place
+from mace_scf_jax.models.families.qeq.options import ChargeEquilibrationOptions
 from mace_scf_jax.models.family import Family
+from mace_scf_jax.models.options import HardnessOptions
 from mace_scf_jax.parameter_group import WEIGHT_DECAY, ParameterGroup
 
 FAMILY = Family(
     name="MACEQEq",
-    module=MACEQEq,
-    settings=ChargeEquilibrationSettings,
+    module=place("mace_scf_jax.models.families.qeq.model:MACEQEq"),
+    settings=place("mace_scf_jax.models.families.qeq.settings:ChargeEquilibrationSettings"),
     stored_as="charge_equilibration",
     max_l=0,
     options=(ChargeEquilibrationOptions, HardnessOptions),

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.models.electrostatics import check_hardness
 from mace_scf_jax.models.family import FamilySettings
-from mace_scf_jax.options import OptionGroup
 
 ENEGS_INPUT = "enegs"
 """Per-atom input that holds electronegativities in eV/e."""
@@ -21,25 +18,6 @@ HARDNESS_INPUT = "hardness"
 
 DENSE_MAX_ATOMS = 64
 """Up to here writing out the matrix is faster than conjugate gradients."""
-
-
-class ChargeEquilibrationOptions(OptionGroup):
-    """Charge equilibration (MACEQEq)"""
-
-    decide_weights = False
-
-    qeq_charges: Literal["autograd"] = Field(
-        default="autograd", description="how charges are solved for; there is no other choice"
-    )
-    read_enegs: bool = Field(
-        default=False,
-        description="add the property enegs of each atom to its learned electronegativity",
-    )
-    read_hardness: bool = Field(
-        default=False,
-        description="start from the property hardness of each atom instead of default_hardness",
-    )
-    train_hardness: bool = Field(default=False, description="add a learned hardness")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,20 +1,17 @@
 """LocalSplitCharges: formal charges, and charge transferred along bonds."""
 
-from mace_scf_jax.backbones import Offer
-from mace_scf_jax.electrostatics.harmonics import MAX_L
-from mace_scf_jax.models.families.split_charges.model import LocalSplitCharges
-from mace_scf_jax.models.families.split_charges.settings import (
-    SplitChargeOptions,
-    SplitChargeSettings,
-)
+from mace_scf_jax.backbones.backbone import Offer
+from mace_scf_jax.electrostatics.choices import MAX_L
+from mace_scf_jax.late import place
+from mace_scf_jax.models.families.split_charges.options import SplitChargeOptions
 from mace_scf_jax.models.family import Family
-from mace_scf_jax.models.formal_charges import FormalChargeOptions
+from mace_scf_jax.models.options import FormalChargeOptions
 from mace_scf_jax.parameter_group import ParameterGroup
 
 FAMILY = Family(
     name="LocalSplitCharges",
-    module=LocalSplitCharges,
-    settings=SplitChargeSettings,
+    module=place("mace_scf_jax.models.families.split_charges.model:LocalSplitCharges"),
+    settings=place("mace_scf_jax.models.families.split_charges.settings:SplitChargeSettings"),
     stored_as="split_charges",
     stored_flat=("formal_charges",),
     max_l=MAX_L,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import flax.linen as nn
@@ -16,29 +15,10 @@ from mace_scf_jax.layers.couplings import component_slice
 from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import EquivariantLinear
+from mace_scf_jax.models.families.split_charges.options import TRANSFER_BLOCKS
 
 DIVISOR = 40.0
 """Makes the transfers of random weights small, in e."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TransferBlock:
-    """What distinguishes the transfer blocks."""
-
-    radial_widths: tuple[int, ...]
-    """Hidden widths of the radial network."""
-    oxidation_dependent: bool
-    """Multiply the features of an atom by its embedded formal charge first (`OxidationStateGate`);
-    the output weights are then shared by all degrees."""
-
-
-OXIDATION_DEPENDENT_BLOCK = "OxidationDependentSymmetricPredictionSourceBlock"
-NO_FIELD_BLOCK = "NoFieldSymmetricPredictionSourceBlock"
-TRANSFER_BLOCKS = {
-    OXIDATION_DEPENDENT_BLOCK: TransferBlock((32, 32, 32), oxidation_dependent=True),
-    NO_FIELD_BLOCK: TransferBlock((64, 64, 64), oxidation_dependent=False),
-}
-"""Values of the option ``static_bond_transfer_block``."""
 
 
 class BondTransfer(nn.Module):

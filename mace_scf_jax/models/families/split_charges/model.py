@@ -14,12 +14,9 @@ from mace_scf_jax.layers.couplings import coupling
 from mace_scf_jax.layers.features import Features, add_up, concatenate_components
 from mace_scf_jax.layers.readout import LinearReadout, PolarizabilityReadout
 from mace_scf_jax.models.energies import density_outputs
-from mace_scf_jax.models.families.split_charges.bond_transfer import (
-    TRANSFER_BLOCKS,
-    BondTransfer,
-)
+from mace_scf_jax.models.families.split_charges.bond_transfer import BondTransfer
+from mace_scf_jax.models.families.split_charges.options import NO_MIXER, TRANSFER_BLOCKS
 from mace_scf_jax.models.families.split_charges.oxidation_states import (
-    NO_MIXER,
     OxidationStateGate,
     OxidationStateMixer,
 )

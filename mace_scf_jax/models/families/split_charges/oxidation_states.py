@@ -11,14 +11,11 @@ from mace_scf_jax.backbones.mace.radial import chebyshev_basis
 from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import EquivariantLinear, FullyConnectedTensorProduct
+from mace_scf_jax.models.families.split_charges.options import (
+    SUM_MIXER,
+)
 
 NUM_POLYNOMIALS = 8
-
-NO_MIXER = "NoOxidationStateMixer"
-SUM_MIXER = "SumOxidationStateMixer"
-PRODUCT_MIXER = "ProductOxidationStateMixer"
-OXIDATION_STATE_MIXERS = (SUM_MIXER, PRODUCT_MIXER, NO_MIXER)
-"""Values of the option ``oxidation_state_mixer``."""
 
 
 class OxidationStateEmbedding(nn.Module):

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.training_set import TrainingSet
-from mace_scf_jax.models.families.split_charges.bond_transfer import (
-    OXIDATION_DEPENDENT_BLOCK,
-    TRANSFER_BLOCKS,
-)
-from mace_scf_jax.models.families.split_charges.oxidation_states import (
+from mace_scf_jax.models.families.split_charges.options import (
     NO_MIXER,
+    OXIDATION_DEPENDENT_BLOCK,
     OXIDATION_STATE_MIXERS,
     SUM_MIXER,
+    TRANSFER_BLOCKS,
 )
 from mace_scf_jax.models.formal_charges import (
     FORMAL_CHARGES_INPUT,
@@ -27,33 +24,7 @@ from mace_scf_jax.models.formal_charges import (
     formal_charges_of,
 )
 from mace_scf_jax.models.settings import ModelSettings
-from mace_scf_jax.options import OneOf, OptionGroup
-from mace_scf_jax.options.values import Literally, Number
 from mace_scf_jax.registry import unknown_name
-
-
-class SplitChargeOptions(OptionGroup):
-    """Charge transfer (LocalSplitCharges)"""
-
-    decide_weights = False
-
-    static_bond_transfer_block: Annotated[str, OneOf(TRANSFER_BLOCKS)] = Field(
-        default=OXIDATION_DEPENDENT_BLOCK,
-        description="charge transfer between neighbours, with or without knowledge of the formal "
-        "charges (LocalSplitCharges)",
-    )
-    oxidation_state_mixer: Annotated[str, OneOf(OXIDATION_STATE_MIXERS)] = Field(
-        default=SUM_MIXER,
-        description="how formal charges enter the initial features (LocalSplitCharges)",
-    )
-    oxidation_state_range: Annotated[tuple[Number, Number], Literally] = Field(
-        default=(-6.0, 6.0),
-        description="lowest and highest formal charge in e that mixer and transfer block can tell "
-        "apart",
-    )
-    compute_polarizability: bool = Field(
-        default=True, description="predict polarizabilities (LocalSplitCharges)"
-    )
 
 
 @dataclasses.dataclass(frozen=True)

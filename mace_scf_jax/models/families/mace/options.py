@@ -1,0 +1,20 @@
+"""The training options of the family ScaleShiftMACE."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mace_scf_jax.options import OptionGroup
+
+
+class ScaleShiftOptions(OptionGroup):
+    """Scale of the energy (ScaleShiftMACE)"""
+
+    decide_weights = False
+
+    scaling: Literal["rms_forces_scaling", "std_scaling", "no_scaling"] = Field(
+        default="rms_forces_scaling",
+        description="scale of the interaction energy (ScaleShiftMACE only)",
+    )

@@ -1,0 +1,81 @@
+"""Options of training that several families share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mace_scf_jax.options import OptionGroup
+from mace_scf_jax.options.values import ChargesOfElements, PositiveNumber, WholeNumberFromZero
+
+
+class ElectrostaticsOptions(OptionGroup):
+    """Charge density and electrostatics"""
+
+    decide_weights = False
+
+    atomic_multipoles_max_l: Annotated[WholeNumberFromZero, Field(le=1)] = Field(
+        default=1, description="highest atomic multipole: 0 charges, 1 charges and dipoles"
+    )
+    atomic_multipoles_smearing_width: PositiveNumber = Field(
+        default=1.5, description="width σ of the Gaussian multipoles, in Å"
+    )
+    kspace_cutoff_factor: PositiveNumber = Field(
+        default=1.25, description="multiplies the reciprocal cutoff 2.25 (l + 1)^0.3 / σ"
+    )
+    electrostatic_pbc_method: Literal[
+        "exact", "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic", "auto"
+    ] = Field(
+        default="exact",
+        description="boundary conditions of the Coulomb energy; exact: by the periodic directions "
+        "of each structure, the others are those of MACE_SCF; auto: mixed_periodic if any "
+        "structure is periodic, else realspace",
+    )
+    include_electrostatic_self_interaction: bool = Field(
+        default=True, description="include the energy of each atom's density with itself"
+    )
+    sums: Literal["auto", "direct", "mesh"] = Field(
+        default="auto",
+        description="how periodic Coulomb sums are done: direct, over wavevectors; on a mesh; or "
+        "auto, by the number of atoms of the largest structure",
+    )
+    mesh_accuracy: Annotated[PositiveNumber, Field(lt=1)] = Field(
+        default=1e-5, description="relative accuracy of energies and features on a mesh"
+    )
+
+
+class HardnessOptions(OptionGroup):
+    """Hardness (MACEQEq, EnergyFunctional)"""
+
+    decide_weights = False
+
+    default_hardness: PositiveNumber = Field(
+        default=2.0,
+        description="hardness of every atom in eV/e², unless it is read; EnergyFunctional: before "
+        "learning",
+    )
+
+
+class FormalChargeOptions(OptionGroup):
+    """Formal charges"""
+
+    decide_weights = False
+
+    atomic_formal_charges: ChargesOfElements = Field(
+        default={},
+        description="formal charge of each element in e: {H: 1, O: -2}",
+        examples=[{"H": 1.0, "O": -2.0}],
+    )
+    formal_charges_from_data: bool = Field(
+        default=False, description="take the formal charge of each atom from the property charges"
+    )
+
+    def problems(self) -> list[str]:
+        """Return a sentence unless charges come from exactly one place."""
+        if bool(self.atomic_formal_charges) != self.formal_charges_from_data:
+            return []
+        return [
+            "give either 'atomic_formal_charges', the charge of each element, or "
+            "'formal_charges_from_data: true'"
+        ]
