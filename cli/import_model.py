@@ -14,11 +14,14 @@ from rich.table import Table
 from mace_scf_jax.data.reading import read_atoms
 from mace_scf_jax.late import import_all
 from mace_scf_jax.options.values import parse_literal
+from mace_scf_jax.public_models import RELEASES, model_file, obtain
+from mace_scf_jax.registry import unknown_name
 from mace_scf_jax_cli import work
 
 if TYPE_CHECKING:
     from mace_scf_jax.aenet import EnergyDeviation, compare_with_formulas, import_potential
     from mace_scf_jax.aenet.files import SUFFIXES
+    from mace_scf_jax.progress import Signs
     from mace_scf_jax.pytorch import Parity, compare_with_torch, import_model
 
 WHEN_INTERRUPTED = "interrupted; a model file that was announced is complete"
@@ -33,9 +36,14 @@ def run(words: Sequence[str]) -> int:
         0, or 1 if predictions deviate from those of the source by more than the tolerance.
     """
     given = _parser().parse_args(words)
+    if given.list:
+        _show_releases()
+        return 0
     import_all(__name__, __file__)
-    work.begin()
-    sources, output = [Path(source) for source in given.sources], Path(given.output)
+    sources, output = _paths(given)
+    signs = work.begin()
+    if given.paths[0] in RELEASES:
+        sources = [_downloaded(given.paths[0], signs)]
     _check_paths(sources, output)
     structures = read_atoms(given.check) if given.check is not None else []
     is_of_aenet = sources[0].suffix in SUFFIXES
@@ -50,6 +58,8 @@ def run(words: Sequence[str]) -> int:
     model.save(output)
     names = ", ".join(map(str, sources))
     print(f"Imported {model.settings.family} from {names} to {output}")
+    if given.paths[0] in RELEASES and output == model_file(given.paths[0]):
+        print(f"Everywhere in place of a model file: {given.paths[0]}")
     if given.check is None:
         return 0
     tolerance = given.tolerance or DEFAULT_TOLERANCE[given.dtype]
@@ -60,6 +70,54 @@ def run(words: Sequence[str]) -> int:
         found = compare_with_torch(model, sources[0], structures)
         _show(found, tolerance)
     return 0 if all(entry.passes(tolerance) for entry in found) else EXIT_DEVIATION
+
+
+def _paths(given: argparse.Namespace) -> tuple[list[Path], Path]:
+    """Sources and output.
+
+    Raises:
+        ValueError: something is missing.
+    """
+    name, *further = given.paths or [""]
+    if name in RELEASES:
+        if not given.trust:
+            raise ValueError(
+                f"{name}: files of public models are whole PyTorch modules, and to read one runs "
+                "the code that is in it. Give --trust if you trust its makers"
+            )
+        if len(further) > 1:
+            raise ValueError(f"{name}: expected one output behind a name, found {len(further)}")
+        return [], Path(further[0]) if further else model_file(name)
+    if not further:
+        if name and not Path(name).exists() and not Path(name).suffix:
+            raise ValueError(unknown_name("public model", name, RELEASES))
+        raise ValueError(
+            "expected SOURCE and OUT, or the name of a public model; --list names these"
+        )
+    return [Path(source) for source in given.paths[:-1]], Path(given.paths[-1])
+
+
+def _downloaded(name: str, signs: Signs) -> Path:
+    """The file of a public model."""
+    with signs.bar("megabytes") as bar:
+
+        def notify(done: int, total: int | None) -> None:
+            bar.update(done >> 20, None if total is None else total >> 20)
+
+        found = obtain(name, notify=notify)
+    if found.is_new:
+        whose = "as its makers published" if found.is_published else "recorded: none is published"
+        print(f"SHA-256 {found.sha256}, {whose}")
+    return found.path
+
+
+def _show_releases() -> None:
+    table = Table(box=ASCII, title="Public models", title_justify="left")
+    for heading in ("name", "what it is for", "licence", "to cite"):
+        table.add_column(heading, no_wrap=True)
+    for name, release in RELEASES.items():
+        table.add_row(name, release.about, release.licence.name, release.citation)
+    Console(markup=False, width=140).print(table)
 
 
 def _check_paths(sources: Sequence[Path], output: Path) -> None:
@@ -88,19 +146,23 @@ def _check_paths(sources: Sequence[Path], output: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mace-scf-jax import",
+        usage="mace-scf-jax import SOURCE [SOURCE …] OUT [options]\n"
+        "       mace-scf-jax import NAME [OUT] --trust [options]\n"
+        "       mace-scf-jax import --list",
         description="Make a model file from a PyTorch model of mace-torch or MACE_SCF, or from "
         "the potentials of ænet.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "sources",
+        "paths",
         metavar="SOURCE",
-        nargs="+",
+        nargs="*",
         help="state dict and configuration (.npz, needs no PyTorch); or a file of torch.save "
         "(.model, .pt, of ænet-python too); or the potentials of all elements of ænet (.nn.ascii, "
-        "or binary .nn)",
+        "or binary .nn); or the name of a public model. Last the model file to write, OUT, which "
+        "a name can do without: the model is then known by that name",
     )
-    parser.add_argument("output", metavar="OUT", help="model file to write")
+    parser.add_argument("--list", action="store_true", help="list public models, and stop")
     parser.add_argument(
         "--trust",
         action="store_true",

@@ -24,8 +24,8 @@ _MODULES = {
 }
 
 _NO_FOUNDATION = (
-    "no trained models come with it, and none is downloaded. A model of MACE in a file is imported "
-    "by `mace-scf-jax import FILE.model OUT.model.safetensors`, and used by MACESCFCalculator"
+    "public models are imported by name, `mace-scf-jax import mace-mpa-0-medium --trust`, and used "
+    "by MACESCFCalculator('mace-mpa-0-medium'); `mace-scf-jax import --list` names all"
 )
 _OF_MACE = {
     "MACECalculator": "the calculator is called MACESCFCalculator",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import sys
 import warnings
 from pathlib import Path
+
+from mace_scf_jax.user_folder import user_folder
 
 SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0.1,
@@ -49,7 +50,7 @@ def keep_compiled_functions() -> Path | None:
     folder, settings = jax.config.jax_compilation_cache_dir, SETTINGS
     if folder is None:
         settings = SETTINGS | SIZE
-        folder = user_folder()
+        folder = compiled_folder()
         problem = _made_ready(folder)
         if problem:
             warnings.warn(
@@ -65,21 +66,13 @@ def keep_compiled_functions() -> Path | None:
     return Path(folder)
 
 
-def user_folder() -> Path:
+def compiled_folder() -> Path:
     """The folder of compiled functions of this user and this kind of processor.
 
-    It lies where the platform keeps what can be made again: ``$XDG_CACHE_HOME`` or ``~/.cache``,
-    ``~/Library/Caches`` on macOS, ``%LOCALAPPDATA%`` on Windows. Hosts that share it may have other
-    processors, which cannot run each other's functions.
+    Hosts that share the folder of a user may have other processors, which cannot run each other's
+    functions.
     """
-    home = Path.home()
-    if sys.platform == "darwin":
-        caches = home / "Library" / "Caches"
-    elif sys.platform == "win32":
-        caches = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return caches / "mace-scf-jax" / "compiled" / _processor()
+    return user_folder() / "compiled" / _processor()
 
 
 def _processor() -> str:

@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from mace_scf_jax.files import Format
+from mace_scf_jax.public_models import RELEASES, model_file
+from mace_scf_jax.registry import unknown_name
 
 
 class ModelFileError(ValueError):
@@ -58,10 +60,15 @@ def save_model(
 def load_model_file(path: str | Path) -> ModelFile:
     """Read a model file.
 
+    Args:
+        path: of the file; or the name of a public model that was imported.
+
     Raises:
         ModelFileError: the file is missing, truncated, damaged, of another kind, or written by a
             newer version.
     """
+    if str(path) in RELEASES and not Path(path).exists() and model_file(str(path)).exists():
+        path = model_file(str(path))
     _refuse_habits(Path(path))
     content = MODEL.read(path)
     return ModelFile(
@@ -82,9 +89,17 @@ def _refuse_habits(path: Path) -> None:
                     f"`mace-scf-jax import {path} OUT.model.safetensors`"
                 )
     elif not path.suffix and path.parent == Path() and not path.exists():
+        name = str(path)
+        known = RELEASES.get(name)
+        if known is None:
+            raise ModelFileError(
+                f"{path}: no such model file, nor a public model: "
+                f"{unknown_name('public model', name, RELEASES)}"
+            )
         raise ModelFileError(
-            f"{path}: no such model file. Models are not known by names, and none is downloaded: "
-            "give the path of a file that `mace-scf-jax train` or `mace-scf-jax import` wrote"
+            f"{name}: this public model is not here yet; `mace-scf-jax import {name} --trust` "
+            f"downloads it and makes its model file (licence: {known.licence.name}, "
+            f"{known.licence.url})"
         )
 
 

@@ -53,7 +53,7 @@ def test_options_are_added(tmp_path):
         (["import", "{source}", "{source}"], "would replace the source"),
         (["import", "{source}", "out.model", "--check", "no.xyz"], "no.xyz: no such file"),
         (["export", "{source}", "out.npz"], "`mace-scf-jax import {source} OUT.model.safetensors`"),
-        (["info", "medium"], "none is downloaded: give the path of a file"),
+        (["info", "medium"], "nor a public model: unknown public model"),
         (["export", "{imported}", "out.txt"], "expected a name ending in .npz or .pt"),
         (["export", "{imported}", "out.npz", "--template", "{other}"], "template: interactions.0"),
         (["info", "nowhere.model"], "nowhere.model: no such model file"),

@@ -40,7 +40,10 @@ def test_what_is_named_instead_exists():
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("MACECalculator", "is called MACESCFCalculator"), ("mace_mp", "no trained models come with")],
+    [
+        ("MACECalculator", "is called MACESCFCalculator"),
+        ("mace_mp", "public models are imported by name"),
+    ],
 )
 def test_names(name, message):
     with pytest.raises(ImportError, match=message):

@@ -1,0 +1,26 @@
+"""Models that others have published, by name: where they are, their licences, and on this disk.
+
+Their files are modules of PyTorch. ``mace-scf-jax import NAME`` downloads one, once, and makes a
+model file of it; from then on its name stands for that file.
+"""
+
+from mace_scf_jax.public_models.on_disk import (
+    PublicModelError,
+    Source,
+    model_file,
+    models_folder,
+    obtain,
+    source_file,
+)
+from mace_scf_jax.public_models.releases import RELEASES, Release
+
+__all__ = [
+    "RELEASES",
+    "PublicModelError",
+    "Release",
+    "Source",
+    "model_file",
+    "models_folder",
+    "obtain",
+    "source_file",
+]
