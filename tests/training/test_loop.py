@@ -255,6 +255,24 @@ def test_an_interrupted_run_ends_with_the_same_state(complete, tmp_path, step, s
     assert progress == complete[1]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "saved"), [(0.0, [1, 2, 3, 4, 5, 6, 7, 8]), (1e9, [1, 4, 7, 8])]
+)
+def test_short_epochs_share_a_saved_state(tmp_path, monkeypatch, seconds, saved):
+    found = []
+    monkeypatch.setattr(loop, "SHORT_SECONDS", seconds)
+    run = trainer(tmp_path, eval_interval=3, checkpoint_seconds=1e9)
+    save = run._store.save
+
+    def noted(state, progress, fingerprint):
+        found.append(progress.epoch)
+        save(state, progress, fingerprint)
+
+    monkeypatch.setattr(run._store, "save", noted)
+    run.run(STAGES, fingerprint=FINGERPRINT)
+    assert found == saved
+
+
 def test_a_finished_run_has_nothing_left_to_train(complete):
     run, progress, _, folder = complete
     recorder = Recorder()

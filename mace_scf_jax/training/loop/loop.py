@@ -2,10 +2,10 @@
 
 :class:`Trainer` turns the crank: it feeds batches to the compiled step, checks every loss and
 gradient, validates, keeps the best parameters of each stage, and saves the whole state after each
-epoch and from time to time within one. All that the rest of a run depends on is in
-:class:`TrainingState` and :class:`Progress`; batches are a function of these. So a run that is
-killed and started again ends with the same parameters, bit for bit, as one that was not: on the
-same machine and libraries, and on a GPU with ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.
+epoch, unless that was short, and from time to time within one. All that the rest of a run depends
+on is in :class:`TrainingState` and :class:`Progress`; batches are a function of these. So a run
+that is killed and started again ends with the same parameters, bit for bit, as one that was not: on
+the same machine and libraries, and on a GPU with ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``.
 
 What happens is told to an :class:`Observer`; logs, progress bars and result files live there.
 
@@ -57,7 +57,10 @@ from mace_scf_jax.training.optimise.parameter_groups import Parameters
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
-"""Longest time between two saved states within an epoch; a state is saved after every epoch too."""
+"""Longest time between two saved states within an epoch; a state is saved after epochs too."""
+SHORT_SECONDS = 1.0
+"""Time since the last saved state up to which the end of an epoch saves none, unless the epoch was
+evaluated: to save takes 10 ms, which can be longer than the epoch."""
 
 
 class Trainer:
@@ -197,7 +200,8 @@ class Trainer:
             progress = self._train_epoch(stage, progress, fingerprint)
             for observer in self._observers:
                 observer.epoch_done(stage, progress)
-            if progress.epoch % self._eval_interval == 0 or progress.epoch == stage.end:
+            is_evaluated = progress.epoch % self._eval_interval == 0 or progress.epoch == stage.end
+            if is_evaluated:
                 progress = self.validator.validate(stage, progress, self._averaged())
                 self._note_structure_losses(stage, progress)
             progress = progress.replace(
@@ -207,7 +211,8 @@ class Trainer:
                     self._scheduler, progress.learning_rates, progress.validation_loss
                 ),
             )
-            progress = self._save(progress, fingerprint)
+            if is_evaluated or time.monotonic() - self._saved_at > SHORT_SECONDS:
+                progress = self._save(progress, fingerprint)
         for observer in self._observers:
             observer.stage_finished(stage, progress)
         return progress
