@@ -15,7 +15,7 @@ from pathlib import Path
 from mace_scf_jax.user_folder import user_folder
 
 SETTINGS = {
-    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_compile_time_secs": 0.01,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 """Settings of JAX: functions that take at least so many seconds to compile, whatever their size."""
