@@ -79,7 +79,11 @@ def read_reference_file(path: str | Path) -> ReferenceFile:
         steps=with_prefix(arrays, "steps/"),
     )
     if not file.outputs:
-        raise ReferenceFileError(f"{path}: expected arrays 'out/…', found {sorted(arrays)}")
+        some = ", ".join(sorted(arrays)[:3])
+        raise ReferenceFileError(
+            f"{path}: no file of reference numbers; expected arrays 'out/…', found {len(arrays)} "
+            f"others ({some}, …)"
+        )
     return file
 
 

@@ -174,6 +174,8 @@ def scf_convergence_summary(
         "SCF convergence summary",
         f"stage: {stage}",
         "diagnostic mode: linear mixing, each structure by itself",
+        "meaning: how hard the cycle is for plain mixing; predictions use the solver auto, which "
+        "needs far fewer steps (other: neither converged nor diverged within num_scf_steps)",
         f"num_scf_steps: {NUM_SCF_STEPS}",
         f"scf_tolerance: {SCF_TOLERANCE:g}",
         "initial_density: local_guess",
