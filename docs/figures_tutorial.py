@@ -1,12 +1,13 @@
 """Figures of docs/tutorial.md: ``python docs/figures_tutorial.py FOLDER``.
 
-FOLDER is where the commands of the tutorial were given. Learning curves, parity and the log of the
-simulation are the pictures of these commands; here are the spectrum and the radial distribution
-functions of the model and of the force field that made the labels.
+FOLDER is where the commands of the tutorial were given. Learning curves and parity are the pictures
+of these commands. Here are energy and temperature of the simulation, and the spectrum and radial
+distribution functions of the model and of the force field that made the labels.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 
@@ -82,9 +83,32 @@ def draw_spectrum(file: Path) -> None:
     style.save(figure, FIGURES / "tutorial_spectrum.png")
 
 
+def draw_log(file: Path, atoms: int) -> None:
+    """Total energy and temperature."""
+    with open(file, newline="") as text:
+        rows = list(csv.DictReader(text))
+    time, energy, temperature = (
+        np.array([float(row[name]) for row in rows])
+        for name in ("time_ps", "conserved_energy_eV", "temperature_K")
+    )
+    energy = 1000.0 * (energy - energy[0]) / atoms
+    print(
+        f"drift {1000 * np.polyfit(time, energy, 1)[0]:.1f} μeV/atom/ps, spread {energy.std():.3f}"
+    )
+    print(f"temperature {temperature.mean():.0f} ± {temperature.std():.0f} K, {time[-1]:.2f} ps")
+    with style.drawing():
+        figure, (left, right) = style.panels(2, width=3.6, height=2.6)
+        left.plot(time, energy, color=style.COLOURS[0])
+        left.set(xlabel="time / ps", ylabel="total energy / (meV/atom)", ylim=(-1.0, 1.0))
+        right.plot(time, temperature, color=style.COLOURS[1], linewidth=0.8)
+        right.set(xlabel="time / ps", ylabel="temperature / K")
+    style.save(figure, FIGURES / "tutorial_nve.png")
+
+
 def main() -> None:
-    """Draw both figures."""
+    """Draw the figures."""
     file = Path(sys.argv[1]) / "nve.xyz"
+    draw_log(file.with_suffix(".csv"), len(ase.io.read(file, 0)))
     draw_spectrum(file)
     draw_radial(ase.io.read(file, "::10"))
 
