@@ -30,9 +30,11 @@ def test_predictions_are_written_beside_the_labels(model, tmp_path, capsys):
         assert atoms.info["REF_energy"] == reference.info["REF_energy"]
         assert atoms.info["MACE_energy"] == pytest.approx(float(prediction["energy"]), abs=1e-6)
         np.testing.assert_allclose(atoms.arrays["MACE_forces"], prediction["forces"], atol=1e-7)
-        np.testing.assert_allclose(
-            atoms.arrays["MACE_density_coefficients"], prediction["multipoles"], atol=1e-7
-        )
+        for name in ("multipoles", "density_coefficients"):
+            found = atoms.arrays[f"MACE_{name}"]
+            np.testing.assert_allclose(found, prediction["multipoles"], atol=1e-7)
+        charges = atoms.arrays["MACE_charges"]
+        np.testing.assert_allclose(charges, prediction["multipoles"][:, 0], atol=1e-7)
     shown = capsys.readouterr().out
     assert "RMSE F" in shown
     assert f"Wrote 2 structures with predictions to {output}" in shown
