@@ -20,7 +20,7 @@ from rich.table import Table
 from timing import time_calls
 from water import water_box
 
-from mace_scf_jax.backbones.mace.messages import aggregate_messages, message_paths
+from mace_scf_jax.backbones.mace.messages import Edges, aggregate_messages, message_paths
 from mace_scf_jax.backbones.mace.radial import RadialNetwork, radial_embedding
 from mace_scf_jax.backbones.mace.symmetric_contraction import SymmetricContraction
 from mace_scf_jax.electrostatics import batch_coulomb_energy
@@ -52,7 +52,7 @@ def main() -> None:
 
     def geometry(vectors):
         lengths = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
-        radial = radial_embedding(
+        radial, envelope = radial_embedding(
             lengths,
             graph.species[graph.senders],
             graph.species[graph.receivers],
@@ -63,17 +63,14 @@ def main() -> None:
             size=8,
             cutoff_exponent=5,
         )
-        return edge_harmonics(vectors, sizes.MAX_ELL), radial
+        return edge_harmonics(vectors, sizes.MAX_ELL), radial * envelope[:, None]
 
     def messages(features, harmonics, radial):
         return aggregate_messages(
             features,
-            harmonics,
             radial,
-            graph.senders,
-            graph.receivers,
+            Edges(harmonics, basis, graph.senders, graph.receivers, graph.neighbours_per_atom),
             paths=paths,
-            neighbours_per_atom=graph.neighbours_per_atom,
         )
 
     def coulomb(positions, multipoles):

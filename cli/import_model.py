@@ -50,10 +50,16 @@ def run(words: Sequence[str]) -> int:
     if is_of_aenet:
         if given.options:
             raise ValueError("--options: files of ænet tell everything, expected none")
+        if given.head is not None:
+            raise ValueError("--head: potentials of ænet have no heads, expected none")
         model = import_potential(sources, dtype=given.dtype)
     else:
         model = import_model(
-            sources[0], options=given.options, dtype=given.dtype, trust=given.trust
+            sources[0],
+            options=given.options,
+            dtype=given.dtype,
+            trust=given.trust,
+            head=given.head,
         )
     model.save(output)
     names = ", ".join(map(str, sources))
@@ -180,6 +186,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="X",
         help="largest deviation in eV/atom and eV/Å (default: 1e-9, in float32 1e-4)",
+    )
+    parser.add_argument(
+        "--head",
+        metavar="NAME",
+        help="of a model that was trained on several levels of theory, the one that is imported "
+        "(default: the only one, or the one called default)",
     )
     parser.add_argument(
         "--options",

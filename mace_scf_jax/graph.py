@@ -85,6 +85,8 @@ class Graph:
     """Weight of each label, per graph: [graphs], for dipoles [graphs, 3]. Zero where missing."""
     config_weight: Float[Array, "graphs"]
 
+    total_spin: Float[Array, "graphs"] | None = None
+    """Multiplicity 2S + 1 of the electrons; None where no model reads it."""
     descriptors: StoredDescriptors | None = None
     """None where backbones compute them, if they use any."""
 

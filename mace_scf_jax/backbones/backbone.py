@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from mace_scf_jax import layers
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import flax.linen as nn
     from jaxtyping import Array, Float, Int
 
-    from mace_scf_jax.data.atom_features import AtomFeatures
-    from mace_scf_jax.data.sets import StructureSet
+    from mace_scf_jax.data.configuration import Configuration
+    from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
     from mace_scf_jax.data.training_set import TrainingSet
     from mace_scf_jax.graph import Graph
     from mace_scf_jax.layers.features import Features
@@ -64,6 +64,8 @@ class BackboneOutput(NamedTuple):
     """Energy readout of each layer in eV (before any scaling)."""
     pair_energy: Float[Array, "atoms"]
     """Nuclear repulsion in eV; zero unless asked for."""
+    embedding_energy: Float[Array, "atoms"] | None = None
+    """Energy in eV of inputs that are embedded, which is not scaled; None where there is none."""
     edges: EdgeFeatures | None = None
     """None for backbones that do not offer `Offer.EDGES`."""
     species: Int[Array, "atoms"] | None = None
@@ -136,6 +138,18 @@ class BackboneSettings(abc.ABC):
         return {degree: layers.add_up(each[degree] for each in read) for degree in multiplicities}
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs of a structure that the features depend on."""
+        return ()
+
+    def check_structure(self, configuration: Configuration) -> None:  # noqa: B027
+        """Refuse inputs of a structure that make no sense.
+
+        Raises:
+            DataError: says what was found and expected.
+        """
+
+    @property
     def least_distance(self) -> float:
         """Shortest distance of atoms in Å that models are meant for; 0 for any."""
         return 0.0
@@ -168,20 +182,9 @@ class BackboneSettings(abc.ABC):
         measured = {name: value for name, value in measured.items() if name in fields}
         return cls(**options.values_for(cls) | measured)
 
-    @classmethod
-    def features_of(cls, options: Any) -> Callable[[tuple[int, ...]], AtomFeatures] | None:
-        """Return how to compute what may be stored with structures, by the elements of the data.
-
-        Here None: there is nothing to store. With features `precompute` can use stored ones.
-
-        Args:
-            options: of a run.
-        """
-        return None
-
     def precompute(
         self, structures: StructureSet, options: Any, *, derivatives: bool, edges_are_read: bool
-    ) -> StructureSet | None:
+    ) -> StructuresInMemory | None:
         """Return structures with all that need not be computed anew in every training step.
 
         Here None: there is nothing to compute beforehand.

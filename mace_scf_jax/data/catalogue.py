@@ -126,14 +126,20 @@ class Catalogue(Table):
 
 
 def configuration_digest(entry: Configuration) -> bytes:
-    """SHA-256 of a configuration without its own weight, which depends on options too."""
+    """SHA-256 of a configuration without its own weight, which depends on options too.
+
+    A missing value that stands for something but zero is left out.
+    """
+    stated = [
+        name for name in entry.values if name in entry.present or not PROPERTIES[name].missing
+    ]
     arrays = {
         "numbers": entry.atomic_numbers,
         "positions": entry.positions,
         "cell": entry.cell,
         "pbc": entry.pbc,
-        **{f"value {name}": value for name, value in entry.values.items()},
-        **{f"weight {name}": weight for name, weight in entry.weights.items()},
+        **{f"value {name}": entry.values[name] for name in stated},
+        **{f"weight {name}": entry.weights[name] for name in stated},
     }
     digest = hashlib.sha256()
     for name in sorted(arrays):

@@ -129,7 +129,7 @@ def padded(
             return _no_values(name, rows, stacked.multipoles_max_l, dtype)
         kind = np.int32 if PROPERTIES[name].shape is Shape.ATOM_INTEGER else dtype
         kind = np.float64 if name == "energy" else kind  # of all electrons
-        return _pad(found, rows, kind)
+        return _pad(found, rows, kind, PROPERTIES[name].missing)
 
     def weights(name: str) -> np.ndarray:
         if name in stacked.weights:
@@ -242,9 +242,9 @@ def _descriptors(
     return StoredDescriptors(values, by_vector, _pad(atoms[CELL_DERIVATIVES], sizes.atoms, dtype))
 
 
-def _pad(values: np.ndarray, rows: int, dtype: DTypeLike) -> np.ndarray:
-    """Values with the first axis extended by zeros to so many rows."""
-    extended = np.zeros((rows, *values.shape[1:]), dtype=dtype)
+def _pad(values: np.ndarray, rows: int, dtype: DTypeLike, fill: float = 0.0) -> np.ndarray:
+    """Values with the first axis extended to so many rows, by zeros if not told otherwise."""
+    extended = np.full((rows, *values.shape[1:]), fill, dtype=dtype)
     extended[: len(values)] = values
     return extended
 
@@ -254,7 +254,11 @@ def _no_values(name: str, rows: int, multipoles_max_l: int, dtype: DTypeLike) ->
     """What stands for a property that no structure has."""
     entry = PROPERTIES[name]
     row = row_shape(entry, multipoles_max_l=multipoles_max_l)
-    return _zeros((rows, *row), np.int32 if entry.shape is Shape.ATOM_INTEGER else dtype)
+    values = np.full(
+        (rows, *row), entry.missing, np.int32 if entry.shape is Shape.ATOM_INTEGER else dtype
+    )
+    values.flags.writeable = False
+    return values
 
 
 @functools.lru_cache(maxsize=256)

@@ -28,9 +28,9 @@ class Configuration:
     """One structure with its reference values and their weights.
 
     `values` holds every numeric property under its canonical name, in the shape and unit of the
-    property table; what is missing is zero. `weights` holds a scalar for each property (for the
-    dipole 3 numbers), zero for the stress of a structure without periodic directions, and wherever
-    there is no reference value: also for properties that no key
+    property table; what is missing is zero, a multiplicity 1. `weights` holds a scalar for each
+    property (for the dipole 3 numbers), zero for the stress of a structure without periodic
+    directions, and wherever there is no reference value: also for properties that no key
     is mapped to, which the PyTorch reference gives weight 1 against zeros.
     """
 
@@ -69,7 +69,8 @@ def from_atoms(
     Args:
         atoms: structure; properties in `atoms.info` and `atoms.arrays`.
         keys: which key holds which property. By default only the inputs of a model are read
-            (`total_charge`, `fermi_level`, `external_field`, `charges`, `enegs`, `hardness`).
+            (`total_charge`, `total_spin`, `fermi_level`, `external_field`, `charges`, `enegs`,
+            `hardness`).
         multipoles_max_l: highest order of reference multipoles to keep.
         config_type_weights: factor on the weight of a configuration by its `config_type`.
         location: where the structure came from, for messages.

@@ -39,6 +39,8 @@ class Property:
     """Where it may be stored: `atoms.info`, `atoms.arrays`."""
     shape: Shape
     unit: str
+    missing: float = 0.0
+    """What stands for a value that is not there."""
 
     @functools.cached_property
     def per_atom(self) -> bool:
@@ -58,6 +60,7 @@ PROPERTIES: dict[str, Property] = {
         Property("dipole", ("info",), Shape.VECTOR, "e Å"),
         Property("polarizability", ("info",), Shape.MATRIX, "e Å²/V"),
         Property("total_charge", ("info",), Shape.SCALAR, "e"),
+        Property("total_spin", ("info",), Shape.SCALAR, "1", missing=1.0),  # multiplicity 2S + 1
         Property("fermi_level", ("info",), Shape.SCALAR, "eV"),
         Property("external_field", ("info",), Shape.VECTOR, "V/Å"),
         Property("atomic_multipoles", ("arrays",), Shape.ATOM_MULTIPOLES, "e Å^l"),
@@ -94,7 +97,7 @@ ATOM_LABELS: tuple[str, ...] = (
 )
 """Reference values with one entry per atom in a batch."""
 
-GRAPH_INPUTS: tuple[str, ...] = ("total_charge", "fermi_level", "external_field")
+GRAPH_INPUTS: tuple[str, ...] = ("total_charge", "fermi_level", "external_field", "total_spin")
 """Inputs with one entry per structure that a model may ask for."""
 
 ATOM_INPUTS: tuple[str, ...] = ("charges", "enegs", "hardness")
@@ -131,10 +134,10 @@ def row_shape(entry: Property, *, multipoles_max_l: int) -> tuple[int, ...]:
 
 
 def zero_value(entry: Property, *, num_atoms: int, multipoles_max_l: int) -> np.ndarray:
-    """The value that stands for a missing property: zeros of the right shape."""
+    """The value that stands for a missing property, zero for most, in the right shape."""
     row = row_shape(entry, multipoles_max_l=multipoles_max_l)
     dtype = np.int32 if entry.shape is Shape.ATOM_INTEGER else np.float64
-    return np.zeros((num_atoms, *row) if entry.per_atom else row, dtype=dtype)
+    return np.full((num_atoms, *row) if entry.per_atom else row, entry.missing, dtype=dtype)
 
 
 def to_array(

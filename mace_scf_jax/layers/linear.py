@@ -6,6 +6,7 @@ Weights are drawn from N(0, 1); each map divides by the root of its number of in
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -120,13 +121,15 @@ class ElementEmbedding(nn.Module):
     Attributes:
         channels: number of scalar channels.
         num_elements: number of elements.
+        initial: how the weights of a new model are drawn.
     """
 
     channels: int
     num_elements: int
+    initial: Callable[..., Array] = unit_normal
 
     @nn.compact
     def __call__(self, species: Int[Array, "atoms"]) -> Float[Array, "atoms 1 channels"]:
         """Scalars of every atom, by its element."""
-        weight = self.param("weight", unit_normal, (self.num_elements, self.channels))
+        weight = self.param("weight", self.initial, (self.num_elements, self.channels))
         return weight[species][:, None, :] / math.sqrt(self.num_elements)

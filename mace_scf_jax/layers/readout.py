@@ -102,12 +102,14 @@ class NonlinearReadout(nn.Module):
         hidden: channels per degree of the hidden layers.
         gate: activation.
         num_hidden: number of hidden layers.
+        bias: add a bias to the scalars in every layer but the first.
     """
 
     multiplicities: Multiplicities
     hidden: Multiplicities
     gate: str = "silu"
     num_hidden: int = 1
+    bias: bool = False
 
     @nn.compact
     def __call__(self, features: Features) -> Features:
@@ -115,9 +117,10 @@ class NonlinearReadout(nn.Module):
         nonlinearity = GatedNonlinearity(self.hidden, self.gate)
         for index in range(self.num_hidden):
             wide = GatedNonlinearity.with_gates(self.hidden)
-            features = EquivariantLinear(wide, name=f"hidden_{index}")(features)
+            bias = self.bias and index > 0
+            features = EquivariantLinear(wide, bias, name=f"hidden_{index}")(features)
             features = nonlinearity(features)
-        return EquivariantLinear(self.multiplicities, name="linear")(features)
+        return EquivariantLinear(self.multiplicities, self.bias, name="linear")(features)
 
 
 class PolarizabilityReadout(nn.Module):

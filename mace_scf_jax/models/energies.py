@@ -24,6 +24,16 @@ def isolated_atom_energies(settings: ModelSettings, graph: Graph) -> Float[Array
     return jnp.asarray(settings.atomic_energies, ENERGIES_IN)[graph.species]
 
 
+def unscaled_energies(
+    settings: ModelSettings, graph: Graph, backbone: BackboneOutput
+) -> Float[Array, "atoms"]:
+    """Return what depends on no geometry, in eV: E0 of every atom, energy of embedded inputs."""
+    isolated = isolated_atom_energies(settings, graph)
+    if backbone.embedding_energy is None:
+        return isolated
+    return isolated + backbone.embedding_energy.astype(isolated.dtype)
+
+
 def stacked_terms(*terms: Float[Array, "atoms"]) -> Float[Array, "atoms terms"]:
     """Return energies of every atom side by side, in the precision in which they are added up."""
     return jnp.stack([term.astype(ENERGIES_IN) for term in terms], axis=-1)
@@ -33,7 +43,7 @@ def layer_terms(
     settings: ModelSettings, graph: Graph, backbone: BackboneOutput
 ) -> Float[Array, "atoms terms"]:
     """Return the energies of every atom in eV: isolated with nuclear repulsion, then each layer."""
-    isolated = isolated_atom_energies(settings, graph)
+    isolated = unscaled_energies(settings, graph, backbone)
     return stacked_terms(
         isolated + backbone.pair_energy.astype(isolated.dtype), *backbone.layer_energies
     )

@@ -186,3 +186,4 @@ def check_inputs(settings: ModelSettings, configuration: Configuration) -> None:
                 "atom from the data, found none (which array holds it: arrays_keys)"
             )
     settings.own.check_structure(configuration)
+    settings.backbone.check_structure(configuration)

@@ -53,6 +53,7 @@ DESCRIPTIONS = {
     "pbc": "periodic directions",
     "total_charge": "e",
     "external_field": "gradient of the external potential, V/Å",
+    "total_spin": "multiplicity 2S + 1",
     "fermi_level": "eV; a start value where the total charge is kept",
     "charges": "formal charge of each atom, e",
     "enegs": "electronegativity of each atom, eV/e",
@@ -195,6 +196,7 @@ def _example(model: Model, structure: Structure, sizes: BatchSizes) -> Inputs:
     }
     if model.settings.electrostatics is not None:
         inputs |= {name: real(values[name]) for name in ("total_charge", "external_field")}
+    inputs |= {name: real(values[name]) for name in model.settings.backbone.inputs}
     if isinstance(model.scf, SelfConsistency) and _reads_fermi_level(model.scf):
         inputs["fermi_level"] = real(values["fermi_level"])
     for name in required_inputs(model.settings):
@@ -236,6 +238,7 @@ def _graph(given: dict[str, Array], k_indices: np.ndarray, dtype: np.dtype) -> G
         graph_mask=jnp.asarray([True, False]),
         total_charge=graph_input("total_charge"),
         fermi_level=graph_input("fermi_level"),
+        total_spin=graph_input("total_spin"),
         external_field=graph_input("external_field", (3,)),
         slots=graphs(slots),
         slot_mask=graphs(atom_mask[:last]),

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 from mace_scf_jax.data.configuration import Configuration
+from mace_scf_jax.data.properties import GRAPH_INPUTS, PROPERTIES
 from mace_scf_jax.electrostatics import boundary_fault
 from mace_scf_jax.models import ModelSettings
 
@@ -21,8 +22,12 @@ class UnusedInputWarning(UserWarning):
 
 def unread_inputs(settings: ModelSettings) -> tuple[str, ...]:
     """Inputs of a structure that have no effect on anything that a model predicts."""
-    unread = () if settings.of_family.is_self_consistent else ("fermi_level",)
-    return unread if settings.of_family.is_charged else ("total_charge", "external_field", *unread)
+    read = set(settings.backbone.inputs)
+    if settings.of_family.is_self_consistent:
+        read.add("fermi_level")
+    if settings.of_family.is_charged:
+        read |= {"total_charge", "external_field"}
+    return tuple(name for name in GRAPH_INPUTS if name not in read)
 
 
 def warn_about(
@@ -40,7 +45,7 @@ def warn_about(
         category: type[Warning] = UnusedInputWarning
         # not the Fermi level, which stands in many files beside other labels
         unread = [name for name in unread_inputs(settings) if name != "fermi_level"]
-        found = [name for name in unread if np.any(values[name])]
+        found = [name for name in unread if np.any(values[name] != PROPERTIES[name].missing)]
         reason = found and (
             f"found {' and '.join(found)}, which models of the family {settings.family} do not read"
         )

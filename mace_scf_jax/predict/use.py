@@ -104,6 +104,8 @@ _INSTEAD = {
     "charge": _OF_A_STRUCTURE.format(key="total_charge"),
     "external_field": _OF_A_STRUCTURE.format(key="external_field"),
     "electric_field": _OF_A_STRUCTURE.format(key="external_field"),
+    "total_spin": _OF_A_STRUCTURE.format(key="total_spin"),
+    "spin": _OF_A_STRUCTURE.format(key="total_spin"),
     "fermi_level": _OF_A_STRUCTURE.format(key="fermi_level"),
     "model_type": "is what the model file says",
     "compile_mode": "is not needed: everything is compiled",

@@ -64,6 +64,20 @@ _BACKBONE_ARGUMENTS = (
 )
 """Constructor arguments of the reference that are settings of the backbone."""
 
+_BACKBONE_OPTIONS = (
+    "distance_transform",
+    "pair_repulsion",
+    "use_linear_final_readout",
+    "apply_cutoff",
+    "use_edge_irreps_first",
+    "use_agnostic_product",
+    "use_last_readout_only",
+    "readout_cls",
+    "embedding_specs",
+    "use_embedding_readout",
+)
+"""Options of the reference that are settings of the backbone, by the same names."""
+
 _EQUILIBRATION_SWITCHES = ("read_enegs", "read_hardness", "train_hardness")
 
 
@@ -96,7 +110,7 @@ def settings_from_configuration(configuration: Mapping[str, Any]) -> ModelSettin
         return ModelSettings(
             family=name,
             backbone=_backbone(configuration, charged=family.is_charged),
-            atomic_energies=tuple(configuration["backbone"]["atomic_energies"]),
+            atomic_energies=_atomic_energies(configuration),
             electrostatics=_electrostatics(family, options) if family.is_charged else None,
             own=OWN_SETTINGS[name](configuration),
         )
@@ -107,20 +121,32 @@ def settings_from_configuration(configuration: Mapping[str, Any]) -> ModelSettin
 def _backbone(configuration: Mapping[str, Any], *, charged: bool) -> MACESettings:
     options, arguments = configuration["options"], dict(configuration["backbone"])
     arguments.pop("atomic_energies", None)
-    unknown = arguments.keys() - set(_BACKBONE_ARGUMENTS)
+    unknown = arguments.keys() - {*_BACKBONE_ARGUMENTS, "edge_irreps"}
     if unknown:
         raise TorchConfigurationError(
             f"configuration: found backbone arguments {sorted(unknown)}, which are not known here"
         )
+    chosen = {name: options[name] for name in _BACKBONE_OPTIONS if name in options}
+    if charged:  # they have none
+        chosen.pop("pair_repulsion", None)
+    keeps_degrees = charged or options.get("keep_last_layer_irreps", False)
     return MACESettings(
         elements=tuple(configuration["atomic_numbers"]),
-        pair_repulsion=options.get("pair_repulsion", False) and not charged,
-        distance_transform=options.get("distance_transform", "None"),
         # a plain MACE of one layer keeps all degrees in it, though it reads the scalars only
-        scalar_last_layer=not charged and arguments["num_interactions"] > 1,
-        use_linear_final_readout=options.get("use_linear_final_readout", False),
+        scalar_last_layer=not keeps_degrees and arguments["num_interactions"] > 1,
+        **chosen,
         **{_BACKBONE_NAMES.get(name, name): value for name, value in arguments.items()},
     )
+
+
+def _atomic_energies(configuration: Mapping[str, Any]) -> tuple[float, ...]:
+    heads = configuration["options"].get("heads") or ("Default",)
+    if len(heads) > 1:
+        raise TorchConfigurationError(
+            f"heads: expected one, found {', '.join(heads)}; "
+            "mace_scf_jax.pytorch.heads.with_head makes the model of one"
+        )
+    return tuple(np.ravel(configuration["backbone"]["atomic_energies"]).tolist())
 
 
 def _electrostatics(family: Family, options: Mapping[str, Any]) -> ElectrostaticsSettings:
@@ -225,12 +251,16 @@ def configuration_from_settings(settings: ModelSettings) -> Configuration:
         name: getattr(backbone, _BACKBONE_NAMES.get(name, name)) for name in _BACKBONE_ARGUMENTS
     }
     arguments["radial_MLP"] = list(backbone.radial_MLP)
+    if not isinstance(backbone.correlation, int):
+        arguments["correlation"] = list(backbone.correlation)
+    if backbone.edge_irreps is not None:
+        arguments["edge_irreps"] = backbone.edge_irreps
     arguments["atomic_energies"] = list(settings.atomic_energies)
-    options: dict[str, Any] = {
-        "distance_transform": backbone.distance_transform,
-        "pair_repulsion": backbone.pair_repulsion,
-        "use_linear_final_readout": backbone.use_linear_final_readout,
-    }
+    options: dict[str, Any] = {name: getattr(backbone, name) for name in _BACKBONE_OPTIONS}
+    options["embedding_specs"] = {entry.name: entry.to_spec() for entry in backbone.embedding_specs}
+    last = backbone.num_interactions - 1
+    if last > 0 and settings.electrostatics is None and not backbone.scalar_last_layer:
+        options["keep_last_layer_irreps"] = True
     own = settings.own
     if isinstance(own, ScaleShiftSettings):
         options |= {"atomic_inter_scale": own.scale, "atomic_inter_shift": own.shift}
@@ -328,10 +358,9 @@ def require_counterpart(settings: ModelSettings) -> None:
         raise TorchConfigurationError(
             f"backbone: expected MACE, which the PyTorch packages have, found {backbone.name}"
         )
-    scalars_only = not charged and backbone.num_interactions > 1
-    expected = 0 if scalars_only else backbone.max_hidden_degree
+    expected = backbone.max_hidden_degree
     found = backbone.layer_max_degree(backbone.num_interactions - 1)
-    if found != expected:
+    if charged and found != expected:
         raise TorchConfigurationError(
             f"model {settings.family}: in the PyTorch packages its last layer has the degrees up "
             f"to {expected}, here up to {found}"

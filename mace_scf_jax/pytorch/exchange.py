@@ -22,6 +22,7 @@ from mace_scf_jax.pytorch.configuration import (
 )
 from mace_scf_jax.pytorch.configuration_aenet import AENET_FAMILY
 from mace_scf_jax.pytorch.files import read_torch_model
+from mace_scf_jax.pytorch.heads import with_head
 from mace_scf_jax.pytorch.module import PLAIN_FAMILIES, TorchModel, TorchModelError
 from mace_scf_jax.pytorch.weights import export_weights, import_parameters
 
@@ -39,6 +40,7 @@ def import_model(
     options: Mapping[str, Any] | None = None,
     dtype: DTypeLike = np.float64,
     trust: bool = False,
+    head: str | None = None,
 ) -> Model:
     """A model of the PyTorch packages, with the same weights and the same predictions.
 
@@ -47,17 +49,21 @@ def import_model(
         options: entries of ``options`` in its configuration that are added or replaced.
         dtype: precision of the parameters.
         trust: read files of whole modules too: reading them runs code that is in the file.
+        head: which one of several, whose model it becomes; None for the only one, or for the one
+            called ``default``.
 
     Raises:
         TorchModelError: the file is missing or damaged, needs `trust`, or cannot be read without
             PyTorch.
-        TorchConfigurationError: the configuration describes no model of this version.
+        TorchConfigurationError: the configuration describes no model of this version, or it is not
+            clear which head is meant.
         WeightImportError: the weights are not those of the configuration.
         ValueError: a setting makes no sense.
     """
     torch_model = (
         source if isinstance(source, TorchModel) else read_torch_model(source, trust=trust)
     )
+    torch_model = with_head(torch_model, head)
     configuration = dict(torch_model.configuration)
     if options and configuration.get("model") == AENET_FAMILY:
         raise TorchConfigurationError(
@@ -71,7 +77,7 @@ def import_model(
         CONFIGURATION: configuration,
         "version": __version__,
     }
-    parameters = jax.tree.map(lambda values: np.ascontiguousarray(values, dtype), parameters)
+    parameters = jax.tree.map(lambda values: np.array(values, dtype, order="C"), parameters)
     return Model(settings, parameters, record)
 
 
@@ -154,7 +160,8 @@ def compare_with_torch(
             f"{model.settings.family}"
         )
     predictions = model.predict(list(structures))
-    expected = torch_predictions(Path(source), list(structures))
+    heads = model.record.get(CONFIGURATION, {}).get("options", {}).get("heads") or (None,)
+    expected = torch_predictions(Path(source), list(structures), head=heads[0])
     return [
         Parity(
             formula=atoms.get_chemical_formula(),

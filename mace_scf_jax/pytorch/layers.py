@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from mace_scf_jax.backbones.mace.choices import INTERACTIONS
+from mace_scf_jax.backbones.mace.embedded_inputs import EmbeddedInput
 from mace_scf_jax.backbones.mace.messages import message_paths
+from mace_scf_jax.backbones.mace.nonlinear_interaction import DENSITY_WIDTHS
 from mace_scf_jax.layers.couplings import coupling_chains
 from mace_scf_jax.layers.notation import Multiplicities
 from mace_scf_jax.layers.readout import GatedNonlinearity
@@ -96,29 +98,50 @@ def take_blocks(
     return blocks
 
 
+Blocks = Multiplicities | Sequence[tuple[int, int]]
+"""Channels per degree, or blocks (degree, channels) of which several may have the same degree."""
+
+
 def linear(
     state: StateDict,
     prefix: str,
-    inputs: Multiplicities,
-    outputs: Multiplicities,
+    inputs: Blocks,
+    outputs: Blocks,
     *,
     bias: bool = False,
 ) -> Parameters:
-    """Parameters of an `EquivariantLinear`.
+    """Parameters of an `EquivariantLinear`; blocks of one degree become channels of it, in order.
 
     Args:
         prefix: name of the e3nn layer.
-        inputs: channels per degree of its input.
-        outputs: channels per degree of its output.
+        inputs: blocks of its input.
+        outputs: blocks of its output.
         bias: whether the layer adds a bias to the scalars.
     """
-    shapes = {f"degree_{l}": (inputs[l], outputs[l]) for l in inputs if l in outputs}
-    params: Parameters = take_blocks(state, f"{prefix}.weight", shapes)
+    rows, columns = _blocks(inputs), _blocks(outputs)
+    shapes = {
+        f"{i}_{j}": (channels_in, channels_out)
+        for i, (degree_in, channels_in) in enumerate(rows)
+        for j, (degree_out, channels_out) in enumerate(columns)
+        if degree_in == degree_out
+    }
+    cut = take_blocks(state, f"{prefix}.weight", shapes)
+    params: Parameters = {}
+    for degree in dict.fromkeys(degree for degree, _ in columns):
+        own = [[i for i, (l, _) in enumerate(side) if l == degree] for side in (rows, columns)]
+        if own[0]:
+            matrices = [[cut[f"{i}_{j}"] for j in own[1]] for i in own[0]]
+            params[f"degree_{degree}"] = np.block(matrices)
     if bias:
-        params["bias"] = take(state, f"{prefix}.bias", (outputs[0],))
+        scalars = sum(channels for degree, channels in columns if degree == 0)
+        params["bias"] = take(state, f"{prefix}.bias", (scalars,))
     else:
         refuse(state, f"{prefix}.bias", "the model has no bias there")
     return params
+
+
+def _blocks(blocks: Blocks) -> list[tuple[int, int]]:
+    return list(blocks.items() if isinstance(blocks, Mapping) else blocks)
 
 
 def element_linear(
@@ -131,6 +154,13 @@ def element_linear(
     """Parameters of an `ElementLinear` from a fully connected product with one-hot elements."""
     shapes = {f"degree_{l}": (inputs[l], num_elements, outputs[l]) for l in inputs if l in outputs}
     return take_blocks(state, f"{prefix}.weight", shapes)
+
+
+def element_embedding(
+    state: StateDict, prefix: str, num_elements: int, channels: int
+) -> Parameters:
+    """Parameters of an `ElementEmbedding`."""
+    return take_blocks(state, f"{prefix}.weight", {"weight": (num_elements, channels)})
 
 
 def fully_connected_tensor_product(
@@ -185,6 +215,33 @@ def normalised_network(state: StateDict, prefix: str, widths: Sequence[int]) -> 
     return params
 
 
+def input_embedding(
+    state: StateDict, prefix: str, inputs: Sequence[EmbeddedInput], channels: int
+) -> Parameters:
+    """Parameters of an `InputEmbedding`.
+
+    Args:
+        prefix: name of the block, with a trailing dot unless empty.
+        inputs: that are embedded.
+        channels: of the result.
+    """
+    params: Parameters = {}
+    for entry in inputs:
+        name, width = f"{prefix}embedders.{entry.name}", entry.emb_dim
+        if entry.is_categorical:
+            params[entry.name] = take(state, f"{name}.weight", (entry.num_classes, width))
+            continue
+        for layer, fan_in in enumerate((entry.in_dim, width)):
+            weight = take(state, f"{name}.{2 * layer}.weight", (width, fan_in))
+            params[f"{entry.name}_layer_{layer}"] = weight.T
+            if entry.use_bias:
+                bias = take(state, f"{name}.{2 * layer}.bias", (width,))
+                params[f"{entry.name}_bias_{layer}"] = bias
+    widths = sum(entry.emb_dim for entry in inputs)
+    params["project"] = take(state, f"{prefix}project.0.weight", (channels, widths)).T
+    return params
+
+
 def product_basis(
     state: StateDict,
     prefix: str,
@@ -230,36 +287,57 @@ def interaction(
     *,
     kind: str,
     features: Multiplicities,
+    edge_multiplicities: Multiplicities,
     skip_multiplicities: Multiplicities,
     max_edge_degree: int,
     radial_widths: Sequence[int],
     num_elements: int,
 ) -> Parameters:
-    """Parameters of an `Interaction`.
+    """Parameters of an `Interaction` or a `NonlinearInteraction`.
 
     Args:
         prefix: name of the block, with a trailing dot unless empty.
         kind: interaction class.
         features: channels per degree of the node features.
+        edge_multiplicities: channels per degree of the features that are sent along edges.
         skip_multiplicities: output of the skip connection of residual classes.
         max_edge_degree: highest degree of the harmonics and of the messages.
         radial_widths: size of the radial basis, then the hidden widths of the radial network.
         num_elements: number of elements.
     """
     channels = features[0]
-    paths = message_paths(tuple(features), max_edge_degree, max_edge_degree)
+    paths = message_paths(tuple(edge_multiplicities), max_edge_degree, max_edge_degree)
     messages = dict.fromkeys(range(max_edge_degree + 1), channels)
-    aggregated = {
-        degree: channels * sum(path[2] == degree for path in paths) for degree in messages
-    }
+    sent = edge_multiplicities[0]
+    aggregated = [(path[2], sent) for path in paths]
     properties = INTERACTIONS[kind]
+    params: Parameters = {
+        "linear_up": linear(state, f"{prefix}linear_up", features, edge_multiplicities)
+    }
+    if properties.nonlinear:
+        wide = GatedNonlinearity.with_gates(messages)
+        widths = (radial_widths[0] + 2 * channels, *radial_widths[1:], len(paths) * sent)
+        density = (widths[0], *DENSITY_WIDTHS)
+        embeddings = {
+            name: element_embedding(state, f"{prefix}{name}", num_elements, channels)
+            for name in ("source_embedding", "target_embedding")
+        }
+        return (params | embeddings) | {
+            "radial": normalised_network(state, f"{prefix}conv_tp_weights.net.", widths),
+            "density": normalised_network(state, f"{prefix}density_fn.net.", density),
+            "alpha": take(state, f"{prefix}alpha", ()),
+            "beta": take(state, f"{prefix}beta", ()),
+            "linear_1": linear(state, f"{prefix}linear_1", aggregated, wide),
+            "linear_res": linear(state, f"{prefix}linear_res", edge_multiplicities, wide),
+            "linear_2": linear(state, f"{prefix}linear_2", messages, messages),
+            "skip": linear(state, f"{prefix}skip_tp", features, skip_multiplicities),
+        }
     skip_in, skip_out = (
         (features, skip_multiplicities) if properties.residual else (messages, messages)
     )
-    params = {
-        "linear_up": linear(state, f"{prefix}linear_up", features, features),
+    params |= {
         "radial": radial_network(
-            state, f"{prefix}conv_tp_weights.", (*radial_widths, len(paths) * channels)
+            state, f"{prefix}conv_tp_weights.", (*radial_widths, len(paths) * sent)
         ),
         "linear": linear(state, f"{prefix}linear", aggregated, messages),
         "skip": element_linear(state, f"{prefix}skip_tp", skip_in, skip_out, num_elements),
@@ -274,9 +352,10 @@ def nonlinear_readout(
     prefix: str,
     inputs: Multiplicities,
     hidden: Multiplicities,
-    outputs: Multiplicities,
+    outputs: Blocks,
     *,
-    hidden_names: tuple[str, ...] = ("linear_1",),
+    num_hidden: int = 1,
+    bias: bool = False,
 ) -> Parameters:
     """Parameters of a `NonlinearReadout`.
 
@@ -284,15 +363,18 @@ def nonlinear_readout(
         prefix: name of the block, with a trailing dot unless empty.
         inputs: channels per degree of the input.
         hidden: channels per degree of the hidden layers.
-        outputs: channels per degree of the output.
-        hidden_names: names of the hidden linear layers.
+        outputs: blocks of the output.
+        num_hidden: number of hidden layers, 1 or 2.
+        bias: whether layers but the first add a bias to the scalars.
     """
     params: Parameters = {}
     wide = GatedNonlinearity.with_gates(hidden)
-    for index, name in enumerate(hidden_names):
-        params[f"hidden_{index}"] = linear(state, f"{prefix}{name}", inputs, wide)
+    for index, name in enumerate(("linear_1", "linear_mid")[:num_hidden]):
+        params[f"hidden_{index}"] = linear(
+            state, f"{prefix}{name}", inputs, wide, bias=bias and index > 0
+        )
         inputs = hidden
-    params["linear"] = linear(state, f"{prefix}linear_2", inputs, outputs)
+    params["linear"] = linear(state, f"{prefix}linear_2", inputs, outputs, bias=bias)
     return params
 
 

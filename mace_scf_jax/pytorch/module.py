@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mace_scf_jax.backbones.mace.choices import READOUT_CLASSES
 from mace_scf_jax.pytorch.configuration import UPDATE
 from mace_scf_jax.pytorch.configuration_aenet import (
     AENET_ENTRIES,
@@ -51,9 +52,6 @@ RADIAL_TYPES = {
 DISTANCE_TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
 UNSUPPORTED = {
     "use_so3": "harmonics of even parity",
-    "use_agnostic_product": "products without element dependence",
-    "use_last_readout_only": "no readout but the last",
-    "joint_embedding": "embedded inputs",
 }
 """Attributes that change the model in a way that has no counterpart here."""
 _NOT_STORED = (
@@ -174,12 +172,15 @@ def torch_model_of_aenet(content: Mapping[str, Any]) -> TorchModel:
     return TorchModel({"model": AENET_FAMILY, **configuration}, state)
 
 
-def torch_predictions(path: Path, structures: list[Any]) -> list[dict[str, np.ndarray]]:
+def torch_predictions(
+    path: Path, structures: list[Any], *, head: str | None = None
+) -> list[dict[str, np.ndarray]]:
     """Energies and forces that mace-torch computes with a module of its own, in double precision.
 
     Args:
         path: a file with the whole module.
         structures: ASE atoms.
+        head: which one of the module's heads; None if it names none.
 
     Raises:
         TorchModelError: mace-torch is absent, or the file holds something else.
@@ -196,7 +197,10 @@ def torch_predictions(path: Path, structures: list[Any]) -> list[dict[str, np.nd
             f"{path}: comparisons are made for {' and '.join(PLAIN_FAMILIES)}, found a "
             f"{type(module).__name__}"
         )
-    calculator = MACECalculator(models=[module.double()], device="cpu", default_dtype="float64")
+    named = {} if head is None else {"head": head}
+    calculator = MACECalculator(
+        models=[module.double()], device="cpu", default_dtype="float64", **named
+    )
     predictions = []
     for atoms in structures:
         entry = atoms.copy()
@@ -249,37 +253,28 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse_unsupported(module: Any) -> None:
-    heads = getattr(module, "heads", None) or ["Default"]
-    if len(heads) > 1:
-        raise TorchModelError(
-            f"expected a model of one head, found {', '.join(heads)}; "
-            "mace_select_head writes the model of one of them"
-        )
     for name, meaning in UNSUPPORTED.items():
         value = getattr(module, name, None)
         if value is not None and value is not False:
             raise TorchModelError(f"models with {meaning} ({name}) have no counterpart here")
-    if getattr(module, "apply_cutoff", True) is False:
-        raise TorchModelError("models that apply the cutoff outside the radial basis are not known")
 
 
 def _backbone(module: Any) -> dict[str, Any]:
     """Arguments of the MACE constructor, read from the parts that it made."""
     radial, readout = module.radial_embedding, module.readouts[-1]
-    orders = {
-        len(contraction.weights) + 1
-        for product in module.products
-        for contraction in _contractions(product)
-    }
+    heads = getattr(module, "heads", None) or ["Default"]
+    orders = [len(_contractions(product)[0].weights) + 1 for product in module.products]
     neighbours = {float(_plain(block.avg_num_neighbors)) for block in module.interactions}
     widths = {tuple(block.conv_tp_weights.hs[1:-1]) for block in module.interactions}
+    kinds = {type(block).__name__ for block in module.interactions[1:]}
     for name, found in (
-        ("correlation", orders),
         ("avg_num_neighbors", neighbours),
         ("radial_MLP", widths),
+        ("interaction", kinds),
     ):
         if len(found) > 1:
             raise TorchModelError(f"{name}: expected the same in every layer, found {found}")
+    energies = _numpy_of(module.atomic_energies_fn.atomic_energies)
     arguments = {
         "r_max": float(module.r_max),
         "num_bessel": int(radial.out_dim),
@@ -289,16 +284,31 @@ def _backbone(module: Any) -> dict[str, Any]:
         "interaction": type(module.interactions[-1]).__name__,
         "num_interactions": int(module.num_interactions),
         "hidden_irreps": str(module.products[0].linear.irreps_out),
-        "correlation": orders.pop(),
+        "correlation": orders[0] if len(set(orders)) == 1 else orders,
         "avg_num_neighbors": neighbours.pop(),
-        "atomic_energies": np.ravel(_numpy_of(module.atomic_energies_fn.atomic_energies)).tolist(),
+        "atomic_energies": (np.ravel(energies) if len(heads) == 1 else energies).tolist(),
         "radial_MLP": list(widths.pop()),
         "radial_type": _named(RADIAL_TYPES, radial.bessel_fn),
     }
+    arguments |= _edge_irreps(module)
     if hasattr(readout, "hidden_irreps"):
-        arguments["MLP_irreps"] = str(readout.hidden_irreps)
+        (hidden,) = readout.hidden_irreps
+        arguments["MLP_irreps"] = f"{hidden.mul // len(heads)}x{hidden.ir}"
         arguments["gate"] = _gate(readout)
     return arguments
+
+
+def _edge_irreps(module: Any) -> dict[str, Any]:
+    """Features that are sent along edges, where they are not those of the layer's input.
+
+    The maps tell, not attributes: released files lack some.
+    """
+    maps = [block.linear_up for block in module.interactions]
+    if len(maps) > 1 and str(maps[-1].irreps_out) != str(maps[-1].irreps_in):
+        return {"edge_irreps": str(maps[-1].irreps_out)}
+    if str(maps[0].irreps_out) != str(maps[0].irreps_in):
+        return {"edge_irreps": str(maps[0].irreps_out)}
+    return {}
 
 
 def _contractions(product: Any) -> list[Any]:
@@ -323,16 +333,33 @@ def _gate(readout: Any) -> str:
 def _backbone_options(module: Any, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     transform = getattr(module.radial_embedding, "distance_transform", None)
     last = int(module.num_interactions) - 1
+    kind, first = type(module.readouts[-1]).__name__, module.interactions[0].linear_up
+    kept = [product.linear.irreps_out.lmax for product in (module.products[0], module.products[-1])]
+    heads = getattr(module, "heads", None) or ["Default"]
     options = {
         "pair_repulsion": hasattr(module, "pair_repulsion_fn"),
         "distance_transform": "None"
         if transform is None
         else _named(DISTANCE_TRANSFORMS, transform),
-        "use_linear_final_readout": f"readouts.{last}.linear.weight" in state and last > 0,
+        "use_linear_final_readout": kind == "LinearReadoutBlock" and last > 0,
+        "apply_cutoff": getattr(module, "apply_cutoff", True),
+        "use_edge_irreps_first": str(first.irreps_out) != str(first.irreps_in),
+        "use_agnostic_product": bool(getattr(module, "use_agnostic_product", False)),
+        "use_last_readout_only": len(module.readouts) == 1 and last > 0,
+        "keep_last_layer_irreps": last > 0 and kept[0] == kept[1] > 0,
+        "heads": list(heads),
     }
+    if hasattr(module, "joint_embedding"):
+        options["embedding_specs"] = _plain_tree(module.embedding_specs)
+        options["use_embedding_readout"] = hasattr(module, "embedding_readout")
+    if kind in READOUT_CLASSES:
+        options["readout_cls"] = kind
     for name in ("scale", "shift"):
         if f"scale_shift.{name}" in state:
-            options[f"atomic_inter_{name}"] = float(np.ravel(state[f"scale_shift.{name}"])[0])
+            values = np.ravel(state[f"scale_shift.{name}"]).astype(np.float64)
+            options[f"atomic_inter_{name}"] = (
+                float(values[0]) if len(heads) == 1 else values.tolist()
+            )
     return options
 
 

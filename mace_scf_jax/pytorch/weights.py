@@ -30,7 +30,9 @@ from mace_scf_jax.pytorch.layers import (
     StateDict,
     WeightImportError,
     WeightLayout,
+    element_embedding,
     fully_connected_tensor_product,
+    input_embedding,
     interaction,
     linear,
     nonlinear_readout,
@@ -54,8 +56,7 @@ def split_charges(state: StateDict, settings: ModelSettings) -> Parameters:
             state, "oxidation_state_mixer.", options.oxidation_state_mixer, backbone.channels
         )
     for layer in range(backbone.num_interactions):
-        degrees = range(backbone.layer_max_degree(layer) + 1)
-        features = dict.fromkeys(degrees, backbone.channels)
+        features = backbone.layer_multiplicities(layer)
         prefix = f"lr_source_maps.{layer}."
         params[f"bond_transfer_{layer}"] = bond_transfer(
             state,
@@ -174,8 +175,7 @@ def charge_equilibration(state: StateDict, settings: ModelSettings) -> dict[str,
     params = {}
     for ours, theirs in names.items():
         for layer in range(backbone.num_interactions):
-            degrees = range(backbone.layer_max_degree(layer) + 1)
-            features = dict.fromkeys(degrees, backbone.channels)
+            features = backbone.layer_multiplicities(layer)
             prefix = f"{theirs}.{layer}."
             if layer == last and layer > 0:
                 readout = nonlinear_readout(state, prefix, features, hidden, scalar)
@@ -192,20 +192,26 @@ _EMBEDDING = "node_embedding.linear"
 def backbone(state: StateDict, settings: MACESettings) -> Parameters:
     """Parameters of a `MACEBackbone`."""
     channels, num_elements = settings.channels, len(settings.elements)
-    shape = (num_elements, channels)
-    params: Parameters = {
-        "embedding": take_blocks(state, f"{_EMBEDDING}.weight", {"weight": shape})
-    }
-    features: Multiplicities = {0: channels}
+    params: Parameters = {"embedding": element_embedding(state, _EMBEDDING, num_elements, channels)}
+    if settings.embedding_specs:
+        params["input_embedding"] = input_embedding(
+            state, "joint_embedding.", settings.embedding_specs, channels
+        )
+    if settings.use_embedding_readout:
+        scalars = {0: channels}
+        params["embedding_readout"] = {
+            "linear": linear(state, "embedding_readout.linear", scalars, {0: 1})
+        }
     for layer in range(settings.num_interactions):
         max_degree = settings.layer_max_degree(layer)
-        kept = dict.fromkeys(range(max_degree + 1), channels)
+        features = settings.layer_multiplicities(layer)
         params[f"interaction_{layer}"] = interaction(
             state,
             f"interactions.{layer}.",
-            kind=settings.interaction_first if layer == 0 else settings.interaction,
-            features=features,
-            skip_multiplicities=kept,
+            kind=settings.layer_interaction(layer),
+            features=settings.layer_multiplicities(layer - 1),
+            edge_multiplicities=settings.edge_multiplicities(layer),
+            skip_multiplicities=features,
             max_edge_degree=settings.max_ell,
             radial_widths=(settings.num_radial_basis, *settings.radial_MLP),
             num_elements=num_elements,
@@ -216,20 +222,28 @@ def backbone(state: StateDict, settings: MACESettings) -> Parameters:
             channels=channels,
             max_degree_in=settings.max_ell,
             max_degree_out=max_degree,
-            correlation=settings.correlation,
-            num_elements=num_elements,
+            correlation=settings.layer_correlation(layer),
+            num_elements=settings.product_elements,
         )
-        features = kept
-        readout = f"readouts.{layer}."
-        is_last_of_several = layer == settings.num_interactions - 1 and layer > 0
-        if is_last_of_several and not settings.use_linear_final_readout:
-            hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
-            params[f"readout_{layer}"] = nonlinear_readout(state, readout, features, hidden, {0: 1})
-        else:
-            params[f"readout_{layer}"] = {
-                "linear": linear(state, f"{readout}linear", features, {0: 1})
-            }
+    for index, layer in enumerate(settings.readout_layers):
+        params[f"readout_{layer}"] = energy_readout(state, f"readouts.{index}.", settings, layer)
     return params
+
+
+def energy_readout(state: StateDict, prefix: str, settings: MACESettings, layer: int) -> Parameters:
+    """Parameters of the energy readout of a layer.
+
+    Args:
+        prefix: name of the readout, with a trailing dot.
+    """
+    features = settings.layer_multiplicities(layer)
+    depth = settings.hidden_layers_of_readout(layer)
+    if depth == 0:
+        return {"linear": linear(state, f"{prefix}linear", features, {0: 1})}
+    hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
+    return nonlinear_readout(
+        state, prefix, features, hidden, {0: 1}, num_hidden=depth, bias=depth > 1
+    )
 
 
 def multipole_readouts(state: StateDict, settings: ModelSettings) -> Parameters:
@@ -237,8 +251,7 @@ def multipole_readouts(state: StateDict, settings: ModelSettings) -> Parameters:
     one_of_each = dict.fromkeys(range(settings.electrostatics.max_l + 1), 1)
     params: Parameters = {}
     for layer in range(settings.backbone.num_interactions):
-        max_degree = settings.backbone.layer_max_degree(layer)
-        features = dict.fromkeys(range(max_degree + 1), settings.backbone.channels)
+        features = settings.backbone.layer_multiplicities(layer)
         params[f"multipole_readout_{layer}"] = {
             "linear": linear(state, f"lr_source_maps.{layer}.linear", features, one_of_each)
         }

@@ -99,6 +99,7 @@ class _Importer:
                 f"{name}.interaction.",
                 kind="RealAgnosticDensityResidualInteractionBlock",
                 features=self.features,
+                edge_multiplicities=self.features,
                 skip_multiplicities=self.features,
                 max_edge_degree=MAX_EDGE_DEGREE,
                 radial_widths=(self.radial_basis, *RADIAL_WIDTHS),
@@ -259,7 +260,7 @@ class _Importer:
             self.features,
             self.hidden,
             self.multipoles,
-            hidden_names=("linear_1", "linear_mid"),
+            num_hidden=2,
         )
 
 

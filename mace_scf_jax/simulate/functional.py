@@ -81,6 +81,7 @@ class EnergyFunction:
         total_charge: Scalar | None = None,
         external_field: Vector | None = None,
         fermi_level: Scalar | None = None,
+        total_spin: Scalar | None = None,
         start: SCFState | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> Results:
@@ -93,10 +94,11 @@ class EnergyFunction:
             neighbours: from `prepare`, or an update of them.
             strain: ε; positions and cell are multiplied by 1 + ½(ε + εᵀ).
             cell: lattice vectors as rows, Å.
-            total_charge: e, for families that conserve it.
+            total_charge: e, for families that conserve it and models that embed it.
             external_field: gradient of the external potential, V/Å.
             fermi_level: eV, for self-consistent models: the given one at constant Fermi level,
                 otherwise where the search for it starts.
+            total_spin: multiplicity 2S + 1, for models that embed it.
             start: multipoles and Fermi level from which self-consistent models start, such as
                 `Results.scf_state` of a similar geometry.
             parameters: of the model; by default its own.
@@ -123,6 +125,7 @@ class EnergyFunction:
             "total_charge": total_charge,
             "external_field": external_field,
             "fermi_level": fermi_level,
+            "total_spin": total_spin,
         }
         for name in unread_inputs(self.model.settings):
             if given[name] is not None:

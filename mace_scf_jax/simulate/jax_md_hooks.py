@@ -147,6 +147,7 @@ class JaxMDEnergy:
         total_charge: Scalar | None = None,
         external_field: Vector | None = None,
         fermi_level: Scalar | None = None,
+        total_spin: Scalar | None = None,
         **unused: object,
     ) -> Float[Array, ""]:
         """The energy in eV; NaN if the list does not serve.
@@ -157,7 +158,7 @@ class JaxMDEnergy:
             box: the box; by default that of the list.
             perturbation: linear map, or factor, applied to positions and box.
             start: where self-consistent models start, such as `Results.scf_state`.
-            total_charge, external_field, fermi_level: as for `EnergyFunction.results`.
+            total_charge, external_field, fermi_level, total_spin: as for `EnergyFunction.results`.
 
         Raises:
             TypeError: there is no such keyword, here or in JAX-MD.
@@ -172,6 +173,7 @@ class JaxMDEnergy:
             total_charge=total_charge,
             external_field=external_field,
             fermi_level=fermi_level,
+            total_spin=total_spin,
         )
 
     def results(

@@ -24,6 +24,26 @@ from tiny_models import tiny_backbone
         ({"num_cutoff_basis": 1}, "num_cutoff_basis: expected ≥ 2, found 1"),
         ({"max_ell": 4}, "max_ell: expected 0, 1, 2 or 3, found 4"),
         ({"correlation": 0}, "correlation: expected 1, 2, 3 or 4, found 0"),
+        (
+            {"correlation": (2, 1)},
+            r"correlation: expected one for each of 1 layers, found \(2, 1\)",
+        ),
+        ({"use_edge_irreps_first": True}, "use_edge_irreps_first: expected edge_irreps beside it"),
+        ({"edge_irreps": "8x0e + 4x1o"}, "edge_irreps: expected the same number of channels"),
+        ({"readout_cls": "x"}, "readout_cls: expected one of NonLinearReadoutBlock, .* found 'x'"),
+        (
+            {"embedding_specs": {"elec_temp": {"type": "continuous", "emb_dim": 4}}},
+            "embedding_specs: expected numbers per graph: total_charge, total_spin, found .*elec",
+        ),
+        (
+            {"embedding_specs": {"total_spin": {"type": "categorical", "emb_dim": 4}}},
+            "embedding_specs, total_spin, num_classes: expected at least 1, found 0",
+        ),
+        (
+            {"embedding_specs": {"total_spin": {"type": "continuous", "width": 4}}},
+            "embedding_specs, total_spin: found unknown width",
+        ),
+        ({"use_embedding_readout": True}, "use_embedding_readout: expected embedding_specs beside"),
         ({"num_interactions": 0}, "num_interactions: expected ≥ 1, found 0"),
         (
             {"interaction": "ResidualBlock"},

@@ -95,12 +95,13 @@ def test_embedding_cuts_off_by_the_true_length():
     lengths = np.array([1.0, 4.99, 5.0, 5.5])
     species = np.zeros(4, dtype=int)
     options = {"elements": (1, 8), "radial_type": "bessel", "cutoff": CUTOFF, "size": 3}
-    embedded = radial_embedding(
+    basis, envelope = radial_embedding(
         *on_device(lengths, species, species + 1),
         distance_transform="Agnesi",
         cutoff_exponent=5,
         **options,
     )
+    embedded = basis * envelope[:, None]
     radii = ase.data.covalent_radii
     transformed = agnesi_transform(*on_device(lengths, np.full(4, radii[1] + radii[8])))
     expected = (

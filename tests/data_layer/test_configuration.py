@@ -85,7 +85,8 @@ def test_missing_and_unmapped_properties_are_zero_with_weight_zero() -> None:
         }
         for name, shape in shapes.items():
             assert found.values[name].shape == shape
-        assert not any(np.any(value) for value in found.values.values())
+        assert found.values["total_spin"] == 1.0
+        assert not any(np.any(v) for name, v in found.values.items() if name != "total_spin")
         assert not any(np.any(weight) for weight in found.weights.values())
         assert found.weights["dipole"].shape == (3,)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 from tiny_models import tiny_settings
 
+from mace_scf_jax.backbones import settings_from_dict
 from mace_scf_jax.pytorch.configuration import (
     OWN_SETTINGS,
     TorchConfigurationError,
     configuration_from_settings,
     settings_from_configuration,
 )
+from mace_scf_jax.pytorch.heads import choose_head, with_head
+from mace_scf_jax.pytorch.module import TorchModel
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 
+FOUNDATION = Path(__file__).parents[1] / "data" / "reference" / "foundation"
 MODELS = Path(__file__).parents[1] / "data" / "reference" / "models"
 META = {path.stem: read_reference_file(path).meta for path in sorted(MODELS.glob("*.npz"))}
 
@@ -28,6 +33,35 @@ def test_there_and_back(name):
     for part in ("model", "atomic_numbers", "field_readout_config"):
         assert configuration.get(part) == META[name].get(part)
     assert configuration["backbone"] == META[name]["backbone"] | {"gate": "silu"}
+
+
+def test_options_of_public_models_go_there_and_back():
+    file = read_reference_file(FOUNDATION / "backbone_options.npz")
+    whole = TorchModel(file.meta, file.state)
+    model = with_head(whole, "b")
+    settings = settings_from_configuration(model.configuration)
+    assert settings.backbone.correlation == (2, 1)
+    assert settings.atomic_energies == (-13.6, -2040.25, -4412.5)
+    assert (settings.own.scale, settings.own.shift) == (1.25, 0.5)
+    assert settings.backbone.layer_max_degree(1) == 1
+    assert settings.backbone.inputs == ("total_spin", "total_charge")
+    configuration = configuration_from_settings(settings)
+    assert settings_from_configuration(configuration) == settings
+    assert configuration["backbone"] == model.configuration["backbone"]
+    given = settings_from_dict(json.loads(json.dumps(settings.backbone.to_dict())))
+    assert given == settings.backbone
+
+
+def test_the_head_has_to_be_named():
+    file = read_reference_file(FOUNDATION / "backbone_options.npz")
+    whole = TorchModel(file.meta, file.state)
+    with pytest.raises(TorchConfigurationError, match=r"heads a, b; say which .*--head NAME"):
+        with_head(whole)
+    with pytest.raises(TorchConfigurationError, match=r"expected one of a, b, found 'c'"):
+        with_head(whole, "c")
+    assert choose_head(("pt_head", "Default"), None) == 1
+    with pytest.raises(TorchConfigurationError, match="heads: expected one, found a, b"):
+        settings_from_configuration(whole.configuration)
 
 
 def test_every_family_is_there():
@@ -47,8 +81,8 @@ def test_a_missing_option():
 
 
 def test_an_unknown_argument():
-    backbone = META["mace"]["backbone"] | {"edge_irreps": "4x0e"}
-    with pytest.raises(TorchConfigurationError, match=r"\['edge_irreps'\]"):
+    backbone = META["mace"]["backbone"] | {"dropout": 0.5}
+    with pytest.raises(TorchConfigurationError, match=r"\['dropout'\]"):
         settings_from_configuration({**META["mace"], "backbone": backbone})
 
 
@@ -65,7 +99,6 @@ def test_a_plain_mace_of_one_layer_keeps_its_degrees():
         ("LocalSplitCharges", "own", {}, r"range \(-4.0, 4.0\), .* in \(-6.0, 6.0\)"),
         ("LocalCharges", "electrostatics", {"kspace_fade": 0.1}, "sharp cutoff"),
         ("LocalCharges", "backbone", {"scalar_last_layer": True}, "degrees up to 1, here up to 0"),
-        ("MACE", "backbone", {"scalar_last_layer": False}, "degrees up to 0, here up to 1"),
     ],
 )
 def test_models_that_pytorch_lacks(family, part, changes, message):

@@ -18,6 +18,7 @@ from mace_scf_jax.pytorch import (  # noqa: E402
     export_torch_model,
     import_model,
 )
+from mace_scf_jax.pytorch.configuration import TorchConfigurationError  # noqa: E402
 from mace_scf_jax.pytorch.files import read_torch_model, write_torch_model  # noqa: E402
 from mace_scf_jax.pytorch.module import TorchModelError  # noqa: E402
 
@@ -73,6 +74,28 @@ CASES = {
         },
     ),
     "one layer": ("MACE", {"num_interactions": 1, "distance_transform": "Soft"}),
+    "nonlinear": (
+        "ScaleShiftMACE",
+        SCALED
+        | {
+            "interaction_cls": BLOCKS["RealAgnosticResidualNonLinearInteractionBlock"],
+            "interaction_cls_first": BLOCKS["RealAgnosticResidualNonLinearInteractionBlock"],
+            "edge_irreps": o3.Irreps("2x0e + 2x1o"),
+            "use_edge_irreps_first": True,
+            "use_agnostic_product": True,
+            "apply_cutoff": False,
+        },
+    ),
+    "options": (
+        "ScaleShiftMACE",
+        SCALED
+        | {
+            "correlation": [2, 1],
+            "use_last_readout_only": True,
+            "keep_last_layer_irreps": True,
+            "readout_cls": modules.blocks.NonLinearBiasReadoutBlock,
+        },
+    ),
     "scalars": (
         "ScaleShiftMACE",
         SCALED
@@ -118,11 +141,23 @@ def test_predictions_and_weights(case, tmp_path):
     assert not set(found.missing_keys) & dict(module.named_parameters()).keys()
 
 
-def test_several_heads_are_refused(tmp_path):
-    energies = np.array([[-1.0, -3.0], [-1.1, -3.1]])
-    torch.save(make("MACE", heads=["a", "b"], atomic_energies=energies), tmp_path / "two.model")
-    with pytest.raises(TorchModelError, match=r"two\.model: expected a model of one head.*a, b"):
-        import_model(tmp_path / "two.model", trust=True)
+def test_one_of_several_heads(tmp_path):
+    path = tmp_path / "two.model"
+    module = make(
+        "ScaleShiftMACE",
+        heads=["a", "b"],
+        atomic_energies=np.array([[-1.0, -3.0], [-1.1, -3.1]]),
+        atomic_inter_scale=[0.8, 1.2],
+        atomic_inter_shift=[0.1, -0.2],
+    )
+    torch.save(module, path)
+    with pytest.raises(TorchConfigurationError, match=r"heads a, b; say which"):
+        import_model(path, trust=True)
+    for head in ("a", "b"):
+        model = import_model(path, trust=True, head=head)
+        for parity in compare_with_torch(model, path, structures()):
+            assert parity.passes(TOLERANCE), parity
+            assert parity.largest_force > 1e-3
 
 
 def test_files_that_cannot_be_used(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import train_options
 
+from mace_scf_jax.backbones.mace.embedded_inputs import EmbeddedInput
 from mace_scf_jax.electrostatics import BoundaryMode
 from mace_scf_jax.models import FormalChargeSettings, SplitChargeSettings, TrainingSet
 from mace_scf_jax.models.electrostatics import electrostatics_settings
@@ -74,9 +75,20 @@ def test_every_setting_of_the_backbone_comes_from_its_option():
         "gate": "tanh",
         "pair_repulsion": True,
         "use_linear_final_readout": True,
+        "apply_cutoff": False,
+        "edge_irreps": "2x0e + 2x1o",
+        "use_edge_irreps_first": True,
+        "use_agnostic_product": True,
+        "use_embedding_readout": True,
+        "use_last_readout_only": True,
+        "readout_cls": "NonLinearBiasReadoutBlock",
     }
-    backbone = settings_of(options(num_channels=6, max_L=1, **changed)).backbone
+    spin = {"type": "categorical", "num_classes": 4, "emb_dim": 2}
+    specs = {"embedding_specs": {"total_spin": spin}}
+    backbone = settings_of(options(num_channels=6, max_L=1, **changed, **specs)).backbone
+    embedded = EmbeddedInput("total_spin", "categorical", 2, num_classes=4)
     expected = changed | {
+        "embedding_specs": (dataclasses.asdict(embedded),),
         "elements": (1, 8),
         "hidden_irreps": "6x0e + 6x1o",
         "avg_num_neighbors": 7.5,

@@ -272,6 +272,8 @@ def test_every_parameter_of_every_model_has_a_group(family, interaction):
     parameters = jax.eval_shape(build(settings).init, jax.random.key(0), tiny_graph(0))["params"]
     found = set(jax.tree.leaves(group_labels(parameters)))
     of_backbone = {group.name for group in BACKBONES[settings.backbone.name].groups.values()}
+    if INTERACTIONS[interaction].nonlinear:
+        of_backbone.remove("interactions_decay")
     assert found == of_backbone | {
         group for group, families in SOURCES.items() if family in families
     }

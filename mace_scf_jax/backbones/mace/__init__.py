@@ -12,14 +12,14 @@ BACKBONE = BACKBONES.add(
         settings=MACESettings,
         options=MACEOptions,
         groups={
-            r"embedding/": ParameterGroup("embedding"),
+            r"(input_)?embedding/": ParameterGroup("embedding"),
             # Weight decay applies to the map of the messages alone.
             r"interaction_\d+/(.*/)?linear(/|$)": ParameterGroup(
                 "interactions_decay", WEIGHT_DECAY
             ),
             r"interaction_\d+/": ParameterGroup("interactions_no_decay"),
             r"product_\d+/": ParameterGroup("products", WEIGHT_DECAY),
-            r"readout_\d+/": ParameterGroup("readouts"),
+            r"(readout_\d+|embedding_readout)/": ParameterGroup("readouts"),
         },
         offers=frozenset({Offer.DEGREES, Offer.EDGES, Offer.EMBEDDING}),
     )

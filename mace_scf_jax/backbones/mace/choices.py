@@ -23,6 +23,8 @@ class InteractionClass:
     message."""
     density: bool
     """Divide by a learned neighbour density plus one; else by the average number of neighbours."""
+    nonlinear: bool = False
+    """A `NonlinearInteraction`, which has a density and a skip connection of its own kind."""
 
 
 INTERACTIONS = {
@@ -30,8 +32,14 @@ INTERACTIONS = {
     "RealAgnosticResidualInteractionBlock": InteractionClass(residual=True, density=False),
     "RealAgnosticDensityInteractionBlock": InteractionClass(residual=False, density=True),
     "RealAgnosticDensityResidualInteractionBlock": InteractionClass(residual=True, density=True),
+    "RealAgnosticResidualNonLinearInteractionBlock": InteractionClass(
+        residual=True, density=True, nonlinear=True
+    ),
 }
 """Values of the options ``interaction`` and ``interaction_first``."""
+
+READOUT_CLASSES = {"NonLinearReadoutBlock": 1, "NonLinearBiasReadoutBlock": 2}
+"""Values of the option ``readout_cls``, with their hidden layers; the second has biases."""
 
 
 @dataclasses.dataclass(frozen=True)

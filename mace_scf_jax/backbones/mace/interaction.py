@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from mace_scf_jax.backbones.mace.choices import INTERACTIONS
-from mace_scf_jax.backbones.mace.messages import aggregate_messages, message_paths
+from mace_scf_jax.backbones.mace.messages import Edges, aggregate_messages, message_paths
 from mace_scf_jax.backbones.mace.radial import RadialNetwork
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import ElementLinear, EquivariantLinear
@@ -16,11 +15,12 @@ from mace_scf_jax.layers.notation import Multiplicities
 
 
 class Interaction(nn.Module):
-    """One interaction block.
+    """One interaction block of the linear classes.
 
     Attributes:
         kind: a name in `INTERACTIONS`.
-        channels: channels of features and messages.
+        channels: channels of the messages.
+        edge_multiplicities: channels per degree of the features that are sent along edges.
         skip_multiplicities: features returned by the skip connection of residual classes.
         max_edge_degree: highest degree of edge harmonics and messages.
         radial_widths: hidden widths of the radial network.
@@ -30,6 +30,7 @@ class Interaction(nn.Module):
 
     kind: str
     channels: int
+    edge_multiplicities: Multiplicities
     skip_multiplicities: Multiplicities
     max_edge_degree: int
     radial_widths: tuple[int, ...]
@@ -41,26 +42,19 @@ class Interaction(nn.Module):
         self,
         features: Features,
         species: Int[Array, "atoms"],
-        harmonics: Float[Array, "edges components"],
-        radial_basis: Float[Array, "edges basis"],
-        senders: Int[Array, "edges"],
-        receivers: Int[Array, "edges"],
-        neighbours_per_atom: int | None = None,
+        edges: Edges,
     ) -> tuple[Features, Features | None]:
         """Messages of degrees 0 … max_edge_degree, and the skip connection (None if not residual).
 
         Args:
             features: node features, degree -> [atoms, 2l+1, channels].
             species: element index of each atom.
-            harmonics: edge harmonics.
-            radial_basis: radial basis with its envelope; zero for padding edges.
-            senders: sending atom of each edge.
-            receivers: receiving atom of each edge, non-decreasing.
-            neighbours_per_atom: edges of each atom, if padded to the same number.
+            edges: geometry and weights of the edges.
         """
         properties = INTERACTIONS[self.kind]
-        degrees = tuple(features)
-        paths = message_paths(degrees, self.max_edge_degree, self.max_edge_degree)
+        paths = message_paths(
+            tuple(self.edge_multiplicities), self.max_edge_degree, self.max_edge_degree
+        )
         message_multiplicities = dict.fromkeys(range(self.max_edge_degree + 1), self.channels)
 
         skip = None
@@ -68,26 +62,15 @@ class Interaction(nn.Module):
             skip = ElementLinear(self.skip_multiplicities, self.num_elements, name="skip")(
                 features, species
             )
-        sent = EquivariantLinear(dict.fromkeys(degrees, self.channels), name="linear_up")(features)
-        radial = RadialNetwork((*self.radial_widths, len(paths) * self.channels), name="radial")(
-            radial_basis
-        )
-        messages = aggregate_messages(
-            sent,
-            harmonics,
-            radial,
-            senders,
-            receivers,
-            paths=paths,
-            neighbours_per_atom=neighbours_per_atom,
-        )
+        sent = EquivariantLinear(self.edge_multiplicities, name="linear_up")(features)
+        num_radial = len(paths) * self.edge_multiplicities[0]
+        radial = RadialNetwork((*self.radial_widths, num_radial), name="radial")(edges.radial_basis)
+        messages = aggregate_messages(sent, edges.weigh(radial), edges, paths=paths)
         messages = EquivariantLinear(message_multiplicities, name="linear")(messages)
 
         if properties.density:
-            edge_density = jnp.tanh(RadialNetwork((1,), name="density")(radial_basis) ** 2)
-            density = jax.ops.segment_sum(
-                edge_density, receivers, num_segments=species.shape[0], indices_are_sorted=True
-            )
+            of_edges = jnp.tanh(RadialNetwork((1,), name="density")(edges.radial_basis) ** 2)
+            density = edges.sum_incoming(edges.weigh(of_edges), species.shape[0])
             divisor = 1.0 + density[:, :, None]
             messages = {degree: value / divisor for degree, value in messages.items()}
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -11,6 +13,36 @@ from mace_scf_jax.layers.features import Features
 
 Path = tuple[int, int, int]
 """Degrees of (sender feature, edge harmonic, message)."""
+
+
+class Edges(NamedTuple):
+    """The edges of a batch as interactions see them."""
+
+    harmonics: Float[Array, "edges components"]
+    """Degrees ascending."""
+    radial_basis: Float[Array, "edges basis"]
+    senders: Int[Array, "edges"]
+    receivers: Int[Array, "edges"]
+    """Non-decreasing."""
+    neighbours_per_atom: int | None = None
+    """If atom i owns exactly the edges [i K, (i + 1) K), that K. Sums over neighbours are then
+    matrix products, several times faster."""
+    weight: Float[Array, "edges"] | None = None
+    """Factor on what an edge contributes: the cutoff where the radial basis is without it, and 0
+    for padding edges. None where the radial basis has the cutoff and is 0 for padding edges, and
+    with it all that is made of it."""
+
+    def weigh(self, values: Float[Array, "edges width"]) -> Float[Array, "edges width"]:
+        """Return values of the edges with their weights."""
+        return values if self.weight is None else values * self.weight[:, None]
+
+    def sum_incoming(
+        self, values: Float[Array, "edges width"], num_atoms: int
+    ) -> Float[Array, "atoms width"]:
+        """Return the sum of values over the edges that end at each atom."""
+        return jax.ops.segment_sum(
+            values, self.receivers, num_segments=num_atoms, indices_are_sorted=True
+        )
 
 
 def message_paths(
@@ -32,13 +64,10 @@ def message_paths(
 
 def aggregate_messages(
     features: Features,
-    harmonics: Float[Array, "edges components"],
     radial: Float[Array, "edges paths_and_channels"],
-    senders: Int[Array, "edges"],
-    receivers: Int[Array, "edges"],
+    edges: Edges,
     *,
     paths: tuple[Path, ...],
-    neighbours_per_atom: int | None = None,
 ) -> Features:
     """Sum over the neighbours j of each atom i,
 
@@ -46,24 +75,20 @@ def aggregate_messages(
 
     Args:
         features: sender features, degree -> [atoms, 2l+1, channels].
-        harmonics: edge harmonics, degrees ascending.
         radial: radial functions R, paths outermost; zero for padding edges.
-        senders: sending atom of each edge.
-        receivers: receiving atom of each edge, non-decreasing.
+        edges: harmonics, and which atoms edges connect.
         paths: the couplings, from `message_paths`.
-        neighbours_per_atom: if atom i owns exactly the edges [i K, (i + 1) K), that K. The sum over
-            neighbours is then a matrix product, several times faster.
 
     Returns:
         Messages, degree -> [atoms, 2l+1, paths of that degree · channels].
     """
-    sent = {degree: value[senders] for degree, value in features.items()}
+    sent = {degree: value[edges.senders] for degree, value in features.items()}
     radial = radial.reshape(radial.shape[0], len(paths), -1)
     num_atoms = next(iter(features.values())).shape[0]
-    if neighbours_per_atom is None:
-        by_path = _sum_sorted_edges(sent, harmonics, radial, receivers, num_atoms, paths)
+    if edges.neighbours_per_atom is None:
+        by_path = _sum_sorted_edges(sent, radial, edges, num_atoms, paths)
     else:
-        by_path = _sum_padded_neighbours(sent, harmonics, radial, num_atoms, paths)
+        by_path = _sum_padded_neighbours(sent, radial, edges.harmonics, num_atoms, paths)
     return {
         degree: jnp.concatenate([by_path[path] for path in paths if path[2] == degree], axis=-1)
         for degree in dict.fromkeys(path[2] for path in paths)
@@ -71,23 +96,24 @@ def aggregate_messages(
 
 
 def _sum_sorted_edges(
-    sent: Features, harmonics: Array, radial: Array, receivers: Array, num_atoms: int, paths
+    sent: Features, radial: Array, edges: Edges, num_atoms: int, paths: tuple[Path, ...]
 ) -> dict[Path, Array]:
     """Couple on every edge, then sum over the edges of each receiver."""
     messages = {}
     for index, path in enumerate(paths):
         feature, edge, _ = path
+        harmonics = edges.harmonics[:, component_slice(edge)]
         coefficients = jnp.asarray(coupling(*path), harmonics.dtype)
-        edge_coupling = jnp.einsum("en,mno->emo", harmonics[:, component_slice(edge)], coefficients)
+        edge_coupling = jnp.einsum("en,mno->emo", harmonics, coefficients)
         on_edges = jnp.einsum("emo,emc,ec->eoc", edge_coupling, sent[feature], radial[:, index])
         messages[path] = jax.ops.segment_sum(
-            on_edges, receivers, num_segments=num_atoms, indices_are_sorted=True
+            on_edges, edges.receivers, num_segments=num_atoms, indices_are_sorted=True
         )
     return messages
 
 
 def _sum_padded_neighbours(
-    sent: Features, harmonics: Array, radial: Array, num_atoms: int, paths
+    sent: Features, radial: Array, harmonics: Array, num_atoms: int, paths: tuple[Path, ...]
 ) -> dict[Path, Array]:
     """Sum R h_j against the harmonics by a matrix product over neighbours, couple per atom."""
     messages = {}

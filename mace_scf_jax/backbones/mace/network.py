@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mace_scf_jax.backbones.backbone import BackboneOutput, EdgeFeatures
+from mace_scf_jax.backbones.mace.choices import INTERACTIONS
+from mace_scf_jax.backbones.mace.input_embedding import InputEmbedding
 from mace_scf_jax.backbones.mace.interaction import Interaction
+from mace_scf_jax.backbones.mace.messages import Edges
+from mace_scf_jax.backbones.mace.nonlinear_interaction import NonlinearInteraction
 from mace_scf_jax.backbones.mace.pair_repulsion import pair_repulsion
 from mace_scf_jax.backbones.mace.radial import radial_embedding
 from mace_scf_jax.backbones.mace.settings import MACESettings
@@ -83,7 +88,7 @@ class MACEBackbone(nn.Module):
         lengths = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
         edge_mask = graph.edge_mask.astype(lengths.dtype)
         harmonics = edge_harmonics(vectors, settings.max_ell)
-        radial_basis = edge_mask[:, None] * radial_embedding(
+        radial_basis, envelope = radial_embedding(
             lengths,
             sender_species,
             receiver_species,
@@ -94,57 +99,91 @@ class MACEBackbone(nn.Module):
             size=settings.num_radial_basis,
             cutoff_exponent=settings.num_cutoff_basis,
         )
+        envelope = edge_mask * envelope
+        cut_off = envelope[:, None] * radial_basis
+        basis, weight = cut_off, None
+        if not settings.apply_cutoff:
+            basis, weight = radial_basis, envelope
+        elif self._is_biased:
+            weight = jnp.where(lengths < settings.r_max, edge_mask, 0.0)
+        edges = Edges(harmonics, basis, senders, receivers, graph.neighbours_per_atom, weight)
 
         features: Features = {
             0: ElementEmbedding(settings.channels, num_elements, name="embedding")(graph.species)
         }
+        if settings.embedding_specs:
+            features[0] = features[0] + self._embedded_inputs(graph)[:, None]
+        embedding_energy = None
+        if settings.use_embedding_readout:
+            read_out = LinearReadout(SCALAR, name="embedding_readout")
+            embedding_energy = read_out(features)[0][:, 0, 0]
         if mix_embedding is not None:
             features = mix_embedding(features)
+        product_species = (
+            jnp.zeros_like(graph.species) if settings.use_agnostic_product else graph.species
+        )
         layers, energies = [], []
         for layer in range(settings.num_interactions):
-            first = layer == 0
-            kind = settings.interaction_first if first else settings.interaction
-            max_degree = settings.layer_max_degree(layer)
-            messages, skip = Interaction(
-                kind=kind,
-                channels=settings.channels,
-                skip_multiplicities=dict.fromkeys(range(max_degree + 1), settings.channels),
-                max_edge_degree=settings.max_ell,
-                radial_widths=settings.radial_MLP,
-                avg_num_neighbors=settings.avg_num_neighbors,
-                num_elements=num_elements,
-                name=f"interaction_{layer}",
-            )(
-                features,
-                graph.species,
-                harmonics,
-                radial_basis,
-                senders,
-                receivers,
-                graph.neighbours_per_atom,
-            )
+            messages, skip = self._interaction(layer)(features, graph.species, edges)
             features = ProductBasis(
-                max_degree, settings.correlation, num_elements, name=f"product_{layer}"
-            )(messages, skip, graph.species)
+                settings.layer_max_degree(layer),
+                settings.layer_correlation(layer),
+                settings.product_elements,
+                name=f"product_{layer}",
+            )(messages, skip, product_species)
             layers.append(features)
-            energies.append(self._readout(layer)(features)[0][:, 0, 0])
+            if layer in settings.readout_layers:
+                energies.append(self._readout(layer)(features)[0][:, 0, 0])
 
         return BackboneOutput(
             layers=tuple(layers),
             layer_energies=jnp.stack(energies),
             pair_energy=self._pair_energy(graph, lengths, edge_mask),
-            edges=EdgeFeatures(vectors, harmonics, radial_basis),
+            embedding_energy=embedding_energy,
+            edges=EdgeFeatures(vectors, harmonics, cut_off),
         )
+
+    def _embedded_inputs(self, graph: Graph) -> Array:
+        """Scalars of every atom from inputs of its structure, [atoms, channels]."""
+        settings = self.settings
+        values = {
+            name: jnp.asarray(getattr(graph, name))[graph.atom_graph][:, None]
+            for name in settings.inputs
+        }
+        embedding = InputEmbedding(
+            settings.embedding_specs, settings.channels, name="input_embedding"
+        )
+        return embedding(values)
+
+    @property
+    def _is_biased(self) -> bool:
+        """Whether what a layer makes of the radial basis is not 0 where the basis is."""
+        layers = range(self.settings.num_interactions)
+        return any(INTERACTIONS[self.settings.layer_interaction(it)].nonlinear for it in layers)
+
+    def _interaction(self, layer: int) -> nn.Module:
+        settings, kind = self.settings, self.settings.layer_interaction(layer)
+        sizes: dict[str, Any] = {
+            "channels": settings.channels,
+            "edge_multiplicities": settings.edge_multiplicities(layer),
+            "skip_multiplicities": settings.layer_multiplicities(layer),
+            "max_edge_degree": settings.max_ell,
+            "radial_widths": settings.radial_MLP,
+            "num_elements": len(settings.elements),
+            "name": f"interaction_{layer}",
+        }
+        if INTERACTIONS[kind].nonlinear:
+            return NonlinearInteraction(**sizes)
+        return Interaction(kind=kind, avg_num_neighbors=settings.avg_num_neighbors, **sizes)
 
     def _readout(self, layer: int) -> nn.Module:
         """Linear in all layers but the last of several, where it is a multilayer perceptron."""
-        settings = self.settings
-        is_last_of_several = layer == settings.num_interactions - 1 and layer > 0
-        name = f"readout_{layer}"
-        if is_last_of_several and not settings.use_linear_final_readout:
-            hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
-            return NonlinearReadout(SCALAR, hidden, settings.gate, name=name)
-        return LinearReadout(SCALAR, name=name)
+        settings, name = self.settings, f"readout_{layer}"
+        depth = settings.hidden_layers_of_readout(layer)
+        if depth == 0:
+            return LinearReadout(SCALAR, name=name)
+        hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
+        return NonlinearReadout(SCALAR, hidden, settings.gate, depth, depth > 1, name=name)
 
     def _pair_energy(self, graph: Graph, lengths: Array, edge_mask: Array) -> Array:
         if not self.settings.pair_repulsion:

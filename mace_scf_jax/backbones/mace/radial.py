@@ -127,8 +127,8 @@ def radial_embedding(
     cutoff: float,
     size: int,
     cutoff_exponent: int,
-) -> Float[Array, "edges basis"]:
-    """Radial basis of the (transformed) length times the cutoff envelope of the true length.
+) -> tuple[Float[Array, "edges basis"], Float[Array, "edges"]]:
+    """Radial basis of the (transformed) length, and the cutoff envelope of the true length.
 
     Args:
         lengths: distances in Å.
@@ -149,7 +149,7 @@ def radial_embedding(
         )
         transform = {"Agnesi": agnesi_transform, "Soft": soft_transform}[distance_transform]
         transformed = transform(lengths, bond_length)
-    return RADIAL_BASES[radial_type].functions(transformed, cutoff, size) * envelope[:, None]
+    return RADIAL_BASES[radial_type].functions(transformed, cutoff, size), envelope
 
 
 class RadialNetwork(nn.Module):

@@ -22,7 +22,9 @@ from mace_scf_jax.models import (
 from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration as reference_settings,
 )
+from mace_scf_jax.pytorch.heads import heads_of, with_head
 from mace_scf_jax.pytorch.layers import Parameters
+from mace_scf_jax.pytorch.module import TorchModel
 from mace_scf_jax.pytorch.verification.reference_file import (
     Deviation,
     ReferenceFile,
@@ -52,11 +54,15 @@ def reference_graph(file: ReferenceFile, settings: ModelSettings) -> Graph:
         inputs["batch"],
         cell=inputs["cell"],
         pbc=inputs["pbc"],
-        species=np.argmax(inputs["node_attrs"], axis=1),
+        species=_species(file),
         edge_index=inputs["edge_index"],
         unit_shifts=inputs["unit_shifts"],
         kspace_cutoff=settings.kspace_cutoff,
-        info={name: inputs[name] for name in ("total_charge", "external_field")},
+        info={
+            name: inputs[name]
+            for name in ("total_charge", "external_field", "total_spin")
+            if name in inputs
+        },
         arrays={name: inputs[name] for name in required_inputs(settings)},
     )
 
@@ -92,7 +98,8 @@ def verify_model(file: ReferenceFile) -> list[Deviation]:
 
     The energy is compared twice: as it is, and without the energies of the isolated atoms, which
     hide deviations in a relative measure. The stress of models with charges is compared after
-    adding the defect of the reference (`reference_stress_defect`).
+    adding the defect of the reference (`reference_stress_defect`). Of a model with several heads,
+    each structure is compared with the model of its head.
 
     Args:
         file: a reference file of a whole model.
@@ -100,39 +107,32 @@ def verify_model(file: ReferenceFile) -> list[Deviation]:
     Raises:
         ReferenceFileError: the file holds no output of a single evaluation.
     """
-    settings = reference_settings(file.meta)
+    whole = TorchModel(file.meta, file.state)
+    models = [with_head(whole, name) for name in heads_of(whole)]
+    settings = [reference_settings(model.configuration) for model in models]
     if "energy" not in file.outputs:
         raise ReferenceFileError(f"{file.path}: expected out/energy, found {sorted(file.outputs)}")
-    graph = reference_graph(file, settings)
-    params = import_parameters(file.state, settings)
-    module = build(settings)
-    stress = "stress" in file.outputs
-    electrostatics = settings.electrostatics
-
-    @jax.jit
-    def outputs(params: Parameters, graph: Graph) -> dict[str, Array]:
-        found = evaluate(module, params, graph, stress=stress)
-        if electrostatics is None or not stress:
-            return found
-        return _with_reference_stress(found, graph, electrostatics)
-
-    computed = outputs(params, graph)
+    by_head = [
+        _computed(file, import_parameters(model.state, own), own)
+        for model, own in zip(models, settings, strict=True)
+    ]
+    electrostatics = settings[0].electrostatics
     tolerance = TOLERANCE
     if electrostatics is not None and electrostatics.boundary is BoundaryMode.REALSPACE:
         tolerance = REALSPACE_TOLERANCE
-
-    num_atoms, num_graphs = len(file.inputs["positions"]), len(file.inputs["ptr"]) - 1
+    energies = np.array([own.atomic_energies for own in settings])
+    head = _heads_of_graphs(file, len(models))
     isolated = np.bincount(
-        file.inputs["batch"],
-        weights=np.asarray(settings.atomic_energies)[np.argmax(file.inputs["node_attrs"], axis=1)],
+        file.inputs["batch"], weights=energies[head[file.inputs["batch"]], _species(file)]
     )
     deviations = []
     for name, expected in file.outputs.items():
-        values = computed.get(_OUTPUT_NAMES.get(name, name))
-        if values is None:
+        ours = _OUTPUT_NAMES.get(name, name)
+        if ours not in by_head[0]:
             continue
-        count = num_atoms if values.shape[0] == graph.num_atoms else num_graphs
-        values = np.asarray(values[:count]).reshape(expected.shape)
+        values = np.stack([computed[ours] for computed in by_head])
+        rows = head if values.shape[1] == len(head) else head[file.inputs["batch"]]
+        values = values[rows, np.arange(len(rows))].reshape(expected.shape)
         deviations.append(deviation(name, values, expected, tolerance=tolerance))
         if name == "energy":
             deviations.append(
@@ -144,6 +144,42 @@ def verify_model(file: ReferenceFile) -> list[Deviation]:
                 )
             )
     return deviations
+
+
+def _heads_of_graphs(file: ReferenceFile, count: int) -> np.ndarray:
+    """Place of the head of every structure; of a model of one head all have that."""
+    num_graphs = len(file.inputs["ptr"]) - 1
+    return file.inputs["head"] if count > 1 else np.zeros(num_graphs, dtype=int)
+
+
+def _species(file: ReferenceFile) -> np.ndarray:
+    return np.argmax(file.inputs["node_attrs"], axis=1)
+
+
+def _computed(
+    file: ReferenceFile, params: Parameters, settings: ModelSettings
+) -> dict[str, np.ndarray]:
+    """What a model gives for the structures of a file, without padding."""
+    graph, module = reference_graph(file, settings), build(settings)
+    stress, electrostatics = "stress" in file.outputs, settings.electrostatics
+
+    @jax.jit
+    def outputs(params: Parameters, graph: Graph) -> dict[str, Array]:
+        found = evaluate(module, params, graph, stress=stress)
+        if getattr(settings.backbone, "use_embedding_readout", False):
+            # The reference leaves it out of the energies of atoms.
+            backbone = settings.backbone.build().apply({"params": params["backbone"]}, graph)
+            found["node_energy"] = found["node_energy"] - backbone.embedding_energy
+        if electrostatics is None or not stress:
+            return found
+        return _with_reference_stress(found, graph, electrostatics)
+
+    num_atoms, num_graphs = len(file.inputs["positions"]), len(file.inputs["ptr"]) - 1
+    return {
+        name: np.asarray(values)[: num_atoms if values.shape[0] == graph.num_atoms else num_graphs]
+        for name, values in outputs(params, graph).items()
+        if values.ndim > 0
+    }
 
 
 def _with_reference_stress(

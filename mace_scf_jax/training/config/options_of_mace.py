@@ -106,21 +106,9 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "elec_temp_key": OptionOfMACE(
         "no model here reads electronic temperatures; map `elec_temp` in 'heads' to keep them"
     ),
-    "total_spin_key": OptionOfMACE("no model here reads spins"),
     # network and charges
-    "apply_cutoff": _switched_off("the radial functions always end at the cutoff"),
     "use_reduced_cg": _harmless("another basis of the same polynomials, chosen here by itself"),
     "use_so3": _VARIANT,
-    "use_agnostic_product": _VARIANT,
-    "use_embedding_readout": _VARIANT,
-    "use_last_readout_only": _VARIANT,
-    "use_edge_irreps_first": _VARIANT,
-    "edge_irreps": OptionOfMACE(
-        "edges carry the features that the interaction needs; leave it out"
-    ),
-    "embedding_specs": OptionOfMACE(
-        "charge and field enter by `total_charge` and `external_field` of `heads`"
-    ),
     "les_arguments": OptionOfMACE(
         "latent charges are those of `model: LocalSplitCharges` (or LocalCharges), trained on "
         "energies and forces alone: docs/how_to/energies_and_forces.md"

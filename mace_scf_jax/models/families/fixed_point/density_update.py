@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.backbones import EdgeFeatures
 from mace_scf_jax.backbones.mace.interaction import Interaction
+from mace_scf_jax.backbones.mace.messages import Edges
 from mace_scf_jax.backbones.mace.network import ProductBasis
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import Features
@@ -114,6 +115,7 @@ class ManyBodyEmbedding(nn.Module):
         messages, skip = Interaction(
             kind="RealAgnosticDensityResidualInteractionBlock",
             channels=channels,
+            edge_multiplicities=dict.fromkeys(embedded, channels),
             skip_multiplicities=dict.fromkeys(embedded, channels),
             max_edge_degree=MAX_EDGE_DEGREE,
             radial_widths=RADIAL_WIDTHS,
@@ -123,11 +125,13 @@ class ManyBodyEmbedding(nn.Module):
         )(
             embedded,
             graph.species,
-            harmonics,
-            edges.radial_basis,
-            graph.senders,
-            graph.receivers,
-            graph.neighbours_per_atom,
+            Edges(
+                harmonics,
+                edges.radial_basis,
+                graph.senders,
+                graph.receivers,
+                graph.neighbours_per_atom,
+            ),
         )
         own = EquivariantLinear(dict.fromkeys(messages, channels), bias=True, name="own")(embedded)
         messages = {degree: value + own[degree] for degree, value in messages.items()}

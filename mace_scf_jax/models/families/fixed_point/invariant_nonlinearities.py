@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones.mace.radial import RadialNetwork
 from mace_scf_jax.layers.drawn import unit_normal
 from mace_scf_jax.layers.features import Features, add_up
+from mace_scf_jax.layers.normalised_network import NormalisedNetwork
 
 
 class ChannelDots(nn.Module):
@@ -85,38 +85,8 @@ class ChannelProducts(nn.Module):
 
 INVARIANT_WIDTHS = (64, 64)
 """Hidden widths of the networks."""
-LAYER_NORM_EPSILON = 1e-5
-"""Added to the variance of hidden layers that are normalised."""
 
 Invariants = Float[Array, "atoms channels"]
-
-
-class NormalisedNetwork(nn.Module):
-    """Multilayer perceptron with biases whose hidden layers are normalised before SiLU.
-
-    Every hidden layer gets mean 0 and variance 1 over its width, then a scale and a shift.
-
-    Attributes:
-        widths: width of every layer after the input; the last layer is linear.
-    """
-
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, x: Invariants) -> Float[Array, "atoms outputs"]:
-        """Apply the network to each row."""
-        uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-        for index, width in enumerate(self.widths):
-            weight = self.param(f"layer_{index}", uniform, (x.shape[-1], width))
-            x = x @ weight + self.param(f"bias_{index}", nn.initializers.zeros, (width,))
-            if index + 1 == len(self.widths):
-                break
-            centred = x - jnp.mean(x, axis=-1, keepdims=True)
-            variance = jnp.mean(centred**2, axis=-1, keepdims=True)
-            scale = self.param(f"scale_{index}", nn.initializers.ones, (width,))
-            shift = self.param(f"shift_{index}", nn.initializers.zeros, (width,))
-            x = jax.nn.silu(centred * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + shift)
-        return x
 
 
 def nonlinear(kind: str, invariants: Invariants) -> Invariants:

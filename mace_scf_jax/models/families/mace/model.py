@@ -16,8 +16,8 @@ from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.energies import (
     energy_outputs,
-    isolated_atom_energies,
     stacked_terms,
+    unscaled_energies,
 )
 from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
@@ -60,7 +60,7 @@ class MACE(nn.Module):
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies of a batch in eV: energy, node_energy, contributions."""
         backbone = self.settings.backbone.build(name="backbone")(graph)
-        isolated = isolated_atom_energies(self.settings, graph)
+        isolated = unscaled_energies(self.settings, graph, backbone)
         terms = stacked_terms(isolated, backbone.pair_energy, *backbone.layer_energies)
         return energy_outputs(graph, terms)
 
@@ -78,7 +78,7 @@ class ScaleShiftMACE(nn.Module):
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies of a batch in eV: energy, node_energy, contributions."""
         backbone = self.settings.backbone.build(name="backbone")(graph)
-        isolated = isolated_atom_energies(self.settings, graph)
+        isolated = unscaled_energies(self.settings, graph, backbone)
         interaction = backbone.pair_energy + jnp.sum(backbone.layer_energies, axis=0)
         scaled = self.settings.own.scale * interaction + self.settings.own.shift
         return energy_outputs(graph, stacked_terms(isolated, scaled))
