@@ -141,7 +141,7 @@ def torch_model_of(module: Any) -> TorchModel:
     if family not in (*PLAIN_FAMILIES, *FAMILIES_WITH_CHARGES):
         raise TorchModelError(
             f"expected one of {', '.join((*PLAIN_FAMILIES, *FAMILIES_WITH_CHARGES))}, "
-            f"found a {family}"
+            f"found a {family}; docs/how_to/from_mace.md tells which public models are imported"
         )
     _refuse_unsupported(module)
     state = _numpy(module.state_dict())
@@ -197,10 +197,10 @@ def torch_predictions(
             f"{path}: comparisons are made for {' and '.join(PLAIN_FAMILIES)}, found a "
             f"{type(module).__name__}"
         )
+    module = module.double()
+    _set_constants_exactly(torch, module)
     named = {} if head is None else {"head": head}
-    calculator = MACECalculator(
-        models=[module.double()], device="cpu", default_dtype="float64", **named
-    )
+    calculator = MACECalculator(models=[module], device="cpu", default_dtype="float64", **named)
     predictions = []
     for atoms in structures:
         entry = atoms.copy()
@@ -209,6 +209,40 @@ def torch_predictions(
             {"energy": np.asarray(entry.get_potential_energy()), "forces": entry.get_forces()}
         )
     return predictions
+
+
+def _set_constants_exactly(torch: Any, module: Any) -> None:
+    """Give Bessel functions and couplings their values in double precision.
+
+    Files in single precision hold them rounded, which is no matter of the weights.
+    """
+    from mace.tools.cg import U_matrix_real
+
+    basis = module.radial_embedding.bessel_fn
+    if isinstance(getattr(basis, "prefactor", None), torch.Tensor):
+        size, cutoff = len(basis.bessel_weights), float(module.r_max)
+        numbers = torch.arange(1, size + 1, dtype=torch.float64)
+        basis.bessel_weights = numbers * (math.pi / cutoff)
+        basis.prefactor = torch.tensor(math.sqrt(2.0 / cutoff), dtype=torch.float64)
+    for product in module.products:
+        parts = product.symmetric_contractions
+        for contraction, irrep in zip(parts.contractions, parts.irreps_out, strict=True):
+            for name, stored in list(contraction.named_buffers()):
+                if not name.startswith(_COUPLINGS):
+                    continue
+                *_, exact = U_matrix_real(
+                    irreps_in=contraction.coupling_irreps,
+                    irreps_out=str(irrep.ir),
+                    correlation=int(name.removeprefix(_COUPLINGS)),
+                    use_cueq_cg=False,
+                    dtype=torch.float64,
+                )
+                if exact.shape == stored.shape and torch.allclose(exact, stored, atol=1e-5):
+                    setattr(contraction, name, exact)
+
+
+_COUPLINGS = "U_matrix_"
+"""Start of the names of couplings in products."""
 
 
 def _let_mace_load_its_constants() -> None:

@@ -160,6 +160,27 @@ def test_one_of_several_heads(tmp_path):
             assert parity.largest_force > 1e-3
 
 
+def test_files_in_single_precision_agree_but_for_their_rounded_constants(tmp_path):
+    torch.save(make("ScaleShiftMACE", **SCALED).float(), tmp_path / "single.model")
+    model = import_model(tmp_path / "single.model", trust=True)
+    for parity in compare_with_torch(model, tmp_path / "single.model", structures()):
+        assert parity.passes(TOLERANCE), parity
+
+
+def test_charge_and_spin(tmp_path):
+    specs = {
+        "total_spin": {"type": "categorical", "per": "graph", "in_dim": 1, "emb_dim": 3}
+        | {"num_classes": 5, "offset": 0},
+        "total_charge": {"type": "categorical", "per": "graph", "in_dim": 1, "emb_dim": 3}
+        | {"num_classes": 5, "offset": 2},
+    }
+    module = make("ScaleShiftMACE", **SCALED, embedding_specs=specs, use_embedding_readout=True)
+    torch.save(module, tmp_path / "embedded.model")
+    model = import_model(tmp_path / "embedded.model", trust=True)
+    for parity in compare_with_torch(model, tmp_path / "embedded.model", structures()):
+        assert parity.passes(TOLERANCE), parity
+
+
 def test_files_that_cannot_be_used(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "linear.model")
     with pytest.raises(TorchModelError, match=r"expected one of MACE, .*, found a Linear"):
