@@ -13,7 +13,7 @@ from mace_scf_jax.models.options import ElectrostaticsOptions
 from mace_scf_jax.training.config.data_and_model import DataOptions
 from mace_scf_jax.training.config.preprocessing import PreprocessOptions
 from mace_scf_jax_cli import work
-from mace_scf_jax_cli.train_arguments import Command, OwnArgument, parse_command
+from mace_scf_jax_cli.train_arguments import Command, OwnArgument, parse_command, truth_value
 
 if TYPE_CHECKING:
     from mace_scf_jax.data.preprocessing import preprocess
@@ -26,7 +26,9 @@ WHEN_INTERRUPTED = "interrupted; no output was written"
 DESCRIPTION = """\
 Read the training, validation and test files of a run (extended XYZ or XSF), find neighbours and
 reciprocal vectors, and write everything that training needs to HDF5 files in DIR/train, DIR/valid
-and DIR/test. A run then names DIR in place of each file, and needs little memory.
+and DIR/test. A run then names DIR in place of each file, and needs little memory. Of models on
+descriptors (ChebyshevANN, or backbone: chebyshev) the features of every atom are written, too, so
+that runs with the same descriptor need not compute them; cache_features: false leaves them out.
 
 Options are those of `mace-scf-jax train`, in a YAML file or on the command line. What matters is
 heads, the files, model, r_max and the options listed here."""
@@ -36,6 +38,17 @@ ARGUMENTS = (
         "output",
         ("-o", "--output"),
         {"metavar": "DIR", "type": Path, "required": True, "help": "new folder (required)"},
+    ),
+    OwnArgument(
+        "derivatives",
+        ("--derivatives",),
+        {
+            "metavar": "[true|false]",
+            "type": truth_value,
+            "default": False,
+            "help": "store the derivatives of descriptors, too, for runs with forces: 24 F bytes "
+            "for each pair of atoms that see each other, F features (default: false)",
+        },
     ),
     OwnArgument(
         "workers",
@@ -72,7 +85,12 @@ def run(words: Sequence[str]) -> int:
     """Preprocess as the words after ``mace-scf-jax preprocess`` say; returns the exit status."""
     options, own = parse_command(words, COMMAND)
     import_all(__name__, __file__)
-    settings = preprocess_settings(options, workers=own.workers, shard_megabytes=own.shard_size)
+    settings = preprocess_settings(
+        options,
+        workers=own.workers,
+        shard_megabytes=own.shard_size,
+        derivatives=own.derivatives,
+    )
     signs = work.begin()
     with (
         logging_to({ConsoleHandler(signs.console): options.log_level}),

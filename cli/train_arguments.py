@@ -19,7 +19,8 @@ from mace_scf_jax.training.config.options import TrainOptions, topics, train_opt
 from mace_scf_jax.training.config.options_of_mace import SWITCHES
 from mace_scf_jax.training.config.reading import canonical_name, read_config_file
 
-TRUTH_VALUES = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n"})
+TRUE_VALUES = frozenset({"true", "yes", "on", "1", "t", "y"})
+TRUTH_VALUES = TRUE_VALUES | {"false", "no", "off", "0", "f", "n"}
 PLACEHOLDERS = {float: "X", int: "N", str: "TEXT", Path: "PATH", tuple: "LIST", dict: "MAPPING"}
 PLACEHOLDER_OF_OPTION = {"train_schedule": "MAPPING"}
 DESCRIPTION = """\
@@ -96,7 +97,7 @@ def parse_command(
         PluginError: a plugin that is named cannot be loaded.
     """
     parser = _build_parser(command)
-    known, rest = parser.parse_known_args(_one_word_per_option(words))
+    known, rest = parser.parse_known_args(_one_word_per_option(words, command))
     values = vars(known)
     own = {argument.name: values.pop(argument.name) for argument in command.own_arguments}
     for word in rest:
@@ -138,7 +139,18 @@ def _build_parser(command: Command) -> argparse.ArgumentParser:
     return parser
 
 
-def _one_word_per_option(words: Sequence[str]) -> list[str]:
+def truth_value(word: str) -> bool:
+    """The type of arguments that are switches: they may stand without value.
+
+    Raises:
+        ValueError: the word is no truth value.
+    """
+    if word.lower() not in TRUTH_VALUES:
+        raise ValueError(f"expected true or false, found {word!r}")
+    return word.lower() in TRUE_VALUES
+
+
+def _one_word_per_option(words: Sequence[str], command: Command = TRAIN) -> list[str]:
     """Rewrite ``--some-name value`` as ``--some_name=value``.
 
     So a value may begin with ``-``, switches may stand without value (``--ema``) or be negated
@@ -146,6 +158,8 @@ def _one_word_per_option(words: Sequence[str]) -> list[str]:
     """
     fields = train_options().model_fields
     switches = {name for name, field in fields.items() if field.annotation is bool}
+    own = command.own_arguments
+    switches |= {each.name for each in own if each.settings.get("type") is truth_value}
     rewritten: list[str] = []
     waiting = list(reversed(words))
     while waiting:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from mace_scf_jax import layers
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import flax.linen as nn
     from jaxtyping import Array, Float, Int
 
+    from mace_scf_jax.data.atom_features import AtomFeatures
     from mace_scf_jax.data.configuration import Configuration
-    from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
+    from mace_scf_jax.data.sets import StructureSet
     from mace_scf_jax.data.training_set import TrainingSet
     from mace_scf_jax.graph import Graph
     from mace_scf_jax.layers.features import Features
@@ -182,9 +183,20 @@ class BackboneSettings(abc.ABC):
         measured = {name: value for name, value in measured.items() if name in fields}
         return cls(**options.values_for(cls) | measured)
 
+    @classmethod
+    def features_of(cls, options: Any) -> Callable[[tuple[int, ...]], AtomFeatures] | None:
+        """Return how to compute what may be stored with structures, by the elements of the data.
+
+        Here None: there is nothing to store. With features `precompute` can use stored ones.
+
+        Args:
+            options: of a run.
+        """
+        return None
+
     def precompute(
         self, structures: StructureSet, options: Any, *, derivatives: bool, edges_are_read: bool
-    ) -> StructuresInMemory | None:
+    ) -> StructureSet | None:
         """Return structures with all that need not be computed anew in every training step.
 
         Here None: there is nothing to compute beforehand.

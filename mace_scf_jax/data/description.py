@@ -26,6 +26,14 @@ class Description:
     """Cutoff of the reciprocal vectors, 1/Å; None without any."""
     tails: float | None = None
     """Length in Å to which Gaussians reach in the boundary condition ``exact``; None in others."""
+    features: Mapping[str, Any] | None = None
+    """What describes the features of atoms, as of `AtomFeatures.to_dict`; None without any."""
+    derivatives: bool = False
+    """Whether there are derivatives of the features."""
+
+    def with_features(self, features: Mapping[str, Any], *, derivatives: bool) -> Description:
+        """The description of the same data set with features."""
+        return dataclasses.replace(self, features=features, derivatives=derivatives)
 
     def to_dict(self) -> dict[str, Any]:
         """The description as JSON values."""
@@ -37,6 +45,8 @@ class Description:
             "cutoff": self.cutoff,
             "kspace_cutoff": self.kspace_cutoff,
             "tails": self.tails,
+            "features": self.features,
+            "derivatives": self.derivatives,
         }
 
     @classmethod
@@ -54,6 +64,8 @@ class Description:
                 None if values["kspace_cutoff"] is None else float(values["kspace_cutoff"])
             ),
             tails=None if values.get("tails") is None else float(values["tails"]),
+            features=values.get("features"),
+            derivatives=bool(values.get("derivatives", False)),
         )
 
     def check_labels(self, keys: KeySpecification, multipoles_max_l: int, *, file: str) -> None:
@@ -75,10 +87,18 @@ class Description:
             )
         _refuse(differences, file)
 
-    def check_cutoffs(self, cutoff: float, kspace_cutoff: float | None, *, file: str) -> None:
-        """Refuse other cutoffs, in Å and 1/Å, than the run asks for.
+    def check_model(
+        self,
+        cutoff: float,
+        kspace_cutoff: float | None,
+        features: Mapping[str, Any] | None = None,
+        *,
+        file: str,
+    ) -> None:
+        """Refuse other cutoffs, in Å and 1/Å, and other features than the run asks for.
 
-        Reciprocal vectors that the run does not need are no difference.
+        Reciprocal vectors that the run does not need are no difference, nor are features that are
+        not stored or not asked for.
 
         Raises:
             DataError: names each difference.
@@ -96,7 +116,27 @@ class Description:
                 f"{kspace_cutoff:g} 1/Å, which follows from smearing width, multipoles and "
                 "kspace_cutoff_factor)"
             )
+        if features is not None and self.features is not None:
+            differences += _differences(self.features, features)
         _refuse(differences, file)
+
+
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What two descriptions of features do not have in common."""
+    names = [
+        name for name in dict.fromkeys([*stored, *asked]) if stored.get(name) != asked.get(name)
+    ]
+    return [
+        f"features of {name} {_told(stored.get(name))} (the run asks for {_told(asked.get(name))})"
+        for name in names
+    ]
+
+
+def _told(value: Any) -> str:
+    """A parameter of features in words."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _key(keys: KeySpecification, name: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,19 @@ class StructureSet(Sequence[Structure]):
     @abc.abstractmethod
     def stack(self, rows: np.ndarray) -> Stack:
         """Some of the structures, given by their positions, one after the other in this order."""
+
+    @abc.abstractmethod
+    def without_edges(self) -> StructureSet:
+        """The same structures with no edges, and no derivatives by their vectors."""
+
+    def with_stored_features(self, *, derivatives: bool) -> StructureSet | None:
+        """The same structures with the features that are stored with them; None if none are.
+
+        Args:
+            derivatives: whether to have derivatives, with pairs of atoms as edges; else there are
+                no edges.
+        """
+        return None
 
     @abc.abstractmethod
     def _configuration(self, index: int, stacked: Stack) -> Configuration:
@@ -125,6 +139,7 @@ class ConfigurationSet(Sequence[Configuration]):
         cutoff: float,
         kspace_cutoff: float | None,
         tails: float | None = None,
+        features: Mapping[str, Any] | None = None,
     ) -> StructureSet:
         """The structures that a model takes.
 
@@ -133,6 +148,8 @@ class ConfigurationSet(Sequence[Configuration]):
             cutoff: cutoff of the edges, Å.
             kspace_cutoff: cutoff of the reciprocal vectors, 1/Å; None where the model needs none.
             tails: length in Å to which Gaussians reach, for the boundary condition ``exact``.
+            features: what describes the features that the model takes (`AtomFeatures.to_dict`), if
+                stored ones are to be used.
 
         Raises:
             DataError: if a configuration cannot be used with this model.
@@ -162,8 +179,9 @@ class ConfigurationsInMemory(ConfigurationSet):
         cutoff: float,
         kspace_cutoff: float | None,
         tails: float | None = None,
+        features: Mapping[str, Any] | None = None,
     ) -> StructureSet:
-        """Find edges and reciprocal vectors of all; see `ConfigurationSet.prepare`."""
+        """Find edges and reciprocal vectors of all; nothing is stored."""
         return StructuresInMemory(
             prepare(
                 entry, elements=elements, cutoff=cutoff, kspace_cutoff=kspace_cutoff, tails=tails

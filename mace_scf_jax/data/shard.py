@@ -11,21 +11,22 @@
     atom_integers     [atoms, columns] int32: atomic numbers and integer properties of atoms
     edges             [edges, 5] int32: sender, receiver, cell shift
     k_indices         [k-vectors, 3] int32; structures in equal cells share theirs
+    features/values     [atoms, F] float64: raw features, where they were asked for
+    features/pairs      [pairs, 2] int32: sender and receiver of pairs of different atoms
+    features/by_vector  [pairs, 3 F] float64, features/by_cell [atoms, 9 F] float64: derivatives
+    features/sizes/…, features/places/…  as above, for pairs
 
 Structures follow one another in every table, so a structure is four short contiguous reads. The
 attribute ``columns`` of a dataset says how many columns belong to what. Properties that no
-structure has are left out. The digest covers catalogue, sizes and places; the checksums cover the
-rest, structure by structure.
+structure has are left out. The digest covers catalogue, sizes and places, that of ``features`` the
+sizes and places there; the checksums cover the rest, structure by structure. Versions that know no
+features read these files without them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
-import sys
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,15 @@ from jaxtyping import Int
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.hdf5_columns import digest_of, read_group, write_group
 from mace_scf_jax.data.properties import PROPERTIES, Shape
 from mace_scf_jax.data.shard_tables import (
+    DERIVATIVES,
+    FEATURES,
     TABLES,
     TYPES,
+    VALUES,
     Columns,
-    Rows,
     checksum_of,
     columns_of,
     parts_of,
@@ -56,6 +60,7 @@ from mace_scf_jax.files import flush
 
 FORMAT = "mace-scf-jax structures"
 FORMAT_VERSION = 1
+INDEX = ("catalogue", "sizes", "places")
 
 AGAIN = "run `mace-scf-jax preprocess` again"
 
@@ -71,9 +76,14 @@ class ShardIndex:
     sizes: StructureSizes
     places: Mapping[str, Int[np.ndarray, "structures"]]
     """First row of each structure in the tables ``atoms``, ``edges`` and ``k_indices``, and
-    ``checksum``, the CRC-32 of its rows in all tables, one after the other."""
+    ``checksum``, the CRC-32 of its rows in all tables, one after the other; with features also in
+    ``pairs``, and checksums of the features."""
     columns: Columns
     """Columns of its tables."""
+    pairs: StructureSizes | None = None
+    """Sizes with pairs of atoms for edges; None where there are no derivatives of features."""
+    num_features: int = 0
+    """Features of an atom; 0 where there are none."""
 
 
 def write_shard(
@@ -107,7 +117,7 @@ def write_shard(
     places = {"atoms": stacked.atoms.first, "edges": stacked.edges.first, "k_indices": k_starts}
     places["checksum"] = np.array(
         [
-            checksum_of([tables[name][part] for name, part in parts_of(sizes, places, row).items()])
+            checksum_of(tables[name][part] for name, part in parts_of(sizes, places, row).items())
             for row in range(len(structures))
         ],
         dtype=np.uint32,
@@ -115,7 +125,7 @@ def write_shard(
     groups = {"catalogue": _columns(catalogue), "sizes": vars(sizes), "places": places}
     with h5py.File(path, "w-", libver="v110") as file:
         for group, members in groups.items():
-            _write_group(file.create_group(group), members)
+            write_group(file.create_group(group), members)
         for name, values in tables.items():
             file[name] = values
             if name in columns:
@@ -123,12 +133,17 @@ def write_shard(
         file.attrs.update(
             format=FORMAT,
             format_version=FORMAT_VERSION,
-            description=json.dumps(description.to_dict()),
             shard=number,
             shards=shards,
-            digest=_digest(groups),
+            digest=digest_of(groups),
         )
+        describe(file, description)
     flush(path)
+
+
+def describe(file: h5py.File, description: Description) -> None:
+    """Write into a shard what its structures were prepared for."""
+    file.attrs["description"] = json.dumps(description.to_dict())
 
 
 def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
@@ -140,113 +155,50 @@ def read_index(path: Path) -> tuple[ShardIndex, Catalogue]:
     Raises:
         DataError: if it is not an HDF5 file of this format and version, or damaged.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
-            groups = {group: _read_group(file[group]) for group in ("catalogue", "sizes", "places")}
+            groups = {group: read_group(file[group]) for group in INDEX}
             attributes = dict(file.attrs)
             digest = str(attributes["digest"])
             described = json.loads(attributes["description"])
-            if any(name not in file for name in TABLES):
+            description = Description.from_dict(described)
+            if any(name not in file for name in tables_in(description)):
                 raise KeyError("a table is missing")
             columns = {name: json.loads(file[name].attrs["columns"]) for name in TYPES}
+            of_features, num_features = {"sizes": {}, "places": {}}, 0
+            if description.features is not None:
+                of_features = {group: read_group(file[FEATURES][group]) for group in of_features}
+                num_features = file[VALUES].shape[1]
+                digest_of_features = str(file[FEATURES].attrs["digest"])
         except (KeyError, OSError, ValueError) as error:
             raise DataError(f"{path}: damaged ({error}); {AGAIN}") from None
-    if _digest(groups) != digest:
+    is_whole = digest_of(groups) == digest
+    if description.features is not None:
+        is_whole &= digest_of(of_features) == digest_of_features
+    if not is_whole:
         raise DataError(f"{path}: damaged (its index does not have the digest it should); {AGAIN}")
     catalogue = _catalogue(groups["catalogue"])
+    sizes = StructureSizes(**({"repeat": np.zeros(len(catalogue))} | groups["sizes"]))
     index = ShardIndex(
         path=path,
-        description=Description.from_dict(described),
+        description=description,
         number=int(attributes["shard"]),
         shards=int(attributes["shards"]),
-        sizes=StructureSizes(**({"repeat": np.zeros(len(catalogue))} | groups["sizes"])),
-        places=groups["places"],
+        sizes=sizes,
+        places=groups["places"] | of_features["places"],
         columns=columns,
+        pairs=dataclasses.replace(sizes, **of_features["sizes"])
+        if description.derivatives
+        else None,
+        num_features=num_features,
     )
     return index, catalogue
 
 
-class OpenShard:
-    """A shard that is open for reading structures."""
-
-    def __init__(self, index: ShardIndex):
-        self._index = index
-        self._file = _opened(index.path)
-        self._tables = {name: _FileTable(self._file[name]) for name in TABLES}
-        self._is_whole = np.zeros(len(index.sizes), dtype=bool)
-        self._held_k_indices = weakref.WeakValueDictionary[int, np.ndarray]()
-        self._latest_k_indices: np.ndarray | None = None
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def read(self, row: int) -> Rows:
-        """The rows of the structure at a position in the shard, checked the first time.
-
-        Raises:
-            DataError: if the file cannot be read or its content has changed.
-        """
-        index = self._index
-        *parts, k_part = parts_of(index.sizes, index.places, row).items()
-        try:
-            rows = (
-                *(self._tables[name].rows(part) for name, part in parts),
-                self._k_indices(k_part[1]),
-            )
-        except OSError as error:
-            raise DataError(
-                f"{index.path}: structure {row} cannot be read ({error}); {AGAIN}"
-            ) from None
-        if not self._is_whole[row] and checksum_of(rows) != index.places["checksum"][row]:
-            raise DataError(
-                f"{index.path}: damaged (structure {row} does not have the checksum it "
-                f"should); {AGAIN}"
-            )
-        self._is_whole[row] = True
-        return rows
-
-    def _k_indices(self, part: slice) -> np.ndarray:
-        """Reciprocal indices, which structures in equal cells share for as long as one is held."""
-        indices = self._held_k_indices.get(part.start)
-        if indices is None or len(indices) != part.stop - part.start:
-            indices = self._tables["k_indices"].rows(part)
-            self._held_k_indices[part.start] = indices
-        self._latest_k_indices = indices  # held until others are wanted
-        return indices
-
-
-class _FileTable:
-    """Rows of a dataset of an open file.
-
-    Where they are contiguous in the file, as `write_shard` leaves them, they are read without going
-    through HDF5, which takes ten times as long for so few. They are not mapped into memory: what
-    was read once would count as memory of the process, and a file cut short would end it by a
-    signal instead of an error that tells which structure is missing.
-    """
-
-    def __init__(self, dataset: h5py.Dataset):
-        self._dataset, self._descriptor = dataset, dataset.file.id.get_vfd_handle()
-        self._start = dataset.id.get_offset() if dataset.dtype.isnative else None
-        self._dtype, self._width = dataset.dtype, dataset.shape[1]
-        self._row_bytes = self._width * dataset.dtype.itemsize
-
-    def rows(self, part: slice) -> np.ndarray:
-        """Consecutive rows, read-only.
-
-        Raises:
-            OSError: they cannot be read.
-        """
-        if self._start is None:
-            rows = self._dataset[part]
-            rows.flags.writeable = False
-            return rows
-        wanted = (part.stop - part.start) * self._row_bytes
-        offset = self._start + part.start * self._row_bytes
-        found = os.pread(self._descriptor, wanted, offset)
-        if len(found) != wanted:
-            raise OSError(f"found {len(found)} of {wanted} bytes")
-        return np.frombuffer(found, dtype=self._dtype).reshape(-1, self._width)
+def tables_in(description: Description) -> tuple[str, ...]:
+    """The tables of a shard with such a description."""
+    further = () if description.features is None else (VALUES,)
+    return TABLES + further + (DERIVATIVES if description.derivatives else ())
 
 
 def _refuse_grids(catalogue: Catalogue) -> None:
@@ -276,52 +228,8 @@ def _catalogue(columns: Mapping[str, Any]) -> Catalogue:
     )
 
 
-def _write_group(group: h5py.Group, columns: Mapping[str, Any]) -> None:
-    """Write columns of a table, those of a mapping side by side in one dataset."""
-    for name, column in columns.items():
-        if isinstance(column, Mapping):
-            parts = {key: values.reshape(len(values), -1) for key, values in column.items()}
-            group[name] = np.concatenate(list(parts.values()), axis=1)
-            widths = {key: part.shape[1] for key, part in parts.items()}
-            group[name].attrs["columns"] = json.dumps(widths)
-        else:
-            dtype = h5py.string_dtype() if column.dtype == object else None
-            group.create_dataset(name, data=column, dtype=dtype)
-
-
-def _read_group(group: h5py.Group) -> dict[str, Any]:
-    """The columns that `_write_group` wrote; equal texts are stored once."""
-    found: dict[str, Any] = {}
-    for name, item in group.items():
-        if h5py.check_string_dtype(item.dtype) is not None:
-            found[name] = np.fromiter(map(sys.intern, item.asstr()[()]), dtype=object)
-        elif "columns" in item.attrs:
-            values, start, found[name] = item[()], 0, {}
-            for key, width in json.loads(item.attrs["columns"]).items():
-                part = values[:, start : start + width]
-                found[name][key] = np.ascontiguousarray(part[:, 0] if width == 1 else part)
-                start += width
-        else:
-            found[name] = item[()]
-    return found
-
-
-def _digest(groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """SHA-256 of the names and contents of all columns in some groups."""
-    named: dict[str, np.ndarray] = {}
-    for group, columns in groups.items():
-        for name, column in columns.items():
-            parts = column.items() if isinstance(column, Mapping) else [("", column)]
-            named |= {f"{group}/{name}/{key}".rstrip("/"): values for key, values in parts}
-    digest = hashlib.sha256()
-    for name, values in sorted(named.items()):
-        digest.update(name.encode())
-        digest.update("\0".join(values).encode() if values.dtype == object else values.tobytes())
-    return digest.hexdigest()
-
-
-def _opened(path: Path) -> h5py.File:
-    """The open file, if it is HDF5 of this format and version.
+def opened(path: Path) -> h5py.File:
+    """A file opened for reading, if it is HDF5 of this format and version.
 
     Raises:
         DataError: otherwise.

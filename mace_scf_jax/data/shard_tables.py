@@ -15,60 +15,98 @@ from jaxtyping import Int, Int32
 from mace_scf_jax.data.catalogue import NUMERIC_PROPERTIES, Catalogue
 from mace_scf_jax.data.properties import PROPERTIES, Property, Shape, row_shape
 from mace_scf_jax.data.sizes import StructureSizes
-from mace_scf_jax.data.stack import Stack, objects
+from mace_scf_jax.data.stack import (
+    CELL_DERIVATIVES,
+    DESCRIPTORS,
+    PAIR_DERIVATIVES,
+    Stack,
+    objects,
+)
 from mace_scf_jax.data.table import Ragged
 
 TABLES = ("structures", "atoms", "atom_integers", "edges", "k_indices")
 TYPES = {"structures": np.float64, "atoms": np.float64, "atom_integers": np.int32}
 """Tables that hold several arrays side by side, and the type of their numbers."""
 
+FEATURES = "features"
+"""Group of a shard that holds features of atoms."""
+VALUES = f"{FEATURES}/values"
+PAIRS = f"{FEATURES}/pairs"
+BY_VECTOR = f"{FEATURES}/by_vector"
+BY_CELL = f"{FEATURES}/by_cell"
+DERIVATIVES = (PAIRS, BY_VECTOR, BY_CELL)
+CHECKED_TOGETHER = {
+    "checksum": TABLES,
+    "checksum_of_values": (VALUES,),
+    "checksum_of_derivatives": DERIVATIVES,
+}
+"""Tables whose rows of a structure have one checksum, by its name."""
+
 Columns = Mapping[str, Mapping[str, int]]
 """For each table of several arrays, how many columns each array has, in their order."""
 
-Rows = tuple[np.ndarray, ...]
-"""The rows of one structure in each table, in the order of `TABLES`."""
+Rows = Mapping[str, np.ndarray]
+"""The rows of one structure in some tables, by the names of these."""
 
 
 def to_stack(
     read: Sequence[Rows],
     columns: Columns,
     *,
-    num_atoms: Int[np.ndarray, "structures"],
-    num_edges: Int[np.ndarray, "structures"],
     multipoles_max_l: int,
     **known: Any,
 ) -> Stack:
     """Put rows of structures together; instead of ``species`` there are ``atomic_numbers``.
 
     Args:
-        read: the rows of each structure, at least one.
-        columns: of their tables.
-        num_atoms: of each structure.
-        num_edges: of each structure.
+        read: the rows of each structure, at least one, all in the same tables: those of `TABLES`,
+            of which that of edges may be left out; features; and their derivatives instead of
+            edges.
+        columns: of the tables of several arrays.
         multipoles_max_l: highest order of the multipoles.
         known: what a `Stack` holds that is in no table.
     """
-    tables = dict(zip(TABLES, zip(*read, strict=True), strict=True))
+
+    def together(table: str) -> np.ndarray:
+        return np.concatenate([rows[table] for rows in read])
+
+    def counts(table: str) -> np.ndarray:
+        return np.array([len(rows[table]) for rows in read])
+
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for table, widths in columns.items():
-        values = np.concatenate(tables[table])
+        values = together(table)
         ends = itertools.accumulate(widths.values())
         arrays[table] = {
             name: values[:, end - width : end].reshape(-1, *_row_shape(name, multipoles_max_l))
             for (name, width), end in zip(widths.items(), ends, strict=True)
         }
-    edges = np.concatenate(tables["edges"])
+    atoms = arrays["atoms"] | arrays["atom_integers"]
+    if VALUES in read[0]:
+        atoms[DESCRIPTORS] = together(VALUES)
+    if PAIRS in read[0]:
+        size = atoms[DESCRIPTORS].shape[1]
+        atoms[CELL_DERIVATIVES] = together(BY_CELL).reshape(-1, 3, 3, size)
+        further = {PAIR_DERIVATIVES: together(BY_VECTOR).reshape(-1, 3, size)}
+        edges = Ragged(counts(PAIRS), _edges(together(PAIRS)) | further)
+    elif "edges" in read[0]:
+        edges = Ragged(counts("edges"), _edges(together("edges")))
+    else:
+        edges = Ragged(np.zeros(len(read), np.int64), _edges(np.zeros((0, 5), np.int32)))
     return Stack(
-        atoms=Ragged(num_atoms, arrays["atoms"] | arrays["atom_integers"]),
-        edges=Ragged(
-            num_edges,
-            {"senders": edges[:, 0], "receivers": edges[:, 1], "cell_shifts": edges[:, 2:]},
-        ),
-        k_indices=objects(tables["k_indices"]),
+        atoms=Ragged(counts("atoms"), atoms),
+        edges=edges,
+        k_indices=objects([rows["k_indices"] for rows in read]),
         values=arrays["structures"],
         multipoles_max_l=multipoles_max_l,
         **known,
     )
+
+
+def _edges(table: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of a table of edges, or of pairs, which have no cell shifts."""
+    shifts = table[:, 2:] if table.shape[1] == 5 else np.zeros((len(table), 3), table.dtype)
+    return {"senders": table[:, 0], "receivers": table[:, 1], "cell_shifts": shifts}
 
 
 def tables_of(stacked: Stack, columns: Columns) -> dict[str, np.ndarray]:
@@ -131,20 +169,52 @@ def shared_indices(
     return np.concatenate(pool), np.array(starts, dtype=np.int64)
 
 
+def feature_tables(stacked: Stack) -> dict[str, np.ndarray]:
+    """The tables of the features of structures and, where they are known, of derivatives."""
+    atoms, edges = stacked.atoms.entries, stacked.edges.entries
+    tables = {VALUES: atoms[DESCRIPTORS]}
+    if PAIR_DERIVATIVES in edges:
+        pairs = np.stack([edges["senders"], edges["receivers"]], axis=1).astype(np.int32)
+        by_cell, by_vector = atoms[CELL_DERIVATIVES], edges[PAIR_DERIVATIVES]
+        tables |= {
+            PAIRS: pairs,
+            BY_VECTOR: by_vector.reshape(len(by_vector), math.prod(by_vector.shape[1:])),
+            BY_CELL: by_cell.reshape(len(by_cell), math.prod(by_cell.shape[1:])),
+        }
+    return tables
+
+
 def parts_of(sizes: StructureSizes, places: Mapping[str, np.ndarray], row: int) -> dict[str, slice]:
     """The rows of a structure in each table, in the order of `TABLES`."""
-
-    def part(first: np.ndarray, counts: np.ndarray) -> slice:
-        return slice(start := int(first[row]), start + int(counts[row]))
-
-    atoms = part(places["atoms"], sizes.atoms)
+    atoms = _part(places["atoms"], sizes.atoms, row)
     return {
         "structures": slice(row, row + 1),
         "atoms": atoms,
         "atom_integers": atoms,
-        "edges": part(places["edges"], sizes.edges),
-        "k_indices": part(places["k_indices"], sizes.kvectors),
+        "edges": _part(places["edges"], sizes.edges, row),
+        "k_indices": _part(places["k_indices"], sizes.kvectors, row),
     }
+
+
+def feature_parts_of(
+    pairs: StructureSizes, places: Mapping[str, np.ndarray], row: int
+) -> dict[str, slice]:
+    """The rows of a structure in the tables of features and derivatives.
+
+    Args:
+        pairs: sizes with pairs of atoms for edges; without derivatives these do not matter.
+        places: first row of each structure in the tables ``atoms`` and ``pairs``.
+        row: position of the structure.
+    """
+    atoms = _part(places["atoms"], pairs.atoms, row)
+    if "pairs" not in places:
+        return {VALUES: atoms}
+    of_pairs = _part(places["pairs"], pairs.edges, row)
+    return {VALUES: atoms, PAIRS: of_pairs, BY_VECTOR: of_pairs, BY_CELL: atoms}
+
+
+def _part(first: np.ndarray, counts: np.ndarray, row: int) -> slice:
+    return slice(start := int(first[row]), start + int(counts[row]))
 
 
 def checksum_of(rows: Iterable[np.ndarray]) -> int:

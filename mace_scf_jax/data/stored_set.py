@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +16,16 @@ from mace_scf_jax.data.cells import CellRule
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.description import Description
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.open_shards import OpenShards
 from mace_scf_jax.data.properties import BATCH_PROPERTIES, PROPERTIES, zero_value
 from mace_scf_jax.data.reading import PREPROCESSED
 from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
-from mace_scf_jax.data.shard import AGAIN, OpenShard, ShardIndex, read_index
-from mace_scf_jax.data.shard_tables import Columns, Rows, to_stack
+from mace_scf_jax.data.shard import AGAIN, ShardIndex, read_index
+from mace_scf_jax.data.shard_tables import DERIVATIVES, TABLES, VALUES, to_stack
 from mace_scf_jax.data.sizes import StructureSizes
 from mace_scf_jax.data.stack import STACKED_AT_ONCE, Stack, objects
 from mace_scf_jax.data.structure import NO_KVECTORS, species_of
 
-_OPEN_FILES = 128
 KEPT_BYTES = 64_000_000
 """A set that takes less memory than this is read once and kept, whatever its batches are."""
 
@@ -52,9 +50,12 @@ def open_stored(
     catalogue = Catalogue.concatenate([part for _, part in opened])
     factors = [(config_type_weights or {}).get(name, 1.0) for name in catalogue.config_type]
     return StoredConfigurations(
-        _Shards(indices),
+        OpenShards(indices),
         catalogue.weighted(np.array(factors)),
         StructureSizes.concatenate([index.sizes for index in indices]),
+        pairs=None
+        if any(index.pairs is None for index in indices)
+        else StructureSizes.concatenate([index.pairs for index in indices]),
         rows=np.arange(len(catalogue)),
         file=str(path),
     )
@@ -64,22 +65,25 @@ class StoredConfigurations(ConfigurationSet):
     """Configurations in shards, read when they are asked for.
 
     Args:
+        pairs: sizes with pairs of atoms for edges; None where these are not stored.
         rows: positions of the members of this set in the shards, counted through all of them;
             catalogue and sizes are those of the members.
     """
 
     def __init__(
         self,
-        shards: _Shards,
+        shards: OpenShards,
         catalogue: Catalogue,
         sizes: StructureSizes,
         *,
+        pairs: StructureSizes | None,
         rows: np.ndarray,
         file: str,
     ):
         self.catalogue = catalogue
         self._shards = shards
         self.sizes = sizes
+        self.pairs = pairs
         self._rows = rows
         self._file = file
         weights = catalogue.weights
@@ -103,6 +107,7 @@ class StoredConfigurations(ConfigurationSet):
             self._shards,
             self.catalogue.take(rows),
             self.sizes.take(rows),
+            pairs=None if self.pairs is None else self.pairs.take(rows),
             rows=self._rows[rows],
             file=self._file,
         )
@@ -114,34 +119,44 @@ class StoredConfigurations(ConfigurationSet):
         cutoff: float,
         kspace_cutoff: float | None,
         tails: float | None = None,
+        features: Mapping[str, Any] | None = None,
     ) -> StructureSet:
         """The stored structures, if they fit; see `ConfigurationSet.prepare`."""
-        self.description.check_cutoffs(cutoff, kspace_cutoff, file=self._file)
+        self.description.check_model(cutoff, kspace_cutoff, features, file=self._file)
         self._check_elements(elements)
         repeat = self._repeats(tails)
         with_kvectors = ~np.isinf(repeat) & (kspace_cutoff is not None)
         sizes = dataclasses.replace(
             self.sizes, repeat=repeat, kvectors=np.where(with_kvectors, self.sizes.kvectors, 0)
         )
-        return StoredStructures(self, sizes, elements)
+        return StoredStructures(self, sizes, elements, features_fit=features is not None)
 
-    def stack(self, rows: np.ndarray) -> Stack:
-        """What is stored of configurations, given by their positions; see `to_stack`."""
+    def close(self) -> None:
+        """Close the files; they are opened again when something is read."""
+        self._shards.close()
+
+    def stack(self, rows: np.ndarray, tables: Collection[str] = TABLES) -> Stack:
+        """What is stored of configurations, given by their positions.
+
+        Args:
+            rows: the positions.
+            tables: what to read of it; see `to_stack`.
+        """
         kinds = self._shards.kinds_of(self._rows[rows])
         different = np.unique(kinds).tolist()
         if len(different) == 1:
-            return self._stack(rows, different[0])
-        parts = Stack.concatenate(self._stack(rows[kinds == kind], kind) for kind in different)
+            return self._stack(rows, different[0], tables)
+        parts = Stack.concatenate(
+            self._stack(rows[kinds == kind], kind, tables) for kind in different
+        )
         return parts.take(np.argsort(np.argsort(kinds, kind="stable"), kind="stable"))
 
-    def _stack(self, rows: np.ndarray, kind: int) -> Stack:
+    def _stack(self, rows: np.ndarray, kind: int, tables: Collection[str]) -> Stack:
         """Configurations in shards of one kind."""
         catalogue = self.catalogue
         return to_stack(
-            self._shards.read(self._rows[rows]),
+            self._shards.read(self._rows[rows], tables),
             self._shards.columns[kind],
-            num_atoms=self.sizes.atoms[rows],
-            num_edges=self.sizes.edges[rows],
             multipoles_max_l=self.description.multipoles_max_l,
             cell=catalogue.cell[rows],
             pbc=catalogue.pbc[rows],
@@ -183,6 +198,11 @@ class StoredConfigurations(ConfigurationSet):
                 widths.update(table)
         return sum(widths.values())
 
+    @property
+    def num_features(self) -> int:
+        """Stored features of an atom; 0 where there are none."""
+        return self._shards.num_features
+
     def _repeats(self, tails: float | None) -> np.ndarray:
         """`StructureSizes.repeat` in the boundary condition of a run, in which tails are so long.
 
@@ -218,15 +238,28 @@ class StoredConfigurations(ConfigurationSet):
 class StoredStructures(StructureSet):
     """Structures in shards, read when they are asked for; those of small sets are kept.
 
-    Sizes are those for the model, which may need fewer reciprocal vectors than are stored. Elements
-    are those that the model knows, ascending.
+    Args:
+        configurations: where they are.
+        sizes: those for the model, which may need fewer reciprocal vectors than are stored.
+        elements: those that the model knows, ascending.
+        features_fit: whether stored features, if there are some, are those of the model.
+        tables: what is read of each structure.
     """
 
     def __init__(
-        self, configurations: StoredConfigurations, sizes: StructureSizes, elements: Sequence[int]
+        self,
+        configurations: StoredConfigurations,
+        sizes: StructureSizes,
+        elements: Sequence[int],
+        *,
+        features_fit: bool = False,
+        tables: Collection[str] = TABLES,
     ):
         self._stored = configurations
         self.sizes = sizes
+        self._elements = elements
+        self._features_fit = features_fit
+        self._tables = frozenset(tables)
         numbers = np.asarray(elements)
         self._species = np.zeros(numbers.max() + 1, dtype=np.int32)
         self._species[numbers] = species_of(numbers, elements)
@@ -234,6 +267,35 @@ class StoredStructures(StructureSet):
     def stack(self, rows: np.ndarray) -> Stack:
         """Some of the structures; see `StructureSet.stack`."""
         return self._read(rows) if self._kept is None else self._kept.take(rows)
+
+    def without_edges(self) -> StoredStructures:
+        """The same structures with no edges; see `StructureSet.without_edges`."""
+        none = np.zeros_like(self.sizes.edges)
+        sizes = dataclasses.replace(self.sizes, edges=none, neighbours=none, connected_atoms=none)
+        return self._with(sizes, self._tables - {"edges", *DERIVATIVES})
+
+    def with_stored_features(self, *, derivatives: bool) -> StoredStructures | None:
+        """The same structures with features; see `StructureSet.with_stored_features`."""
+        stored, pairs = self._stored, self._stored.pairs
+        if not self._features_fit or stored.description.features is None:
+            return None
+        described = self.without_edges()
+        if not derivatives:
+            return described._with(described.sizes, described._tables | {VALUES})
+        if pairs is None:
+            return None
+        sizes = dataclasses.replace(
+            self.sizes,
+            edges=pairs.edges,
+            neighbours=pairs.neighbours,
+            connected_atoms=pairs.connected_atoms,
+        )
+        return described._with(sizes, described._tables | {VALUES, *DERIVATIVES})
+
+    def _with(self, sizes: StructureSizes, tables: Collection[str]) -> StoredStructures:
+        return StoredStructures(
+            self._stored, sizes, self._elements, features_fit=self._features_fit, tables=tables
+        )
 
     @functools.cached_property
     def _kept(self) -> Stack | None:
@@ -249,10 +311,15 @@ class StoredStructures(StructureSet):
         """Memory that all structures take at most, without what is known of sets of any size."""
         numbers, sizes = self._stored.num_columns(), self.sizes
         per_structure = 8 * numbers * sizes.atoms + 20 * sizes.edges + 12 * sizes.kvectors
+        features = self._stored.num_features
+        if VALUES in self._tables:
+            per_structure += 8 * features * sizes.atoms
+        if not self._tables.isdisjoint(DERIVATIVES):
+            per_structure += 24 * features * (sizes.edges + 3 * sizes.atoms)
         return int(per_structure.sum())
 
     def _read(self, rows: np.ndarray) -> Stack:
-        stacked = self._stored.stack(rows)
+        stacked = self._stored.stack(rows, self._tables)
         stacked = stacked.with_atoms(species=self._species[stacked.atoms["atomic_numbers"]])
         sizes = self.sizes.take(rows)
         k_indices = zip(stacked.k_indices, sizes.kvectors > 0, strict=True)
@@ -278,51 +345,6 @@ def _boundary(tails: float | None) -> str:
     if tails is None:
         return "another boundary condition than exact"
     return f"the boundary condition exact with Gaussians that reach {tails:g} Å"
-
-
-class _Shards:
-    """The shards of a data set, of which a limited number is open at any time."""
-
-    def __init__(self, indices: Sequence[ShardIndex]):
-        self._indices = tuple(indices)
-        counts = np.array([len(index.sizes) for index in indices])
-        self._ends = np.cumsum(counts)
-        self._starts = self._ends - counts
-        ordered = [json.dumps(index.columns) for index in indices]
-        kinds = list(dict.fromkeys(ordered))
-        self.columns: list[Columns] = [json.loads(kind) for kind in kinds]
-        """Columns of the tables of each kind of shards: those of a kind have the same, in order."""
-        self._kinds = np.array([kinds.index(each) for each in ordered])
-        self._open: OrderedDict[int, OpenShard] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @property
-    def description(self) -> Description:
-        """What the data were prepared for."""
-        return self._indices[0].description
-
-    def kinds_of(self, rows: np.ndarray) -> np.ndarray:
-        """The kind of the shard of each structure, given by positions through all shards."""
-        return self._kinds[np.searchsorted(self._ends, rows, side="right")]
-
-    def read(self, rows: np.ndarray) -> list[Rows]:
-        """What is stored of some structures, given by positions through all shards."""
-        numbers = np.searchsorted(self._ends, rows, side="right")
-        places = rows - self._starts[numbers]
-        with self._lock:
-            return [
-                self._opened(number).read(place)
-                for number, place in zip(numbers.tolist(), places.tolist(), strict=True)
-            ]
-
-    def _opened(self, number: int) -> OpenShard:
-        """A shard; the one that was not needed for longest is closed where there are too many."""
-        if number not in self._open:
-            if len(self._open) >= _OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-            self._open[number] = OpenShard(self._indices[number])
-        self._open.move_to_end(number)
-        return self._open[number]
 
 
 def _shard_files(path: Path, split: str) -> list[Path]:

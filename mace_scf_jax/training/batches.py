@@ -82,6 +82,21 @@ def training_loader(
     )
 
 
+def evaluation_loader(
+    structures: StructureSet, options: TrainOptions, devices: Devices, mesh: Mesh | None
+) -> BatchLoader:
+    """Make a loader of the batches of a set to evaluate."""
+    return BatchLoader(
+        structures,
+        batch_size=options.valid_batch_size,
+        layout="per_atom",
+        dtype=options.default_dtype,
+        parts=devices.count,
+        own_parts=devices.own_parts,
+        mesh=mesh,
+    )
+
+
 def make_loaders(
     structures: Mapping[str, StructureSet],
     options: TrainOptions,
@@ -91,15 +106,7 @@ def make_loaders(
     """Make a loader to train with, and one per set to evaluate, which share padded sizes."""
     training = training_loader(structures["train"], options, devices, mesh)
     evaluation = {
-        name: BatchLoader(
-            members,
-            batch_size=options.valid_batch_size,
-            layout="per_atom",
-            dtype=options.default_dtype,
-            parts=devices.count,
-            own_parts=devices.own_parts,
-            mesh=mesh,
-        )
+        name: evaluation_loader(members, options, devices, mesh)
         for name, members in structures.items()
     }
     share_buckets(list(evaluation.values()))

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.data.batching import BatchLoader
 from mace_scf_jax.data.datasets import load_datasets
-from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
+from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
     describe_formal_charges,
@@ -36,6 +37,7 @@ from mace_scf_jax.training.batches import (
     choose_forces,
     choose_sampling,
     common_mesh,
+    evaluation_loader,
     make_loaders,
     sums_on_mesh,
     training_loader,
@@ -146,6 +148,8 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         options,
         pbc=np.concatenate([members.catalogue.pbc for members in sets.values()]),
     )
+    features_of = BACKBONES[options.backbone].settings.features_of(options)
+    features = None if features_of is None else features_of(data.elements).to_dict()
     direct = electrostatics is not None and not sums_on_mesh(electrostatics, sets.values())
     structures = {
         name: members.prepare(
@@ -153,6 +157,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
             cutoff=options.cutoff,
             kspace_cutoff=electrostatics.indices_cutoff if direct else None,
             tails=None if electrostatics is None else electrostatics.tails,
+            features=features,
         )
         for name, members in sets.items()
     }
@@ -165,6 +170,10 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     logger.info("Average number of neighbors: %s", neighbours, extra=FILES_ONLY)
     devices = Devices() if devices is None else devices
     training, evaluation = make_loaders(structures, options, devices, mesh)
+    described = structures["train"].with_stored_features(derivatives=False)
+    measured = evaluation["train"]
+    if described is not None:
+        measured = evaluation_loader(described, options, devices, mesh)
     settings = model_settings(
         options,
         TrainingSet(
@@ -172,7 +181,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
             atomic_energies=tuple(float(energy) for energy in data.atomic_energies),
             electrostatics=electrostatics,
             catalogue=data.train.catalogue,
-            batches=batches_of_set(evaluation["train"].undivided()),
+            batches=batches_of_set(measured.undivided()),
         ),
         avg_num_neighbors=neighbours,
     )
@@ -186,8 +195,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         warn_of_surplus(surplus_charges(structures["train"], charges))
     computed = _precomputed(structures, settings, options)
     if computed:
-        structures = {**structures, **computed}
-        training, evaluation = make_loaders(structures, options, devices, mesh)
+        training, evaluation = make_loaders({**structures, **computed}, options, devices, mesh)
     energies = _without_derivatives(structures["train"], settings, options, computed.get("train"))
     module = build(settings)
     example = next(iter(training.undivided().epoch(0)))
@@ -234,8 +242,8 @@ def _log_model(settings: ModelSettings, parameters: Parameters, neighbours: floa
 
 def _precomputed(
     structures: Mapping[str, StructureSet], settings: ModelSettings, options: TrainOptions
-) -> dict[str, StructuresInMemory]:
-    """Those sets of which the backbone computes something before the first epoch."""
+) -> dict[str, StructureSet]:
+    """Those sets of which something is computed before the first epoch, or was stored."""
     found = {
         name: _precompute(members, settings, options, derivatives=True)
         for name, members in structures.items()
@@ -247,8 +255,8 @@ def _without_derivatives(
     structures: StructureSet,
     settings: ModelSettings,
     options: TrainOptions,
-    computed: StructuresInMemory | None,
-) -> StructuresInMemory | None:
+    computed: StructureSet | None,
+) -> StructureSet | None:
     """The training set as far as energies need it, if a stage reads no more and it can be had."""
     if all(stage.reads_derivatives for stage in options.train_schedule):
         return None
@@ -259,8 +267,8 @@ def _without_derivatives(
 
 def _precompute(
     structures: StructureSet, settings: ModelSettings, options: TrainOptions, *, derivatives: bool
-) -> StructuresInMemory | None:
-    """What the backbone computes of a set before the first epoch."""
+) -> StructureSet | None:
+    """A set with what the backbone needs not compute in every step."""
     return settings.backbone.precompute(
         structures, options, derivatives=derivatives, edges_are_read=settings.own.reads_edges
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.data.datasets import DataSettings
 from mace_scf_jax.data.preprocessing import PreprocessSettings
 from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
@@ -49,7 +50,7 @@ def data_settings(options: TrainOptions) -> DataSettings:
 
 
 def preprocess_settings(
-    options: PreprocessOptions, *, workers: int, shard_megabytes: float
+    options: PreprocessOptions, *, workers: int, shard_megabytes: float, derivatives: bool = False
 ) -> PreprocessSettings:
     """What to compute for runs with the given options.
 
@@ -60,14 +61,23 @@ def preprocess_settings(
         options: of the runs.
         workers: number of processes.
         shard_megabytes: size of the text that one file is made from.
+        derivatives: whether to store derivatives of features, too.
 
     Raises:
-        ConfigurationError: a dry run is asked for, which only training has.
+        ConfigurationError: a dry run is asked for, which only training has; or derivatives of
+            features that the backbone does not have or is not to store.
         DataError: for numbers that are not positive.
     """
     if options.dry_run:
         raise ConfigurationError(
             "option 'dry_run': is of training; preprocessing writes what it reads"
+        )
+    features_of = BACKBONES[options.backbone].settings.features_of(options)
+    if derivatives and features_of is None:
+        raise ConfigurationError(
+            "--derivatives: expected a model on descriptors (ChebyshevANN, or backbone: chebyshev) "
+            f"with cache_features auto or true, found the model {options.model} with the backbone "
+            f"{options.backbone}"
         )
     electrostatics = electrostatics_settings(options.family, options, pbc=np.ones((1, 3), bool))
     return PreprocessSettings(
@@ -75,6 +85,8 @@ def preprocess_settings(
         cutoff=options.cutoff,
         kspace_cutoff=None if electrostatics is None else electrostatics.indices_cutoff,
         tails=None if electrostatics is None else electrostatics.tails,
+        features_of=features_of,
+        derivatives=derivatives,
         workers=workers,
         shard_megabytes=shard_megabytes,
     )

@@ -109,6 +109,21 @@ def test_without_edges_energies_are_the_same(model):
     assert_close(energies(batch(members)), energies(batch(STRUCTURES)), 1e-13)
 
 
+@pytest.mark.parametrize("asked", ["forces", "stress"])
+def test_forces_from_descriptors_without_derivatives_are_refused(model, asked):
+    """They would be zero. Gradients of energies by the parameters need no derivatives."""
+    module, parameters = model
+    graph = batch(stored(derivatives=False))
+    with pytest.raises(ValueError, match="found a batch without their derivatives"):
+        jax.eval_shape(lambda graph: evaluate(module, parameters, graph, **{asked: True}), graph)
+
+    def energy(parameters, graph):
+        return module.apply({"params": parameters}, graph)["energy"].sum()
+
+    gradient = jax.jit(jax.grad(energy))(parameters, graph)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
 def test_kept_in_single_precision():
     graph = batch(stored(derivatives=True, dtype=np.float32), np.float32)
     assert graph.descriptors.values.dtype == graph.descriptors.by_vector.dtype == np.float32

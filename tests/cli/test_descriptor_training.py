@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -16,10 +19,15 @@ from ase.calculators.lj import LennardJones
 from ase.io import write
 
 from mace_scf_jax import load_model
+from mace_scf_jax.backbones.chebyshev import stored
 from mace_scf_jax.backbones.chebyshev.measured import energy_constants
+from mace_scf_jax.data import stored_set
 from mace_scf_jax.data.datasets import load_datasets
+from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.stored_set import open_stored
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.training.config.options import options_from
+from mace_scf_jax.training.preparation import prepare_run
 from mace_scf_jax.training.settings import data_settings
 from mace_scf_jax_cli.main import main
 
@@ -96,6 +104,113 @@ def test_features_computed_before_change_no_loss_and_no_weight(runs):
         wanted = other.parameters["backbone"]["energy"][element]
         for name, values in found.items():
             np.testing.assert_allclose(values, wanted[name], rtol=1e-7, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def preprocessed(folder):
+    """Shards with features and derivatives."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
+        words = ["--derivatives", "--workers", "1", "--shard_size", "0.002"]
+        assert main(["preprocess", "config.yaml", "-o", "data", *words]) == 0
+    assert len(list((folder / "data/train").iterdir())) > 1
+    return folder / "data"
+
+
+def test_preprocessed_features_change_no_loss(folder, runs, preprocessed, monkeypatch):
+    """They are read batch by batch, and the run computes none."""
+    monkeypatch.setattr(stored_set, "KEPT_BYTES", 0)
+    for name in ("descriptors", "derivatives_by_vectors"):
+        monkeypatch.setattr(stored, name, None)
+    losses, _ = train(folder, monkeypatch, train_file="../data")
+    np.testing.assert_allclose(losses, runs["false"][0], rtol=1e-9)
+    text = next((folder / "train_file-.._data" / "logs").glob("*.log")).read_text()
+    assert "Features and their derivatives of" in text
+    assert "are read from files" in text
+    assert "computed once" not in text
+
+
+def test_edges_are_those_of_the_structures_for_whoever_reads_no_features(preprocessed, folder):
+    data = {
+        name: load_datasets(data_settings(options_from(CONFIG | {"train_file": file}))).train
+        for name, file in {"files": folder / "train.xyz", "shards": preprocessed}.items()
+    }
+    model = {"elements": (11, 17), "cutoff": 4.0, "kspace_cutoff": None}
+    expected, found = (data[name].prepare(**model) for name in ("files", "shards"))
+    assert found.with_stored_features(derivatives=False) is None
+    for one, other in zip(expected, found, strict=True):
+        for name in ("senders", "receivers", "cell_shifts"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"rad_order": 4},
+            r"data: preprocessed with features of rad_order 3 \(the run asks for 4\)",
+        ),
+        (
+            {"ang_cutoff": 2.5},
+            r"features of ang_cutoff 3 \(the run asks for 2\.5\)\. Preprocess ag",
+        ),
+        ({"rad_cutoff": 3.5}, r"r_max 4 Å \(.* 3\.5 Å\); features of rad_cutoff 4 \(.* 3\.5\)"),
+        ({"min_cutoff": 0.6}, r"features of min_cutoff 0\.55 \(the run asks for 0\.6\)"),
+        ({"species": ["Cl", "Na"]}, r"features of species Na, Cl \(the run asks for Cl, Na\)"),
+    ],
+)
+def test_features_of_another_descriptor_are_refused(
+    preprocessed, monkeypatch, capsys, tmp_path, changes, message
+):
+    changed = CONFIG | {"train_file": str(preprocessed), "descriptor": DESCRIPTOR | changes}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "config.yaml"]) == 2
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_stored_features_may_be_left_unread(preprocessed):
+    """Then the descriptor is free, within the cutoff of the edges."""
+    free = {"descriptor": DESCRIPTOR | {"ang_order": 1}, "cache_features": "false"}
+    prepared = prepare_run(options_from(CONFIG | {"train_file": str(preprocessed)} | free))
+    assert next(iter(prepared.training.epoch(0))).descriptors is None
+
+
+@pytest.mark.parametrize("table", ["values", "pairs", "by_vector", "by_cell"])
+def test_features_that_changed_are_noticed(preprocessed, tmp_path, table):
+    shard = sorted((preprocessed / "train").iterdir())[0]
+    path = shutil.copy(shard, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file[f"features/{table}"][0, 0] += 1
+    members = open_stored(path, split="train")
+    structures = members.prepare(
+        elements=(11, 17), cutoff=4.0, kspace_cutoff=None, features=members.description.features
+    )
+    assert structures[0].num_edges > 0
+    with pytest.raises(DataError, match=r"structure 0 does not have the checksum"):
+        structures.with_stored_features(derivatives=True).stack(np.arange(1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "MACE", "hidden_irreps": "1x0e"}, "expected a model on descriptors"),
+        ({"cache_features": False}, "with cache_features auto or true"),
+        ({"descriptor": {**DESCRIPTOR, "species": ["Na"]}}, "found no Cl in Na"),
+    ],
+)
+def test_derivatives_of_no_features_are_refused(
+    folder, monkeypatch, capsys, tmp_path, changes, message
+):
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump(CONFIG | {"train_file": str(folder / "train.xyz")} | changes)
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["preprocess", "config.yaml", "-o", "data", "--derivatives", "--workers", "1"]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_levenberg_marquardt_steps_learn_in_fewer_epochs(folder, runs, monkeypatch):

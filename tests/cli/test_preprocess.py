@@ -112,6 +112,13 @@ def test_the_help_shows_options_and_arguments(capsys):
         main(["preprocess", "--help"])
     text = capsys.readouterr().out
     assert "mace-scf-jax preprocess [FILE.yaml]" in text
-    for name in ("--output", "--workers", "--shard_size", "--heads", "--kspace_cutoff_factor"):
+    for name in (
+        "--output",
+        "--workers",
+        "--shard_size",
+        "--derivatives",
+        "--heads",
+        "--kspace_cutoff_factor",
+    ):
         assert name in text
     assert "--train_schedule" not in text

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from mace_scf_jax.data import stored_set
+from mace_scf_jax.data import open_shards, stored_set
 from mace_scf_jax.data.batching import BatchLoader
 from mace_scf_jax.data.datasets import DataSets, DataSettings, load_datasets
 from mace_scf_jax.data.description import Description
@@ -154,7 +154,7 @@ def test_periodic_images_and_reciprocal_vectors(tmp_path):
 
 @pytest.mark.parametrize("kept_bytes", [0, stored_set.KEPT_BYTES], ids=["read", "kept"])
 def test_batches_are_the_same_as_from_memory(tmp_path, monkeypatch, kept_bytes):
-    monkeypatch.setattr(stored_set, "_OPEN_FILES", 1)
+    monkeypatch.setattr(open_shards, "_OPEN_FILES", 1)
     monkeypatch.setattr(stored_set, "KEPT_BYTES", kept_bytes)
     members = in_memory()
     found = open_stored(stored(tmp_path / "set", members), split="train")

@@ -87,6 +87,19 @@ class Descriptor:
             for n in range(order + 1)
         )
 
+    def check_elements(self, elements: Sequence[int]) -> None:
+        """Refuse elements that are no species.
+
+        Raises:
+            ValueError: names them.
+        """
+        unknown = [chemical_symbols[z] for z in elements if z not in self.species]
+        if unknown:
+            raise ValueError(
+                f"descriptor, species: expected all elements of the model, found no "
+                f"{', '.join(unknown)} in {', '.join(self.symbols)}"
+            )
+
     def weights(self, elements: Sequence[int]) -> np.ndarray:
         """Return the weight s of each element.
 

@@ -10,7 +10,6 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
-from mace_scf_jax.backbones.chebyshev.functions import descriptors
 from mace_scf_jax.backbones.chebyshev.networks import Architecture
 from mace_scf_jax.backbones.chebyshev.normalisation import (
     FeatureStatistics,
@@ -18,6 +17,7 @@ from mace_scf_jax.backbones.chebyshev.normalisation import (
     energy_scaling_and_shift,
 )
 from mace_scf_jax.backbones.chebyshev.options import WHOLE
+from mace_scf_jax.backbones.chebyshev.stored import descriptors_of
 from mace_scf_jax.data.statistics import interaction_energies
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.options import ConfigurationError
@@ -73,7 +73,7 @@ def feature_statistics(
     per_element = options.normalize_features == "per_element"
     rows = len(training.elements) if per_element else 1
     moments = Moments(rows, descriptor.size)
-    compute = jax.jit(lambda graph: descriptors(graph, descriptor, training.elements))
+    compute = jax.jit(lambda graph: descriptors_of(graph, descriptor, training.elements))
     for graph in training.batches():
         real = np.asarray(graph.atom_mask)
         row = np.asarray(graph.species) if per_element else np.zeros(len(real), int)

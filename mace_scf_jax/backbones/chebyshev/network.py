@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mace_scf_jax.backbones.backbone import BackboneOutput
-from mace_scf_jax.backbones.chebyshev.functions import descriptors
 from mace_scf_jax.backbones.chebyshev.networks import ElementNetworks
 from mace_scf_jax.backbones.chebyshev.settings import ChebyshevSettings
-from mace_scf_jax.backbones.chebyshev.stored import stored_descriptors
+from mace_scf_jax.backbones.chebyshev.stored import descriptors_of
 from mace_scf_jax.graph import Graph
 
 
@@ -31,10 +30,7 @@ class ChebyshevBackbone(nn.Module):
     def __call__(self, graph: Graph) -> BackboneOutput:
         """Features and energies of every atom of the batch."""
         settings = self.settings
-        if graph.descriptors is None:
-            raw = descriptors(graph, settings.descriptor, settings.elements)
-        else:
-            raw = stored_descriptors(graph)
+        raw = descriptors_of(graph, settings.descriptor, settings.elements)
         features = self._normalised(raw, graph)
         networks = ElementNetworks(settings.elements, settings.arch, name="energy")
         values = networks(features, graph.species)[:, 0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -12,7 +13,6 @@ from jaxtyping import Array
 
 from mace_scf_jax.backbones.backbone import BackboneOutput, BackboneSettings
 from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
-from mace_scf_jax.backbones.chebyshev.functions import descriptors
 from mace_scf_jax.backbones.chebyshev.measured import (
     architectures_of,
     energy_constants,
@@ -25,13 +25,19 @@ from mace_scf_jax.backbones.chebyshev.networks import (
 )
 from mace_scf_jax.backbones.chebyshev.normalisation import FeatureStatistics
 from mace_scf_jax.backbones.chebyshev.options import ROOM_FOR_FEATURES
-from mace_scf_jax.backbones.chebyshev.stored import with_descriptors
-from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
+from mace_scf_jax.backbones.chebyshev.stored import (
+    DescriptorFeatures,
+    descriptors_of,
+    with_descriptors,
+)
+from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.notation import Multiplicities
 from mace_scf_jax.options import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +82,7 @@ class ChebyshevSettings(BackboneSettings):
                     f"{what}: expected one entry for each of {number} elements, found "
                     f"{len(getattr(self, what))}"
                 )
-        unknown = [chemical_symbols[z] for z in self.elements if z not in self.descriptor.species]
-        if unknown:
-            raise ValueError(
-                f"descriptor, species: expected all elements of the model, found no "
-                f"{', '.join(unknown)} in {', '.join(self.descriptor.symbols)}"
-            )
+        self.descriptor.check_elements(self.elements)
         for element, architecture in zip(self.elements, self.arch, strict=True):
             check_architecture(f"arch, {chemical_symbols[element]}", architecture)
         if self.features is not None:
@@ -129,6 +130,22 @@ class ChebyshevSettings(BackboneSettings):
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
 
+    @classmethod
+    def features_of(cls, options: Any) -> Callable[[tuple[int, ...]], DescriptorFeatures] | None:
+        """Return those of the descriptor, unless they are to be computed anew in every step."""
+        if options.cache_features == "false":
+            return None
+
+        def of_elements(elements: tuple[int, ...]) -> DescriptorFeatures:
+            try:
+                descriptor = options.descriptor.of_elements(elements)
+                descriptor.check_elements(elements)
+            except ValueError as error:
+                raise ConfigurationError(str(error)) from error
+            return DescriptorFeatures(descriptor, tuple(sorted(descriptor.species)))
+
+        return of_elements
+
     @property
     def r_max(self) -> float:  # type: ignore[override]  # follows from the descriptor
         """Cutoff of the edges in Å."""
@@ -162,7 +179,7 @@ class ChebyshevSettings(BackboneSettings):
 
     def describe(self, graph: Graph) -> dict[str, Array]:
         """Return the raw features of every atom, and the fraction of them outside the range."""
-        raw = descriptors(graph, self.descriptor, self.elements)
+        raw = descriptors_of(graph, self.descriptor, self.elements)
         found = {"descriptors": raw}
         if "extrapolation" in self.on_request:
             assert self.features is not None
@@ -172,8 +189,8 @@ class ChebyshevSettings(BackboneSettings):
 
     def precompute(
         self, structures: StructureSet, options: Any, *, derivatives: bool, edges_are_read: bool
-    ) -> StructuresInMemory | None:
-        """Return structures with their descriptors, if they are wanted or there is room."""
+    ) -> StructureSet | None:
+        """Return structures with stored descriptors, or computed ones if there is room."""
         wanted = options.cache_features
         if edges_are_read and wanted == "true":
             raise ConfigurationError(
@@ -182,6 +199,14 @@ class ChebyshevSettings(BackboneSettings):
             )
         if wanted == "false" or edges_are_read:
             return None
+        stored = structures.with_stored_features(derivatives=derivatives)
+        if stored is not None:
+            logger.info(
+                "Features%s of %d atoms are read from files",
+                " and their derivatives" if derivatives else "",
+                stored.sizes.atoms.sum(),
+            )
+            return stored
         return with_descriptors(
             structures,
             self.descriptor,

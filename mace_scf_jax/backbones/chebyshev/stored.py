@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,9 @@ from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
 from mace_scf_jax.backbones.chebyshev.functions import descriptors, edge_weights
 from mace_scf_jax.backbones.chebyshev.harmonics import real_harmonics
 from mace_scf_jax.backbones.chebyshev.polynomials import chebyshev_polynomials, cosine_cutoff
+from mace_scf_jax.data.atom_features import AtomFeatures
 from mace_scf_jax.data.collate import padded
+from mace_scf_jax.data.pairs import number_of_pairs, pairs_of_atoms
 from mace_scf_jax.data.sets import StructureSet, StructuresInMemory
 from mace_scf_jax.data.sizes import StructureSizes, merge
 from mace_scf_jax.data.stack import CELL_DERIVATIVES, DESCRIPTORS, PAIR_DERIVATIVES, Stack
@@ -41,17 +44,34 @@ BYTES_OF_PAIR = 20
 """Sender, receiver and cell shift."""
 
 
+def descriptors_of(
+    graph: Graph, descriptor: Descriptor, elements: tuple[int, ...]
+) -> Float[Array, "atoms features"]:
+    """The descriptors that are stored with a batch, or else computed from its edges.
+
+    Args:
+        graph: a batch with descriptors, or with edges that reach the cutoff.
+        descriptor: of the stored ones, too.
+        elements: atomic numbers that the species of the batch index.
+    """
+    if graph.descriptors is None:
+        return descriptors(graph, descriptor, elements)
+    return stored_descriptors(graph)
+
+
 def stored_descriptors(graph: Graph) -> Float[Array, "atoms features"]:
     """The stored descriptors of a batch as a function of positions and cells, once differentiable.
 
     Args:
         graph: a batch with descriptors.
+
+    Raises:
+        ValueError: the batch has no descriptors; or they are to be differentiated by positions,
+            strain or cells, and their derivatives are not there.
     """
     if graph.descriptors is None:
         raise ValueError("stored descriptors: found a batch without any")
     stored = graph.descriptors
-    if stored.by_vector is None or stored.by_cell is None:
-        return jnp.asarray(stored.values)
     by_vector, by_cell = stored.by_vector, stored.by_cell
 
     @jax.custom_jvp
@@ -60,6 +80,11 @@ def stored_descriptors(graph: Graph) -> Float[Array, "atoms features"]:
 
     @features.defjvp
     def derivative(primals, tangents):
+        if by_vector is None or by_cell is None:
+            raise ValueError(
+                "stored descriptors: found a batch without their derivatives, expected them where "
+                "forces or stress are asked for"
+            )
         moves, cell_change = tangents
         vectors = (graph.at_receivers(moves) - moves[graph.senders]).astype(graph.dtype)
         of_pairs = by_vector.reshape(graph.num_atoms, -1, *by_vector.shape[1:])
@@ -115,6 +140,67 @@ def derivatives_by_vectors(
     return jnp.stack([along(axis) for axis in range(3)], axis=1)
 
 
+@dataclasses.dataclass(frozen=True)
+class DescriptorFeatures(AtomFeatures):
+    """The features of a descriptor.
+
+    Raises:
+        ValueError: the descriptor does not know all elements.
+    """
+
+    descriptor: Descriptor
+    elements: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        self.descriptor.check_elements(self.elements)
+
+    @property
+    def size(self) -> int:
+        """That of the descriptor."""
+        return self.descriptor.size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and parameters of the descriptor, with symbols for its species."""
+        parameters = dataclasses.asdict(self.descriptor)
+        return {"descriptor": "Chebyshev"} | parameters | {"species": list(self.descriptor.symbols)}
+
+    def computed(
+        self, structures: StructureSet, *, derivatives: bool, dtype: DTypeLike
+    ) -> Iterator[Stack]:
+        """Give the structures with descriptors; see `AtomFeatures.computed`."""
+        descriptor, elements = self.descriptor, self.elements
+        parts = list(_parts(structures.sizes))
+        sizes = merge(structures.sizes.take(part).of_one_batch("per_atom") for part in parts)
+
+        @jax.jit
+        def compute(graph: Graph) -> tuple[Array, ...]:
+            values = descriptors(graph, descriptor, elements)
+            if not derivatives:
+                return (values,)
+            by_vector = derivatives_by_vectors(graph, descriptor, elements)
+            shifts = jnp.asarray(graph.cell_shifts).astype(by_vector.dtype)
+            by_cell = graph.sum_incoming_products(shifts, by_vector.reshape(len(shifts), -1))
+            return values, by_cell.reshape(graph.num_atoms, 3, 3, descriptor.size), by_vector
+
+        for rows in parts:
+            part = structures.stack(rows)
+            graph = padded(part, sizes, labels=False)
+            values, *of_change = compute(graph)
+            columns = {DESCRIPTORS: values}
+            if derivatives:
+                by_cell, by_vector = of_change
+                columns[CELL_DERIVATIVES] = by_cell
+                part = _of_pairs(part, np.asarray(by_vector)[graph.edge_mask], dtype)
+            else:
+                part = part.without_edges()
+            yield part.with_atoms(
+                **{
+                    name: np.asarray(column, dtype)[: part.atoms.total]
+                    for name, column in columns.items()
+                }
+            )
+
+
 def with_descriptors(
     structures: StructureSet,
     descriptor: Descriptor,
@@ -136,10 +222,8 @@ def with_descriptors(
         derivatives: whether to keep pairs and derivatives; else there are no edges.
         most_bytes: that descriptors, derivatives and pairs may take; None for no limit.
     """
-    parts = list(_parts(structures.sizes))
-    atoms, pairs = int(structures.sizes.atoms.sum()), 0
-    if derivatives:
-        pairs = sum(len(_pairs(structures.stack(part))[1]) for part in parts)
+    atoms = int(structures.sizes.atoms.sum())
+    pairs = number_of_pairs(structures) if derivatives else 0
     width = np.dtype(dtype).itemsize * descriptor.size
     needed = atoms * width * (10 if derivatives else 1) + pairs * (3 * width + BYTES_OF_PAIR)
     if most_bytes is not None and needed > most_bytes:
@@ -150,39 +234,10 @@ def with_descriptors(
         atoms,
         needed / 1e6,
     )
-    sizes = merge(structures.sizes.take(part).of_one_batch("per_atom") for part in parts)
-
-    @jax.jit
-    def compute(graph: Graph) -> tuple[Array, ...]:
-        values = descriptors(graph, descriptor, elements)
-        if not derivatives:
-            return (values,)
-        by_vector = derivatives_by_vectors(graph, descriptor, elements)
-        shifts = jnp.asarray(graph.cell_shifts).astype(by_vector.dtype)
-        by_cell = graph.sum_incoming_products(shifts, by_vector.reshape(len(shifts), -1))
-        return values, by_cell.reshape(graph.num_atoms, 3, 3, descriptor.size), by_vector
-
-    def described() -> Iterator[Stack]:
-        for rows in parts:
-            part = structures.stack(rows)
-            graph = padded(part, sizes, labels=False)
-            values, *of_change = compute(graph)
-            columns = {DESCRIPTORS: values}
-            if derivatives:
-                by_cell, by_vector = of_change
-                columns[CELL_DERIVATIVES] = by_cell
-                part = _of_pairs(part, np.asarray(by_vector)[graph.edge_mask], dtype)
-            else:
-                part = part.without_edges()
-            yield part.with_atoms(
-                **{
-                    name: np.asarray(column, dtype)[: part.atoms.total]
-                    for name, column in columns.items()
-                }
-            )
-
+    features = DescriptorFeatures(descriptor, elements)
+    described = features.computed(structures, derivatives=derivatives, dtype=dtype)
     configurations = [structures[index].configuration for index in range(len(structures))]
-    return StructuresInMemory.of_stack(Stack.concatenate(described()), configurations)
+    return StructuresInMemory.of_stack(Stack.concatenate(described), configurations)
 
 
 def _parts(sizes: StructureSizes) -> Iterator[np.ndarray]:
@@ -198,28 +253,12 @@ def _parts(sizes: StructureSizes) -> Iterator[np.ndarray]:
     yield np.array(part)
 
 
-def _pairs(stacked: Stack) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of different atoms: an order of the edges by pairs, and the first edge of each there.
-
-    Edges from an atom to its own images are not in the order.
-    """
-    edges = stacked.edges
-    structure = np.repeat(np.arange(len(stacked)), edges.counts)
-    senders, receivers = edges["senders"], edges["receivers"]
-    order = np.lexsort((senders, receivers, structure))
-    order = order[senders[order] != receivers[order]]
-    keys = np.stack([structure, receivers, senders])[:, order]
-    is_first = np.ones(len(order), dtype=bool)
-    is_first[1:] = np.any(keys[:, 1:] != keys[:, :-1], axis=0)
-    return order, np.flatnonzero(is_first)
-
-
 def _of_pairs(
     stacked: Stack, by_vector: Float[np.ndarray, "edges 3 features"], dtype: DTypeLike
 ) -> Stack:
     """The structures with a pair of atoms for all edges that are images of each other."""
     edges = stacked.edges
-    order, first = _pairs(stacked)
+    order, first = pairs_of_atoms(stacked)
     structure = np.repeat(np.arange(len(stacked)), edges.counts)
     if len(first):
         by_pair = np.add.reduceat(by_vector[order], first, axis=0).astype(dtype)
