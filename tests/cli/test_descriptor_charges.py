@@ -44,6 +44,15 @@ CONFIG = {
         }
     },
 }
+WITHOUT_CHARGES = {
+    "heads": {
+        "DFT": {"info_keys": {"energy": "REF_energy"}, "arrays_keys": {"forces": "REF_forces"}}
+    },
+    "train_schedule": {
+        0: {"name": "all", "start": 0, "end": 1, "lr": 0.01, "loss": {"forces": 1.0}}
+    },
+}
+"""No labels that would have to be of the degrees of the model."""
 FORMAL = {"H": 0.4, "O": -0.8}
 FAMILIES = {
     "none": {"model": "LocalCharges", "conserve_charge": "none"},
@@ -143,8 +152,8 @@ def test_features_computed_before_change_no_loss(family, folder, monkeypatch):
     ("changes", "message"),
     [
         (
-            FAMILIES["none"] | {"atomic_multipoles_max_l": 1},
-            "atomic_multipoles_max_l",
+            FAMILIES["none"] | WITHOUT_CHARGES | {"atomic_multipoles_max_l": 1},
+            "LocalCharges needs a backbone with",
         ),
         (FAMILIES["learned"] | {"cache_features": "true"}, "a model that reads edges"),
         ({"model": "EnergyFunctional"}, "EnergyFunctional needs a backbone with"),

@@ -89,7 +89,7 @@ def test_every_output_is_there_and_finite(model):
     if model.settings.backbone.least_distance > 0.0:
         outputs |= {"shortest_distance"}
     if model.settings.electrostatics is not None:
-        outputs |= {"multipoles", "dipole", "total_charge", "electrostatic_energy"}
+        outputs |= {"multipoles", "charges", "dipole", "total_charge", "electrostatic_energy"}
     if model.settings.family == "LocalSplitCharges":
         outputs |= {"polarizability"}
     if model.settings.family == "MACEQEq":
