@@ -58,4 +58,5 @@ def test_an_oscillating_dipole_has_one_line():
     )
     square = 0.5 * (e * angstrom * 2.0 * np.pi * c * 100.0 * wavenumber) ** 2
     area = square / (12.0 * epsilon * c**2 * 1e-27 * k * 300.0) * 1e-4  # cm⁻²
-    np.testing.assert_allclose(np.trapezoid(values, found), area, rtol=1e-3)
+    # the factor from differences to derivatives varies over the width of the line: 6e-6
+    np.testing.assert_allclose(np.trapezoid(values, found), area, rtol=2e-5)

@@ -89,7 +89,6 @@ class WholeSetSteps:
         Returns:
             The new state and the record of the step, as of `Steps.train`.
         """
-
         graphs = self._all(batches)
 
         def loss_at(parameters: Parameters) -> WholeLoss:
