@@ -139,22 +139,10 @@ class BatchLoader:
         """The batches of an epoch, from batch number `start` on."""
         return self.batches(self.batch_indices(epoch)[start:])
 
-    def batches(
-        self, members: Iterable[Int[np.ndarray, "_"]], *, together: int = 1
-    ) -> Iterator[Graph]:
-        """The batches of given structures, each by the positions of its members in the data set.
-
-        Args:
-            members: positions of the structures of each batch.
-            together: so many batches, one after the other, have the same padded sizes.
-        """
-        for some in grouped(members, together):
-            yield from self._in_one_bucket(some)
-
-    def _in_one_bucket(self, members: Sequence[Int[np.ndarray, "_"]]) -> Iterator[Graph]:
-        bucket = max(map(self.bucket_of, members), key=self.buckets.index)
+    def batches(self, members: Iterable[Int[np.ndarray, "_"]]) -> Iterator[Graph]:
+        """The batches of given structures, each by the positions of its members in the data set."""
         for indices in members:
-            divided = self._divided(indices)
+            bucket, divided = self.bucket_of(indices), self._divided(indices)
             yield concatenate(
                 [
                     self._part(divided[number], bucket)
@@ -189,8 +177,11 @@ class BatchLoader:
 
     def bucket_of(self, indices: Int[np.ndarray, "structures"]) -> BatchSizes:
         """The first bucket that holds each part of a batch of these structures."""
+        *smaller, largest = self.buckets
+        if not smaller:
+            return largest
         needed = self._batch_sizes(indices)
-        return next(bucket for bucket in self.buckets if bucket.holds(needed))
+        return next((bucket for bucket in smaller if bucket.holds(needed)), largest)
 
     def observed_sizes(self) -> list[BatchSizes]:
         """Exact sizes of the batches of the first epochs, or of the only one without shuffling."""
@@ -227,13 +218,6 @@ class BatchLoader:
             for part in self._divided(indices)
             if len(part)
         )
-
-
-def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The items in lists of so many, of which the last may have fewer."""
-    remaining = iter(items)
-    while some := list(itertools.islice(remaining, size)):
-        yield some
 
 
 def share_buckets(loaders: Sequence[BatchLoader], *, max_buckets: int = 4) -> None:

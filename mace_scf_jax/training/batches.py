@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
+from jaxtyping import Int
 
 from mace_scf_jax.boundary import repeated_cell
 from mace_scf_jax.data.batching import BatchLoader, prefetched, share_buckets
 from mace_scf_jax.data.datasets import DataSets
+from mace_scf_jax.data.on_device import ChosenBatches, size_of_whole, whole_set
 from mace_scf_jax.data.sets import ConfigurationSet, StructureSet
 from mace_scf_jax.data.statistics import interaction_energies
 from mace_scf_jax.electrostatics import ElectrostaticsSettings, choose_mesh, uses_mesh
@@ -22,6 +25,12 @@ from mace_scf_jax.training.loop.options import SamplingOptions
 from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling
 
 logger = logging.getLogger(__name__)
+
+MOST_STEPS_TOGETHER = 32
+"""Training steps that one call of a compiled function makes where batches are put together on the
+device: they are so short that calls would take longer."""
+MOST_BYTES_ON_DEVICE = 1_000_000_000
+"""Largest set that is kept on the device as a whole."""
 
 
 def sums_on_mesh(electrostatics: ElectrostaticsSettings, sets: Iterable[ConfigurationSet]) -> bool:
@@ -140,32 +149,54 @@ def choose_sampling(options: TrainOptions, data: DataSets) -> Sampling | None:
 
 
 def batches_of_epochs(
-    loader: BatchLoader,
-    supervision: ForceSupervision | None,
-    sampling: Sampling | None,
-    *,
-    together: int = 1,
+    loader: BatchLoader, supervision: ForceSupervision | None, sampling: Sampling | None
 ) -> EpochBatches:
-    """Give the batches of an epoch.
-
-    Args:
-        together: so many batches, one after the other, have the same padded sizes. If one, the next
-            ones are made by a thread while one is in use. Several are so small that its start and
-            its turns would take longer than the batches.
-    """
+    """Give the batches of an epoch; the next ones are made by a thread while one is in use."""
 
     def batches(epoch: int, *, start: int = 0, losses: np.ndarray | None = None) -> Iterator[Graph]:
-        indices = loader.batch_indices(epoch)
-        if sampling is not None:
-            indices = loader.split(sampling.order(epoch, losses))
-        indices = indices[start:]
-        graphs = loader.batches(indices, together=together)
+        indices = _batch_indices(loader, sampling, epoch, losses)[start:]
+        graphs = loader.batches(indices)
         if supervision is not None:
             own = [loader.own(members) for members in indices]
             graphs = supervision.applied(graphs, own, epoch=epoch)
-        return prefetched(graphs) if together == 1 else iter(graphs)
+        return prefetched(graphs)
 
     return batches
+
+
+def batches_on_device(loader: BatchLoader, sampling: Sampling | None) -> EpochBatches | None:
+    """Give the batches of an epoch, put together on the device; None if the set is too large.
+
+    Such batches take less time to compute than to be made on the host.
+
+    Args:
+        loader: of structures without edges, in one part.
+        sampling: how structures are drawn, if not each once in an epoch.
+    """
+    if size_of_whole(loader.structures) > MOST_BYTES_ON_DEVICE:
+        return None
+    whole = whole_set(loader.structures, dtype=loader.dtype, mesh=loader.mesh)
+    calls = -(-len(loader) // MOST_STEPS_TOGETHER)
+    together = -(-len(loader) // calls)
+
+    def batches(
+        epoch: int, *, start: int = 0, losses: np.ndarray | None = None
+    ) -> Iterator[ChosenBatches]:
+        remaining = iter(_batch_indices(loader, sampling, epoch, losses)[start:])
+        while some := list(itertools.islice(remaining, together)):
+            sizes = max(map(loader.bucket_of, some), key=loader.buckets.index)
+            yield ChosenBatches(whole, np.stack(some).astype(np.int32), sizes)
+
+    return batches
+
+
+def _batch_indices(
+    loader: BatchLoader, sampling: Sampling | None, epoch: int, losses: np.ndarray | None
+) -> list[Int[np.ndarray, "_"]]:
+    """Positions of the structures of each batch of an epoch."""
+    if sampling is None:
+        return loader.batch_indices(epoch)
+    return loader.split(sampling.order(epoch, losses))
 
 
 def batches_of_set(loader: BatchLoader) -> Callable[[], Iterator[Graph]]:

@@ -34,6 +34,7 @@ from mace_scf_jax.models.electrostatics import electrostatics_settings
 from mace_scf_jax.training.batches import (
     batches_of_epochs,
     batches_of_set,
+    batches_on_device,
     choose_forces,
     choose_sampling,
     common_mesh,
@@ -50,7 +51,7 @@ from mace_scf_jax.training.checks import (
 )
 from mace_scf_jax.training.config.options import TrainOptions, train_options
 from mace_scf_jax.training.fingerprint import fingerprint
-from mace_scf_jax.training.loop.data import TrainingData
+from mace_scf_jax.training.loop.data import EpochBatches, TrainingData
 from mace_scf_jax.training.loop.devices import Devices
 from mace_scf_jax.training.loop.modes import ModelMode, modes_of
 from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling
@@ -61,10 +62,6 @@ from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_si
 from mace_scf_jax.training.settings import data_settings
 
 logger = logging.getLogger(__name__)
-
-MOST_STEPS_TOGETHER = 32
-"""Training steps without forces that one call of a compiled function makes: they are so short that
-calls would take longer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +99,16 @@ class Preparation:
         """Optimiser steps in an epoch."""
         return len(self.training) if self.training.shuffle else 1
 
+    def _energies(self) -> EpochBatches | None:
+        """Batches without what only derivatives need, on the device where steps are made there."""
+        loader = self.energies
+        if loader is None:
+            return None
+        found = None
+        if loader.parts == 1 and not loader.by_size:
+            found = batches_on_device(loader, self.sampling)
+        return found or batches_of_epochs(loader, self.force_supervision, self.sampling)
+
     def training_data(self, *, with_tests: bool) -> TrainingData:
         """Give the batches as the training loop takes them.
 
@@ -110,16 +117,9 @@ class Preparation:
         """
         tests = [name for name in self.evaluation if name not in ("train", VALIDATION)]
         adaptive = self.sampling is not None and self.sampling.policy == "error_weighted"
-        alone = self.training.parts == 1
-        together = min(len(self.training), MOST_STEPS_TOGETHER) if alone else 1
         return TrainingData(
             training=batches_of_epochs(self.training, self.force_supervision, self.sampling),
-            energies=None
-            if self.energies is None
-            else batches_of_epochs(
-                self.energies, self.force_supervision, self.sampling, together=together
-            ),
-            together=together,
+            energies=self._energies(),
             sampled=batches_of_set(self.evaluation["train"]) if adaptive else None,
             sampled_structures=len(self.training.structures) if adaptive else None,
             sets={

@@ -136,11 +136,11 @@ def _evaluate(
     """Values of networks of one architecture, each atom by the network of its place."""
     activations = [ACTIVATIONS[name] for _, name in architecture]
     # a sum, not an index, whose derivative would be a slow scatter
-    is_own = (place[:, None] == jnp.arange(len(layers), dtype=place.dtype))[:, :, None]
+    is_own = (jnp.arange(len(layers), dtype=place.dtype)[:, None] == place)[:, None, :]
+    values = features.T  # atoms along rows, so that layers of few nodes fill vector registers
     for layer, activation in enumerate([*activations, ACTIVATIONS["linear"]]):
         weights = jnp.concatenate([network[layer][0] for network in layers], axis=1)
-        biases = jnp.stack([network[layer][1] for network in layers])
-        of_all = (features @ weights).reshape(len(features), *biases.shape) + biases
-        own = jnp.sum(jnp.where(is_own, of_all, 0.0), axis=1)
-        features = activation(own)
-    return features
+        biases = jnp.stack([network[layer][1] for network in layers])[:, :, None]
+        of_all = (weights.T @ values).reshape(*biases.shape[:2], -1) + biases
+        values = activation(jnp.sum(jnp.where(is_own, of_all, 0.0), axis=0))
+    return values.T

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from mace_scf_jax.data.on_device import ChosenBatches
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.training.loop.validation import Sets
 
@@ -19,8 +20,8 @@ class EpochBatches(Protocol):
 
     def __call__(
         self, epoch: int, *, start: int = 0, losses: np.ndarray | None = None
-    ) -> Iterable[Graph]:
-        """Give the batches in their order."""
+    ) -> Iterable[Graph | ChosenBatches]:
+        """Give the batches in their order, one by one or several in one item."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,5 +38,3 @@ class TrainingData:
     energies: EpochBatches | None = None
     """The same batches without what only derivatives of the energy need, for stages whose losses
     read none; None where there are no others."""
-    together: int = 1
-    """So many steps of these stages are one call of a compiled function."""

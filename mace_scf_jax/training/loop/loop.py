@@ -27,12 +27,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mace_scf_jax.data.batching import grouped
+from mace_scf_jax.data.on_device import ChosenBatches
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.messages import FILES_ONLY
 from mace_scf_jax.training.loop import resuming
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
-from mace_scf_jax.training.loop.data import TrainingData
+from mace_scf_jax.training.loop.data import EpochBatches, TrainingData
 from mace_scf_jax.training.loop.devices import Devices, require_agreement
 from mace_scf_jax.training.loop.observer import Observer, StepRecord
 from mace_scf_jax.training.loop.options import ValidationOptions, WatchOptions
@@ -237,13 +237,14 @@ class Trainer:
                 begun, clock = clock, time.perf_counter()
                 self._report_steps(stage, before, found, seconds=clock - begun)
 
-        for graphs in self._batches(stage, progress):
+        for batches in self._batches(stage, progress):
             self._state, records = self._steps.train(
-                mode, self._state, graphs, rates, weights, stage.loss_options
+                mode, self._state, batches, rates, weights, stage.loss_options
             )
             read()
             unread = (progress, records)
-            progress = progress.after_steps(len(graphs))
+            count = len(batches) if isinstance(batches, ChosenBatches) else 1
+            progress = progress.after_steps(count)
             if time.monotonic() - self._saved_at > self._checkpoint_seconds:
                 read()
                 unread = None
@@ -255,28 +256,22 @@ class Trainer:
         """One step on the whole training set."""
         assert self._whole_set is not None
         clock = time.perf_counter()
-        data = self._data
-        without = data.energies is not None and not stage.reads_derivatives
-        batches = data.energies if without else data.training
         self._state, records = self._whole_set.train(
-            mode, self._state, batches, dict(stage.loss), stage.loss_options
+            mode, self._state, self._source(stage), dict(stage.loss), stage.loss_options
         )
         self._report_steps(stage, progress, records, seconds=time.perf_counter() - clock)
         return progress.after_steps(1)
 
-    def _batches(self, stage: Stage, progress: Progress) -> Iterable[Sequence[Graph]]:
-        """The batches of an epoch that are not done yet, those of one call together."""
+    def _batches(self, stage: Stage, progress: Progress) -> Iterable[Graph | ChosenBatches]:
+        """The batches of an epoch that are not done yet."""
         losses = self._state.structure_losses
         known = {} if losses is None else {"losses": np.asarray(losses)}
+        return self._source(stage)(progress.epoch, start=progress.batch, **known)
+
+    def _source(self, stage: Stage) -> EpochBatches:
+        """The batches that hold what the losses of a stage read."""
         data = self._data
-        if data.energies is None or stage.reads_derivatives:
-            for graph in data.training(progress.epoch, start=progress.batch, **known):
-                yield (graph,)
-            return
-        batches = data.energies(progress.epoch, start=progress.batch, **known)
-        for some in grouped(batches, data.together):
-            # a call of another number of steps would have to be compiled, too
-            yield from [some] if len(some) == data.together else ((graph,) for graph in some)
+        return data.training if stage.reads_derivatives else data.energies or data.training
 
     def _note_structure_losses(self, stage: Stage, progress: Progress) -> None:
         """Evaluate the training set, where its losses decide how often each structure is drawn."""

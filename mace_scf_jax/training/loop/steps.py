@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from mace_scf_jax.data.on_device import ChosenBatches, chosen
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.predict.metrics import METRIC_INPUTS
 from mace_scf_jax.training.loop.devices import PARTS, SAME, Devices, Placement
@@ -130,17 +130,17 @@ class Steps:
         self,
         mode: Mode,
         state: TrainingState,
-        graphs: Sequence[Graph],
+        batches: Graph | ChosenBatches,
         learning_rates: Scalars,
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
     ) -> tuple[TrainingState, dict[str, Any]]:
-        """Make an optimiser step on each of some batches, one after the other.
+        """Make an optimiser step on a batch, or on each of several, one after the other.
 
         Args:
             mode: how the model is used.
             state: arrays of the run; their memory is taken over by the result.
-            graphs: batches of the same padded sizes; one, if several devices share the work.
+            batches: one, in parts if several devices share the work; or several.
             learning_rates: rate of each parameter group.
             weights: weight of each loss term.
             options: of the loss terms.
@@ -198,24 +198,23 @@ class Steps:
             )
             return state, record
 
-        several = len(graphs) > 1
+        def training_steps(state, batches, learning_rates, weights):
+            if isinstance(batches, Graph):
+                state, record = training_step(state, batches, learning_rates, weights)
+                return state, jax.tree.map(lambda leaf: leaf[None], record)
 
-        def training_steps(state, graphs, learning_rates, weights):
-            if several:
-                return jax.lax.scan(
-                    lambda state, graph: training_step(state, graph, learning_rates, weights),
-                    state,
-                    graphs,
-                )
-            state, record = training_step(state, graphs, learning_rates, weights)
-            return state, jax.tree.map(lambda leaf: leaf[None], record)
+            def on_chosen(state, rows):
+                graph = chosen(batches.whole, rows, batches.sizes)
+                return training_step(state, graph, learning_rates, weights)
 
-        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *graphs) if several else graphs[0]
-        name = f"{len(graphs)} training steps" if several else "training step"
+            return jax.lax.scan(on_chosen, state, batches.rows)
+
+        several = isinstance(batches, ChosenBatches)
+        name = f"{len(batches)} training steps" if several else "training step"
         return self._run(
             _named(name, mode),
             training_steps,
-            (state, self.devices.put(batch), learning_rates, weights),
+            (state, batches if several else self.devices.put(batches), learning_rates, weights),
             key=(mode, frozenset(options.items())),
             places=(SAME, PARTS, SAME, SAME),
             results=SAME,
@@ -410,10 +409,14 @@ def named_in(names: Collection[str], values: Mapping[str, Array]) -> dict[str, A
     return {name: value for name, value in values.items() if name in names}
 
 
-def bucket_name(graph: Graph) -> str:
-    """Tell the padded sizes of a batch in words."""
-    edges, kvectors = graph.senders.shape[-1], graph.k_indices.shape[-2]
-    graphs, atoms = graph.graph_mask.shape[-1], graph.atom_mask.shape[-1]
+def bucket_name(batch: Graph | ChosenBatches) -> str:
+    """Tell the padded sizes of a batch, or of each of several, in words."""
+    if isinstance(batch, ChosenBatches):
+        sizes = batch.sizes
+        edges, kvectors, graphs, atoms = sizes.edges, sizes.kvectors, sizes.graphs, sizes.atoms
+    else:
+        edges, kvectors = batch.senders.shape[-1], batch.k_indices.shape[-2]
+        graphs, atoms = batch.graph_mask.shape[-1], batch.atom_mask.shape[-1]
     return f"{graphs} graphs, {atoms} atoms, {edges} edges, {kvectors} k"
 
 
