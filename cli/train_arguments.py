@@ -13,11 +13,9 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic.fields import FieldInfo
 
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup
-from mace_scf_jax.options.values import names_in
-from mace_scf_jax.plugins import load_plugins
-from mace_scf_jax.training.config.options import TrainOptions, topics, train_options
+from mace_scf_jax.training.config.options import TrainOptions, options_from, topics, train_options
 from mace_scf_jax.training.config.options_of_mace import SWITCHES
-from mace_scf_jax.training.config.reading import canonical_name, read_config_file
+from mace_scf_jax.training.config.reading import canonical_name
 
 TRUE_VALUES = frozenset({"true", "yes", "on", "1", "t", "y"})
 TRUTH_VALUES = TRUE_VALUES | {"false", "no", "off", "0", "f", "n"}
@@ -108,14 +106,8 @@ def parse_command(
     files = [values.pop(key, None) for key in ("file", "config")]
     if all(files):
         parser.error(f"two configuration files are given: '{files[0]}' and '{files[1]}'")
-    path = files[0] or files[1]
-    from_file = read_config_file(path) if path else {}
-    merged = {
-        name: value for name, value in from_file.items() if canonical_name(name) not in values
-    }
-    given = {**merged, **values}
-    load_plugins(names_in(given.get("plugins") or ()))
-    return train_options(command.options)(**given), argparse.Namespace(**own)
+    options = options_from(files[0] or files[1], values, base=command.options)
+    return options, argparse.Namespace(**own)
 
 
 def _build_parser(command: Command) -> argparse.ArgumentParser:

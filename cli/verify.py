@@ -62,7 +62,7 @@ def _limit(deviation: Deviation) -> str:
 
 
 def _show(path: str, deviations: Sequence[Deviation]) -> None:
-    table = Table(box=ASCII, title=path, title_justify="left")
+    table = Table(box=ASCII)
     table.add_column("output", no_wrap=True)
     for heading in ("absolute", "relative", "tolerance", "result"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -74,4 +74,5 @@ def _show(path: str, deviations: Sequence[Deviation]) -> None:
             _limit(deviation),
             "ok" if deviation.passed else "EXCEEDED",
         )
+    print(path)
     Console(markup=False, width=120).print(table)

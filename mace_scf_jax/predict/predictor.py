@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 import ase
 import jax
@@ -17,10 +17,7 @@ from mace_scf_jax.models.meaning import meaningful
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.predict.prediction import Prediction, split_outputs, state_of_batch
 from mace_scf_jax.predict.surplus import warn_of_surplus
-from mace_scf_jax.predict.use import (
-    Options,
-    check_further,
-)
+from mace_scf_jax.predict.use import OF_MODULES, Options, check_further, no_attribute
 
 if TYPE_CHECKING:
     from mace_scf_jax.predict.model import Model
@@ -61,6 +58,22 @@ class Predictor(abc.ABC, Generic[P]):
             TypeError: there is no such option.
             ValueError: there is no such way, or the model does not have it.
         """
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse an attribute that there is not.
+
+        Raises:
+            AttributeError: says what there is in place of those of PyTorch's modules.
+        """
+        raise no_attribute(self, name, OF_MODULES)
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:
+        """Refuse to be called as PyTorch's modules are.
+
+        Raises:
+            TypeError: says what to do instead.
+        """
+        raise TypeError(f"{type(self).__name__}: it is not called; .predict(atoms) computes")
 
     @property
     def first(self) -> Model:

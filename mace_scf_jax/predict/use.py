@@ -125,6 +125,23 @@ _INSTEAD = {
 }
 """What to do instead of giving a keyword that does not exist."""
 
+_ELSEWHERE = "models stay as they are; model.using({}) is one that is used in another way"
+_NO_MODE = "models have no mode of training; leave it out"
+OF_MODULES = {
+    "to": _ELSEWHERE.format("device='cuda', dtype='float32'"),
+    "cuda": _ELSEWHERE.format("device='cuda'"),
+    "cpu": _ELSEWHERE.format("device='cpu'"),
+    "float": _ELSEWHERE.format("dtype='float32'"),
+    "double": _ELSEWHERE.format("dtype='float64'"),
+    "eval": _NO_MODE,
+    "train": f"{_NO_MODE}. mace_scf_jax.train(…) trains",
+    "forward": "model.predict(atoms) computes",
+    "state_dict": "weights are `model.parameters`",
+    "r_max": "the cutoff is `model.settings.backbone.r_max`",
+    "atomic_numbers": "the elements are `model.settings.elements`",
+}
+"""Attributes of PyTorch's modules, and what to do instead."""
+
 
 def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str] = OPTIONS) -> None:
     """Refuse keywords that would have no effect.
@@ -143,6 +160,18 @@ def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str] = OPTI
             hint = _INSTEAD.get(name) or (f"did you mean {guess!r}?" if guess else "")
             end = f"it {hint}" if name in _INSTEAD else hint or f"known are {', '.join(known)}"
             raise TypeError(f"{owner}: unknown keyword {name!r}; {end}")
+
+
+def no_attribute(owner: object, name: str, instead: Mapping[str, str]) -> AttributeError:
+    """The error of an attribute that there is not.
+
+    Args:
+        owner: what was asked for it.
+        name: the attribute.
+        instead: what to do instead, by name.
+    """
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    return AttributeError(f"{text}: {instead[name]}" if name in instead else text)
 
 
 def with_electrostatics(

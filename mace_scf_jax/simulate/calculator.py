@@ -12,18 +12,27 @@ import ase
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
+from jaxtyping import Float
 
 from mace_scf_jax.data.errors import NO_FILE
 from mace_scf_jax.models import Use
 from mace_scf_jax.models.outputs import DERIVATIVES, outputs_for
 from mace_scf_jax.predict.convergence import NotConverged, check_policy, report_convergence
 from mace_scf_jax.predict.distances import SHORTEST, DistanceWatch
+from mace_scf_jax.predict.layer_features import layer_features
 from mace_scf_jax.predict.model import Model, load_model
 from mace_scf_jax.predict.surplus import NOTICEABLE, SurplusWatch
-from mace_scf_jax.predict.use import refuse_unknown
+from mace_scf_jax.predict.use import no_attribute, refuse_unknown
 from mace_scf_jax.simulate.evaluator import Evaluator
 from mace_scf_jax.simulate.geometry import read_geometry, read_inputs, same_inputs
-from mace_scf_jax.simulate.keywords import ASEOptions, CalculatorOptions, in_our_words
+from mace_scf_jax.simulate.hessian import hessian
+from mace_scf_jax.simulate.keywords import (
+    OF_MACE,
+    ASEOptions,
+    CalculatorOptions,
+    in_our_words,
+    refuse_unnamed,
+)
 from mace_scf_jax.simulate.warm_start import WarmStart, WarmStarter
 
 PROPERTIES = {
@@ -72,6 +81,24 @@ class InputCalculator(Calculator):
                 "when the calculator is made"
             )
         return {}
+
+    def chosen(self, atoms: ase.Atoms | None) -> ase.Atoms:
+        """The given structure, or that of the last calculation.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        if atoms is None and self.atoms is None:
+            raise ValueError(f"{type(self).__name__}: expected a structure, found none")
+        return self.atoms if atoms is None else atoms
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse an attribute that there is not.
+
+        Raises:
+            AttributeError: says what there is in place of those of MACE's calculator.
+        """
+        raise no_attribute(self, name, OF_MACE)
 
     def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
         """Copies of all that results depend on besides elements, positions, cell and pbc."""
@@ -128,7 +155,7 @@ class MACESCFCalculator(InputCalculator):
     def __init__(
         self,
         model: Model | str | Path | None = None,
-        *,
+        *unnamed: Any,
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
         smooth: bool = False,
@@ -138,6 +165,7 @@ class MACESCFCalculator(InputCalculator):
 
         Args:
             model: a model or the path of its file.
+            unnamed: nothing: all else is given by its name.
             warm_start: start from the solutions of previous geometries; None to solve every
                 geometry by itself, which makes results independent of the past.
             not_converged: what to do if the multipoles are not self-consistent.
@@ -151,6 +179,7 @@ class MACESCFCalculator(InputCalculator):
             TypeError: there is no such keyword; says what to do instead.
             ValueError: there is no such policy, or an option makes no sense for the model.
         """
+        refuse_unnamed(type(self).__name__, unnamed)
         self.refuse_unknown(options)
         model, of_model, of_ase = in_our_words(type(self).__name__, model, options)
         if isinstance(model, list | tuple):
@@ -188,6 +217,39 @@ class MACESCFCalculator(InputCalculator):
         """
         self.reset()
         self._start = solved
+
+    def get_hessian(
+        self, atoms: ase.Atoms | None = None
+    ) -> Float[np.ndarray, "components atoms 3"]:
+        """Second derivatives of the energy by differentiation, in eV/Å²; see `hessian`.
+
+        Constraints are not looked at. ``VibrationsData.from_2d`` of ASE takes them as
+        ``.reshape(3 * len(atoms), -1)``.
+
+        Args:
+            atoms: the structure; None for that of the last calculation.
+
+        Raises:
+            ValueError: there is no structure.
+            NotConvergedError: multipoles are not self-consistent, and the policy is to raise.
+        """
+        matrix = hessian(self.model, self.chosen(atoms), not_converged=self.not_converged)
+        return matrix.reshape(len(matrix), -1, 3)
+
+    def get_descriptors(
+        self, atoms: ase.Atoms | None = None, invariants_only: bool = True, num_layers: int = -1
+    ) -> Float[np.ndarray, "atoms features"]:
+        """Learned features of every atom; see `layer_features` for arguments and errors.
+
+        Args:
+            atoms: the structure; None for that of the last calculation.
+        """
+        return layer_features(
+            self.model,
+            self.chosen(atoms),
+            invariants_only=invariants_only,
+            num_layers=num_layers,
+        )
 
     def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
         """Copies of what the model reads besides elements, positions and cell."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Unpack
 
 import ase
 import numpy as np
+from jaxtyping import Float
 
 from mace_scf_jax.models import Use
 from mace_scf_jax.models.outputs import outputs_for
@@ -16,7 +17,7 @@ from mace_scf_jax.predict.convergence import NotConverged, NotConvergedError
 from mace_scf_jax.predict.evaluation import SPREAD
 from mace_scf_jax.predict.spread import mean_and_std
 from mace_scf_jax.simulate.calculator import InputCalculator, MACESCFCalculator
-from mace_scf_jax.simulate.keywords import CalculatorOptions, in_our_words
+from mace_scf_jax.simulate.keywords import CalculatorOptions, in_our_words, refuse_unnamed
 from mace_scf_jax.simulate.warm_start import WarmStart
 
 
@@ -31,6 +32,7 @@ class CommitteeCalculator(InputCalculator):
 
     Args:
         committee: a committee, its folder, or several model files.
+        unnamed: nothing: all else is given by its name.
         warm_start: start from the solutions of previous geometries; each member has its own.
         not_converged: what to do if the multipoles of a member are not self-consistent.
         smooth: make energies smooth functions of the cell, see `MACESCFCalculator`.
@@ -51,7 +53,7 @@ class CommitteeCalculator(InputCalculator):
     def __init__(
         self,
         committee: Committee | str | Path | Sequence[str | Path] | None = None,
-        *,
+        *unnamed: Any,
         warm_start: WarmStart | None = None,
         not_converged: NotConverged = "raise",
         smooth: bool = False,
@@ -59,6 +61,7 @@ class CommitteeCalculator(InputCalculator):
         reference_member: int | None = None,
         **options: Unpack[CalculatorOptions],
     ) -> None:
+        refuse_unnamed(type(self).__name__, unnamed)
         self.refuse_unknown(options)
         source, of_models, of_ase = in_our_words(type(self).__name__, committee, options)
         loaded = source if isinstance(source, Committee) else load_committee(source)
@@ -79,6 +82,21 @@ class CommitteeCalculator(InputCalculator):
         super().reset()
         for calculator in self.calculators:
             calculator.reset()
+
+    def get_hessian(
+        self, atoms: ase.Atoms | None = None
+    ) -> list[Float[np.ndarray, "components atoms 3"]]:
+        """What `MACESCFCalculator.get_hessian` returns for every member."""
+        return [each.get_hessian(self.chosen(atoms)) for each in self.calculators]
+
+    def get_descriptors(
+        self, atoms: ase.Atoms | None = None, invariants_only: bool = True, num_layers: int = -1
+    ) -> list[Float[np.ndarray, "atoms features"]]:
+        """What `MACESCFCalculator.get_descriptors` returns for every member."""
+        return [
+            each.get_descriptors(self.chosen(atoms), invariants_only, num_layers)
+            for each in self.calculators
+        ]
 
     def read_inputs(self, atoms: ase.Atoms) -> dict[str, np.ndarray]:
         """Copies of what the models read besides elements, positions and cell."""

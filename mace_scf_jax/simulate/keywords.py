@@ -34,6 +34,30 @@ class CalculatorOptions(Options, ASEOptions, total=False):
     """Part of ``keys``: where the charges that some models read of each atom are found."""
 
 
+OF_MACE = {
+    "models": "the model is `model`, the members of a committee are `committee.members`",
+    "r_max": "the cutoff is `model.settings.backbone.r_max`",
+    "z_table": "the elements are `model.settings.elements`",
+    "num_models": "a committee has `committee.members`",
+    "model_type": "the family is `model.settings.family`",
+}
+"""Attributes of MACE's calculator, and what there is in their place."""
+
+
+def refuse_unnamed(calculator: str, unnamed: Sequence[Any]) -> None:
+    """Refuse positional arguments beyond the model.
+
+    Raises:
+        TypeError: there are some; says how to give them.
+    """
+    if unnamed:
+        found = ", ".join(map(repr, unnamed))
+        raise TypeError(
+            f"{calculator}: found {found} after the model; all else is given by its name, such as "
+            "device='cpu'"
+        )
+
+
 def in_our_words(
     calculator: str, model: Any, options: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:

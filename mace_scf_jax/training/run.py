@@ -80,7 +80,10 @@ class TrainingResult:
 
 
 def train(
-    config: TrainOptions | Mapping[str, Any] | str | Path, *, programs: Programs | None = None
+    config: TrainOptions | Mapping[str, Any] | str | Path | None = None,
+    *,
+    programs: Programs | None = None,
+    **given: Any,
 ) -> TrainingResult:
     """Train a model as the options say, and resume where an earlier run with them was stopped.
 
@@ -91,6 +94,8 @@ def train(
         config: options of the run; a mapping of values or the path of a YAML file will do.
         programs: compiled steps to share with earlier and later runs of this process; runs that
             differ in nothing but seeds, labels and files compile nothing twice then.
+        given: options by name, which win over those of ``config``: ``train("config.yaml", seed=2)``
+            is the command ``train config.yaml --seed 2``.
 
     Returns:
         Model files and errors.
@@ -104,7 +109,7 @@ def train(
         DivergedTrainingError: a loss or gradient is not finite.
         UnsupportedJaxError: the installed JAX computes wrong numbers.
     """
-    options = options_from(config)
+    options = options_from(config, given)
     check_installed(options)
     if options.distributed:
         join_processes()

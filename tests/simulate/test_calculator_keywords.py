@@ -41,6 +41,23 @@ def test_other_calculators_swallow_nothing_either():
         CommitteeCalculator(Committee((tiny_model(), tiny_model(seed=1))), total_charge=1.0)
 
 
+def test_habits_from_pytorch_and_mace_lead_on():
+    model = tiny_model()
+    members = Committee((model, tiny_model(seed=1)))
+    for calculator, of in ((MACESCFCalculator, model), (CommitteeCalculator, members)):
+        with pytest.raises(TypeError, match=r"found 'cpu' after the model; .* device='cpu'"):
+            calculator(of, "cpu")
+        with pytest.raises(AttributeError, match="no attribute 'models': the model is `model`"):
+            _ = calculator(of).models
+        assert not hasattr(calculator(of), "xyzzy")
+    for predictor in (model, members):
+        with pytest.raises(AttributeError, match=r"no attribute 'to': .*using\(device='cuda'"):
+            predictor.to("cuda")
+        with pytest.raises(TypeError, match=r"not called; .predict\(atoms\) computes"):
+            predictor(molecule())
+        assert not hasattr(predictor, "xyzzy")
+
+
 def test_options_have_their_effect():
     atoms, model = molecule(), tiny_model()
     calculator = MACESCFCalculator(model, pbc_handling="realspace", dtype="float32", sums="direct")

@@ -19,6 +19,8 @@ from mace_scf_jax.models import (
     evaluate,
     required_inputs,
 )
+from mace_scf_jax.models.backbone_output import backbone_output
+from mace_scf_jax.predict.layer_features import features_of_mace
 from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration as reference_settings,
 )
@@ -166,10 +168,11 @@ def _computed(
     @jax.jit
     def outputs(params: Parameters, graph: Graph) -> dict[str, Array]:
         found = evaluate(module, params, graph, stress=stress)
-        if getattr(settings.backbone, "use_embedding_readout", False):
+        found["node_feats"] = jnp.concatenate(features_of_mace(module, params, graph), axis=-1)
+        embedding_energy = backbone_output(module, params, graph).embedding_energy
+        if embedding_energy is not None:
             # The reference leaves it out of the energies of atoms.
-            backbone = settings.backbone.build().apply({"params": params["backbone"]}, graph)
-            found["node_energy"] = found["node_energy"] - backbone.embedding_energy
+            found["node_energy"] = found["node_energy"] - embedding_energy
         if electrostatics is None or not stress:
             return found
         return _with_reference_stress(found, graph, electrostatics)

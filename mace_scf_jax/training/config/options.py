@@ -268,22 +268,36 @@ def _extended(base: type[TrainOptions], added: tuple[type[OptionGroup], ...]) ->
     return type(base.__name__, (base, *added), {"__doc__": base.__doc__, "__module__": __name__})
 
 
-def options_from(config: TrainOptions | Mapping[str, Any] | str | Path) -> TrainOptions:
+def options_from(
+    config: TrainOptions | Mapping[str, Any] | str | Path | None = None,
+    given: Mapping[str, Any] | None = None,
+    *,
+    base: type[TrainOptions] = TrainOptions,
+) -> TrainOptions:
     """The options that a configuration gives.
 
     Args:
         config: the options themselves, values by name, or the path of a YAML file.
+        given: further values by name, which win.
+        base: type of the options of the command.
 
     Raises:
         ConfigurationError: the file cannot be read, or options are unknown, missing or wrong.
-        PluginError: a plugin that it names cannot be loaded.
+        PluginError: a plugin that is named cannot be loaded.
     """
+    given = given or {}
     if isinstance(config, TrainOptions):
-        return config
-    values = config if isinstance(config, Mapping) else read_config_file(config)
+        if not given:
+            return config
+        config = {name: getattr(config, name) for name in config.model_fields_set}
+    if not isinstance(config, Mapping):
+        config = {} if config is None else read_config_file(config)
+    named = {canonical_name(name) for name in given}
+    kept = {name: value for name, value in config.items() if canonical_name(name) not in named}
+    values = {**kept, **given}
     load_installed_plugins()
     load_plugins(names_in(values.get("plugins") or ()))
-    return train_options()(**values)
+    return train_options(base)(**values)
 
 
 def topics() -> tuple[type[OptionGroup], ...]:
