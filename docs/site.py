@@ -1,8 +1,9 @@
 """What mkdocs does for the site beside its plugins.
 
 Pages of the repository that stand outside of ``docs/`` are on the site too; links between files of
-the repository lead to pages of the site where there is one, and to the repository elsewhere; and
-``{{ name }}`` is what ``extra`` of ``mkdocs.yml`` says.
+the repository lead to pages of the site where there is one, and to the repository elsewhere;
+``{{ name }}`` is what ``extra`` of ``mkdocs.yml`` says; and the feature table has no columns for
+developers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ PAGES_ELSEWHERE = {
 """Files of the repository and the pages of the site that they become."""
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
+FEATURE_TABLE = "docs/reference/feature_table.md"
+CELL = r"(?:[^|\n\\]|\\.)*\|"
+FOR_DEVELOPERS = re.compile(rf"^(\|{CELL}{CELL}{CELL}){CELL}{CELL}({CELL})$", re.M)
+"""Rows of the feature table; two of their six columns are for those who have the repository."""
+
 
 def on_config(config):
     """Take the addresses of the project from ``pyproject.toml``, once a release has filled them."""
@@ -51,6 +57,8 @@ def on_page_markdown(markdown, page, config, files):
     markdown = re.sub(r"\{\{ (\w+) \}\}", lambda found: config.extra[found[1]], markdown)
     pages = {os.path.relpath(file.abs_src_path, ROOT): file.src_uri for file in files}
     here = os.path.relpath(page.file.abs_src_path, ROOT)
+    if here == FEATURE_TABLE:
+        markdown = FOR_DEVELOPERS.sub(r"\1\2", markdown)
 
     def link(found: re.Match) -> str:
         text, target, anchor = found["text"], found["target"], found["anchor"] or ""
