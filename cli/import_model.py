@@ -179,7 +179,8 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         metavar="FILE",
         help="structures (extended XYZ, XSF) on which predictions are compared with PyTorch (MACE, "
-        "ScaleShiftMACE), or energies with the formulas of ænet, summed over pairs of neighbours",
+        "ScaleShiftMACE, MACELES), or energies with the formulas of ænet, summed over pairs of "
+        "neighbours",
     )
     parser.add_argument(
         "--tolerance",
@@ -209,13 +210,14 @@ def _parser() -> argparse.ArgumentParser:
 def _show(parities: Sequence[Parity], tolerance: float) -> None:
     table = Table(box=ASCII, title="Deviations from PyTorch", title_justify="left")
     table.add_column("structure", no_wrap=True)
-    for heading in ("energy / eV", "forces / eV/Å", "largest force", "result"):
+    for heading in ("energy / eV", "forces / eV/Å", "stress / eV/Å³", "largest force", "result"):
         table.add_column(heading, justify="right", no_wrap=True)
     for parity in parities:
         table.add_row(
             parity.formula,
             f"{parity.energy:.1e}",
             f"{parity.forces:.1e}",
+            "-" if parity.stress is None else f"{parity.stress:.1e}",
             f"{parity.largest_force:.3g}",
             "ok" if parity.passes(tolerance) else "EXCEEDED",
         )

@@ -40,13 +40,23 @@ def stacked_terms(*terms: Float[Array, "atoms"]) -> Float[Array, "atoms terms"]:
 
 
 def layer_terms(
-    settings: ModelSettings, graph: Graph, backbone: BackboneOutput
+    settings: ModelSettings,
+    graph: Graph,
+    backbone: BackboneOutput,
+    *,
+    scale: float = 1.0,
+    shift: float = 0.0,
 ) -> Float[Array, "atoms terms"]:
-    """Return the energies of every atom in eV: isolated with nuclear repulsion, then each layer."""
+    """Return the energies of every atom in eV: isolated with nuclear repulsion, then each layer.
+
+    Args:
+        scale: factor on nuclear repulsion and layers.
+        shift: added to the isolated atom, eV.
+    """
     isolated = unscaled_energies(settings, graph, backbone)
-    return stacked_terms(
-        isolated + backbone.pair_energy.astype(isolated.dtype), *backbone.layer_energies
-    )
+    repulsion = scale * backbone.pair_energy.astype(isolated.dtype)
+    layers = [scale * energies for energies in backbone.layer_energies]
+    return stacked_terms(isolated + repulsion + shift, *layers)
 
 
 def energy_outputs(graph: Graph, terms: Float[Array, "atoms terms"]) -> dict[str, Array]:
@@ -67,6 +77,8 @@ def density_outputs(
     dipole: Float[Array, "graphs 3"],
     *,
     prepared: System | None = None,
+    scale: float = 1.0,
+    shift: float = 0.0,
 ) -> dict[str, Array]:
     """Energy = isolated atoms + layer readouts + Coulomb energy of the multipoles + D·E.
 
@@ -76,10 +88,13 @@ def density_outputs(
         dipole: in e Å (x, y, z), about the origin; of a family without polarization, charge beyond
             the total charge is put at the centre if the settings say so.
         prepared: what `prepare_batch` gave for this graph, to be reused.
+        scale: factor on nuclear repulsion and layer readouts.
+        shift: added to the isolated atoms, eV per atom.
     """
     if settings.density.surplus_at_centre and not settings.own.has_polarization:
         dipole -= batch_surplus_dipole(graph, multipoles)
-    outputs = energy_outputs(graph, layer_terms(settings, graph, backbone))
+    terms = layer_terms(settings, graph, backbone, scale=scale, shift=shift)
+    outputs = energy_outputs(graph, terms)
     coulomb = batch_coulomb_energy(graph, multipoles, settings=settings.density, prepared=prepared)
     in_field = batch_external_field_energy(graph, dipole)
     return {

@@ -7,7 +7,9 @@ A configuration is plain data: ``model`` (name of the class), ``atomic_numbers``
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +31,7 @@ from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 from mace_scf_jax.models.formal_charges import FormalChargeSettings
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.pytorch.configuration_aenet import AENET_FAMILY, aenet_settings
+from mace_scf_jax.units import FIELD_CONSTANT
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,14 @@ _BACKBONE_OPTIONS = (
 _EQUILIBRATION_SWITCHES = ("read_enegs", "read_hardness", "train_hardness")
 
 
+_ON_THE_CUTOFF = 1e-12
+"""Relative distance from the cutoff at which wavevectors are on it, and count in les."""
+MACELES = "MACELES"
+"""A ScaleShiftMACE with the Coulomb energy of latent charges (package les)."""
+_OUR_NAMES = {MACELES: "LocalCharges"}
+"""Our name of a family of the reference, where it differs."""
+
+
 class TorchConfigurationError(ValueError):
     """A configuration of the PyTorch packages has no counterpart here, or the other way round."""
 
@@ -106,12 +117,14 @@ def settings_from_configuration(configuration: Mapping[str, Any]) -> ModelSettin
             raise TorchConfigurationError(
                 f"model: expected one of {', '.join(OWN_SETTINGS)}, found {name!r}"
             )
-        family = FAMILIES[name]
+        family = FAMILIES[_OUR_NAMES.get(name, name)]
+        is_charged = family.is_charged and name != MACELES
+        electrostatics = _electrostatics(family, options) if is_charged else None
         return ModelSettings(
-            family=name,
-            backbone=_backbone(configuration, charged=family.is_charged),
+            family=family.name,
+            backbone=_backbone(configuration, charged=is_charged),
             atomic_energies=_atomic_energies(configuration),
-            electrostatics=_electrostatics(family, options) if family.is_charged else None,
+            electrostatics=_latent_sums(options) if name == MACELES else electrostatics,
             own=OWN_SETTINGS[name](configuration),
         )
     except KeyError as error:
@@ -167,6 +180,37 @@ def _electrostatics(family: Family, options: Mapping[str, Any]) -> Electrostatic
         molecule_exponent=REFERENCE_MOLECULE_EXPONENT
         if features is None
         else REFERENCE_FEATURE_EXPONENT,
+    )
+
+
+def _latent_sums(options: Mapping[str, Any]) -> ElectrostaticsSettings:
+    """The sums of les, whose σ is √2 times that of a Gaussian charge, with a cutoff that is set.
+
+    Slabs, which mace puts into a cell of its own making and repeats in it, are those of `exact`.
+    """
+    attributes = options["les_attributes"]
+    width = attributes["sigma"] / math.sqrt(2.0)
+    exact = ElectrostaticsSettings(0, width, kspace_cutoff_factor=1.0, boundary=BoundaryMode.EXACT)
+    cutoff = 2.0 * math.pi / attributes["dl"] * (1.0 + _ON_THE_CUTOFF)
+    return dataclasses.replace(
+        exact,
+        kspace_cutoff_factor=cutoff / exact.kspace_cutoff,
+        include_self_interaction=not attributes["remove_self_interaction"],
+    )
+
+
+def _latent_charges(configuration: Mapping[str, Any]) -> LocalChargesSettings:
+    """Charges in e, by which the energy is the same with the constants of nature."""
+    options = configuration["options"]
+    for name in ("use_last_readout_only", "use_linear_final_readout"):
+        if options.get(name, False):
+            raise TorchConfigurationError(f"{name}: expected a {MACELES} without it, found one")
+    norm_factor = options["les_attributes"]["norm_factor"]
+    return LocalChargesSettings(
+        scale=options["atomic_inter_scale"],
+        shift=options["atomic_inter_shift"],
+        charge_scale=math.sqrt(2.0 * norm_factor / FIELD_CONSTANT),
+        read_like_energies=True,
     )
 
 
@@ -230,6 +274,7 @@ OWN_SETTINGS: dict[str, Callable[[Mapping[str, Any]], FamilySettings]] = {
     "MACE": _nothing,
     "ScaleShiftMACE": _scale_shift,
     "LocalCharges": _local_charges,
+    MACELES: _latent_charges,
     "LocalSplitCharges": _split_charges,
     "FixedChargeBaselinedMACE": _formal_charges,
     "MACEQEq": _charge_equilibration,
@@ -353,7 +398,11 @@ def require_counterpart(settings: ModelSettings) -> None:
             f"model {settings.family}: the PyTorch packages have no such family; they have "
             f"{', '.join(OWN_SETTINGS)}"
         )
-    charged, backbone = settings.electrostatics is not None, settings.backbone
+    charged, backbone, own = settings.electrostatics is not None, settings.backbone, settings.own
+    if isinstance(own, LocalChargesSettings) and own.read_like_energies:
+        raise TorchConfigurationError(
+            f"model {settings.family}: a {MACELES} that was imported cannot be exported"
+        )
     if not isinstance(backbone, MACESettings):
         raise TorchConfigurationError(
             f"backbone: expected MACE, which the PyTorch packages have, found {backbone.name}"
@@ -365,7 +414,7 @@ def require_counterpart(settings: ModelSettings) -> None:
             f"model {settings.family}: in the PyTorch packages its last layer has the degrees up "
             f"to {expected}, here up to {found}"
         )
-    own, expanded = settings.own, REFERENCE_OXIDATION_STATE_RANGE
+    expanded = REFERENCE_OXIDATION_STATE_RANGE
     if isinstance(own, SplitChargeSettings) and own.transfer_range != expanded:
         raise TorchConfigurationError(
             f"transfer_range: the PyTorch packages expand formal charges in the range "

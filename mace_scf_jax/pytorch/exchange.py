@@ -23,7 +23,7 @@ from mace_scf_jax.pytorch.configuration import (
 from mace_scf_jax.pytorch.configuration_aenet import AENET_FAMILY
 from mace_scf_jax.pytorch.files import read_torch_model
 from mace_scf_jax.pytorch.heads import with_head
-from mace_scf_jax.pytorch.module import PLAIN_FAMILIES, TorchModel, TorchModelError
+from mace_scf_jax.pytorch.module import FAMILIES_OF_MACE, TorchModel, TorchModelError
 from mace_scf_jax.pytorch.weights import export_weights, import_parameters
 
 CONFIGURATION = "pytorch_configuration"
@@ -130,10 +130,13 @@ class Parity:
     """Largest deviation of a force component in eV/Å."""
     largest_force: float
     """Largest force component of PyTorch in eV/Å."""
+    stress: float | None = None
+    """Largest deviation of a stress component in eV/Å³; None where none is compared."""
 
     def passes(self, tolerance: float) -> bool:
-        """Whether energy per atom (eV) and forces (eV/Å) deviate by at most the tolerance."""
-        return self.energy <= tolerance * self.num_atoms and self.forces <= tolerance
+        """Whether energy per atom (eV), forces and stress deviate by at most the tolerance."""
+        derivatives = max(self.forces, self.stress or 0.0)
+        return self.energy <= tolerance * self.num_atoms and derivatives <= tolerance
 
 
 def compare_with_torch(
@@ -145,7 +148,7 @@ def compare_with_torch(
 
     Args:
         model: the imported model.
-        source: file of the module (``torch.save`` of a `MACE` or `ScaleShiftMACE` of mace-torch).
+        source: file of the module (``torch.save`` of one of `FAMILIES_OF_MACE`).
         structures: to predict.
 
     Raises:
@@ -154,13 +157,14 @@ def compare_with_torch(
     """
     from mace_scf_jax.pytorch.module import torch_predictions
 
-    if model.settings.family not in PLAIN_FAMILIES:
+    configuration = model.record.get(CONFIGURATION, {})
+    family = configuration.get("model", model.settings.family)
+    if family not in FAMILIES_OF_MACE:
         raise TorchModelError(
-            f"{source}: comparisons are made for {' and '.join(PLAIN_FAMILIES)}, found "
-            f"{model.settings.family}"
+            f"{source}: comparisons are made for {', '.join(FAMILIES_OF_MACE)}, found {family}"
         )
-    predictions = model.predict(list(structures))
-    heads = model.record.get(CONFIGURATION, {}).get("options", {}).get("heads") or (None,)
+    predictions = model.predict(list(structures), stress=True)
+    heads = configuration.get("options", {}).get("heads") or (None,)
     expected = torch_predictions(Path(source), list(structures), head=heads[0])
     return [
         Parity(
@@ -169,6 +173,9 @@ def compare_with_torch(
             energy=float(np.abs(ours["energy"] - theirs["energy"])),
             forces=float(np.max(np.abs(ours["forces"] - theirs["forces"]))),
             largest_force=float(np.max(np.abs(theirs["forces"]))),
+            stress=float(np.max(np.abs(ours["stress"] - theirs["stress"])))
+            if "stress" in theirs
+            else None,
         )
         for atoms, ours, theirs in zip(structures, predictions, expected, strict=True)
     ]

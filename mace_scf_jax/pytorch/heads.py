@@ -23,7 +23,7 @@ DEFAULT_HEAD = "default"
 """The head, in any capitalisation, that is meant where none is named."""
 
 
-_OF_READOUT = re.compile(r"(readouts\.\d+|embedding_readout)\.(?P<array>.+)")
+_OF_READOUT = re.compile(r"((?:les_)?readouts\.\d+|embedding_readout)\.(?P<array>.+)")
 """Names of the arrays that have a part for each head."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mace_scf_jax.backbones.mace.choices import READOUT_CLASSES
-from mace_scf_jax.pytorch.configuration import UPDATE
+from mace_scf_jax.pytorch.configuration import MACELES, UPDATE
 from mace_scf_jax.pytorch.configuration_aenet import (
     AENET_ENTRIES,
     AENET_FAMILY,
@@ -36,7 +36,8 @@ class TorchModel:
     """Parameters and buffers by their state-dict names."""
 
 
-PLAIN_FAMILIES = ("MACE", "ScaleShiftMACE")
+FAMILIES_OF_MACE = ("MACE", "ScaleShiftMACE", MACELES)
+"""Classes of mace-torch, whose calculator evaluates them."""
 FAMILIES_WITH_CHARGES = (
     "LocalCharges",
     "LocalSplitCharges",
@@ -65,6 +66,8 @@ _NOT_STORED = (
     "train_hardness",
 )
 """Options of the families with charges that the state dict does not tell: attributes."""
+_OF_LATENT_SUMS = ("sigma", "dl", "norm_factor", "remove_self_interaction")
+"""Attributes of the Coulomb sums of les, which differ between files."""
 
 
 def load_torch_file(path: Path, *, trust: bool = False) -> TorchModel:
@@ -82,7 +85,7 @@ def load_torch_file(path: Path, *, trust: bool = False) -> TorchModel:
     """
     torch = _torch(path)
     if trust:
-        _let_mace_load_its_constants()
+        _make_modules_of_mace_readable()
     if not path.is_file():
         raise TorchModelError(f"{path}: no such file")
     try:
@@ -95,8 +98,9 @@ def load_torch_file(path: Path, *, trust: bool = False) -> TorchModel:
             ) from None
         raise TorchModelError(f"{path}: not a readable file of torch.save ({error})") from error
     except ModuleNotFoundError as error:
+        source = _WITHOUT_REGISTRY.get(error.name or "", "")
         raise TorchModelError(
-            f"{path}: reading it needs the package that it was made with ({error})"
+            f"{path}: reading it needs the package that it was made with ({error}){source}"
         ) from error
     except (RuntimeError, EOFError, AttributeError, OSError) as error:
         raise TorchModelError(f"{path}: not a readable file of torch.save ({error})") from error
@@ -138,9 +142,9 @@ def torch_model_of(module: Any) -> TorchModel:
         TorchModelError: its class, or something in it, has no counterpart here.
     """
     family = type(module).__name__
-    if family not in (*PLAIN_FAMILIES, *FAMILIES_WITH_CHARGES):
+    if family not in (*FAMILIES_OF_MACE, *FAMILIES_WITH_CHARGES):
         raise TorchModelError(
-            f"expected one of {', '.join((*PLAIN_FAMILIES, *FAMILIES_WITH_CHARGES))}, "
+            f"expected one of {', '.join((*FAMILIES_OF_MACE, *FAMILIES_WITH_CHARGES))}, "
             f"found a {family}; docs/how_to/from_mace.md tells which public models are imported"
         )
     _refuse_unsupported(module)
@@ -151,6 +155,9 @@ def torch_model_of(module: Any) -> TorchModel:
         "backbone": _backbone(module),
         "options": _backbone_options(module, state),
     }
+    if family == MACELES:
+        sums = {name: _plain(getattr(module.les.ewald, name)) for name in _OF_LATENT_SUMS}
+        configuration["options"]["les_attributes"] = sums
     if family in FAMILIES_WITH_CHARGES:
         configuration["options"] |= options_from_state(family, state)
         for name in _NOT_STORED:
@@ -175,7 +182,10 @@ def torch_model_of_aenet(content: Mapping[str, Any]) -> TorchModel:
 def torch_predictions(
     path: Path, structures: list[Any], *, head: str | None = None
 ) -> list[dict[str, np.ndarray]]:
-    """Energies and forces that mace-torch computes with a module of its own, in double precision.
+    """What mace-torch computes with a module of its own, in double precision.
+
+    Energies (eV) and forces (eV/Å), and in crystals the stress (eV/Å³); not of a `MACELES`, whose
+    stress lacks that of the Coulomb energy.
 
     Args:
         path: a file with the whole module.
@@ -186,17 +196,18 @@ def torch_predictions(
         TorchModelError: mace-torch is absent, or the file holds something else.
     """
     torch = _torch(path)
-    _let_mace_load_its_constants()
+    _make_modules_of_mace_readable()
     try:
         from mace.calculators import MACECalculator
     except ModuleNotFoundError as error:
         raise TorchModelError(f"comparing with {path} needs mace-torch ({error})") from error
     module = torch.load(path, map_location="cpu", weights_only=False)
-    if type(module).__name__ not in PLAIN_FAMILIES:
+    if type(module).__name__ not in FAMILIES_OF_MACE:
         raise TorchModelError(
-            f"{path}: comparisons are made for {' and '.join(PLAIN_FAMILIES)}, found a "
+            f"{path}: comparisons are made for {', '.join(FAMILIES_OF_MACE)}, found a "
             f"{type(module).__name__}"
         )
+    has_stress = type(module).__name__ != MACELES
     module = module.double()
     _set_constants_exactly(torch, module)
     named = {} if head is None else {"head": head}
@@ -205,9 +216,10 @@ def torch_predictions(
     for atoms in structures:
         entry = atoms.copy()
         entry.calc = calculator
-        predictions.append(
-            {"energy": np.asarray(entry.get_potential_energy()), "forces": entry.get_forces()}
-        )
+        found = {"energy": np.asarray(entry.get_potential_energy()), "forces": entry.get_forces()}
+        if has_stress and entry.pbc.all():
+            found["stress"] = entry.get_stress(voigt=False)
+        predictions.append(found)
     return predictions
 
 
@@ -245,9 +257,19 @@ _COUPLINGS = "U_matrix_"
 """Start of the names of couplings in products."""
 
 
-def _let_mace_load_its_constants() -> None:
-    """They are pickles, which PyTorch refuses by default."""
+_WITHOUT_REGISTRY = {"les": "; pip install git+https://github.com/ChengUCB/les"}
+"""Where packages are that no registry has."""
+
+
+def _make_modules_of_mace_readable() -> None:
+    """Allow its constants, which are pickles, and its first name of models with latent charges."""
     os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    try:
+        from mace.modules import extensions, models
+    except ImportError:  # older, or absent
+        return
+    if not hasattr(models, MACELES) and hasattr(extensions, MACELES):
+        setattr(models, MACELES, getattr(extensions, MACELES))
 
 
 def _torch(path: Path) -> Any:

@@ -246,8 +246,20 @@ def energy_readout(state: StateDict, prefix: str, settings: MACESettings, layer:
     )
 
 
+def latent_charge_readouts(state: StateDict, settings: ModelSettings) -> Parameters:
+    """Parameters of the charge readouts of a `MACELES`, which are copies of the energy readouts."""
+    return {
+        f"multipole_readout_{layer}": energy_readout(
+            state, f"les_readouts.{layer}.", settings.backbone, layer
+        )
+        for layer in range(settings.backbone.num_interactions)
+    }
+
+
 def multipole_readouts(state: StateDict, settings: ModelSettings) -> Parameters:
-    """Parameters of the linear multipole readouts of a `LocalCharges`."""
+    """Parameters of the multipole readouts of a `LocalCharges`."""
+    if settings.own.read_like_energies:
+        return latent_charge_readouts(state, settings)
     one_of_each = dict.fromkeys(range(settings.electrostatics.max_l + 1), 1)
     params: Parameters = {}
     for layer in range(settings.backbone.num_interactions):

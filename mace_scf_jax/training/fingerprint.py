@@ -30,7 +30,11 @@ def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:
     model = settings.to_dict()
     if model["electrostatics"] is not None:
         del model["electrostatics"]["surplus_at_centre"]
-    if not settings.own.conserves_charge:
-        for name in settings.of_family.stored_flat:
-            del model[name]
-    return model
+    left_out = _OF_IMPORTS if settings.own.conserves_charge else _OF_IMPORTS | _OF_CONSERVATION
+    return {name: value for name, value in model.items() if name not in left_out}
+
+
+_OF_IMPORTS = {"charge_scale", "read_like_energies"}
+"""Settings that only imported models have."""
+_OF_CONSERVATION = {"conserve_charge", "element_charges", "free_charges"}
+"""Settings of LocalCharges from before there was a choice."""

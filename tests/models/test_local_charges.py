@@ -9,6 +9,7 @@ import ase
 import jax
 import numpy as np
 import pytest
+from reference_models import REFERENCE
 from tiny_models import (
     assert_close,
     batch_of,
@@ -28,6 +29,8 @@ from mace_scf_jax.models import LocalChargesSettings, ModelSettings, build
 from mace_scf_jax.models.families.local_charges.settings import charges_of_elements
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.surplus import FieldWarning, SurplusChargeWarning
+from mace_scf_jax.pytorch import import_model
+from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
 
 LEARNED = LocalChargesSettings("learned", (0.4, -0.8), ((0.2, -0.4), (-0.4, 0.8)))
 """Water is neutral, OH⁻ is not told; as much as that leaves open is learned."""
@@ -226,3 +229,24 @@ def test_wrong_settings_are_refused():
         stored.pop(name)
     stored["electrostatics"].pop("surplus_at_centre")
     assert ModelSettings.from_dict(stored) == settings_with("none")
+
+
+def test_the_stress_of_latent_charges_is_that_of_the_whole_energy():
+    """PyTorch leaves out how the Coulomb energy changes with the cell."""
+    path = REFERENCE / "foundation" / "maceles.npz"
+    model, inputs = import_model(path), read_reference_file(path).inputs
+    own = inputs["batch"] == 1
+    numbers = np.array(model.settings.elements)[np.argmax(inputs["node_attrs"][own], axis=1)]
+    crystal = ase.Atoms(numbers, inputs["positions"][own], cell=inputs["cell"][1], pbc=True)
+    step = 1e-4
+    strained = []
+    for sign in (1.0, -1.0):
+        shear = np.eye(3)
+        shear[0, 1] = shear[1, 0] = sign * step
+        strained.append(crystal.copy())
+        strained[-1].set_cell(crystal.cell @ shear, scale_atoms=True)
+    with pytest.warns(SurplusChargeWarning):
+        found, *others = model.predict([crystal, *strained], stress=True)
+    difference = others[0]["energy"] - others[1]["energy"]
+    expected = difference / (4.0 * step * crystal.get_volume())
+    assert found["stress"][0, 1] == pytest.approx(expected, rel=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,11 @@ from mace_scf_jax.pytorch.configuration import (
 from mace_scf_jax.pytorch.heads import choose_head, with_head
 from mace_scf_jax.pytorch.module import TorchModel
 from mace_scf_jax.pytorch.verification.reference_file import read_reference_file
+from mace_scf_jax.units import FIELD_CONSTANT
 
 FOUNDATION = Path(__file__).parents[1] / "data" / "reference" / "foundation"
 MODELS = Path(__file__).parents[1] / "data" / "reference" / "models"
+MACELES = read_reference_file(FOUNDATION / "maceles.npz").meta
 META = {path.stem: read_reference_file(path).meta for path in sorted(MODELS.glob("*.npz"))}
 
 
@@ -65,7 +68,24 @@ def test_the_head_has_to_be_named():
 
 
 def test_every_family_is_there():
-    assert {meta["model"] for meta in META.values()} == set(OWN_SETTINGS)
+    assert {meta["model"] for meta in (*META.values(), MACELES)} == set(OWN_SETTINGS)
+
+
+def test_constants_of_latent_charges_are_those_of_the_file():
+    attributes = {"sigma": 2.0, "dl": 1.5, "norm_factor": 90.0474, "remove_self_interaction": False}
+    options = MACELES["options"] | {"les_attributes": attributes}
+    settings = settings_from_configuration(MACELES | {"options": options})
+    assert settings.family == "LocalCharges"
+    assert settings.density.smearing_width == pytest.approx(math.sqrt(2.0))
+    assert settings.density.kspace_cutoff == pytest.approx(2.0 * math.pi / 1.5)
+    assert settings.density.include_self_interaction
+    assert settings.own.charge_scale**2 * FIELD_CONSTANT == pytest.approx(2.0 * 90.0474)
+    assert (settings.own.scale, settings.own.shift) == (0.75, 0.125)
+    with pytest.raises(TorchConfigurationError, match=r"a MACELES .* cannot be exported"):
+        configuration_from_settings(settings)
+    options["use_last_readout_only"] = True
+    with pytest.raises(TorchConfigurationError, match="use_last_readout_only: expected a MACELES"):
+        settings_from_configuration(MACELES | {"options": options})
 
 
 def test_an_unknown_family():

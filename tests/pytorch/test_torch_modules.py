@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
 torch = pytest.importorskip("torch")
 modules = pytest.importorskip("mace.modules")
+extensions = pytest.importorskip("mace.modules.extensions")
 from e3nn import o3  # noqa: E402
 
 from mace_scf_jax.pytorch import (  # noqa: E402
@@ -56,7 +57,8 @@ def make(kind, **changes):
         "radial_MLP": [8, 8],
     }
     try:
-        return getattr(modules, kind)(**(arguments | changes))
+        kinds = extensions if kind == "MACELES" else modules
+        return getattr(kinds, kind)(**(arguments | changes))
     finally:
         torch.set_default_dtype(before)
 
@@ -131,6 +133,7 @@ def test_predictions_and_weights(case, tmp_path):
     for parity in compare_with_torch(model, path, structures()):
         assert parity.passes(TOLERANCE), parity
         assert parity.largest_force > 1e-3
+        assert (parity.stress is None) == (parity.formula == "H2O")
     exported = export_torch_model(model, template=read_torch_model(path, trust=True))
     for name, values in module.state_dict().items():
         np.testing.assert_array_equal(exported.state[name], values.numpy(), strict=True)
@@ -179,6 +182,18 @@ def test_charge_and_spin(tmp_path):
     model = import_model(tmp_path / "embedded.model", trust=True)
     for parity in compare_with_torch(model, tmp_path / "embedded.model", structures()):
         assert parity.passes(TOLERANCE), parity
+
+
+def test_latent_charges(tmp_path):
+    pytest.importorskip("les")
+    module = make("MACELES", **SCALED, les_arguments={"sigma": 1.3, "dl": 2.5})
+    module.les.ewald.norm_factor = 90.0474
+    module.les.ewald.remove_self_interaction = False
+    torch.save(module, tmp_path / "latent.model")
+    model = import_model(tmp_path / "latent.model", trust=True)
+    for parity in compare_with_torch(model, tmp_path / "latent.model", structures()):
+        assert parity.passes(TOLERANCE), parity
+        assert parity.stress is None
 
 
 def test_files_that_cannot_be_used(tmp_path):

@@ -20,7 +20,9 @@ from mace_scf_jax.models import (
     required_inputs,
 )
 from mace_scf_jax.models.backbone_output import backbone_output
+from mace_scf_jax.models.families.local_charges.settings import LocalChargesSettings
 from mace_scf_jax.predict.layer_features import features_of_mace
+from mace_scf_jax.pytorch.configuration import MACELES
 from mace_scf_jax.pytorch.configuration import (
     settings_from_configuration as reference_settings,
 )
@@ -44,6 +46,7 @@ _OUTPUT_NAMES = {
     "density_coefficients": "multipoles",
     "enegs": "electronegativity",
     "qeq_energy": "equilibration_energy",
+    "les_energy": "electrostatic_energy",
 }
 """Our name of a reference output, where it differs."""
 
@@ -51,6 +54,7 @@ _OUTPUT_NAMES = {
 def reference_graph(file: ReferenceFile, settings: ModelSettings) -> Graph:
     """The batch of a reference file, with the edges that it lists."""
     inputs = file.inputs
+    ignored = ("external_field",) if file.meta["model"] == MACELES else ()
     return graph_from_arrays(
         inputs["positions"],
         inputs["batch"],
@@ -63,8 +67,9 @@ def reference_graph(file: ReferenceFile, settings: ModelSettings) -> Graph:
         info={
             name: inputs[name]
             for name in ("total_charge", "external_field", "total_spin")
-            if name in inputs
+            if name in inputs and name not in ignored
         },
+        tails=settings.tails,
         arrays={name: inputs[name] for name in required_inputs(settings)},
     )
 
@@ -173,6 +178,8 @@ def _computed(
         if embedding_energy is not None:
             # The reference leaves it out of the energies of atoms.
             found["node_energy"] = found["node_energy"] - embedding_energy
+        if isinstance(settings.own, LocalChargesSettings):
+            found["latent_charges"] = found["multipoles"][:, 0] / settings.own.charge_scale
         if electrostatics is None or not stress:
             return found
         return _with_reference_stress(found, graph, electrostatics)

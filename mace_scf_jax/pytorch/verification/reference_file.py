@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mace_scf_jax.data.cells import coulomb_cell
 from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.reciprocal import half_space_indices
-from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.data.structure import NO_KVECTORS, Structure
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.pytorch.files import ArchiveError, read_archive, with_prefix
 
@@ -151,6 +153,7 @@ def graph_from_arrays(
     edge_index: np.ndarray = NO_EDGES[0],
     unit_shifts: np.ndarray = NO_EDGES[1],
     kspace_cutoff: float | None = None,
+    tails: float | None = None,
     info: dict[str, np.ndarray] | None = None,
     arrays: dict[str, np.ndarray] | None = None,
 ) -> Graph:
@@ -165,6 +168,7 @@ def graph_from_arrays(
         edge_index: [2, edges] senders and receivers, in any order.
         unit_shifts: [edges, 3] lattice translations.
         kspace_cutoff: radius of the reciprocal sum in 1/Å; None for none.
+        tails: length in Å to which Gaussians reach, for the boundary condition ``exact``.
         info: per-graph inputs by name (total_charge, external_field, ...).
         arrays: per-atom inputs by name (charges, ...).
     """
@@ -186,6 +190,8 @@ def graph_from_arrays(
         )
         for name, values in (arrays or {}).items():
             atoms.set_array(name, values[own_atoms])
+        repeated, repeat = coulomb_cell(atoms.positions, own_cell, atoms.pbc, tails)
+        has_kvectors = kspace_cutoff is not None and not math.isinf(repeat)
         structures.append(
             Structure(
                 configuration=dataclasses.replace(from_atoms(atoms), cell=own_cell),
@@ -194,10 +200,11 @@ def graph_from_arrays(
                 receivers=receivers[own_edges] - first,
                 cell_shifts=np.rint(unit_shifts[own_edges]).astype(np.int32),
                 k_indices=(
-                    np.zeros((0, 3), np.int32)
-                    if kspace_cutoff is None
-                    else half_space_indices(own_cell, kspace_cutoff)
+                    half_space_indices(repeated, kspace_cutoff, with_zero=repeat > 0.0)
+                    if has_kvectors
+                    else NO_KVECTORS
                 ),
+                repeat=repeat,
             )
         )
     return jax.tree.map(jnp.asarray, collate(structures, labels=False))

@@ -39,6 +39,7 @@ QUICK = {
     "readouts_with_bias",
     "joint_embedding",
     "multihead_nonlinear_mh",
+    "maceles",
 }
 """One model of each family that nothing is iterated for, one that is open; three descriptors; what
 public models of MACE have."""

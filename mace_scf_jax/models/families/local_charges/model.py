@@ -21,7 +21,7 @@ from mace_scf_jax.models.settings import ModelSettings
 class LocalCharges(nn.Module):
     """Energy = isolated atoms + layer readouts + Coulomb energy of the multipoles + D·E.
 
-    Every layer adds a linear readout of its features to the multipoles of an atom. What becomes of
+    Every layer adds a readout of its features to the multipoles of an atom. What becomes of
     charge beyond the total charge is a setting (`Conservation`).
 
     Attributes:
@@ -33,14 +33,15 @@ class LocalCharges(nn.Module):
     @nn.compact
     def __call__(self, graph: Graph) -> dict[str, Array]:
         """Energies (eV), multipoles (e, e Å; order Q, d_y, d_z, d_x) and dipoles (e Å; x, y, z)."""
+        own = self.settings.own
         backbone = self.settings.backbone.build(name="backbone")(graph)
         one_of_each = dict.fromkeys(range(self.settings.density.max_l + 1), 1)
         read = self.settings.backbone.read_out(
-            backbone, one_of_each, label="multipole_readout", nonlinear_last=False
+            backbone, one_of_each, label="multipole_readout", nonlinear_last=own.read_like_energies
         )
-        multipoles = concatenate_components(read)[..., 0]
+        multipoles = own.charge_scale * concatenate_components(read)[..., 0]
         multipoles = jnp.where(graph.atom_mask[:, None], multipoles, 0.0)
-        conservation = self.settings.own.conserve_charge
+        conservation = own.conserve_charge
         if conservation == Conservation.LEARNED:
             conserve = LearnedConservation(self.settings, name="conservation")
             charges, dipole = conserve(graph, backbone, multipoles[:, 0])
@@ -50,7 +51,15 @@ class LocalCharges(nn.Module):
             if conservation == Conservation.UNIFORM:
                 multipoles = multipoles.at[:, 0].add(-_mean_surplus(graph, multipoles[:, 0]))
             dipole = batch_dipole(graph, multipoles)
-        return density_outputs(self.settings, graph, backbone, multipoles, dipole)
+        return density_outputs(
+            self.settings,
+            graph,
+            backbone,
+            multipoles,
+            dipole,
+            scale=own.scale,
+            shift=own.shift,
+        )
 
 
 def _mean_surplus(graph: Graph, charges: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Settings of LocalCharges: what becomes of charge beyond the total charge of a structure."""
+"""Settings of LocalCharges: conservation of charge, scales, readouts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Conservation(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class LocalChargesSettings(FamilySettings):
-    """How the total charge is conserved.
+    """How charges are read and conserved, and the scale of energies.
 
     Raises:
         ValueError: there is no such way, or numbers are missing for it or of no use to it.
@@ -52,6 +52,14 @@ class LocalChargesSettings(FamilySettings):
     free_charges: tuple[tuple[float, ...], ...] = ()
     """Projector [elements, elements] on changes of these charges that alter the total charge of no
     composition of the training set, which are learned; empty for none, and but for ``learned``."""
+    scale: float = 1.0
+    """Factor on the energies that the backbone reads."""
+    shift: float = 0.0
+    """Energy per atom in eV beside that of the isolated atom."""
+    charge_scale: float = 1.0
+    """Factor on the multipoles that are read, to be in e Å^l."""
+    read_like_energies: bool = False
+    """Whether the last of several layers is read with hidden features, as its energy is."""
 
     def __post_init__(self) -> None:
         way = Conservation(self.conserve_charge)
@@ -82,7 +90,8 @@ class LocalChargesSettings(FamilySettings):
         """Return settings without conservation, or with the uniform one."""
         if self.has_polarization:
             return super().with_surplus(uniform=uniform)
-        return LocalChargesSettings(Conservation.UNIFORM if uniform else Conservation.NONE)
+        way = Conservation.UNIFORM if uniform else Conservation.NONE
+        return dataclasses.replace(self, conserve_charge=way)
 
     @classmethod
     def from_options(cls, options: Any, training: TrainingSet) -> LocalChargesSettings:
