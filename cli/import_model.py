@@ -14,7 +14,8 @@ from rich.table import Table
 from mace_scf_jax.data.reading import read_atoms
 from mace_scf_jax.late import import_all
 from mace_scf_jax.options.values import parse_literal
-from mace_scf_jax.public_models import RELEASES, model_file, obtain
+from mace_scf_jax.public_models import RELEASES, model_file, name_and_head, obtain
+from mace_scf_jax.public_models.on_disk import HEAD_MARK
 from mace_scf_jax.registry import unknown_name
 from mace_scf_jax_cli import work
 
@@ -40,10 +41,11 @@ def run(words: Sequence[str]) -> int:
         _show_releases()
         return 0
     import_all(__name__, __file__)
-    sources, output = _paths(given)
+    public = _public_model(given)
+    sources, output = _paths(given, public)
     signs = work.begin()
-    if given.paths[0] in RELEASES:
-        sources = [_downloaded(given.paths[0], signs)]
+    if public is not None:
+        sources = [_downloaded(public, signs)]
     _check_paths(sources, output)
     structures = read_atoms(given.check) if given.check is not None else []
     is_of_aenet = sources[0].suffix in SUFFIXES
@@ -64,8 +66,9 @@ def run(words: Sequence[str]) -> int:
     model.save(output)
     names = ", ".join(map(str, sources))
     print(f"Imported {model.settings.family} from {names} to {output}")
-    if given.paths[0] in RELEASES and output == model_file(given.paths[0]):
-        print(f"Everywhere in place of a model file: {given.paths[0]}")
+    if public is not None and output == model_file(public, given.head):
+        known_as = public if given.head is None else f"{public}{HEAD_MARK}{given.head}"
+        print(f"Everywhere in place of a model file: {known_as}")
     if given.check is None:
         return 0
     tolerance = given.tolerance or DEFAULT_TOLERANCE[given.dtype]
@@ -78,14 +81,32 @@ def run(words: Sequence[str]) -> int:
     return 0 if all(entry.passes(tolerance) for entry in found) else EXIT_DEVIATION
 
 
-def _paths(given: argparse.Namespace) -> tuple[list[Path], Path]:
+def _public_model(given: argparse.Namespace) -> str | None:
+    """The release that is named, if one is; a head behind its name becomes that of ``--head``.
+
+    Raises:
+        ValueError: there are two heads.
+    """
+    name, head = name_and_head((given.paths or [""])[0])
+    if name not in RELEASES:
+        return None
+    if head is not None and given.head not in (None, head):
+        raise ValueError(f"--head: found {given.head!r} beside {head!r} in {given.paths[0]}")
+    given.head = head or given.head
+    return name
+
+
+def _paths(given: argparse.Namespace, public: str | None) -> tuple[list[Path], Path]:
     """Sources and output.
+
+    Args:
+        public: name of the release that is imported; None for files.
 
     Raises:
         ValueError: something is missing.
     """
     name, *further = given.paths or [""]
-    if name in RELEASES:
+    if public is not None:
         if not given.trust:
             raise ValueError(
                 f"{name}: files of public models are whole PyTorch modules, and to read one runs "
@@ -93,10 +114,10 @@ def _paths(given: argparse.Namespace) -> tuple[list[Path], Path]:
             )
         if len(further) > 1:
             raise ValueError(f"{name}: expected one output behind a name, found {len(further)}")
-        return [], Path(further[0]) if further else model_file(name)
+        return [], Path(further[0]) if further else model_file(public, given.head)
     if not further:
         if name and not Path(name).exists() and not Path(name).suffix:
-            raise ValueError(unknown_name("public model", name, RELEASES))
+            raise ValueError(unknown_name("public model", name_and_head(name)[0], RELEASES))
         raise ValueError(
             "expected SOURCE and OUT, or the name of a public model; --list names these"
         )

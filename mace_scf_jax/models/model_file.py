@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from mace_scf_jax.files import Format
-from mace_scf_jax.public_models import RELEASES, model_file
+from mace_scf_jax.public_models import RELEASES, imported_names, model_file, name_and_head
 from mace_scf_jax.registry import unknown_name
 
 
@@ -61,14 +61,14 @@ def load_model_file(path: str | Path) -> ModelFile:
     """Read a model file.
 
     Args:
-        path: of the file; or the name of a public model that was imported.
+        path: of the file; or the name of a public model that was imported, of one of several
+            heads ``NAME:HEAD``.
 
     Raises:
         ModelFileError: the file is missing, truncated, damaged, of another kind, or written by a
             newer version.
     """
-    if str(path) in RELEASES and not Path(path).exists() and model_file(str(path)).exists():
-        path = model_file(str(path))
+    path = _of_public_model(str(path)) or path
     _refuse_habits(Path(path))
     content = MODEL.read(path)
     return ModelFile(
@@ -77,6 +77,15 @@ def load_model_file(path: str | Path) -> ModelFile:
         record=content.entries["record"],
         checksum=content.checksum,
     )
+
+
+def _of_public_model(text: str) -> Path | None:
+    """The model file that a name stands for; None if it stands for none."""
+    name, head = name_and_head(text)
+    if name not in RELEASES or Path(text).exists():
+        return None
+    found = model_file(name, head)
+    return found if found.exists() else None
 
 
 def _refuse_habits(path: Path) -> None:
@@ -89,15 +98,21 @@ def _refuse_habits(path: Path) -> None:
                     f"`mace-scf-jax import {path} OUT.model.safetensors`"
                 )
     elif not path.suffix and path.parent == Path() and not path.exists():
-        name = str(path)
+        name, _ = name_and_head(str(path))
         known = RELEASES.get(name)
         if known is None:
             raise ModelFileError(
                 f"{path}: no such model file, nor a public model: "
                 f"{unknown_name('public model', name, RELEASES)}"
             )
+        here = imported_names(name)
+        if here:
+            raise ModelFileError(
+                f"{path}: no such public model is here; those that were imported are "
+                f"{', '.join(here)}. `mace-scf-jax import {path} --trust` adds this one"
+            )
         raise ModelFileError(
-            f"{name}: this public model is not here yet; `mace-scf-jax import {name} --trust` "
+            f"{path}: this public model is not here yet; `mace-scf-jax import {path} --trust` "
             f"downloads it and makes its model file (licence: {known.licence.name}, "
             f"{known.licence.url})"
         )

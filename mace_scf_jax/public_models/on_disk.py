@@ -7,12 +7,17 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from mace_scf_jax.public_models.releases import RELEASES, Release
 from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.user_folder import user_folder
 
 MODEL_SUFFIX = ".model.safetensors"
+HEAD_MARK = ":"
+"""Stands in names before the head of a model."""
+HEAD_MARK_IN_FILES = "+"
+"""Stands there in names of files."""
 
 
 class PublicModelError(ValueError):
@@ -47,15 +52,37 @@ def release_of(name: str) -> Release:
     return RELEASES[name]
 
 
+def name_and_head(text: str) -> tuple[str, str | None]:
+    """Return the name of a release, and the head behind its colon, as in ``mace-mh-1:omat_pbe``."""
+    name, _, head = text.partition(HEAD_MARK)
+    return name, head or None
+
+
 def source_file(name: str) -> Path:
     """Where the file that its makers published lies, once it is downloaded."""
     return models_folder() / name / release_of(name).file_name
 
 
-def model_file(name: str) -> Path:
-    """Where the model file lies that was made of it."""
+def model_file(name: str, head: str | None = None) -> Path:
+    """Where the model file lies that was made of it.
+
+    Args:
+        name: of a release.
+        head: which one of several, each of which has a file of its own; None for the only one.
+    """
     release_of(name)
-    return models_folder() / name / f"{name}{MODEL_SUFFIX}"
+    of_head = "" if head is None else f"{HEAD_MARK_IN_FILES}{quote(head, safe='')}"
+    return models_folder() / name / f"{name}{of_head}{MODEL_SUFFIX}"
+
+
+def imported_names(name: str) -> list[str]:
+    """Names of the model files that were made of a release: its own, and those of its heads."""
+    names = [name] if model_file(name).exists() else []
+    start = f"{name}{HEAD_MARK_IN_FILES}"
+    for path in sorted(model_file(name).parent.glob(f"{start}*{MODEL_SUFFIX}")):
+        head = unquote(path.name.removeprefix(start).removesuffix(MODEL_SUFFIX))
+        names.append(f"{name}{HEAD_MARK}{head}")
+    return names
 
 
 def obtain(

@@ -98,7 +98,7 @@ RELEASES: dict[str, Release] = {
     ),
     **{
         f"mace-mh-{number}": Release(
-            f"{_FOUNDATIONS}/mace_mh_1/mace-mh-{number}.model", _HEADS, UNSTATED, _CROSS_LEARNING
+            f"{_FOUNDATIONS}/mace_mh_1/mace-mh-{number}.model", _HEADS, ASL, _CROSS_LEARNING
         )
         for number in (0, 1)
     },
@@ -113,4 +113,6 @@ RELEASES: dict[str, Release] = {
     },
 }
 """Public models by name. Addresses, licences and citations are those that their makers give in
-``mace-torch`` 0.3.16 and in the repository ``ACEsuit/mace-foundations``."""
+``mace-torch`` 0.3.16 and in the tables of the README of the repositories ``ACEsuit/mace`` and
+``ACEsuit/mace-foundations``; neither names a licence of MACE-POLAR-1, and none publishes a
+SHA-256."""

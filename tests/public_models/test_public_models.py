@@ -148,6 +148,38 @@ def test_names_stand_for_model_files_once_imported(server, tmp_path):
         load_model(NAME)
 
 
+def test_every_head_has_a_name_and_a_file_of_its_own(server):
+    path = model_file(NAME, "pbe/a")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no model")
+    assert path.parent == model_file(NAME).parent
+    with pytest.raises(ModelFileError, match=r"test-0\+pbe%2Fa.model.safetensors: not a"):
+        load_model(f"{NAME}:pbe/a")
+    for name in (NAME, f"{NAME}:r2scan"):
+        message = f"{name}: .* imported are {NAME}:pbe/a. `mace-scf-jax import {name} --trust`"
+        with pytest.raises(ModelFileError, match=message):
+            load_model(name)
+
+
+def test_the_head_of_a_name_is_that_of_the_command(server, monkeypatch, capsys):
+    seen = []
+    module = type("Module", (), {"save": lambda self, path: seen.append(path)})
+    module.settings = type("Settings", (), {"family": "MACE"})
+
+    def imported(*_, head, **__):
+        seen.append(head)
+        return module()
+
+    monkeypatch.setattr("mace_scf_jax.pytorch.import_model", imported)
+    monkeypatch.setattr("mace_scf_jax_cli.import_model.import_model", imported, raising=False)
+    assert main(["import", f"{NAME}:pbe", "--trust", "--head", "r2scan"]) == 2
+    assert "found 'r2scan' beside 'pbe'" in capsys.readouterr().err
+    for words in ([f"{NAME}:pbe"], [NAME, "--head", "pbe"]):
+        assert main(["import", *words, "--trust"]) == 0
+        assert f"in place of a model file: {NAME}:pbe" in capsys.readouterr().out
+    assert seen == ["pbe", model_file(NAME, "pbe")] * 2
+
+
 def test_the_command_asks_for_trust_before_it_downloads(server, capsys):
     assert main(["import", NAME]) == 2
     assert "--trust" in capsys.readouterr().err
