@@ -191,19 +191,9 @@ def read_start(path: str) -> ase.Atoms:
     Raises:
         DataError: it cannot be read.
     """
-    import ase.io  # slow to import
+    from mace_scf_jax.data.reading import read_atoms  # slow to import
 
-    from mace_scf_jax.data.errors import DataError
-    from mace_scf_jax.data.reading import SUFFIXES, is_pattern, read_atoms
-
-    if Path(path).suffix in SUFFIXES or is_pattern(path) or Path(path).is_dir():
-        return read_atoms(path)[-1]
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        return ase.io.read(path, index=-1)
-    except Exception as error:  # whatever a reader of ASE stumbles upon
-        raise DataError(f"{path}: ASE cannot read it ({type(error).__name__}: {error})") from None
+    return read_atoms(path)[-1]
 
 
 def set_inputs(atoms: ase.Atoms, model: Model, given: argparse.Namespace) -> None:

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL|CONFIG.yaml",
         help="model file with a descriptor backbone, or a configuration with a descriptor",
     )
-    parser.add_argument("structures", metavar="FILE", help="structures (extended XYZ, XSF)")
+    parser.add_argument("structures", metavar="FILE", help="structures (any format of ASE)")
     parser.add_argument(
         "-o", "--output", type=_archive, required=True, metavar="OUT.npz", help="(required)"
     )

@@ -92,8 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="model file written by training, or the folder of a committee",
     )
-    parser.add_argument("structures", metavar="FILE", help="structures (extended XYZ, XSF)")
-    parser.add_argument("--output", metavar="OUT.xyz", help="structures with predictions")
+    parser.add_argument("structures", metavar="FILE", help="structures (any format of ASE)")
+    parser.add_argument(
+        "--output",
+        metavar="OUT.xyz",
+        help="structures with predictions: extended XYZ with all of them, other formats of ASE "
+        "with energies, forces and their like",
+    )
     parser.add_argument(
         "--batch_size",
         type=positive,

@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check",
         metavar="FILE",
-        help="structures (extended XYZ, XSF) on which predictions are compared with PyTorch (MACE, "
+        help="structures (any format of ASE) on which predictions are compared with PyTorch (MACE, "
         "ScaleShiftMACE, MACELES), or energies with the formulas of ænet, summed over pairs of "
         "neighbours",
     )

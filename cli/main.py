@@ -17,6 +17,7 @@ from mace_scf_jax_cli.words_of_mace import instead_of_command, refuse_arguments
 COMMANDS = {
     "train": "train a model on labelled structures, in stages",
     "preprocess": "prepare labelled structures once, for data larger than memory",
+    "split": "divide structures at random into those to train, validate and test with",
     "reference-energies": "fit energies of elements to structures, for E0s",
     "config": "print the training options, as a configuration file or as documentation",
     "evaluate": "predict the structures of a file and compare with their labels",

@@ -220,8 +220,9 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         default="trajectory.xyz",
         metavar="OUT.xyz",
-        help="trajectory (.xyz, .extxyz, .traj); OUT.csv and OUT.state.safetensors come beside it "
-        "(default: trajectory.xyz)",
+        help="trajectory (.xyz, .extxyz, .traj; any other format of ASE for several structures is "
+        "made in the end of OUT.traj); OUT.csv and OUT.state.safetensors come beside it (default: "
+        "trajectory.xyz)",
     )
     parser.add_argument(
         "--every", type=_count, default=100, metavar="N", help="steps between frames (default: 100)"

@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="model file written by training")
-    parser.add_argument("structures", metavar="FILE", help="structures (extended XYZ, XSF)")
+    parser.add_argument("structures", metavar="FILE", help="structures (any format of ASE)")
     parser.add_argument(
         "--index", type=int, default=0, metavar="I", help="which structure, from 0 (default: 0)"
     )

@@ -30,15 +30,17 @@ def run(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     import ase.io  # what follows takes seconds to import
 
+    from mace_scf_jax.data.ase_formats import format_to_write
     from mace_scf_jax.files import write_whole
     from mace_scf_jax.simulate.frames import trajectory
     from mace_scf_jax.simulate.relaxation import RelaxationError, RelaxationStep, relax
 
     signs = work.begin()
-    written = [Path(path) for path in (given.output, given.trajectory) if path is not None]
+    written = [Path(given.output)]
     if given.trajectory is not None:
         steps = trajectory(Path(given.trajectory))
-    file_format = _format_of(given.output)
+        written += steps.paths
+    file_format = format_to_write(given.output)
     for path in written:
         if not path.parent.is_dir():
             raise RelaxationError(f"{path}: no such folder")
@@ -48,7 +50,8 @@ def run(words: Sequence[str]) -> int:
     atoms = read_start(given.start)
     set_inputs(atoms, model.first, given)
     if given.trajectory is not None:
-        steps.path.unlink(missing_ok=True)
+        for path in steps.paths:
+            path.unlink(missing_ok=True)
 
     def report(step: RelaxationStep) -> None:
         bar.update(step.step)
@@ -67,27 +70,13 @@ def run(words: Sequence[str]) -> int:
             cell=given.cell,
             report=report,
         )
+    if given.trajectory is not None:
+        steps.finish()
     with write_whole(given.output) as partial:
         ase.io.write(partial, result.atoms, format=file_format)
     state = "converged" if result.converged else "not converged"
     print(f"{state} after {result.steps} steps; wrote {', '.join(map(str, written))}")
     return 0 if result.converged else EXIT_NOT_CONVERGED
-
-
-def _format_of(path: str) -> str:
-    """What ASE calls the format of a file to be written."""
-    import ase.io.formats
-
-    from mace_scf_jax.simulate.relaxation import RelaxationError
-
-    try:
-        name = ase.io.formats.filetype(path, read=False)
-        known = ase.io.formats.ioformats[name]
-    except (ase.io.formats.UnknownFileTypeError, KeyError):
-        raise RelaxationError(f"{path}: ASE knows no format of this suffix") from None
-    if not known.can_write:
-        raise RelaxationError(f"{path}: ASE cannot write the format {name}")
-    return name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         help="any format that ASE knows by the suffix (default: relaxed.xyz)",
     )
     parser.add_argument(
-        "--trajectory", metavar="PATH.xyz", help="structures of all steps (.xyz, .extxyz, .traj)"
+        "--trajectory",
+        metavar="PATH.xyz",
+        help="structures of all steps, in the formats that md writes",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser

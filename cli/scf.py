@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="file of a self-consistent model")
-    parser.add_argument("structures", metavar="FILE", help="structures (extended XYZ, XSF)")
+    parser.add_argument("structures", metavar="FILE", help="structures (any format of ASE)")
     parser.add_argument(
         "--plot",
         type=picture,

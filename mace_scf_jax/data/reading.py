@@ -1,6 +1,7 @@
-"""Reading labelled structures from extended XYZ and XSF files, whole or in parts.
+"""Reading labelled structures from extended XYZ, XSF and other files, whole or in parts.
 
 A path means a file, all files that match a pattern (``xsf/*.xsf``), or a folder of XSF files.
+Extended XYZ and XSF are read here, with what is said about what is wrong in them; the rest by ASE.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import dataclasses
 import glob
 import logging
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import ase
 
 from mace_scf_jax.data import xsf
+from mace_scf_jax.data.ase_formats import read_with_ase
 from mace_scf_jax.data.cells import MINIMUM_OPEN_CELL, CellRule
 from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.errors import DataError, Location
@@ -24,7 +26,7 @@ from mace_scf_jax.data.keys import KeySpecification
 
 logger = logging.getLogger("mace_scf_jax")
 
-SUFFIXES = (".xyz", ".extxyz", xsf.SUFFIX)
+EXTENDED_XYZ = (".xyz", ".extxyz")
 PREPROCESSED = ".h5"
 """Suffix of preprocessed structures."""
 
@@ -40,7 +42,7 @@ def read_atoms(path: str | Path) -> list[ase.Atoms]:
     """All structures of a file, of a folder of XSF files, or of the files that match a pattern.
 
     Raises:
-        DataError: if a file is missing, has another suffix, is empty or cannot be parsed.
+        DataError: if a file is missing, has an unknown suffix, is empty or cannot be parsed.
     """
     return read_located(path).atoms
 
@@ -49,12 +51,14 @@ def read_located(path: str | Path) -> ReadStructures:
     """The same with the file of each structure and its position there.
 
     Raises:
-        DataError: if a file is missing, has another suffix, is empty or cannot be parsed.
+        DataError: if a file is missing, has an unknown suffix, is empty or cannot be parsed.
     """
     read = ReadStructures([], [])
     for file in files_of(path):
-        is_xsf = Path(file).suffix == xsf.SUFFIX
-        found = xsf.read_xsf(file) if is_xsf else structures_in(Path(file).read_bytes(), name=file)
+        if _is_extended_xyz(file):
+            found = structures_in(Path(file).read_bytes(), name=file)
+        else:
+            found = xsf.read_xsf(file) if _is_xsf(file) else read_with_ase(file)
         if not found:
             raise DataError(f"{file}: found no structures")
         read.atoms.extend(found)
@@ -66,7 +70,7 @@ def files_of(path: str | Path) -> list[str]:
     """The files that a path means, those of a folder or pattern in the order of their names.
 
     Raises:
-        DataError: there is none, or one has another suffix.
+        DataError: there is none.
     """
     if Path(path).is_dir():
         files = _matching(Path(path), f"*{xsf.SUFFIX}")
@@ -79,7 +83,8 @@ def files_of(path: str | Path) -> list[str]:
     else:
         files = [str(path)]
     for file in files:
-        _check_readable(file)
+        if not Path(file).is_file():
+            raise DataError(f"{file}: no such file")
     return files
 
 
@@ -107,19 +112,12 @@ def _matching(folder: Path, pattern: str) -> list[str]:
     return sorted(str(file) for file in folder.glob(pattern))
 
 
-def _check_readable(path: str) -> None:
-    """Refuse a file that is not there or has another suffix.
+def _is_extended_xyz(file: str | Path) -> bool:
+    return Path(file).suffix in EXTENDED_XYZ
 
-    Raises:
-        DataError: names the file.
-    """
-    file = Path(path)
-    if file.suffix not in SUFFIXES:
-        *others, last = SUFFIXES
-        expected = f"{', '.join(others)} or {last}"
-        raise DataError(f"{path}: found suffix {file.suffix!r}, expected {expected}")
-    if not file.is_file():
-        raise DataError(f"{path}: no such file")
+
+def _is_xsf(file: str | Path) -> bool:
+    return Path(file).suffix == xsf.SUFFIX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +152,7 @@ class FilePart:
 
 @dataclasses.dataclass(frozen=True)
 class WholeFiles:
-    """XSF files."""
+    """Files of other formats than extended XYZ."""
 
     files: tuple[str, ...]
     count: int
@@ -182,16 +180,17 @@ def parts_of(path: str | Path, *, largest: int) -> list[Part]:
 
     Args:
         path: a file, a folder of XSF files, or a pattern.
-        largest: bytes of a part, unless one structure (of XSF, one file) alone has more.
+        largest: bytes of a part, unless one structure (of other formats than extended XYZ, one
+            file) alone has more.
 
     Raises:
-        DataError: if a file is missing, has another suffix or holds no structure, or a structure of
+        DataError: if a file is missing, cannot be read or holds no structure, or a structure of
             extended XYZ does not begin with its number of atoms.
     """
     parts: list[Part] = []
     together: list[str] = []
     for file in files_of(path):
-        if Path(file).suffix != xsf.SUFFIX:
+        if _is_extended_xyz(file):
             parts += file_parts(file, largest=largest)
             continue
         if together and sum(Path(it).stat().st_size for it in (*together, file)) > largest:
@@ -202,7 +201,11 @@ def parts_of(path: str | Path, *, largest: int) -> list[Part]:
 
 
 def _whole(files: Sequence[str]) -> WholeFiles:
-    return WholeFiles(tuple(files), sum(xsf.number_of_structures(file) for file in files))
+    counts = (
+        xsf.number_of_structures(file) if _is_xsf(file) else len(read_with_ase(file))
+        for file in files
+    )
+    return WholeFiles(tuple(files), sum(counts))
 
 
 def file_parts(path: str | Path, *, largest: int) -> list[FilePart]:
@@ -212,10 +215,9 @@ def file_parts(path: str | Path, *, largest: int) -> list[FilePart]:
         largest: bytes of a part, unless one structure alone has more.
 
     Raises:
-        DataError: if the file is missing, has another suffix, holds no structure, or a structure
-            does not begin with its number of atoms.
+        DataError: if the file holds no structure, or a structure does not begin with its number of
+            atoms.
     """
-    _check_readable(str(path))
     groups: list[list[Frame]] = []
     with Path(path).open("rb") as file:
         for frame in frames(file, name=str(path)):
@@ -268,22 +270,35 @@ def to_configurations(
     ]
 
 
-def warn_about(configurations: Sequence[Configuration], keys: KeySpecification, file: str) -> None:
-    """Warn, once per file, about labels that are nowhere and cells that were changed."""
+def warn_about(
+    configurations: Sequence[Configuration],
+    keys: KeySpecification,
+    file: str,
+    *,
+    occurring: Iterable[str] = (),
+) -> None:
+    """Warn, once per file, about labels that are nowhere and cells that were changed.
+
+    Args:
+        occurring: names of the keys that there are.
+    """
     warn_about_missing_labels(
-        frozenset().union(*(entry.present for entry in configurations)), keys, file
+        frozenset().union(*(entry.present for entry in configurations)), keys, file, occurring
     )
     warn_about_adjusted_cells(
         [entry.cell_rule for entry in configurations if not entry.pbc.any()], file
     )
 
 
-def warn_about_missing_labels(present: Container[str], keys: KeySpecification, file: str) -> None:
+def warn_about_missing_labels(
+    present: Container[str], keys: KeySpecification, file: str, occurring: Iterable[str] = ()
+) -> None:
     """Warn about mapped energies or forces that are not among the properties of a file."""
+    known = f"; keys that occur: {', '.join(sorted(occurring))}" if occurring else ""
     for name in ("energy", "forces"):
         key = keys.key_of(name)
         if key is not None and name not in present:
-            logger.warning("%s: no configuration has %s (key %r)", file, name, key)
+            logger.warning("%s: no configuration has %s (key %r)%s", file, name, key, known)
 
 
 def warn_about_adjusted_cells(rules: Sequence[CellRule], file: str) -> None:

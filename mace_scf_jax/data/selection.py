@@ -86,6 +86,41 @@ def random_split(count: int, *, fraction: float, seed: int) -> tuple[list[int], 
     return indices[:num_train], indices[num_train:]
 
 
+def three_way_split(
+    members: Sequence[int], *, valid_fraction: float, test_fraction: float, seed: int
+) -> dict[str, list[int]]:
+    """Members to train, validate and test with, each in their order: by "train", "valid", "test".
+
+    Args:
+        members: at least as many as there are parts.
+        valid_fraction: share for validation; at least one is, unless it is 0.
+        test_fraction: share for tests, likewise.
+        seed: of the shuffle.
+
+    Raises:
+        DataError: the shares leave none to train with.
+    """
+    shares = {"valid": valid_fraction, "test": test_fraction}
+    if not (all(0.0 <= share < 1.0 for share in shares.values()) and sum(shares.values()) < 1.0):
+        raise DataError(
+            f"shares: found {valid_fraction} and {test_fraction}, expected numbers from 0 that add "
+            "up to less than 1"
+        )
+    sizes = {
+        name: max(1, round(share * len(members))) if share else 0 for name, share in shares.items()
+    }
+    if sum(sizes.values()) >= len(members):
+        raise DataError(
+            f"found {len(members)} structures, expected more than the {sum(sizes.values())} to "
+            "validate and test with"
+        )
+    left = np.random.default_rng(seed).permutation(members).tolist()
+    parts = {}
+    for name, size in sizes.items():
+        parts[name], left = sorted(left[:size]), left[size:]
+    return {"train": sorted(left), **parts}
+
+
 def describe_split(
     valid_indices: Sequence[int], *, fraction: float, seed: int, work_dir: Path
 ) -> str:

@@ -11,7 +11,12 @@ from typing import Any, Unpack, get_args
 
 import ase.io
 import numpy as np
+from ase.calculators.calculator import all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 
+from mace_scf_jax.data.ase_formats import EXTENDED_XYZ, format_to_write
+from mace_scf_jax.data.checks import stored_keys
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.reading import read_located, to_configurations, warn_about
 from mace_scf_jax.data.structure import Structure
@@ -98,7 +103,7 @@ def evaluate_file(
     notify: Notify | None = None,
     **options: Unpack[Options],
 ) -> FileEvaluation | CommitteeFileEvaluation:
-    """Predict the structures of a file (extended XYZ or XSF) and compare with its labels.
+    """Predict the structures of a file, in any format of ASE, and compare with its labels.
 
     Args:
         model: a model, or a committee, whose means or reference member are compared.
@@ -106,7 +111,8 @@ def evaluate_file(
             holds is kept; predictions are added as ``<prefix>energy``, ``<prefix>dipole``,
             ``<prefix>stress``, … in info and ``<prefix>forces``, ``<prefix>charges``,
             ``<prefix>multipoles``, … in arrays, and the standard deviations of a committee as
-            ``<prefix>energy_std``, ….
+            ``<prefix>energy_std``, …. Other formats than extended XYZ hold instead what is
+            predicted of that which ASE's calculators have.
         forces, stress, batch_size, not_converged: see `Predictor.predict`. Structures whose
             multipoles were not found count among the errors like all others.
         contributions: whether to write the parts of the energy that belong to the isolated atoms
@@ -123,12 +129,18 @@ def evaluate_file(
         options: how the model is used, see `Options`.
 
     Raises:
-        DataError: the file or a structure in it cannot be used.
+        DataError: a file or a structure in it cannot be used.
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
         NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
-        ValueError: the model has no such history, or no descriptors.
+        ValueError: the model has no such history, or no descriptors; or the format of ``output``
+            cannot hold them.
     """
     model = _keep_history(model.using(**options), scf_history)
+    asked = {"contributions": contributions, "descriptors": descriptors}
+    written = [name for name, is_asked in asked.items() if is_asked]
+    if output is not None and format_to_write(output, several=True) != EXTENDED_XYZ:
+        for name in (*written, *(("scf_history",) if scf_history != "none" else ())):
+            raise ValueError(f"{name}: expected an output of extended XYZ, found {output}")
     atoms, structures = read_structures(model.first, path)
     configurations = [entry.configuration for entry in structures]
     types = np.array([configuration.config_type for configuration in configurations])
@@ -140,7 +152,6 @@ def evaluate_file(
             errors[name].update(predicted, only_graphs(graph, types[indices] == name))
         errors[ALL].update(predicted, graph)
 
-    asked = {"contributions": contributions, "descriptors": descriptors}
     predicted = model.predict_structures(
         structures,
         forces=forces,
@@ -155,7 +166,6 @@ def evaluate_file(
         if scf_history != "none":
             for entry, prediction in zip(atoms, predicted, strict=True):
                 _add_history(entry, prediction)
-        written = [name for name, is_asked in asked.items() if is_asked]
         write_predictions(output, atoms, predicted, prefix, asked_for=written)
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
     evaluation = FileEvaluation([_combined(entry) for entry in predicted], metrics, configurations)
@@ -198,7 +208,9 @@ def read_structures(model: Model, path: str | Path) -> tuple[list[ase.Atoms], li
         keys,
         multipoles_max_l=0 if electrostatics is None else electrostatics.max_l,
     )
-    warn_about(configurations, keys, str(path))
+    stored = stored_keys(read.atoms)
+    occurring = stored["info"] | stored["arrays"]
+    warn_about(configurations, keys, str(path), occurring=occurring)
     return read.atoms, [model.prepare(configuration) for configuration in configurations]
 
 
@@ -268,10 +280,15 @@ def write_predictions(
     """Write structures with their predictions, all or nothing.
 
     Args:
+        path: of extended XYZ; or of another format of ASE, where predictions replace what is there.
         predictions: of each structure; names of standard deviations end in `SPREAD`.
         prefix: of the names of predictions.
         asked_for: names of what is written of the outputs that files hold only if asked for.
     """
+    file_format = format_to_write(path, several=True)
+    if file_format != EXTENDED_XYZ:
+        _write_results(path, atoms, predictions, file_format)
+        return
     written = [
         *outputs_for(Use.FILES),
         *(entry for entry in outputs_for(Use.FILES_IF_ASKED_FOR) if entry.name in asked_for),
@@ -290,4 +307,23 @@ def write_predictions(
                     place[prefix + name + ending] = _file_value(values[output.name])
         annotated.append(entry)
     with write_whole(path) as partial:
-        ase.io.write(partial, annotated, format="extxyz")
+        ase.io.write(partial, annotated, format=EXTENDED_XYZ)
+
+
+def _write_results(
+    path: str | Path,
+    atoms: list[ase.Atoms],
+    predictions: Sequence[Prediction | CommitteePrediction],
+    file_format: str,
+) -> None:
+    """Write structures with what ASE's calculators have of their predictions."""
+    frames = []
+    for original, prediction in zip(atoms, predictions, strict=True):
+        values = _combined(prediction)
+        known = {name: values[name] for name in all_properties if name in values}
+        if "stress" in known:
+            known["stress"] = full_3x3_to_voigt_6_stress(known["stress"])
+        frames.append(original.copy())
+        frames[-1].calc = SinglePointCalculator(frames[-1], **known)
+    with write_whole(path) as partial:
+        ase.io.write(partial, frames, format=file_format)

@@ -10,6 +10,8 @@ from pathlib import Path
 import ase
 import ase.io
 
+from mace_scf_jax.data.ase_formats import EXTENDED_XYZ, format_to_write
+from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.files import flush, write_whole
 from mace_scf_jax.simulate.settings import SimulationError
 
@@ -27,6 +29,11 @@ class Trajectory(abc.ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that are written."""
+        return (self.path,)
+
     @abc.abstractmethod
     def append(self, frame: ase.Atoms) -> None:
         """Add a frame with the results of its calculator."""
@@ -39,6 +46,9 @@ class Trajectory(abc.ABC):
     def cut(self, extent: int) -> None:
         """Drop what was written after it had this extent."""
 
+    def finish(self) -> None:  # noqa: B027
+        """Do what is done once, after the last frame for now."""
+
 
 class ExtendedXYZ(Trajectory):
     """Text, in which arrays and results have columns."""
@@ -48,7 +58,7 @@ class ExtendedXYZ(Trajectory):
     def append(self, frame: ase.Atoms) -> None:
         """Add a frame with all of its arrays."""
         text = io.StringIO()
-        ase.io.write(text, frame, format="extxyz")
+        ase.io.write(text, frame, format=EXTENDED_XYZ)
         with self.path.open("a") as file:
             file.write(text.getvalue())
         flush(self.path)
@@ -93,24 +103,42 @@ class ASETrajectory(Trajectory):
                 after.write(before[index])
 
 
+class WrittenAtOnce(ASETrajectory):
+    """A format that nothing can be added to: made, in the end, of a trajectory of ASE beside it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.with_suffix(ASE_SUFFIX))
+        self.made = path
+        self.format = format_to_write(path, several=True)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file, and the trajectory that it is made of."""
+        return (self.made, self.path)
+
+    def finish(self) -> None:
+        """Write the file."""
+        if self.extent():
+            with write_whole(self.made) as partial:
+                ase.io.write(partial, ase.io.read(self.path, ":"), format=self.format)
+
+
+ASE_SUFFIX = ".traj"
 FORMATS: dict[str, type[Trajectory]] = {
     ".xyz": ExtendedXYZ,
     ".extxyz": ExtendedXYZ,
-    ".traj": ASETrajectory,
+    ASE_SUFFIX: ASETrajectory,
 }
-"""By the suffix of the file."""
+"""By the suffix of the file; of others `WrittenAtOnce`."""
 
 
 def trajectory(path: Path) -> Trajectory:
     """The trajectory in a file, which need not be there yet.
 
     Raises:
-        SimulationError: nothing can be added to files of its suffix.
+        SimulationError: ASE writes no several structures to files of its suffix.
     """
-    if path.suffix not in FORMATS:
-        *others, last = FORMATS
-        raise SimulationError(
-            f"{path}: found suffix {path.suffix!r}, expected {', '.join(others)} or {last}; "
-            "`ase convert` makes any other format of them"
-        )
-    return FORMATS[path.suffix](path)
+    try:
+        return FORMATS.get(path.suffix, WrittenAtOnce)(path)
+    except DataError as error:
+        raise SimulationError(str(error)) from None

@@ -70,7 +70,7 @@ class SimulationFiles:
         Raises:
             SimulationError: one of the files exists.
         """
-        for path in (self.trajectory, self.log, self.state):
+        for path in (*self.frames.paths, self.log, self.state):
             if path.exists():
                 raise SimulationError(
                     f"{path}: exists already; go on with --restart, replace with --overwrite, or "
@@ -79,7 +79,7 @@ class SimulationFiles:
 
     def remove(self) -> None:
         """Delete what an earlier simulation wrote."""
-        for path in (self.state, self.trajectory, self.log, self.plot):
+        for path in (self.state, *self.frames.paths, self.log, self.plot):
             path.unlink(missing_ok=True)
 
     def append(
@@ -155,7 +155,7 @@ class SimulationFiles:
         """
         frames, log_bytes = self.frames, self.log.stat().st_size if self.log.exists() else 0
         for path, name, found in (
-            (self.trajectory, frames.extent_is, frames.extent()),
+            (frames.path, frames.extent_is, frames.extent()),
             (self.log, "log_bytes", log_bytes),
         ):
             if found < state.record.get(name, 0):
@@ -244,8 +244,22 @@ def run(
         SimulationError: the simulation cannot go on. The last good step is written before, and the
             message tells what helps.
     """
+    try:
+        yield from _rows(simulation, files, num_steps, every, log_every or every, model_checksum)
+    finally:
+        files.frames.finish()
+
+
+def _rows(
+    simulation: Simulation,
+    files: SimulationFiles,
+    num_steps: int,
+    every: int,
+    log_every: int,
+    model_checksum: str,
+) -> Iterator[LogRow]:
+    """Simulate, and write frames and rows."""
     surplus = SurplusWatch(simulation.energy_fn.model.keeps_total_charge)
-    log_every = every if log_every is None else log_every
 
     def write(*, with_row: bool = True, with_frame: bool = True) -> LogRow:
         row = files.append(simulation, model_checksum, with_row=with_row, with_frame=with_frame)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from labelled_water import water
 
@@ -38,6 +40,44 @@ def test_predictions_are_written_beside_the_labels(model, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "RMSE F" in shown
     assert f"Wrote 2 structures with predictions to {output}" in shown
+
+
+def test_any_format_of_ase_is_read_and_written(model, tmp_path, capsys, caplog):
+    """Labels are found by the names of ASE's results; a format without labels has no errors."""
+    references = [water(index) for index in (7, 3)]
+    labelled = []
+    for atoms in references:
+        energy, forces = atoms.info["REF_energy"], atoms.arrays["REF_forces"]
+        labelled.append(Atoms(atoms.symbols, atoms.positions, cell=atoms.cell))
+        labelled[-1].calc = SinglePointCalculator(labelled[-1], energy=energy, forces=forces)
+    write(tmp_path / "in.xyz", references, format="extxyz")
+    write(tmp_path / "in.traj", labelled)
+    write(tmp_path / "in.pdb", labelled)
+
+    def row(shown: str) -> str:
+        """The errors of all structures."""
+        return next(line for line in shown.splitlines() if line.startswith("| all"))
+
+    def errors(name: str, *words: str) -> str:
+        assert main(["evaluate", model, str(tmp_path / name), *words]) == 0
+        return capsys.readouterr().out
+
+    expected = errors("in.xyz")
+    caplog.clear()
+    output = tmp_path / "out.traj"
+    heads = "{x: {info_keys: {energy: energy}, arrays_keys: {forces: forces}}}"
+    shown = errors("in.traj", "--heads", heads, "--output", str(output))
+    assert row(shown) == row(expected)
+    predictions = load_model(model).predict(references)
+    for atoms, prediction in zip(read(output, ":"), predictions, strict=True):
+        assert atoms.get_potential_energy() == pytest.approx(float(prediction["energy"]), abs=1e-9)
+        np.testing.assert_allclose(atoms.get_charges(), prediction["charges"], atol=1e-9)
+    assert "not found" in row(errors("in.pdb"))
+    assert "no configuration has energy (key 'REF_energy')" in caplog.text
+    assert "not found" in row(errors("in.traj"))
+    assert "keys that occur: energy, forces" in caplog.text
+    assert main(["evaluate", model, str(output), "--contributions", "--output", "o.traj"]) == 2
+    assert "contributions: expected an output of extended XYZ" in capsys.readouterr().err
 
 
 def test_the_errors_are_those_of_the_training(model, finished, capsys):

@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_frames_and_lines_at_intervals_of_their_own_in_formats_of_ase(folder, ca
     assert "no.traj: no such file" in capsys.readouterr().err
     (folder / "start.cif").write_text("data_nothing")
     assert main(["md", "model", "start.cif", *shlex.split(f"{NVT} --steps 2 --output n.xyz")]) == 2
-    assert "start.cif: ASE cannot read it" in capsys.readouterr().err
+    assert "start.cif: found no structures" in capsys.readouterr().err
 
 
 def test_a_run_that_blows_up_keeps_its_last_good_step_and_tells_what_helps(folder, capsys):
@@ -115,10 +116,10 @@ def test_a_run_that_blows_up_keeps_its_last_good_step_and_tells_what_helps(folde
     assert (folder / "hot.png").exists()
 
 
-@pytest.mark.slow
-def test_a_committee_moves_by_its_mean(folder, capsys):
+def write_committee(folder: Path, family: str = "LocalCharges") -> None:
+    """Two models that disagree."""
     for number in (1, 2):
-        tiny_model(seed=number).save(folder / f"{number}.model.safetensors")
+        tiny_model(family, seed=number).save(folder / f"{number}.model.safetensors")
     CommitteeFile(
         version="0",
         name="x",
@@ -130,6 +131,28 @@ def test_a_committee_moves_by_its_mean(folder, capsys):
             for number in (1, 2)
         ),
     ).write(folder)
+
+
+def test_a_committee_that_disagrees_stops_the_run(folder, capsys):
+    """Its last step is the last frame of what is made of the trajectory in the end."""
+    write_committee(folder, "ScaleShiftMACE")
+    spread = load_committee(folder).predict(water(0)).std["forces"]
+    largest = 1.02 * np.linalg.norm(spread, axis=1).max()
+    words = "--ensemble nve --temperature 300 --steps 500 --every 200 --output run.pdb"
+    words += f" --stop_uncertainty {largest}"
+    assert main(["md", ".", "start.xyz", *shlex.split(words)]) == 1
+    shown = capsys.readouterr()
+    assert "the members of the committee disagree about a force" in shown.err
+    assert "Label the last frame and add it to the training set" in shown.err
+    last = rows("run.csv")[-1]
+    assert 0 < int(last["step"]) < 500
+    assert float(last["force_uncertainty_eV_A"]) <= largest
+    assert len(read("run.pdb", ":")) == len(read("run.traj", ":")) == len(rows("run.csv"))
+
+
+@pytest.mark.slow
+def test_a_committee_moves_by_its_mean(folder, capsys):
+    write_committee(folder)
 
     def of_committee(words: str) -> int:
         return main(["md", ".", "start.xyz", *shlex.split(f"{NVT} --every 4 {words}")])
@@ -167,7 +190,8 @@ def test_bad_input_is_refused(folder, capsys):
     write("gold.xyz", gold, format="extxyz")
     (folder / "trajectory.xyz").write_text("kept")
     for words, expected in (
-        (f"{good} --output there.txt", "found suffix '.txt', expected .xyz, .extxyz or .traj"),
+        (f"{good} --output there.txt", "found suffix '.txt', of which ASE knows no format"),
+        (f"{good} --output there.gen", "files of the format gen hold one structure"),
         (f"{good} --output no/there.xyz", "no/there.xyz: no such folder"),
         (good, "trajectory.xyz: exists already; go on with --restart"),
         (f"{good} --output new.xyz --restart", "new.state.safetensors: no such file"),

@@ -47,7 +47,7 @@ def test_steps_that_do_not_suffice(model, folder, capsys):
 def test_bad_input_is_refused(folder, capsys):
     (folder / "there.xyz").write_text("kept")
     for words, expected in (
-        ("--output there.txt", "there.txt: ASE knows no format of this suffix"),
+        ("--output there.txt", "found suffix '.txt', of which ASE knows no format"),
         ("--output there.xyz", "there.xyz: exists already; replace it with --overwrite"),
         ("--trajectory no/steps.xyz", "no/steps.xyz: no such folder"),
         ("--optimizer bgfs", "unknown optimiser 'bgfs'; did you mean 'bfgs'?"),

@@ -81,7 +81,6 @@ def test_unusual_files_are_cut_where_they_are_read(tmp_path: Path, text: str) ->
     [
         ("a.xyz", "", "found no structures"),
         ("a.xyz", FRAME + "two\n", "configuration 1: not readable .*expected the number of atoms"),
-        ("a.cif", FRAME, "found suffix"),
     ],
 )
 def test_unreadable_files_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -88,7 +88,9 @@ def test_file_without_energies_or_forces_is_reported(
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("data.cif", "x", r"found suffix '\.cif', expected \.xyz, \.extxyz or \.xsf"),
+        ("data.txt", "x", r"found suffix '\.txt', expected \.xyz, \.extxyz, \.xsf or that of a"),
+        ("data.cif", "x", r"data\.cif: (ASE cannot read it|found no structures)"),
+        ("data.traj", "x", r"data\.traj: ASE cannot read it"),
         ("empty.xyz", "", "empty.xyz"),
         ("short.xyz", "2\nenergy=1\nH 0 0 0\n", "configuration 0: not readable"),
         ("words.xyz", "1\nProperties=species:S:1:pos:R:3\nH 0 0 a\n", "not readable"),

@@ -10,7 +10,7 @@ from mace_scf_jax.simulate.frames import trajectory
 from mace_scf_jax.simulate.settings import SimulationError
 
 
-@pytest.mark.parametrize("suffix", [".xyz", ".traj"])
+@pytest.mark.parametrize("suffix", [".xyz", ".traj", ".pdb"])
 def test_what_is_cut_off_is_gone_and_more_can_be_added(tmp_path, suffix):
     file = trajectory(tmp_path / f"run{suffix}")
     assert file.extent() == 0
@@ -24,11 +24,15 @@ def test_what_is_cut_off_is_gone_and_more_can_be_added(tmp_path, suffix):
     assert len(read(file.path, ":")) == 3
     file.cut(extents[0])
     file.append(frame)
-    found = read(file.path, ":")
+    file.finish()
+    found = read(tmp_path / f"run{suffix}", ":")
     assert [each.positions[0, 0] for each in found] == [0.0, 2.0]
+    found = read(file.path, ":")
     assert [each.get_potential_energy() for each in found] == [0.0, 2.0]
 
 
-def test_other_formats_are_refused(tmp_path):
-    with pytest.raises(SimulationError, match=r"found suffix '.pdb', expected .xyz.*ase convert"):
-        trajectory(tmp_path / "run.pdb")
+def test_formats_that_hold_no_several_structures_are_refused(tmp_path):
+    with pytest.raises(SimulationError, match="files of the format espresso-in hold one structure"):
+        trajectory(tmp_path / "run.pwi")
+    with pytest.raises(SimulationError, match=r"found suffix '\.txt', of which ASE knows"):
+        trajectory(tmp_path / "run.txt")

@@ -141,7 +141,6 @@ def test_options_cannot_be_changed():
         ({"hidden_irreps": ...}, "option 'hidden_irreps'"),
         ({"max_L": 1}, "options 'num_channels' and 'max_L': give both or none"),
         ({"log_on_test_sets": True}, "option 'log_on_test_sets': needs a 'test_file'"),
-        ({"train_file": "train.db"}, "expected an .xyz or .xsf file, a pattern"),
         ({"heads": {}}, "heads: found 0 heads"),
         ({"heads": "[unclosed"}, "option 'heads'"),
         ({"config_type_weights": "bulk"}, "option 'config_type_weights': expected a mapping"),

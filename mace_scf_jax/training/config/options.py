@@ -13,7 +13,6 @@ from pydantic import Field, PrivateAttr, field_serializer, field_validator
 from mace_scf_jax.backbones.backbone import BACKBONES
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
-from mace_scf_jax.data.reading import SUFFIXES, is_stored
 from mace_scf_jax.models.family import FAMILIES, Family, families_with
 from mace_scf_jax.models.options import ElectrostaticsOptions
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup, collecting
@@ -155,16 +154,6 @@ class TrainOptions(
         ]
         if self.log_on_test_sets and self.test_file is None:
             problems.append("option 'log_on_test_sets': needs a 'test_file'")
-        for name in ("train_file", "valid_file", "test_file"):
-            path = getattr(self, name)
-            if path is not None and not (
-                path.suffix in SUFFIXES or path.is_dir() or is_stored(path)
-            ):
-                problems.append(
-                    f"option {name!r}: expected an .xyz or .xsf file, a pattern for several, a "
-                    "folder of .xsf files or preprocessed data (a folder or an .h5 file), found "
-                    f"'{path}'"
-                )
         problems += [
             f"wandb_log_hypers: {unknown_name('option', name, type(self).model_fields)}"
             for name in self.wandb_log_hypers or ()
