@@ -200,8 +200,8 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         metavar="FILE",
         help="structures (any format of ASE) on which predictions are compared with PyTorch (MACE, "
-        "ScaleShiftMACE, MACELES), or energies with the formulas of ænet, summed over pairs of "
-        "neighbours",
+        "ScaleShiftMACE, MACELES, PolarMACE), or energies with the formulas of ænet, summed over "
+        "pairs of neighbours",
     )
     parser.add_argument(
         "--tolerance",

@@ -25,6 +25,9 @@ class BoundaryMode(enum.StrEnum):
     The other modes are those of the PyTorch reference."""
     REALSPACE = "realspace"
     """Open boundary: exact sum over pairs, no cell."""
+    DISPLACED_CHARGES = "displaced_charges"
+    """As `EXACT`, but dipoles of open structures are pairs of charges a little apart, with which
+    the public PolarMACE models were trained."""
     PBC = "pbc"
     """Periodic in three directions, conducting surroundings."""
     SLAB = "slab"
@@ -35,6 +38,11 @@ class BoundaryMode(enum.StrEnum):
     """Chosen per graph from its pbc flags: TTT pbc, TTF slab, FFF molecule in a box."""
     AUTO = "auto"
     """`REALSPACE` if no structure is periodic, else `MIXED_PERIODIC`; resolved on the host."""
+
+    @property
+    def is_by_periodicity(self) -> bool:
+        """Whether each structure's periodic directions decide, and nothing else about its cell."""
+        return self in (BoundaryMode.EXACT, BoundaryMode.DISPLACED_CHARGES)
 
 
 _LINEARLY_DEPENDENT = 1e-8
@@ -47,8 +55,11 @@ OPEN = (False, False, False)
 SLAB = (True, True, False)
 PERIODIC = (True, True, True)
 
+_ANY_PLANE = (PERIODIC, SLAB, (True, False, True), (False, True, True), OPEN)
+
 ALLOWED_PBC: dict[BoundaryMode, tuple[tuple[bool, bool, bool], ...]] = {
-    BoundaryMode.EXACT: (PERIODIC, SLAB, (True, False, True), (False, True, True), OPEN),
+    BoundaryMode.EXACT: _ANY_PLANE,
+    BoundaryMode.DISPLACED_CHARGES: _ANY_PLANE,
     BoundaryMode.REALSPACE: (OPEN,),
     BoundaryMode.PBC: (PERIODIC,),
     BoundaryMode.SLAB: (SLAB,),
@@ -128,12 +139,12 @@ def check_slab_cell(
     Args:
         cell: lattice vectors of one or more structures in Å (rows, host array).
         pbc: periodicity along x, y, z; structures other than slabs are not looked at.
-        mode: boundary condition; ``exact`` takes any plane.
+        mode: boundary condition; ``exact`` and ``displaced_charges`` take any plane.
 
     Raises:
         BoundaryError: a periodic lattice vector of a slab has a z component; names the first one.
     """
-    if BoundaryMode(mode) is BoundaryMode.EXACT:
+    if BoundaryMode(mode).is_by_periodicity:
         return
     cells = np.asarray(cell).reshape(-1, 3, 3)
     for index, (vectors, flags) in enumerate(

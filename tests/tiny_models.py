@@ -34,11 +34,13 @@ from mace_scf_jax.models import (
     FixedPointSettings,
     FormalChargeSettings,
     ModelSettings,
+    PolarMACESettings,
     ScaleShiftSettings,
     SelfConsistency,
     SplitChargeSettings,
     build,
 )
+from mace_scf_jax.models.field_feature_options import FieldFeatureOptions
 from mace_scf_jax.predict.model import Model
 
 ELEMENTS = (1, 8)
@@ -100,27 +102,27 @@ OWN_SETTINGS = {
     "MACEQEq": ChargeEquilibrationSettings(train_hardness=True, default_hardness=30.0),
     "EnergyFunctional": EnergyFunctionalSettings(default_hardness=5.0),
     "FixedPoint": FixedPointSettings((30.0, 25.0, 4.0, 3.0), fermi_level_offset=-2.0),
+    "PolarMACE": PolarMACESettings(scale=0.8, field_feature_norms=(30.0, 25.0, 4.0, 3.0)),
 }
 
 CHARGED_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.is_charged)
 SELF_CONSISTENT_FAMILIES = tuple(
     name for name, family in FAMILIES.items() if family.is_self_consistent
 )
+RESPONDING_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.responds_to_field)
 VARIATIONAL_FAMILIES = tuple(
-    name
-    for name, family in FAMILIES.items()
-    if family.responds_to_field and not family.is_self_consistent
+    name for name, family in FAMILIES.items() if "charge_residual" in family.outputs
 )
 
 
 def tiny_settings(name: str = "LocalCharges", **backbone) -> ModelSettings:
     family = FAMILIES[name]
-    charged = family.is_charged
+    charged, reads_potential = family.is_charged, FieldFeatureOptions in family.options
     electrostatics = ElectrostaticsSettings(
         max_l=min(1, family.max_l or 0),
         smearing_width=1.0,
         kspace_cutoff_factor=0.9,
-        features=FieldFeatureSettings(1, (1.0, 2.0)) if family.is_self_consistent else None,
+        features=FieldFeatureSettings(1, (1.0, 2.0)) if reads_potential else None,
     )
     return ModelSettings(
         family=name,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         batch_external_field_features,
         batch_field_features,
         external_field_features,
+        features_by_degree,
         system_field_features,
     )
     from mace_scf_jax.electrostatics.gaussians import Receivers
@@ -96,6 +97,7 @@ __all__ = [
     "choose_open_mesh",
     "dipole_cartesian",
     "external_field_features",
+    "features_by_degree",
     "prepare",
     "prepare_batch",
     "prepare_response",

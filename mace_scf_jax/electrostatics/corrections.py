@@ -106,7 +106,9 @@ def correction(
         BoundaryError: ``mode`` is ``auto``.
     """
     match mode:
-        case BoundaryMode.PBC | BoundaryMode.REALSPACE | BoundaryMode.EXACT:
+        case BoundaryMode.PBC | BoundaryMode.REALSPACE:
+            return None
+        case BoundaryMode.EXACT | BoundaryMode.DISPLACED_CHARGES:
             return None
         case BoundaryMode.SLAB:
             slab, molecule = jnp.asarray(True), jnp.asarray(False)

@@ -131,6 +131,27 @@ def external_field_features(
     return as_features(project_linear_potential(at_atoms, field, features), features)
 
 
+def features_by_degree(
+    flat: Float[Array, "atoms features"], features: FieldFeatureSettings
+) -> dict[int, Array]:
+    """Field features as node features of one channel for each width.
+
+    Args:
+        flat: ordered by degree, then width, then component.
+        features: degree and widths of the receivers.
+
+    Returns:
+        Degree l -> [atoms, 2l+1, widths].
+    """
+    widths, start, by_degree = len(features.widths), 0, {}
+    for degree in range(features.max_l + 1):
+        size = widths * (2 * degree + 1)
+        block = flat[:, start : start + size].reshape(flat.shape[0], widths, 2 * degree + 1)
+        by_degree[degree] = jnp.swapaxes(block, 1, 2)
+        start += size
+    return by_degree
+
+
 def batch_external_field_features(
     graph: Graph,
     potential: Float[Array, "graphs"],

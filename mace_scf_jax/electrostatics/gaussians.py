@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,9 @@ class Receivers:
     """Widths σ_n in Å; 0 gives the potential and its derivatives at the point."""
     include_self_interaction: bool = False
     """Whether an atom's own Gaussian contributes to its projections."""
+
+    displacement: ClassVar[float] = 0.02
+    """Distance in Å of the charges that stand for a dipole, where charges are displaced."""
 
 
 def odd_double_factorial(degree: int) -> int:

@@ -204,8 +204,15 @@ def choose_open_mesh(
         A grid with room for somewhat larger structures; None if its sum is over pairs.
 
     Raises:
-        MeshError: the accuracy is out of reach.
+        MeshError: the accuracy is out of reach, or a mesh is asked for where there is none.
     """
+    if settings.boundary is BoundaryMode.DISPLACED_CHARGES:
+        if settings.sums is SummationMethod.MESH:
+            raise MeshError(
+                "sums: found mesh, expected direct or auto: displaced charges of an open structure "
+                "are summed over pairs"
+            )
+        return None
     pairs = settings.sums is SummationMethod.AUTO and len(positions) <= OPEN_MESH_PAYS_ABOVE
     if settings.tails is None or pairs or settings.sums is SummationMethod.DIRECT:
         return None

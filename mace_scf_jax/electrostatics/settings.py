@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.electrostatics.choices import MAX_L, SummationMethod
@@ -34,6 +34,8 @@ def _require_positive(name: str, value: float) -> None:
 @dataclasses.dataclass(frozen=True)
 class FieldFeatureSettings(Receivers):
     """Field features: the potential projected on Gaussian receivers at each atom."""
+
+    displacement: ClassVar[float] = 0.1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(float(width) for width in self.widths))
@@ -88,6 +90,12 @@ class ElectrostaticsSettings:
                 f"found {self.boundary!r}"
             ) from error
         _require_degree("max_l", self.max_l)
+        highest = max(self.max_l, 0 if self.features is None else self.features.max_l)
+        if self.boundary is BoundaryMode.DISPLACED_CHARGES and highest > 1:
+            raise ElectrostaticsSettingsError(
+                "boundary displaced_charges: expected charges and dipoles, max_l at most 1, found "
+                f"{highest}"
+            )
         _require_positive("smearing_width", self.smearing_width)
         _require_positive("kspace_cutoff_factor", self.kspace_cutoff_factor)
         try:
@@ -156,9 +164,9 @@ class ElectrostaticsSettings:
 
     @property
     def tails(self) -> float | None:
-        """Length in Å to which Gaussians reach, by which slabs are repeated in the boundary
-        condition ``exact``; None in others."""
-        if self.boundary is not BoundaryMode.EXACT:
+        """Length in Å to which Gaussians reach, by which slabs are repeated in boundary conditions
+        of each structure's periodicity; None in others."""
+        if not self.boundary.is_by_periodicity:
             return None
         receivers = () if self.features is None else self.features.widths
         return TAILS * math.hypot(self.smearing_width, max((self.smearing_width, *receivers)))

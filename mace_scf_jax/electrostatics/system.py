@@ -31,6 +31,7 @@ from mace_scf_jax.electrostatics.mesh_choice import uses_mesh
 from mace_scf_jax.electrostatics.settings import ElectrostaticsSettings
 from mace_scf_jax.electrostatics.sums import (
     DirectSum,
+    DisplacedSum,
     MeshSum,
     OpenSum,
     SumByPeriodicity,
@@ -112,8 +113,8 @@ def prepare(
         k_indices: integer reciprocal indices of one half space up to `settings.kspace_cutoff`;
             not used with open boundary, nor with a mesh.
         k_mask: False for padding indices.
-        repeat: for the boundary condition ``exact``, what `mace_scf_jax.data.cells.repeat_length`
-            gave on the host.
+        repeat: for the boundary conditions ``exact`` and ``displaced_charges``, what
+            `mace_scf_jax.data.cells.repeat_length` gave on the host.
         settings: density and boundary condition.
         open_slots: how many atoms there are at most without a periodic direction, of those of a
             batch; None for all.
@@ -125,7 +126,8 @@ def prepare(
         The prepared geometry.
 
     Raises:
-        BoundaryError: the boundary condition is ``auto``, or ``exact`` without ``repeat``.
+        BoundaryError: the boundary condition is ``auto``, or one that needs it is without
+            ``repeat``.
         MeshError: the settings ask for a mesh, and there is none.
     """
     positions = jnp.where(atom_mask[:, None], positions, 0.0)
@@ -148,7 +150,9 @@ def prepare(
         corrected = correction(settings.boundary, pbc, cell, exponent=settings.molecule_exponent)
         return System(positions, atom_mask, periodic_sum(positions, cell), corrected, settings)
     if repeat is None:
-        raise BoundaryError("boundary 'exact': found no length of repeat, expected one")
+        raise BoundaryError(
+            f"boundary {settings.boundary.value!r}: found no length of repeat, expected one"
+        )
     if open_slots is None or open_mesh is not None:
         open_slots = len(positions)
     if not open_slots:  # open structures of any size have none
@@ -162,7 +166,9 @@ def prepare(
     of_open = jnp.where(geometry.is_open, positions[:open_slots], 0.0)
     width, max_l = settings.smearing_width, settings.max_l
     unbounded: OpenSum | MeshSum
-    if open_mesh is None:
+    if settings.boundary is BoundaryMode.DISPLACED_CHARGES:
+        unbounded = DisplacedSum(of_open, width=width, max_l=max_l)
+    elif open_mesh is None:
         unbounded = OpenSum(of_open, width=width, max_l=max_l)
     else:
         unbounded = MeshSum.of_open(of_open, mesh=open_mesh, width=width, max_l=max_l)
@@ -329,7 +335,7 @@ def check_inputs(
     resolved = resolve_boundary(mode, pbc)
     if resolved is BoundaryMode.REALSPACE:
         return
-    if resolved is BoundaryMode.EXACT:
+    if resolved.is_by_periodicity:
         cell = np.asarray(repeated_cell(cell, pbc, 1.0)) if np.any(pbc) else np.eye(3)
     if not encloses_volume(cell):
         raise ElectrostaticsInputError(

@@ -146,7 +146,7 @@ def predicted_multipoles(
     """
     settings = require_multipoles(model)
     if boundary is None:
-        is_exact = settings.boundary is BoundaryMode.EXACT
+        is_exact = settings.boundary.is_by_periodicity
         boundary = BoundaryMode.EXACT if is_exact else BoundaryMode.AUTO
     return multipoles_of_atoms(
         atoms,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mace_scf_jax.models.families.fixed_point.solved_state import DirectStep, SelfConsistency
     from mace_scf_jax.models.families.local_charges.settings import LocalChargesSettings
     from mace_scf_jax.models.families.mace.model import ScaleShiftSettings
+    from mace_scf_jax.models.families.polar_mace.settings import PolarMACESettings
     from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
     from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
     from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings, families_with
@@ -58,6 +59,7 @@ __all__ = [
     "NoDipoleError",
     "Output",
     "ParameterGroup",
+    "PolarMACESettings",
     "SCFState",
     "ScaleShiftSettings",
     "SelfConsistency",

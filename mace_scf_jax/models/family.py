@@ -55,6 +55,11 @@ class FamilySettings:
         return ()
 
     @property
+    def graph_inputs(self) -> tuple[str, ...]:
+        """Names of inputs of a structure that the family reads beside total charge and field."""
+        return ()
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of outputs that these settings ask for, beside those of the family."""
         return ()

@@ -25,11 +25,19 @@ class ElectrostaticsOptions(OptionGroup):
         default=1.25, description="multiplies the reciprocal cutoff 2.25 (l + 1)^0.3 / σ"
     )
     electrostatic_pbc_method: Literal[
-        "exact", "realspace", "pbc", "slab", "molecule_in_box", "mixed_periodic", "auto"
+        "exact",
+        "displaced_charges",
+        "realspace",
+        "pbc",
+        "slab",
+        "molecule_in_box",
+        "mixed_periodic",
+        "auto",
     ] = Field(
         default="exact",
         description="boundary conditions of the Coulomb energy; exact: by the periodic directions "
-        "of each structure, the others are those of MACE_SCF; auto: mixed_periodic if any "
+        "of each structure; displaced_charges: likewise, with dipoles of open structures as in the "
+        "public PolarMACE models; the others are those of MACE_SCF; auto: mixed_periodic if any "
         "structure is periodic, else realspace",
     )
     include_electrostatic_self_interaction: bool = Field(

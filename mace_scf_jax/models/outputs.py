@@ -187,6 +187,18 @@ OUTPUTS = Outputs(
         also_written_as="density_coefficients",
     ),
     Output("charges", "atom", "e", "the charges Q of the multipoles", uses=_ALL),
+    Output(
+        "spin_multipoles",
+        "atom",
+        "e Å^l",
+        "multipoles of the spin density, of unpaired electrons",
+        "(L + 1)²",
+        _ALL,
+        also_written_as="spin_density",
+    ),
+    Output(
+        "spins", "atom", "1", "unpaired electrons, the charges of the spin multipoles", "", _ALL
+    ),
     Output("dipole", "graph", "e Å", "dipole x, y, z", "3", _ALL),
     Output("total_charge", "graph", "e", "sum of the charges", "", Use.FILES | Use.COMMITTEES),
     Output("polarizability", "graph", "e Å²/V", "from a readout", "3×3", _ALL),

@@ -96,6 +96,14 @@ class ModelSettings(Generic[Own]):
         return (*ENERGIES, *density, *family.outputs, *self.own.outputs, *distances)
 
     @property
+    def graph_inputs(self) -> tuple[str, ...]:
+        """Inputs of a structure that are read beside total charge and field, if there are charges.
+
+        Structures that lack them have what stands for a missing value.
+        """
+        return tuple(dict.fromkeys((*self.backbone.inputs, *self.own.graph_inputs)))
+
+    @property
     def backbone_offers(self) -> frozenset[Offer]:
         """What the backbone can do beyond features of atoms."""
         return BACKBONES[self.backbone.name].offers

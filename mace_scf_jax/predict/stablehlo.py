@@ -196,7 +196,7 @@ def _example(model: Model, structure: Structure, sizes: BatchSizes) -> Inputs:
     }
     if model.settings.electrostatics is not None:
         inputs |= {name: real(values[name]) for name in ("total_charge", "external_field")}
-    inputs |= {name: real(values[name]) for name in model.settings.backbone.inputs}
+    inputs |= {name: real(values[name]) for name in model.settings.graph_inputs}
     if isinstance(model.scf, SelfConsistency) and _reads_fermi_level(model.scf):
         inputs["fermi_level"] = real(values["fermi_level"])
     for name in required_inputs(model.settings):

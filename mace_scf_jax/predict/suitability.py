@@ -22,7 +22,7 @@ class UnusedInputWarning(UserWarning):
 
 def unread_inputs(settings: ModelSettings) -> tuple[str, ...]:
     """Inputs of a structure that have no effect on anything that a model predicts."""
-    read = set(settings.backbone.inputs)
+    read = set(settings.graph_inputs)
     if settings.of_family.is_self_consistent:
         read.add("fermi_level")
     if settings.of_family.is_charged:

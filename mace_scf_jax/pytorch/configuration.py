@@ -25,9 +25,12 @@ from mace_scf_jax.models.families.local_charges.settings import (
     LocalChargesSettings,
 )
 from mace_scf_jax.models.families.mace.model import ScaleShiftSettings
+from mace_scf_jax.models.families.polar_mace.settings import PolarMACESettings
 from mace_scf_jax.models.families.qeq.settings import ChargeEquilibrationSettings
 from mace_scf_jax.models.families.split_charges.settings import SplitChargeSettings
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
+from mace_scf_jax.models.field_feature_norms import expanded_norms
+from mace_scf_jax.models.field_feature_options import FieldFeatureOptions
 from mace_scf_jax.models.formal_charges import FormalChargeSettings
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.pytorch.configuration_aenet import AENET_FAMILY, aenet_settings
@@ -80,6 +83,10 @@ _BACKBONE_OPTIONS = (
     "use_embedding_readout",
 )
 """Options of the reference that are settings of the backbone, by the same names."""
+
+POLAR_MACE = "PolarMACE"
+_BACKBONE_DEFAULTS: dict[str, dict[str, Any]] = {POLAR_MACE: {"use_agnostic_product": True}}
+"""Options of classes of the reference that have other defaults than the backbone."""
 
 _EQUILIBRATION_SWITCHES = ("read_enegs", "read_hardness", "train_hardness")
 
@@ -139,7 +146,9 @@ def _backbone(configuration: Mapping[str, Any], *, charged: bool) -> MACESetting
         raise TorchConfigurationError(
             f"configuration: found backbone arguments {sorted(unknown)}, which are not known here"
         )
-    chosen = {name: options[name] for name in _BACKBONE_OPTIONS if name in options}
+    chosen = _BACKBONE_DEFAULTS.get(configuration["model"], {}) | {
+        name: options[name] for name in _BACKBONE_OPTIONS if name in options
+    }
     if charged:  # they have none
         chosen.pop("pair_repulsion", None)
     keeps_degrees = charged or options.get("keep_last_layer_irreps", False)
@@ -164,7 +173,7 @@ def _atomic_energies(configuration: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _electrostatics(family: Family, options: Mapping[str, Any]) -> ElectrostaticsSettings:
     features = None
-    if family.is_self_consistent:
+    if FieldFeatureOptions in family.options:
         features = FieldFeatureSettings(
             max_l=options["field_feature_max_l"],
             widths=tuple(options["field_feature_widths"]),
@@ -174,7 +183,9 @@ def _electrostatics(family: Family, options: Mapping[str, Any]) -> Electrostatic
         max_l=options["atomic_multipoles_max_l"] if family.max_l else 0,
         smearing_width=options["atomic_multipoles_smearing_width"],
         kspace_cutoff_factor=options["kspace_cutoff_factor"],
-        boundary=options["pbc_handling"],
+        boundary=options.get("pbc_handling", BoundaryMode.DISPLACED_CHARGES)
+        if family.name == POLAR_MACE  # whose class decides by itself
+        else options["pbc_handling"],
         include_self_interaction=options["include_electrostatic_self_interaction"],
         features=features,
         molecule_exponent=REFERENCE_MOLECULE_EXPONENT
@@ -223,9 +234,23 @@ def _local_charges(configuration: Mapping[str, Any]) -> LocalChargesSettings:
 
 
 def _scale_shift(configuration: Mapping[str, Any]) -> ScaleShiftSettings:
+    return ScaleShiftSettings(**_scale_and_shift(configuration["options"]))
+
+
+def _scale_and_shift(options: Mapping[str, Any]) -> dict[str, float]:
+    """Both of the only head, which may stand in a list."""
+    (scale,) = np.ravel(options.get("atomic_inter_scale", 1.0)).tolist()
+    (shift,) = np.ravel(options.get("atomic_inter_shift", 0.0)).tolist()
+    return {"scale": scale, "shift": shift}
+
+
+def _polar_mace(configuration: Mapping[str, Any]) -> PolarMACESettings:
     options = configuration["options"]
-    return ScaleShiftSettings(
-        scale=options.get("atomic_inter_scale", 1.0), shift=options.get("atomic_inter_shift", 0.0)
+    return PolarMACESettings(
+        **_scale_and_shift(options),
+        field_feature_norms=tuple(options["field_feature_norms"]),
+        num_recursion_steps=options["num_recursion_steps"],
+        include_field_energy=options["add_local_electron_energy"],
     )
 
 
@@ -279,6 +304,7 @@ OWN_SETTINGS: dict[str, Callable[[Mapping[str, Any]], FamilySettings]] = {
     "FixedChargeBaselinedMACE": _formal_charges,
     "MACEQEq": _charge_equilibration,
     "FixedPoint": _fixed_point,
+    POLAR_MACE: _polar_mace,
 }
 """Families whose models can be exchanged with the PyTorch packages, and where their own settings
 stand in a configuration."""
@@ -311,6 +337,15 @@ def configuration_from_settings(settings: ModelSettings) -> Configuration:
         options |= {"atomic_inter_scale": own.scale, "atomic_inter_shift": own.shift}
     if settings.electrostatics is not None:
         options |= _electrostatic_options(settings.electrostatics)
+    if isinstance(own, PolarMACESettings):
+        options |= {
+            "field_feature_norms": list(own.field_feature_norms),
+            "num_recursion_steps": own.num_recursion_steps,
+            "add_local_electron_energy": own.include_field_energy,
+            **_POLAR_PARTS,
+        }
+        if settings.density.boundary is BoundaryMode.DISPLACED_CHARGES:
+            del options["pbc_handling"]  # the only one that the class has
     if isinstance(own, FormalChargeSettings) and own.formal_charges is not None:
         options["atomic_formal_charges"] = list(own.formal_charges)
     configuration = {
@@ -335,6 +370,17 @@ def configuration_from_settings(settings: ModelSettings) -> Configuration:
     return configuration
 
 
+_POLAR_PARTS: Configuration = {
+    "fixedpoint_update_config": {
+        "type": "AgnosticEmbeddedOneBodyVariableUpdate",
+        "potential_embedding_cls": "AgnosticChargeBiasedLinearPotentialEmbedding",
+        "nonlinearity_cls": "MLPNonLinearity",
+    },
+    "field_readout_config": {"type": "OneBodyMLPFieldReadout"},
+}
+"""The parts that all PolarMACE models have."""
+
+
 def _electrostatic_options(electrostatics: ElectrostaticsSettings) -> dict[str, Any]:
     options = {
         "kspace_cutoff_factor": electrostatics.kspace_cutoff_factor,
@@ -354,6 +400,8 @@ def _electrostatic_options(electrostatics: ElectrostaticsSettings) -> dict[str, 
 
 def _pbc_handling(boundary: BoundaryMode) -> str:
     """The boundary condition of the PyTorch packages that comes closest; says where it differs."""
+    if boundary is BoundaryMode.DISPLACED_CHARGES:
+        return BoundaryMode.AUTO.value
     if boundary is not BoundaryMode.EXACT:
         return boundary.value
     logger.warning(
@@ -439,7 +487,7 @@ def require_counterpart(settings: ModelSettings) -> None:
 
 UPDATE = "field_dependent_charges_map"
 """Name of the density update of FixedPoint."""
-FAMILIES_WITH_HEADS = ("MACE", "ScaleShiftMACE", "MACEQEq")
+FAMILIES_WITH_HEADS = ("MACE", "ScaleShiftMACE", "MACEQEq", POLAR_MACE)
 """Families whose atomic energies have one row per head."""
 
 
@@ -460,20 +508,18 @@ def state_constants(settings: ModelSettings) -> dict[str, np.ndarray]:
         constants["scale_shift.shift"] = np.array(own.shift)
     if isinstance(own, FormalChargeSettings) and own.formal_charges is not None:
         constants["formal_charges.formal_charges"] = np.array(own.formal_charges)
+    if isinstance(own, FixedPointSettings | PolarMACESettings):
+        constants["field_feature_norms"] = expanded_norms(
+            own.field_feature_norms, settings.density.receivers.max_l
+        )
     if isinstance(own, FixedPointSettings):
         constants |= _fixed_point_constants(settings)
     return constants
 
 
 def _fixed_point_constants(settings: ModelSettings[FixedPointSettings]) -> dict[str, np.ndarray]:
-    choices, receivers = settings.own, settings.electrostatics.features
-    norms = np.reshape(choices.field_feature_norms, (receivers.max_l + 1, -1))
-    constants = {
-        "fermi_level_offset": np.array(choices.fermi_level_offset),
-        "field_feature_norms": np.concatenate(
-            [np.repeat(norms[degree], 2 * degree + 1) for degree in range(receivers.max_l + 1)]
-        ),
-    }
+    choices = settings.own
+    constants = {"fermi_level_offset": np.array(choices.fermi_level_offset)}
     if choices.update in SCALED_UPDATES:
         constants[f"{UPDATE}.atom_density_scale"] = np.array(choices.atom_density_scaling)
     if choices.linear_local_multipoles:

@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from mace_scf_jax._version import __version__
+from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.pytorch.configuration import (
+    POLAR_MACE,
     TorchConfigurationError,
     configuration_from_settings,
     settings_from_configuration,
@@ -149,7 +151,8 @@ def compare_with_torch(
     Args:
         model: the imported model.
         source: file of the module (``torch.save`` of one of `FAMILIES_OF_MACE`).
-        structures: to predict.
+        structures: to predict. Slabs are not compared for `PolarMACE`, which mace-torch puts into
+            cells of its own.
 
     Raises:
         TorchModelError: PyTorch or mace-torch is absent, or the file holds something else.
@@ -163,9 +166,16 @@ def compare_with_torch(
         raise TorchModelError(
             f"{source}: comparisons are made for {', '.join(FAMILIES_OF_MACE)}, found {family}"
         )
+    mixed = [atoms.get_chemical_formula() for atoms in structures if 0 < sum(atoms.pbc) < 3]
+    if mixed and family == POLAR_MACE:
+        raise TorchModelError(
+            f"{mixed[0]}: expected molecules and crystals, found a slab: mace-torch gives it a "
+            f"cell of its own before {family} sees it"
+        )
     predictions = model.predict(list(structures), stress=True)
     heads = configuration.get("options", {}).get("heads") or (None,)
-    expected = torch_predictions(Path(source), list(structures), head=heads[0])
+    named = [_with_names_of_mace(model, atoms) for atoms in structures]
+    expected = torch_predictions(Path(source), named, head=heads[0])
     return [
         Parity(
             formula=atoms.get_chemical_formula(),
@@ -179,3 +189,18 @@ def compare_with_torch(
         )
         for atoms, ours, theirs in zip(structures, predictions, expected, strict=True)
     ]
+
+
+_NAMES_OF_MACE = {
+    "total_charge": "charge",
+    "total_spin": "spin",
+    "external_field": "external_field",
+}
+"""Where the calculator of mace-torch reads inputs of a structure."""
+
+
+def _with_names_of_mace(model: Model, atoms: ase.Atoms) -> ase.Atoms:
+    """A structure with its inputs where mace-torch reads them."""
+    named, values = atoms.copy(), from_atoms(atoms, keys=model.input_keys).values
+    named.info |= {theirs: values[ours] for ours, theirs in _NAMES_OF_MACE.items()}
+    return named

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mace_scf_jax.backbones.mace.choices import READOUT_CLASSES
-from mace_scf_jax.pytorch.configuration import MACELES, UPDATE
+from mace_scf_jax.pytorch.configuration import MACELES, POLAR_MACE, UPDATE
 from mace_scf_jax.pytorch.configuration_aenet import (
     AENET_ENTRIES,
     AENET_FAMILY,
@@ -36,7 +36,7 @@ class TorchModel:
     """Parameters and buffers by their state-dict names."""
 
 
-FAMILIES_OF_MACE = ("MACE", "ScaleShiftMACE", MACELES)
+FAMILIES_OF_MACE = ("MACE", "ScaleShiftMACE", MACELES, POLAR_MACE)
 """Classes of mace-torch, whose calculator evaluates them."""
 FAMILIES_WITH_CHARGES = (
     "LocalCharges",
@@ -45,6 +45,8 @@ FAMILIES_WITH_CHARGES = (
     "MACEQEq",
     "FixedPoint",
 )
+_WITHOUT_STRESS = (MACELES, POLAR_MACE)
+"""Classes of mace-torch 0.3.16 whose stress lacks the strain of their Coulomb energy."""
 RADIAL_TYPES = {
     "BesselBasis": "bessel",
     "GaussianBasis": "gaussian",
@@ -158,7 +160,9 @@ def torch_model_of(module: Any) -> TorchModel:
     if family == MACELES:
         sums = {name: _plain(getattr(module.les.ewald, name)) for name in _OF_LATENT_SUMS}
         configuration["options"]["les_attributes"] = sums
-    if family in FAMILIES_WITH_CHARGES:
+    if family == POLAR_MACE:
+        configuration["options"] |= _polar_options(module, state)
+    elif family in FAMILIES_WITH_CHARGES:
         configuration["options"] |= options_from_state(family, state)
         for name in _NOT_STORED:
             if hasattr(module, name):
@@ -184,12 +188,12 @@ def torch_predictions(
 ) -> list[dict[str, np.ndarray]]:
     """What mace-torch computes with a module of its own, in double precision.
 
-    Energies (eV) and forces (eV/Å), and in crystals the stress (eV/Å³); not of a `MACELES`, whose
-    stress lacks that of the Coulomb energy.
+    Energies (eV) and forces (eV/Å), and in crystals the stress (eV/Å³); not of `MACELES` and
+    `PolarMACE`, whose stress lacks that of the Coulomb energy.
 
     Args:
         path: a file with the whole module.
-        structures: ASE atoms.
+        structures: ASE atoms, with charge, spin and external field by MACE's names in ``info``.
         head: which one of the module's heads; None if it names none.
 
     Raises:
@@ -202,29 +206,37 @@ def torch_predictions(
     except ModuleNotFoundError as error:
         raise TorchModelError(f"comparing with {path} needs mace-torch ({error})") from error
     module = torch.load(path, map_location="cpu", weights_only=False)
-    if type(module).__name__ not in FAMILIES_OF_MACE:
+    family = type(module).__name__
+    if family not in FAMILIES_OF_MACE:
         raise TorchModelError(
-            f"{path}: comparisons are made for {', '.join(FAMILIES_OF_MACE)}, found a "
-            f"{type(module).__name__}"
+            f"{path}: comparisons are made for {', '.join(FAMILIES_OF_MACE)}, found a {family}"
         )
-    has_stress = type(module).__name__ != MACELES
     module = module.double()
-    _set_constants_exactly(torch, module)
     named = {} if head is None else {"head": head}
-    calculator = MACECalculator(models=[module], device="cpu", default_dtype="float64", **named)
-    predictions = []
-    for atoms in structures:
-        entry = atoms.copy()
-        entry.calc = calculator
-        found = {"energy": np.asarray(entry.get_potential_energy()), "forces": entry.get_forces()}
-        if has_stress and entry.pbc.all():
-            found["stress"] = entry.get_stress(voigt=False)
-        predictions.append(found)
+    if family == POLAR_MACE:
+        named["model_type"] = family
+    before, predictions = torch.get_default_dtype(), []
+    torch.set_default_dtype(torch.float64)  # in which graph_longrange makes its arrays
+    try:
+        _set_constants_exactly(torch, module)
+        calculator = MACECalculator(models=[module], device="cpu", default_dtype="float64", **named)
+        for atoms in structures:
+            entry = atoms.copy()
+            entry.calc = calculator
+            found = {
+                "energy": np.asarray(entry.get_potential_energy()),
+                "forces": entry.get_forces(),
+            }
+            if family not in _WITHOUT_STRESS and entry.pbc.all():
+                found["stress"] = entry.get_stress(voigt=False)
+            predictions.append(found)
+    finally:
+        torch.set_default_dtype(before)
     return predictions
 
 
 def _set_constants_exactly(torch: Any, module: Any) -> None:
-    """Give Bessel functions and couplings their values in double precision.
+    """Give Bessel functions, couplings and Gaussians their values in double precision.
 
     Files in single precision hold them rounded, which is no matter of the weights.
     """
@@ -251,6 +263,42 @@ def _set_constants_exactly(torch: Any, module: Any) -> None:
                 )
                 if exact.shape == stored.shape and torch.allclose(exact, stored, atol=1e-5):
                     setattr(contraction, name, exact)
+    if type(module).__name__ == POLAR_MACE:
+        _make_electrostatics_anew(torch, module)
+
+
+def _make_electrostatics_anew(torch: Any, module: Any) -> None:
+    """Replace the parts of a PolarMACE module that hold constants of Gaussians, and no weights."""
+    max_l, width = module.atomic_multipoles_max_l, module.atomic_multipoles_smearing_width
+    feature_l, widths = module.field_feature_max_l, list(module.field_feature_widths)
+    narrowest, highest_l = min([width, *widths]), max(max_l, feature_l)
+    cutoff = module.kspace_cutoff_factor * _basic_cutoff(narrowest, highest_l)
+    features = type(module.electric_potential_descriptor)
+    module.electric_potential_descriptor = features(
+        density_max_l=max_l,
+        density_smearing_width=width,
+        feature_max_l=feature_l,
+        feature_smearing_widths=widths,
+        kspace_cutoff=cutoff,
+        include_self_interaction=module.field_si,
+        quadrupole_feature_corrections=module.quadrupole_feature_corrections,
+        integral_normalization="receiver",
+    )
+    module.coulomb_energy = type(module.coulomb_energy)(
+        density_max_l=max_l,
+        density_smearing_width=width,
+        kspace_cutoff=cutoff,
+        include_self_interaction=module.include_electrostatic_self_interaction,
+    )
+    module.external_field_contribution = type(module.external_field_contribution)(
+        feature_l, widths, "receiver"
+    )
+    module.kspace_cutoff = torch.tensor(cutoff, dtype=torch.float64)
+
+
+def _basic_cutoff(narrowest: float, highest_l: int) -> float:
+    """Radius of reciprocal sums in 1/Å for a cutoff factor of 1."""
+    return 0.75 * 3.0 / narrowest * (highest_l + 1) ** 0.3
 
 
 _COUPLINGS = "U_matrix_"
@@ -445,6 +493,41 @@ def _named_parts(module: Any, family: str, options: dict[str, Any]) -> dict[str,
     }
 
 
+_POLAR_ATTRIBUTES = (
+    "kspace_cutoff_factor",
+    "atomic_multipoles_max_l",
+    "atomic_multipoles_smearing_width",
+    "field_feature_max_l",
+    "num_recursion_steps",
+    "field_si",
+    "include_electrostatic_self_interaction",
+    "add_local_electron_energy",
+)
+_POLAR_UPDATE = "AgnosticEmbeddedOneBodyVariableUpdate"
+_POLAR_READOUT = "OneBodyMLPFieldReadout"
+
+
+def _polar_options(module: Any, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    parts = [(_POLAR_UPDATE, step) for step in module.field_dependent_charges_maps]
+    for expected, part in [*parts, (_POLAR_READOUT, module.local_electron_energy)]:
+        if type(part).__name__ != expected:
+            raise TorchModelError(f"PolarMACE: expected {expected}, found {type(part).__name__}")
+    options = {name: _plain(getattr(module, name)) for name in _POLAR_ATTRIBUTES}
+    widths = [float(width) for width in module.field_feature_widths]
+    norms = _norms_of(state, options["field_feature_max_l"], len(widths))
+    return options | {"field_feature_widths": widths, "field_feature_norms": norms}
+
+
+def _norms_of(state: Mapping[str, np.ndarray], max_l: int, count: int) -> list[float]:
+    """Norms of field features by degree and width, out of those of all components."""
+    starts = [
+        degree**2 * count + index * (2 * degree + 1)
+        for degree in range(max_l + 1)
+        for index in range(count)
+    ]
+    return state["field_feature_norms"][starts].tolist()
+
+
 def _numpy_of(tensor: Any) -> np.ndarray:
     return tensor.detach().cpu().numpy().astype(np.float64)
 
@@ -488,12 +571,6 @@ def options_from_state(family: str, state: Mapping[str, np.ndarray]) -> dict[str
     if family == "FixedPoint":
         feature_l, widths = _basis(state, "electric_potential_descriptor.feature_basis")
         highest_l, narrowest = max(highest_l, feature_l), min(narrowest, *widths)
-        count = len(widths)
-        starts = [
-            degree**2 * count + index * (2 * degree + 1)
-            for degree in range(feature_l + 1)
-            for index in range(count)
-        ]
         linear = "lr_source_maps.0.linear.weight" in state
         scaling = np.ones(len(state["atomic_numbers"]))
         for part in ("lr_source_maps.0", UPDATE):  # the same, if both have one
@@ -501,13 +578,12 @@ def options_from_state(family: str, state: Mapping[str, np.ndarray]) -> dict[str
         options |= {
             "field_feature_max_l": feature_l,
             "field_feature_widths": widths,
-            "field_feature_norms": state["field_feature_norms"][starts].tolist(),
+            "field_feature_norms": _norms_of(state, feature_l, len(widths)),
             "fermi_level_offset": float(state["fermi_level_offset"]),
             "use_linear_local_charges": linear,
             "atom_density_scaling": scaling.tolist(),
         }
-    unscaled = 0.75 * 3.0 / narrowest * (highest_l + 1) ** 0.3
-    factor = float(state["kspace_cutoff"]) / unscaled
+    factor = float(state["kspace_cutoff"]) / _basic_cutoff(narrowest, highest_l)
     options["kspace_cutoff_factor"] = round(factor, _FACTOR_DIGITS)
     return options
 

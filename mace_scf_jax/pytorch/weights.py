@@ -44,6 +44,7 @@ from mace_scf_jax.pytorch.layers import (
 )
 from mace_scf_jax.pytorch.weights_aenet import aenet_parameters
 from mace_scf_jax.pytorch.weights_fixed_point import fixed_point
+from mace_scf_jax.pytorch.weights_polar_mace import polar_mace
 
 
 def split_charges(state: StateDict, settings: ModelSettings) -> Parameters:
@@ -316,6 +317,7 @@ _OF_FAMILY: dict[str, Callable[[StateDict, ModelSettings], Parameters]] = {
     "LocalSplitCharges": split_charges,
     "MACEQEq": charge_equilibration,
     "FixedPoint": fixed_point,
+    "PolarMACE": polar_mace,
 }
 """Parameters of families beside those of the backbone."""
 

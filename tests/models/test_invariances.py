@@ -12,8 +12,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 from tiny_models import (
     CHARGED_FAMILIES,
+    RESPONDING_FAMILIES,
     SELF_CONSISTENT_FAMILIES,
-    VARIATIONAL_FAMILIES,
     assert_close,
     batch_of,
     molecule,
@@ -92,6 +92,8 @@ def test_every_output_is_there_and_finite(model):
         outputs |= {"multipoles", "charges", "dipole", "total_charge", "electrostatic_energy"}
     if model.settings.family == "LocalSplitCharges":
         outputs |= {"polarizability"}
+    if model.settings.family == "PolarMACE":
+        outputs |= {"field_energy", "local_multipoles", "spin_multipoles", "spins"}
     if model.settings.family == "MACEQEq":
         outputs |= {"equilibration_energy", "electronegativity", "hardness", "chemical_potential"}
         outputs |= {"charge_residual"}
@@ -130,10 +132,11 @@ def test_rotation(model, rotation, graphs):
         for name in ("stress", "virials", "polarizability"):
             if name in expected:
                 expected[name] = rotation @ expected[name] @ rotation.T
-        if expected.get("multipoles", np.zeros((0, 1))).shape[1] > 1:
-            multipoles = expected["multipoles"].copy()
-            multipoles[:, DEGREE_ONE] = multipoles[:, DEGREE_ONE] @ rotation.T
-            expected["multipoles"] = multipoles
+        for name in ("multipoles", "local_multipoles", "spin_multipoles"):
+            if expected.get(name, np.zeros((0, 1))).shape[1] > 1:
+                multipoles = expected[name].copy()
+                multipoles[:, DEGREE_ONE] = multipoles[:, DEGREE_ONE] @ rotation.T
+                expected[name] = multipoles
         assert_same([turned[index]], [expected])
 
 
@@ -157,7 +160,7 @@ def test_translation(model):
 
 @pytest.mark.parametrize(
     "model",
-    sorted({*CHARGED_FAMILIES} - {*VARIATIONAL_FAMILIES, *SELF_CONSISTENT_FAMILIES}),
+    sorted({*CHARGED_FAMILIES} - {*RESPONDING_FAMILIES}),
     indirect=True,
 )
 def test_an_external_field_adds_the_energy_of_the_dipole(model):

@@ -131,7 +131,7 @@ def test_models_that_cannot_be_used(changes, error, message):
 
 def test_predictions_are_not_compared():
     model = import_model(torch_model_of_aenet(changed()))
-    with pytest.raises(TorchModelError, match=r"x\.pt: comparisons are made for MACE and"):
+    with pytest.raises(TorchModelError, match=r"x\.pt: comparisons are made for MACE, "):
         compare_with_torch(model, "x.pt", [])
 
 

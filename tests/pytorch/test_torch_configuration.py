@@ -25,7 +25,8 @@ from mace_scf_jax.units import FIELD_CONSTANT
 FOUNDATION = Path(__file__).parents[1] / "data" / "reference" / "foundation"
 MODELS = Path(__file__).parents[1] / "data" / "reference" / "models"
 MACELES = read_reference_file(FOUNDATION / "maceles.npz").meta
-META = {path.stem: read_reference_file(path).meta for path in sorted(MODELS.glob("*.npz"))}
+FILES = [*sorted(MODELS.glob("*.npz")), *sorted(FOUNDATION.glob("polar_*.npz"))]
+META = {path.stem: read_reference_file(path).meta for path in FILES}
 
 
 @pytest.mark.parametrize("name", META)

@@ -16,8 +16,9 @@ from mace_scf_jax.pytorch.files import read_torch_model
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 FILES = sorted((REFERENCE / "models").glob("*.npz"))
+FILES += sorted((REFERENCE / "foundation").glob("polar_*.npz"))
 QUICK = {"scale_shift_mace", "local_charges", "split_charges_default", "qeq_default"}
-QUICK |= {"fixed_point_default", "fixed_charge_baseline"}
+QUICK |= {"fixed_point_default", "fixed_charge_baseline", "polar_small_monopoles"}
 """One of each family."""
 MACE = REFERENCE / "models" / "scale_shift_mace.npz"
 

@@ -246,15 +246,15 @@ def test_every_parameter_has_the_group_of_the_reference():
 
 
 SOURCES = {
-    "lr_source_maps": ("LocalCharges", "LocalSplitCharges", "FixedPoint"),
+    "lr_source_maps": ("LocalCharges", "LocalSplitCharges", "FixedPoint", "PolarMACE"),
     "polarizability_readouts": ("LocalSplitCharges",),
     "oxidation_state_mixer": ("LocalSplitCharges",),
     "enegs_readouts": ("MACEQEq",),
     "hardness_readouts": ("MACEQEq",),
     "functional_readouts": ("EnergyFunctional",),
-    "field_dependent_charges_map": ("FixedPoint",),
-    "local_electron_energy": ("FixedPoint",),
-    "layer_feature_mixer": ("FixedPoint",),
+    "field_dependent_charges_map": ("FixedPoint", "PolarMACE"),
+    "local_electron_energy": ("FixedPoint", "PolarMACE"),
+    "layer_feature_mixer": ("FixedPoint", "PolarMACE"),
 }
 """Groups that not every family has, and the families that have them."""
 

@@ -71,7 +71,7 @@ def test_every_line_of_the_file_is_explained_and_short():
 def test_options_belong_to_families_and_backbones_that_exist():
     owned = {name: owners(name) for name in OPTIONS if owners(name) is not None}
     assert {name for names in owned.values() for name in names} <= {*FAMILIES, *BACKBONES}
-    assert owned["scaling"] == ("ScaleShiftMACE",)
+    assert owned["scaling"] == ("ScaleShiftMACE", "PolarMACE")
     assert owned["default_hardness"] == ("MACEQEq", "EnergyFunctional")
     assert owned["max_ell"] == ("MACE",)
     assert "MACE" not in owned["kspace_cutoff_factor"]

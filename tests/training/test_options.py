@@ -121,7 +121,7 @@ def test_options_cannot_be_changed():
             {"wandb_watch_log_freq": 0},
             "option 'wandb_watch_log_freq': expected a number of at least 1",
         ),
-        ({"model": "MAEC"}, "or 'FixedPoint', found 'MAEC'"),
+        ({"model": "MAEC"}, "or 'PolarMACE', found 'MAEC'"),
         ({"device": "mps"}, "'mps' is not available in this version"),
         ({"name": ...}, "option 'name' is required"),
         ({"name": "a/b"}, "becomes part of file names"),
@@ -242,7 +242,7 @@ def test_what_is_not_available_is_refused_in_every_spelling(spelled):
     [
         (
             {"model": "LocalCharges", "field_feature_max_l": 0},
-            "'field_feature_max_l' has no effect: it is of FixedPoint, not of LocalCharges",
+            "'field_feature_max_l' has no effect: it is of FixedPoint, PolarMACE, not of Local",
         ),
         ({"train_hardness": True}, "'train_hardness' has no effect: it is of MACEQEq, not of MACE"),
         (

@@ -9,11 +9,12 @@ from jaxtyping import Array, Float
 from mace_scf_jax.electrostatics.gaussians import Receivers
 from mace_scf_jax.electrostatics.sums.by_periodicity import SumByPeriodicity
 from mace_scf_jax.electrostatics.sums.direct import DirectSum
+from mace_scf_jax.electrostatics.sums.displaced import DisplacedSum
 from mace_scf_jax.electrostatics.sums.mesh import MeshSum
 from mace_scf_jax.electrostatics.sums.open import OpenSum
 from mace_scf_jax.electrostatics.sums.truncation import Truncation
 
-__all__ = ["DirectSum", "MeshSum", "OpenSum", "SumByPeriodicity", "Truncation"]
+__all__ = ["DirectSum", "DisplacedSum", "MeshSum", "OpenSum", "SumByPeriodicity", "Truncation"]
 
 
 class Summation(Protocol):

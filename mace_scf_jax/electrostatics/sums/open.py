@@ -43,10 +43,11 @@ PAIRS_AT_ONCE = 2**17
 """Receiver–source pairs whose intermediates are in memory together."""
 
 
+Table = dict[tuple[int, int], Float[np.ndarray, "terms receivers sources"]]
+
+
 @functools.cache
-def _interaction_table(
-    receiver_max_l: int, source_max_l: int
-) -> dict[tuple[int, int], Float[np.ndarray, "monomials receivers sources"]]:
+def _interaction_table(receiver_max_l: int, source_max_l: int) -> Table:
     """Hobson's theorem for every pair of components.
 
     Returns:
@@ -54,7 +55,7 @@ def _interaction_table(
     """
     receivers = [harmonic for block in SOLID_HARMONICS[: receiver_max_l + 1] for harmonic in block]
     sources = [harmonic for block in SOLID_HARMONICS[: source_max_l + 1] for harmonic in block]
-    table: dict[tuple[int, int], Float[np.ndarray, "monomials receivers sources"]] = {}
+    table: Table = {}
     for a, receiver_l in enumerate(degrees(receiver_max_l)):
         for b, source_l in enumerate(degrees(source_max_l)):
             # ∇_j = -∇_i gives the sign of the source's degree.
@@ -114,7 +115,7 @@ class OpenSum:
         points: Float[Array, "points 3"] | None = None,
     ) -> Float[Array, "points widths receiver_components"]:
         """Projections ∫ V φ_lm in V/Å^l; see `Summation`."""
-        table = _interaction_table(receivers.max_l, self.max_l)
+        table = self._table(receivers)
         weights = {
             term: _contract("tab,jb->tja", jnp.asarray(block, dtype=multipoles.dtype), multipoles)
             for term, block in table.items()
@@ -141,7 +142,7 @@ class OpenSum:
         self, receivers: Receivers
     ) -> Float[Array, "atoms widths receiver_components atoms components"]:
         """Projections of every multipole in V/Å^l per e Å^l; see `Summation`."""
-        table = _interaction_table(receivers.max_l, self.max_l)
+        table = self._table(receivers)
         dtype = self.positions.dtype
         of_widths = [
             COULOMB_CONSTANT
@@ -152,6 +153,10 @@ class OpenSum:
             for terms in self._terms(self.positions, table, receivers)
         ]
         return jnp.stack(of_widths, axis=1)
+
+    def _table(self, receivers: Receivers) -> Table:
+        """Coefficients of every term of the interaction of two components."""
+        return _interaction_table(receivers.max_l, self.max_l)
 
     def _terms(
         self,

@@ -7,6 +7,7 @@ from mace_scf_jax.models.families import (
     fixed_point,
     local_charges,
     mace,
+    polar_mace,
     qeq,
     split_charges,
 )
@@ -22,5 +23,6 @@ for family in (
     qeq.FAMILY,
     energy_functional.FAMILY,
     fixed_point.FAMILY,
+    polar_mace.FAMILY,
 ):
     FAMILIES.add(family)

@@ -11,6 +11,7 @@ from mace_scf_jax.pytorch.verification.descriptors import verify_descriptor
 from mace_scf_jax.pytorch.verification.electrostatics import verify_electrostatics
 from mace_scf_jax.pytorch.verification.fixed_point import verify_fixed_point
 from mace_scf_jax.pytorch.verification.models import verify_model
+from mace_scf_jax.pytorch.verification.polar_mace import verify_polar_mace
 from mace_scf_jax.pytorch.verification.reference_energies import verify_reference_energies
 from mace_scf_jax.pytorch.verification.reference_file import (
     Deviation,
@@ -29,6 +30,7 @@ _BY_KIND = {
     "electrostatics": verify_electrostatics,
     "fixed_point": verify_fixed_point,
     "models": verify_model,
+    "polar_mace": verify_polar_mace,
     "reference_energies": verify_reference_energies,
     "training": verify_training,
 }

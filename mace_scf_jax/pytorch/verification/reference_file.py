@@ -21,6 +21,9 @@ from mace_scf_jax.data.structure import NO_KVECTORS, Structure
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.pytorch.files import ArchiveError, read_archive, with_prefix
 
+_KIND_OF_MODEL = {"FixedPoint": "fixed_point", "PolarMACE": "polar_mace"}
+"""Families whose inner stages are compared too."""
+
 
 class ReferenceFileError(ValueError):
     """A file is not in the reference format."""
@@ -52,8 +55,8 @@ class ReferenceFile:
             return "electrostatics"
         if self.gradients:
             return "training"
-        if self.meta.get("model") == "FixedPoint":
-            return "fixed_point"
+        if self.meta.get("model") in _KIND_OF_MODEL:
+            return _KIND_OF_MODEL[self.meta["model"]]
         return "models" if "model" in self.meta else "blocks"
 
 

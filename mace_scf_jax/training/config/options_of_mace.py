@@ -113,10 +113,6 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
         "latent charges are those of `model: LocalSplitCharges` (or LocalCharges), trained on "
         "energies and forces alone: docs/how_to/energies_and_forces.md"
     ),
-    "num_recursion_steps": OptionOfMACE(
-        "steps of a self-consistent model are `num_scf_steps` in `fixed_point_training_options`",
-        passes=("1",),
-    ),
     "field_si": _switched_on("this is `include_field_si`"),
     "add_local_electron_energy": OptionOfMACE("this is `include_local_electron_energy`"),
     "field_norm_factor": OptionOfMACE("this is `field_feature_norms`", passes=("1", "1.0")),
@@ -128,7 +124,7 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
         "corrections follow from the boundary condition: `electrostatic_pbc_method`"
     ),
     "polarizable_charges": _switched_on(
-        "charges that answer a field are those of `model: FixedPoint` or `MACEQEq`"
+        "charges that answer a field are those of `model: FixedPoint`, `PolarMACE` or `MACEQEq`"
     ),
     # loss and optimisation
     **{

@@ -5,6 +5,7 @@ from mace_scf_jax.electrostatics.choices import MAX_L
 from mace_scf_jax.late import place
 from mace_scf_jax.models.families.fixed_point.options import FixedPointOptions
 from mace_scf_jax.models.family import Family
+from mace_scf_jax.models.field_feature_options import FieldFeatureOptions
 from mace_scf_jax.parameter_group import WEIGHT_DECAY, ParameterGroup
 
 FAMILY = Family(
@@ -13,7 +14,7 @@ FAMILY = Family(
     settings=place("mace_scf_jax.models.families.fixed_point.settings:FixedPointSettings"),
     stored_as="fixed_point",
     max_l=MAX_L,
-    options=(FixedPointOptions,),
+    options=(FieldFeatureOptions, FixedPointOptions),
     groups={
         r"multipole_readout_\d+/": ParameterGroup("lr_source_maps", "local_charges_weight_decay"),
         r"density_update/": ParameterGroup(

@@ -7,27 +7,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ase.data import chemical_symbols
 from jaxtyping import Array
 
 from mace_scf_jax.data.training_set import TrainingSet
-from mace_scf_jax.electrostatics import (
-    ElectrostaticsSettings,
-    external_field_features,
-    prepare_response,
-)
+from mace_scf_jax.electrostatics import external_field_features, prepare_response
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.families.fixed_point.choices import SCALED_UPDATES
-from mace_scf_jax.models.families.fixed_point.options import AUTO, AVERAGE
 from mace_scf_jax.models.family import Parameters
+from mace_scf_jax.models.field_feature_norms import SMALLEST_NORM, given_or_measured_norms
+from mace_scf_jax.models.field_feature_options import AVERAGE
 from mace_scf_jax.options import ConfigurationError
 
 logger = logging.getLogger(__name__)
-
-SMALLEST_NORM = 1e-8
-"""Measured norms and scales below this would blow up what they divide or be of no use."""
 
 
 def fermi_level_offset(options: Any, training: TrainingSet) -> float:
@@ -54,88 +47,29 @@ def fermi_level_offset(options: Any, training: TrainingSet) -> float:
 def field_feature_norms(options: Any, training: TrainingSet, *, offset: float) -> tuple[float, ...]:
     """Return what field features are divided by, given or measured, by degree and width.
 
+    Measured ones are of reference multipoles, field and Fermi level together.
+
+    Args:
+        offset: Fermi level in eV that causes no field features.
+
     Raises:
         ConfigurationError: there are too few or too many, or nothing to measure them on.
     """
     electrostatics = training.electrostatics
     assert electrostatics is not None  # the family has charges
-    receivers = electrostatics.receivers
-    expected = len(receivers.widths) * (receivers.max_l + 1)
-    norms = options.field_feature_norms
-    if norms == AUTO:
-        weights = training.catalogue.weights
-        can_measure = (weights["atomic_multipoles"] > 0.0) & (weights["fermi_level"] > 0.0)
-        norms = AVERAGE if can_measure.any() else None
-        if norms is None:
-            logger.info(
-                "Field feature norms: 1, because no structure has multipoles and a Fermi level"
-            )
-    if norms is None:
-        return (1.0,) * expected
-    if norms == AVERAGE:
-        norms = measured_feature_norms(training.batches(), electrostatics, offset=offset)
-        logger.info(
-            "Field feature norms (by order, then width): %s", ", ".join(f"{x:.6g}" for x in norms)
-        )
-    if len(norms) != expected:
-        raise ConfigurationError(
-            f"option 'field_feature_norms': expected {expected} numbers, one for each order up to "
-            f"{receivers.max_l} and each of {len(receivers.widths)} widths, found {len(norms)}"
-        )
-    return tuple(norms)
 
-
-def measured_feature_norms(
-    batches: Iterable[Graph], electrostatics: ElectrostaticsSettings, *, offset: float
-) -> tuple[float, ...]:
-    """Root mean square of the field features of reference multipoles, by degree and width.
-
-    Over all atoms of structures with reference multipoles and Fermi level, and over the components
-    of each degree; field and Fermi level of the structures contribute.
-
-    Args:
-        batches: with labels.
-        electrostatics: with field features.
-        offset: Fermi level in eV that causes no field features.
-
-    Raises:
-        ConfigurationError: no structure has both labels.
-    """
-
-    receivers = electrostatics.receivers
-
-    @jax.jit
-    def sums(graph: Graph) -> tuple[Array, Array]:
-        labelled = (graph.weights["atomic_multipoles"] > 0.0) & (graph.weights["fermi_level"] > 0.0)
-        labelled = labelled[graph.atom_graph] & graph.atom_mask
-        features = prepare_response(graph, settings=electrostatics).apply(
-            graph.labels["atomic_multipoles"]
-        ) + external_field_features(
+    def features_of(graph: Graph) -> Array:
+        response = prepare_response(graph, settings=electrostatics)
+        return response.apply(graph.labels["atomic_multipoles"]) + external_field_features(
             graph.positions,
             graph.fermi_level[graph.atom_graph] - offset,
             graph.external_field[graph.atom_graph],
-            features=receivers,
+            features=electrostatics.receivers,
         )
-        squares = jnp.sum(jnp.where(labelled[:, None], features**2, 0.0), axis=0)
-        return squares, jnp.sum(labelled.astype(jnp.int32))
 
-    squares, atoms = np.zeros(receivers.num_features), 0
-    for graph in batches:
-        batch_squares, batch_atoms = sums(jax.tree.map(jnp.asarray, graph))
-        squares, atoms = squares + np.asarray(batch_squares, np.float64), atoms + int(batch_atoms)
-    if not atoms:
-        raise ConfigurationError(
-            "option 'field_feature_norms': average needs a training configuration with both "
-            "atomic_multipoles and fermi_level, found none; give a list of numbers, or None"
-        )
-    norms: list[float] = []
-    start, widths = 0, len(receivers.widths)
-    for degree in range(receivers.max_l + 1):
-        size = widths * (2 * degree + 1)
-        block = squares[start : start + size].reshape(widths, 2 * degree + 1)
-        norms += np.maximum(np.sqrt(np.mean(block / atoms, axis=1)), SMALLEST_NORM).tolist()
-        start += size
-    return tuple(norms)
+    return given_or_measured_norms(
+        options, training, features_of, labels=("atomic_multipoles", "fermi_level")
+    )
 
 
 def atom_density_scaling(options: Any, training: TrainingSet) -> tuple[float, ...] | None:

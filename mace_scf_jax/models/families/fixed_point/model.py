@@ -27,6 +27,7 @@ from mace_scf_jax.electrostatics import (
     batch_atomic_potentials,
     batch_dipole,
     external_field_features,
+    features_by_degree,
     prepare_response,
 )
 from mace_scf_jax.graph import Graph
@@ -39,6 +40,7 @@ from mace_scf_jax.models.families.fixed_point.choices import FIELD_READOUTS
 from mace_scf_jax.models.families.fixed_point.density_update import DensityUpdate
 from mace_scf_jax.models.families.fixed_point.field_readouts import SolvedDensity
 from mace_scf_jax.models.families.fixed_point.settings import FixedPointSettings
+from mace_scf_jax.models.field_feature_norms import expanded_norms
 from mace_scf_jax.models.settings import ModelSettings
 
 LOCAL_READOUT_GATE = "silu"
@@ -270,19 +272,11 @@ class FixedPoint(nn.Module):
 
     def feature_norms(self) -> np.ndarray:
         """What every component of the field features is divided by, [features]."""
-        degrees = range(self.receivers.max_l + 1)
-        norms = np.array(self.settings.own.field_feature_norms).reshape(len(degrees), -1)
-        return np.concatenate([np.repeat(norms[degree], 2 * degree + 1) for degree in degrees])
+        return expanded_norms(self.settings.own.field_feature_norms, self.receivers.max_l)
 
     def _by_degree(self, flat: Float[Array, "atoms features"]) -> Features:
         """Field features (by degree, then width, then component) as degree -> [atoms, 2l+1, n]."""
-        count, start, features = len(self.receivers.widths), 0, {}
-        for degree in range(self.receivers.max_l + 1):
-            size = count * (2 * degree + 1)
-            block = flat[:, start : start + size].reshape(flat.shape[0], count, 2 * degree + 1)
-            features[degree] = jnp.swapaxes(block, 1, 2)
-            start += size
-        return features
+        return features_by_degree(flat, self.receivers)
 
 
 def _multipole_features(multipoles: Float[Array, "atoms components"]) -> Features:

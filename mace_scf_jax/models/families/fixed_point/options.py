@@ -8,29 +8,16 @@ from typing import Annotated, Any, Literal
 from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field
 
-from mace_scf_jax.electrostatics.choices import MAX_L
 from mace_scf_jax.models.families.fixed_point.choices import (
     FIELD_READOUTS,
     NONLINEARITIES,
     POTENTIAL_EMBEDDINGS,
     UPDATES,
 )
-from mace_scf_jax.options.group import DecidesWeights, OptionGroup
-from mace_scf_jax.options.values import (
-    Literally,
-    NoneInText,
-    Number,
-    NumberFromZero,
-    PositiveNumber,
-    WholeNumberFromZero,
-    not_yet,
-)
+from mace_scf_jax.models.field_feature_options import AVERAGE, positive_numbers
+from mace_scf_jax.options.group import OptionGroup
+from mace_scf_jax.options.values import Literally, NoneInText, Number
 from mace_scf_jax.registry import unknown_name
-
-AVERAGE = "average"
-"""Value of options whose numbers are measured on the training set."""
-AUTO: Literal["auto"] = "auto"
-"""Value of options that are measured where the training set has the labels for it."""
 
 UPDATE_CHOICES: dict[str, tuple[str, ...]] = {
     "type": UPDATES,
@@ -78,36 +65,17 @@ def _readout_config(block: Any) -> dict[str, Any]:
     return _checked_choices(block, {"type": FIELD_READOUTS}, ("type",))
 
 
-def _norms(value: Any) -> Any:
-    """``auto``, ``average``, None, or numbers by degree and width."""
-    if value in (None, AUTO, AVERAGE):
-        return value
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"expected auto, average, None or a list of numbers, found {value!r}")
-    return _positive_numbers(dict(enumerate(value)), value).values()
-
-
 def _scaling(value: Any) -> Any:
     """``average``, None, or numbers by atomic number; symbols are numbers too."""
     if value in (None, AVERAGE):
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"expected average, None or {{element: number}}, found {value!r}")
-    numbers = _positive_numbers(value, value)
+    numbers = positive_numbers(value, value)
     try:
         return {int(atomic_numbers.get(key, key)): number for key, number in numbers.items()}
     except (TypeError, ValueError):
         raise ValueError(f"expected {{element: number}}, found {value!r}") from None
-
-
-def _positive_numbers(values: Mapping[Any, Any], found: Any) -> dict[Any, float]:
-    try:
-        numbers = {key: float(value) for key, value in values.items()}
-    except (TypeError, ValueError):
-        numbers = {}
-    if not numbers or not all(number > 0.0 for number in numbers.values()):
-        raise ValueError(f"expected numbers above 0, found {found!r}")
-    return numbers
 
 
 class FixedPointOptions(OptionGroup):
@@ -115,36 +83,10 @@ class FixedPointOptions(OptionGroup):
 
     decide_weights = False
 
-    field_feature_max_l: Annotated[WholeNumberFromZero, Field(le=MAX_L)] = Field(
-        default=1, description="highest order of the field features, the potential around an atom"
-    )
-    field_feature_widths: Annotated[tuple[PositiveNumber, ...], Field(min_length=1), Literally] = (
-        Field(default=(1.0, 2.0), description="Gaussian widths of the field features, in Å")
-    )
-    field_feature_norms: Annotated[
-        tuple[float, ...] | Literal["auto", "average"] | None,
-        BeforeValidator(_norms),
-        Literally,
-        NoneInText,
-    ] = Field(
-        default=AUTO,
-        description="what field features are divided by: a number for each order and width, widths "
-        "fastest; average: the root mean square over the reference multipoles; None: 1; auto: "
-        "average where the training set has multipoles and Fermi levels, else 1",
-    )
     fermi_level_offset: Annotated[Number | None, NoneInText] = Field(
         default=None,
         description="Fermi level that causes no field features, in eV (default: mean of the "
         "training set)",
-    )
-    include_field_si: bool = Field(
-        default=False, description="include the potential of an atom's own density in its features"
-    )
-    quadrupole_feature_corrections: Annotated[bool, not_yet(True)] = Field(
-        default=False, description="must stay false"
-    )
-    include_local_electron_energy: bool = Field(
-        default=True, description="add the energy that field_readout_config reads"
     )
     fixedpoint_update_config: Annotated[
         dict[str, Any], BeforeValidator(_update_config), Literally
@@ -171,17 +113,6 @@ class FixedPointOptions(OptionGroup):
         default=None,
         description="scale of linear local multipoles and of scaled updates: {element: number}; "
         "average: root mean square of the reference multipoles; None: 1",
-    )
-    fixedpoint_initial_charge_head_scale: Annotated[PositiveNumber, DecidesWeights(True)] = Field(
-        default=0.01,
-        description="multiplies the initial weights of the last layers that give local multipoles "
-        "and their change; 1: off",
-    )
-    field_block_weight_decay: Annotated[NumberFromZero, DecidesWeights(True)] = Field(
-        default=5e-7, description="decay of the weights of the update of the multipoles"
-    )
-    local_charges_weight_decay: Annotated[NumberFromZero, DecidesWeights(True)] = Field(
-        default=5e-7, description="decay of the weights of the readouts of local multipoles"
     )
     scf_convergence_summary: bool = Field(
         default=True, description="report at the end how well linear mixing converges"

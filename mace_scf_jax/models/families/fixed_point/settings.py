@@ -25,6 +25,7 @@ from mace_scf_jax.models.families.fixed_point.measured import (
     field_feature_norms,
 )
 from mace_scf_jax.models.family import FamilySettings
+from mace_scf_jax.models.field_feature_norms import check_norms
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.registry import unknown_name
 
@@ -146,13 +147,7 @@ class FixedPointSettings(FamilySettings):
         receivers = settings.density.features
         if receivers is None:
             raise ValueError("model FixedPoint needs electrostatic settings with field features")
-        expected = len(receivers.widths) * (receivers.max_l + 1)
-        if len(self.field_feature_norms) != expected:
-            raise ValueError(
-                f"field_feature_norms: expected {expected} numbers, one for each degree up to "
-                f"{receivers.max_l} and each of {len(receivers.widths)} widths, found "
-                f"{len(self.field_feature_norms)}"
-            )
+        check_norms(self.field_feature_norms, receivers)
         scaling = self.atom_density_scaling
         if scaling is not None and len(scaling) != len(settings.elements):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The training options of the family ScaleShiftMACE."""
+"""The training options of families whose energies are scaled."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mace_scf_jax.options import OptionGroup
 
 
 class ScaleShiftOptions(OptionGroup):
-    """Scale of the energy (ScaleShiftMACE)"""
+    """Scale of the energy (ScaleShiftMACE, PolarMACE)"""
 
     decide_weights = False
 
     scaling: Literal["rms_forces_scaling", "std_scaling", "no_scaling"] = Field(
         default="rms_forces_scaling",
-        description="scale of the interaction energy (ScaleShiftMACE only)",
+        description="scale of the interaction energy",
     )
