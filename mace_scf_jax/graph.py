@@ -87,6 +87,8 @@ class Graph:
 
     total_spin: Float[Array, "graphs"] | None = None
     """Multiplicity 2S + 1 of the electrons; None where no model reads it."""
+    head: Int[Array, "graphs"] | None = None
+    """Place of the level of theory among those of the model; None where it has a single one."""
     descriptors: StoredDescriptors | None = None
     """None where backbones compute them, if they use any."""
 
@@ -134,6 +136,19 @@ class Graph:
             positions=self.positions + displacement,
             cell=self.cell + jnp.einsum("gai,gij->gaj", self.cell, symmetric),
         )
+
+    def head_of_atoms(self) -> Int[Array, "atoms"]:
+        """Place of the head of the structure that an atom belongs to.
+
+        Raises:
+            ValueError: structures name no head, and the model has several.
+        """
+        if self.head is None:
+            raise ValueError(
+                "head: found structures that name none for a model of several heads; "
+                "model.using(head=NAME) is the model of one"
+            )
+        return jnp.asarray(self.head)[self.atom_graph]
 
     def edge_vectors(self) -> Float[Array, "edges 3"]:
         """Vectors from sender to receiver in Å, rounded to `dtype`; (0, 0, 1) for padding edges."""

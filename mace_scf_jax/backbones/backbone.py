@@ -42,6 +42,8 @@ class Offer(enum.StrEnum):
     """`BackboneSettings.max_hidden_degree` can be above 0."""
     DESCRIPTORS = "descriptors of atoms"
     """Features are the same function of the geometry whatever the parameters."""
+    HEADS = "readouts of several heads"
+    """Settings have ``heads``, by which `BackboneOutput.layer_energies` differ."""
     EMBEDDING = "an element embedding that can be mixed with other inputs"
     """The module takes ``mix_embedding``, a function of the features before the first layer."""
 
@@ -178,7 +180,7 @@ class BackboneSettings(abc.ABC):
             training: what is measured on.
             measured: further values by name; those that are no fields of the settings are not used.
         """
-        measured["elements"] = training.elements
+        measured |= {"elements": training.elements, "heads": training.heads}
         fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         measured = {name: value for name, value in measured.items() if name in fields}
         return cls(**options.values_for(cls) | measured)

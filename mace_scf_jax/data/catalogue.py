@@ -141,6 +141,8 @@ def configuration_digest(entry: Configuration) -> bytes:
         **{f"value {name}": entry.values[name] for name in stated},
         **{f"weight {name}": entry.weights[name] for name in stated},
     }
+    if entry.head is not None:
+        arrays["head"] = np.array(entry.head)
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(name.encode())

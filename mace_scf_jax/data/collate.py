@@ -159,6 +159,7 @@ def padded(
         weights={name: weights(name) for name in names},
         config_weight=_pad(stacked.config_weight, sizes.graphs, dtype),
         descriptors=_descriptors(stacked, sizes, edges["edge_mask"], dtype),
+        head=None if stacked.head is None else _pad(stacked.head, sizes.graphs, np.int32),
         neighbours_per_atom=sizes.neighbours_per_atom,
         open_slots=sizes.open_slots,
     )

@@ -48,6 +48,8 @@ class Configuration:
     config_type: str
     location: Location
     cell_rule: CellRule = CellRule.KEPT
+    head: int | None = None
+    """Place of its level of theory among several; None where there is a single one."""
 
     @property
     def num_atoms(self) -> int:
@@ -92,6 +94,9 @@ def from_atoms(
     except DataError as error:
         raise DataError(f"{location}: {error}") from None
 
+    head, own_keys = keys.head_of(atoms, location)
+    factors = {} if head is None else keys.heads[head].loss_weights
+    keys = own_keys
     values, weights, present = {}, {}, set()
     for name, entry in PROPERTIES.items():
         if entry.shape is Shape.TEXT:
@@ -105,6 +110,8 @@ def from_atoms(
             where = f"{location}, key {keys.key_of(name)!r} ({name})"
             values[name] = to_array(entry, found, where=where, **sizes)
             weights[name] = property_weight(atoms, name, location)
+            if name in factors:
+                weights[name] = np.asarray(factors[name] * weights[name])
             if name in NEEDS_A_PERIOD and not pbc.any():
                 weights[name] = np.zeros(())
             present.add(name)
@@ -122,6 +129,7 @@ def from_atoms(
         config_type=config_type,
         location=location,
         cell_rule=rule,
+        head=head,
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mace_scf_jax.boundary import ALLOWED_PBC
 from mace_scf_jax.data import checks, selection
@@ -101,12 +101,24 @@ class DataSets:
     """Test configurations by their type (`test` where they name none), in order of appearance."""
     elements: tuple[int, ...]
     """Atomic numbers of the training and validation sets, ascending."""
-    atomic_energies: Float[np.ndarray, "elements"]
-    """Energies of free atoms, eV."""
+    atomic_energies: Float[np.ndarray, "*heads elements"]
+    """Energies of free atoms, eV; with several heads a row for each."""
     keys: KeySpecification
     valid_indices: tuple[int, ...] = ()
     """Positions of a random validation set among the configurations of the training file that are
     not isolated atoms; empty if the validation set has its own file."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads; empty for a single one."""
+        return tuple(head.name for head in self.keys.heads)
+
+    def atomic_energies_of(
+        self, members: ConfigurationSet
+    ) -> Float[np.ndarray, "*configurations elements"]:
+        """Energies of free atoms for a set, with several heads a row for each configuration."""
+        places = head_places(members)
+        return self.atomic_energies if places is None else self.atomic_energies[places]
 
 
 def load_datasets(settings: DataSettings) -> DataSets:
@@ -135,9 +147,9 @@ def load_datasets(settings: DataSettings) -> DataSets:
         kept = _rows_within_limits({"Training": train}, free_atoms, settings)
         train, valid, rows = _split(train.take(kept["Training"]), settings)
         valid_indices = kept["Training"][rows].tolist()
-    tests = {}
+    tests = _of_each_head(valid, settings)
     if "test" in sets:
-        tests = _group(sets["test"])
+        tests |= _group(sets["test"], settings)
     shown = {"train": train, "valid": valid, **tests}
     logger.info(label_table({name: members.catalogue for name, members in shown.items()}))
 
@@ -158,15 +170,9 @@ def load_datasets(settings: DataSettings) -> DataSets:
         [members.catalogue for members in sets.values()],
         default={DEFAULT_CONFIG_TYPE: 1.0},
     )
-    energies = atomic_energies(
-        settings.E0s,
-        elements=elements,
-        train=train.catalogue,
-        isolated_atoms=free_atoms,
+    energies = _energies_of_free_atoms(
+        elements, train, sets["train"].take(np.flatnonzero(isolated)), settings
     )
-    by_element = zip(elements, energies, strict=True)
-    told = ", ".join(f"{chemical_symbols[number]} {energy:.4f}" for number, energy in by_element)
-    logger.info("Energies of isolated atoms / eV: %s", told)
     return DataSets(
         train=train,
         valid=valid,
@@ -226,9 +232,83 @@ def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, Configu
 
 def _open(file: str, split: str, settings: DataSettings) -> ConfigurationSet:
     """A preprocessed set, if it holds what the settings ask for."""
+    if settings.keys.heads:
+        raise DataError(f"{file}: preprocessed data have one head, expected files of structures")
     stored = open_stored(file, split=split, config_type_weights=settings.config_type_weights)
     stored.description.check_labels(settings.keys, settings.multipoles_max_l, file=file)
     return stored
+
+
+def head_places(members: ConfigurationSet) -> Int[np.ndarray, "configurations"] | None:
+    """Place of the head of every configuration; None where there is a single one."""
+    if len(members) == 0 or members[0].head is None:
+        return None
+    return np.array([entry.head for entry in members], dtype=np.int64)
+
+
+def _of_each_head(valid: ConfigurationSet, settings: DataSettings) -> dict[str, ConfigurationSet]:
+    """Validation structures of every head, which are evaluated one by one at the end."""
+    places, found = head_places(valid), {}
+    for place, head in enumerate(settings.keys.heads):
+        rows = np.flatnonzero(places == place)
+        if len(rows):
+            found[f"valid_{head.name}"] = valid.take(rows)
+        else:
+            logger.warning("heads, %s: no validation structure belongs to this head", head.name)
+    return found
+
+
+def _energies_of_free_atoms(
+    elements: tuple[int, ...],
+    train: ConfigurationSet,
+    free_atoms: ConfigurationSet,
+    settings: DataSettings,
+) -> Float[np.ndarray, "*heads elements"]:
+    """Atomic energies, of every head on its own structures."""
+    symbols = [chemical_symbols[number] for number in elements]
+    if not settings.keys.heads:
+        energies = atomic_energies(
+            settings.E0s,
+            elements=elements,
+            train=train.catalogue,
+            isolated_atoms=free_atoms.catalogue,
+        )
+        _tell_energies(symbols, energies)
+        return energies
+    rows = []
+    for place, head in enumerate(settings.keys.heads):
+        own, atoms = (
+            members.catalogue.take(np.flatnonzero(head_places(members) == place))
+            for members in (train, free_atoms)
+        )
+        if len(own) == 0:
+            raise DataError(f"heads, {head.name}: found no training structure of this head")
+        occurring = own.occurring_elements()
+        known = atomic_energies(
+            settings.E0s if head.E0s is None else head.E0s,
+            elements=occurring,
+            train=own,
+            isolated_atoms=atoms,
+        )
+        row = np.zeros(len(elements))
+        row[[elements.index(number) for number in occurring]] = known
+        _tell_energies(symbols, row, of=f" of the head {head.name}")
+        absent = [symbol for symbol, z in zip(symbols, elements, strict=True) if z not in occurring]
+        if absent:
+            logger.warning(
+                "heads, %s: no training structure of this head has %s, with which it is not to be "
+                "used",
+                head.name,
+                ", ".join(absent),
+            )
+        rows.append(row)
+    return np.array(rows)
+
+
+def _tell_energies(symbols: Sequence[str], energies: np.ndarray, of: str = "") -> None:
+    by_element = zip(symbols, energies, strict=True)
+    told = ", ".join(f"{symbol} {energy:.4f}" for symbol, energy in by_element)
+    logger.info("Energies of isolated atoms%s / eV: %s", of, told)
 
 
 def _rows_within_limits(
@@ -239,6 +319,8 @@ def _rows_within_limits(
     The atomic energies "average" are those of the set "Training".
     """
     within: dict[str, dict[str, np.ndarray]] = {title: {} for title in sets}
+    if settings.max_energy is not None and settings.keys.heads:
+        raise DataError("max_energy: found beside several heads, expected one or the other")
     if settings.max_energy is not None:
         elements = sorted(
             {z for part in sets.values() for z in part.catalogue.occurring_elements()}
@@ -286,13 +368,15 @@ def _split(
     return train.take(train_indices), train.take(valid_indices), valid_indices
 
 
-def _group(tests: ConfigurationSet) -> dict[str, ConfigurationSet]:
-    """Test configurations by config type, in order of first appearance."""
-    types = tests.catalogue.config_type
-    return {
-        _name_of_tests(name): tests.take(np.flatnonzero(types == name))
-        for name in dict.fromkeys(types)
-    }
+def _group(tests: ConfigurationSet, settings: DataSettings) -> dict[str, ConfigurationSet]:
+    """Test configurations by config type, and by head, in order of first appearance."""
+    types = [_name_of_tests(name) for name in tests.catalogue.config_type]
+    places = head_places(tests)
+    if places is not None:
+        heads = [settings.keys.heads[place].name for place in places]
+        types = [f"{name}_{head}" for name, head in zip(types, heads, strict=True)]
+    names = np.array(types, dtype=object)
+    return {name: tests.take(np.flatnonzero(names == name)) for name in dict.fromkeys(types)}
 
 
 def _name_of_tests(config_type: str) -> str:

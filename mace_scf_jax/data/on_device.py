@@ -96,6 +96,7 @@ def chosen(whole: Graph, rows: Int[Array, "structures"], sizes: BatchSizes) -> G
     return whole.replace(
         **{name: getattr(whole, name)[atoms] for name in _OF_ATOMS},
         **{name: getattr(whole, name)[graphs] for name in _OF_GRAPHS},
+        head=None if whole.head is None else whole.head[graphs],
         atom_graph=atom_graph,
         atom_mask=atom_mask,
         senders=jnp.full(sizes.edges, sizes.atoms - 1, jnp.int32),

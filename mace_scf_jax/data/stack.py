@@ -50,6 +50,8 @@ class Stack(Table):
     """Weights of all properties, [structures], for dipoles [structures, 3]; zero is left out."""
     multipoles_max_l: int
     """Highest order of reference multipoles, also where there are none."""
+    head: Int[np.ndarray, "structures"] | None = None
+    """Place of the level of theory among several; None where there is a single one."""
 
     @functools.cached_property
     def num_kvectors(self) -> Int[np.ndarray, "structures"]:
@@ -126,6 +128,9 @@ def stack(structures: Sequence[Structure], properties: Sequence[str] = BATCH_PRO
             for name in properties
         ),
         multipoles_max_l=math.isqrt(components) - 1,
+        head=None
+        if configurations[0].head is None
+        else np.array([entry.head for entry in configurations], dtype=np.int32),
     )
 
 

@@ -41,11 +41,17 @@ def average_number_of_neighbours(sizes: StructureSizes) -> float:
 
 def interaction_energies(
     catalogue: Catalogue,
-    atomic_energies: Float[np.ndarray, "elements"],
+    atomic_energies: Float[np.ndarray, "*configurations elements"],
     elements: Sequence[int],
 ) -> Float[np.ndarray, "configurations"]:
-    """Interaction energy per atom, (E - Σ E0) / N, of each configuration, eV."""
-    free_atoms = catalogue.counts_of(elements) @ np.asarray(atomic_energies, dtype=np.float64)
+    """Interaction energy per atom, (E - Σ E0) / N, of each configuration, eV.
+
+    Args:
+        atomic_energies: of all configurations, or a row for each.
+    """
+    energies = np.asarray(atomic_energies, dtype=np.float64)
+    counts = catalogue.counts_of(elements)
+    free_atoms = counts @ energies if energies.ndim == 1 else np.sum(counts * energies, axis=1)
     return (catalogue.energy - free_atoms) / catalogue.num_atoms
 
 
@@ -132,7 +138,7 @@ def set_record(
     sizes: StructureSizes,
     *,
     elements: Sequence[int],
-    atomic_energies: Float[np.ndarray, "elements"],
+    atomic_energies: Float[np.ndarray, "*configurations elements"],
 ) -> dict[str, Any]:
     """Statistics of a set of at least one structure as JSON values.
 

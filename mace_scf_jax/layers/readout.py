@@ -112,14 +112,20 @@ class NonlinearReadout(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, features: Features) -> Features:
-        """Read out features, degree -> [atoms, 2l+1, channels]."""
+    def __call__(self, features: Features, mask: Array | None = None) -> Features:
+        """Read out features, degree -> [atoms, 2l+1, channels].
+
+        Args:
+            mask: factors [atoms, channels] on the hidden scalars of every layer.
+        """
         nonlinearity = GatedNonlinearity(self.hidden, self.gate)
         for index in range(self.num_hidden):
             wide = GatedNonlinearity.with_gates(self.hidden)
             bias = self.bias and index > 0
             features = EquivariantLinear(wide, bias, name=f"hidden_{index}")(features)
             features = nonlinearity(features)
+            if mask is not None:
+                features = features | {0: mask[:, None] * features[0]}
         return EquivariantLinear(self.multiplicities, self.bias, name="linear")(features)
 
 

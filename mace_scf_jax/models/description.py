@@ -84,14 +84,11 @@ def summarise(content: ModelFile) -> dict[str, str]:
     """
     settings, record = ModelSettings.of_file(content), content.record
     backbone, density = settings.backbone, settings.electrostatics
-    energies = zip(settings.elements, settings.atomic_energies, strict=True)
     dtypes = {str(np.asarray(leaf).dtype) for leaf in jax.tree.leaves(content.parameters)}
     summary = {
         "family": settings.family,
         "elements": " ".join(chemical_symbols[number] for number in settings.elements),
-        "isolated atoms / eV": ", ".join(
-            f"{chemical_symbols[number]} {energy:.3f}" for number, energy in energies
-        ),
+        **_isolated_atoms(settings),
         "parameters": f"{_count(content.parameters)} ({', '.join(sorted(dtypes))})",
         "cutoff": f"{backbone.r_max:g} Å, layers: {backbone.num_interactions}",
     }
@@ -111,10 +108,29 @@ def summarise(content: ModelFile) -> dict[str, str]:
     for name, members in record.get("data", {}).items():
         labels = ", ".join(members["labels"])
         summary[f"{name} set"] = f"{members['structures']} structures with {labels}"
-    for head in record.get("heads", {}).values():
+    for name, head in record.get("heads", {}).items():
         keys = {**head.get("info_keys", {}), **head.get("arrays_keys", {})}
-        summary["keys"] = ", ".join(f"{name}: {key}" for name, key in keys.items() if key)
+        summary[f"keys of {name}" if settings.heads else "keys"] = ", ".join(
+            f"{name}: {key}" for name, key in keys.items() if key
+        )
     return summary | {"checksum": content.checksum}
+
+
+def _isolated_atoms(settings: ModelSettings) -> dict[str, str]:
+    """Atomic energies in words, of every head."""
+    of_heads: Any = {"": settings.atomic_energies}
+    if settings.heads:
+        of_heads = dict(zip(settings.heads, settings.atomic_energies, strict=True))
+    symbols = [chemical_symbols[number] for number in settings.elements]
+    told = {
+        head: ", ".join(
+            f"{symbol} {energy:.3f}" for symbol, energy in zip(symbols, of_head, strict=True)
+        )
+        for head, of_head in of_heads.items()
+    }
+    return {
+        f"isolated atoms{f' of {head}' if head else ''} / eV": words for head, words in told.items()
+    }
 
 
 _MAKING = (
@@ -130,7 +146,12 @@ def _elements(settings: ModelSettings) -> dict[str, dict[str, float]]:
     elements: dict[str, dict[str, float]] = {}
     formal_charges = getattr(settings.own, "formal_charges", None)
     for index, number in enumerate(settings.elements):
-        entry = {"atomic_energy": settings.atomic_energies[index]}
+        energies: Any = settings.atomic_energies
+        if settings.heads:
+            of_heads = zip(settings.heads, energies, strict=True)
+            entry = {f"atomic_energy of {head}": row[index] for head, row in of_heads}
+        else:
+            entry = {"atomic_energy": energies[index]}
         if formal_charges is not None:
             entry["formal_charge"] = formal_charges[index]
         elements[chemical_symbols[number]] = entry

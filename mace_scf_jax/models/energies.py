@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.electrostatics import (
@@ -19,9 +19,29 @@ ENERGIES_IN = jnp.float64
 """Precision in which energies are added up, because those of all electrons are large."""
 
 
+OfHeads = float | tuple[float, ...]
+"""A number, or one for each of several heads."""
+
+
+def of_own_head(
+    graph: Graph, number: OfHeads, dtype: DTypeLike | None = None
+) -> float | Float[Array, "atoms"]:
+    """Return a number, or that of the head of every atom.
+
+    Args:
+        dtype: of the latter; by default that of the batch.
+    """
+    if isinstance(number, tuple):
+        return jnp.asarray(number, dtype or graph.dtype)[graph.head_of_atoms()]
+    return number
+
+
 def isolated_atom_energies(settings: ModelSettings, graph: Graph) -> Float[Array, "atoms"]:
     """Return the energy E0 of every atom in eV."""
-    return jnp.asarray(settings.atomic_energies, ENERGIES_IN)[graph.species]
+    energies = jnp.asarray(settings.atomic_energies, ENERGIES_IN)
+    if settings.heads:
+        return energies[graph.head_of_atoms(), graph.species]
+    return energies[graph.species]
 
 
 def unscaled_energies(
@@ -44,8 +64,8 @@ def layer_terms(
     graph: Graph,
     backbone: BackboneOutput,
     *,
-    scale: float = 1.0,
-    shift: float = 0.0,
+    scale: OfHeads = 1.0,
+    shift: OfHeads = 0.0,
 ) -> Float[Array, "atoms terms"]:
     """Return the energies of every atom in eV: isolated with nuclear repulsion, then each layer.
 
@@ -54,9 +74,10 @@ def layer_terms(
         shift: added to the isolated atom, eV.
     """
     isolated = unscaled_energies(settings, graph, backbone)
-    repulsion = scale * backbone.pair_energy.astype(isolated.dtype)
-    layers = [scale * energies for energies in backbone.layer_energies]
-    return stacked_terms(isolated + repulsion + shift, *layers)
+    own_scale, own_shift = of_own_head(graph, scale), of_own_head(graph, shift, isolated.dtype)
+    repulsion = (own_scale * backbone.pair_energy).astype(isolated.dtype)
+    layers = [own_scale * energies for energies in backbone.layer_energies]
+    return stacked_terms(isolated + repulsion + own_shift, *layers)
 
 
 def energy_outputs(graph: Graph, terms: Float[Array, "atoms terms"]) -> dict[str, Array]:
@@ -77,8 +98,8 @@ def density_outputs(
     dipole: Float[Array, "graphs 3"],
     *,
     prepared: System | None = None,
-    scale: float = 1.0,
-    shift: float = 0.0,
+    scale: OfHeads = 1.0,
+    shift: OfHeads = 0.0,
 ) -> dict[str, Array]:
     """Energy = isolated atoms + layer readouts + Coulomb energy of the multipoles + D·E.
 

@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
+import numpy as np
 
 from mace_scf_jax.backbones import BACKBONES, BackboneSettings, Offer, settings_from_dict
+from mace_scf_jax.backbones.backbone import as_tuples
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
@@ -42,8 +44,8 @@ class ModelSettings(Generic[Own]):
     family: str
     """Name in `mace_scf_jax.models.FAMILIES`."""
     backbone: BackboneSettings
-    atomic_energies: tuple[float, ...]
-    """Energy E0 of an isolated atom of each element in eV."""
+    atomic_energies: tuple[float, ...] | tuple[tuple[float, ...], ...]
+    """Energy E0 of an isolated atom of each element in eV; with several heads a row for each."""
     electrostatics: ElectrostaticsSettings | None = None
     """None for families without charges."""
     own: Own = None  # type: ignore[assignment]
@@ -52,11 +54,14 @@ class ModelSettings(Generic[Own]):
     def __post_init__(self) -> None:
         if self.own is None:
             object.__setattr__(self, "own", self.of_family.settings())
-        object.__setattr__(self, "atomic_energies", tuple(float(e) for e in self.atomic_energies))
-        if len(self.atomic_energies) != len(self.backbone.elements):
+        energies = np.array(self.atomic_energies, dtype=np.float64)
+        object.__setattr__(self, "atomic_energies", as_tuples(energies.tolist()))
+        expected = (*([len(self.heads)] if self.heads else []), len(self.backbone.elements))
+        if energies.shape != expected:
+            of_heads = f" and each of the heads {', '.join(self.heads)}" if self.heads else ""
             raise ValueError(
                 f"atomic_energies: expected one energy for each of the elements "
-                f"{self.backbone.elements}, found {len(self.atomic_energies)}"
+                f"{self.backbone.elements}{of_heads}, found {' x '.join(map(str, energies.shape))}"
             )
 
     @classmethod
@@ -72,6 +77,11 @@ class ModelSettings(Generic[Own]):
         except ValueError as error:
             named = content.record.get("training_options", {}).get("plugins", ())
             raise ValueError(f"{error}{advice_on_plugins(named)}") from error
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Levels of theory that energies are told apart by; empty for a single one."""
+        return getattr(self.backbone, "heads", ())
 
     @property
     def elements(self) -> tuple[int, ...]:

@@ -42,6 +42,11 @@ from mace_scf_jax.models import (
 )
 from mace_scf_jax.models.description import headline
 from mace_scf_jax.models.model_file import load_model_file, save_model
+from mace_scf_jax.models.one_head import (
+    parameters_of_head,
+    place_of_head,
+    settings_of_head,
+)
 from mace_scf_jax.predict.distances import DistanceWatch
 from mace_scf_jax.predict.prediction import Prediction
 from mace_scf_jax.predict.predictor import Predictor
@@ -182,6 +187,8 @@ class Model(Predictor[Prediction]):
         refuse_unknown("options of a model", options)
         given = {name: value for name, value in options.items() if value is not None}
         if (head := given.pop("head", None)) is not None:
+            if self.settings.heads:
+                return self.of_head(head).using(**given)
             check_head(head, self.record.get("heads"))
         if "dtype" in given:
             given["parameters"] = cast(self.parameters, given.pop("dtype"))
@@ -299,6 +306,28 @@ class Model(Predictor[Prediction]):
         density = dataclasses.replace(self.settings.density, surplus_at_centre=place != "origin")
         settings = dataclasses.replace(self.settings, electrostatics=density, own=own)
         return dataclasses.replace(self, settings=settings)
+
+    def of_head(self, name: str) -> Model:
+        """Return the model of one of several heads, which is one like any other.
+
+        Args:
+            name: of the head.
+
+        Raises:
+            ValueError: there is no such head.
+        """
+        place = place_of_head(self.settings.heads, name)
+        keys = self.record.get("heads", {}).get(name)
+        record = self.record
+        if keys is not None:
+            own = {member: keys[member] for member in ("info_keys", "arrays_keys")}
+            record = {**record, "heads": {name: own}}
+        return dataclasses.replace(
+            self,
+            settings=settings_of_head(self.settings, place),
+            parameters=parameters_of_head(self.parameters, self.settings, place),
+            record=record,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a model file."""

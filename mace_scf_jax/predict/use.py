@@ -86,7 +86,8 @@ class Options(TypedDict, total=False):
         ),
     ]
     head: Annotated[
-        str | None, Option("name of the head, to be sure: models have one", metavar="NAME")
+        str | None,
+        Option("name of the head: of a model of several levels of theory, one", metavar="NAME"),
     ]
 
 

@@ -455,6 +455,11 @@ def require_counterpart(settings: ModelSettings) -> None:
         raise TorchConfigurationError(
             f"backbone: expected MACE, which the PyTorch packages have, found {backbone.name}"
         )
+    if backbone.heads:
+        raise TorchConfigurationError(
+            f"heads: expected a model of one, found {', '.join(backbone.heads)}; "
+            "`Model.of_head` makes it"
+        )
     expected = backbone.max_hidden_degree
     found = backbone.layer_max_degree(backbone.num_interactions - 1)
     if charged and found != expected:

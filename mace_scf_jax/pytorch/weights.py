@@ -199,9 +199,9 @@ def backbone(state: StateDict, settings: MACESettings) -> Parameters:
             state, "joint_embedding.", settings.embedding_specs, channels
         )
     if settings.use_embedding_readout:
-        scalars = {0: channels}
+        scalars, outputs = {0: channels}, {0: max(1, len(settings.heads))}
         params["embedding_readout"] = {
-            "linear": linear(state, "embedding_readout.linear", scalars, {0: 1})
+            "linear": linear(state, "embedding_readout.linear", scalars, outputs)
         }
     for layer in range(settings.num_interactions):
         max_degree = settings.layer_max_degree(layer)
@@ -238,12 +238,13 @@ def energy_readout(state: StateDict, prefix: str, settings: MACESettings, layer:
         prefix: name of the readout, with a trailing dot.
     """
     features = settings.layer_multiplicities(layer)
-    depth = settings.hidden_layers_of_readout(layer)
+    depth, heads = settings.hidden_layers_of_readout(layer), max(1, len(settings.heads))
     if depth == 0:
-        return {"linear": linear(state, f"{prefix}linear", features, {0: 1})}
+        return {"linear": linear(state, f"{prefix}linear", features, {0: heads})}
     hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
+    hidden = {degree: heads * channels for degree, channels in hidden.items()}
     return nonlinear_readout(
-        state, prefix, features, hidden, {0: 1}, num_hidden=depth, bias=depth > 1
+        state, prefix, features, hidden, {0: heads}, num_hidden=depth, bias=depth > 1
     )
 
 
@@ -341,6 +342,8 @@ def _check_shapes(params: Parameters, settings: ModelSettings) -> None:
         from_atoms(single_atom), elements=settings.elements, cutoff=settings.backbone.r_max
     )
     graph = collate([structure], labels=False)
+    if settings.heads:
+        graph = graph.replace(head=np.zeros(graph.num_graphs, np.int32))
     expected = jax.eval_shape(build(settings).init, jax.random.key(0), graph)["params"]
     shapes = {
         name: {

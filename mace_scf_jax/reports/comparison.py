@@ -93,7 +93,7 @@ def compare(
     configurations: Iterable[Configuration],
     predictions: Sequence[Mapping[str, Any]],
     *,
-    atomic_energies: Mapping[int, float],
+    atomic_energies: Mapping[int, float] | Sequence[Mapping[int, float]],
 ) -> list[Comparison]:
     """The labels of configurations beside the predictions of a model.
 
@@ -102,11 +102,12 @@ def compare(
     Args:
         configurations: with their labels; entries of weight zero are left out.
         predictions: model outputs for each of them by name.
-        atomic_energies: energies of isolated atoms by atomic number, in eV.
+        atomic_energies: energies of isolated atoms by atomic number, in eV, or those of every head.
 
     Returns:
         One comparison for each of `COMPARED` that labels and predictions have.
     """
+    of_heads = [atomic_energies] if isinstance(atomic_energies, Mapping) else atomic_energies
     collected: dict[ComparedQuantity, list[tuple[np.ndarray, np.ndarray, str]]] = {}
     for configuration, prediction in zip(configurations, predictions, strict=True):
         for quantity in COMPARED:
@@ -114,7 +115,8 @@ def compare(
                 continue
             reference, predicted = _entries(quantity, configuration, prediction)
             if quantity.label == "energy":
-                isolated = sum(atomic_energies[int(z)] for z in configuration.atomic_numbers)
+                own = of_heads[configuration.head or 0]
+                isolated = sum(own[int(z)] for z in configuration.atomic_numbers)
                 reference = (reference - isolated) / configuration.num_atoms
                 predicted = (predicted - isolated) / configuration.num_atoms
             collected.setdefault(quantity, []).append(

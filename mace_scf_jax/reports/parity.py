@@ -99,9 +99,11 @@ def compare_file(evaluation: FileEvaluation, model: Model) -> list[Comparison]:
     return found
 
 
-def _atomic_energies(model: Model) -> dict[int, float]:
-    """Energies of isolated atoms by atomic number, in eV."""
-    return dict(zip(model.settings.elements, model.settings.atomic_energies, strict=True))
+def _atomic_energies(model: Model) -> list[dict[int, float]]:
+    """Energies of isolated atoms by atomic number, in eV, of every head."""
+    settings = model.settings
+    rows: Any = settings.atomic_energies if settings.heads else (settings.atomic_energies,)
+    return [dict(zip(settings.elements, row, strict=True)) for row in rows]
 
 
 def _with_found_files(recorded: Mapping[str, Any], work: Path) -> TrainOptions:

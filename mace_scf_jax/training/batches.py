@@ -143,7 +143,9 @@ def choose_sampling(options: TrainOptions, data: DataSets) -> Sampling | None:
     return Sampling(
         policy=options.sampling_policy,
         seed=options.seed,
-        energies=interaction_energies(catalogue, data.atomic_energies, data.elements),
+        energies=interaction_energies(
+            catalogue, data.atomic_energies_of(data.train), data.elements
+        ),
         labelled=catalogue.present["energy"],
     )
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from mace_scf_jax.backbones import BACKBONES
+from mace_scf_jax.backbones.backbone import as_tuples
 from mace_scf_jax.data.batching import BatchLoader
-from mace_scf_jax.data.datasets import load_datasets
+from mace_scf_jax.data.datasets import head_places, load_datasets
 from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
@@ -178,10 +179,12 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         options,
         TrainingSet(
             elements=data.elements,
-            atomic_energies=tuple(float(energy) for energy in data.atomic_energies),
+            atomic_energies=as_tuples(data.atomic_energies.tolist()),
             electrostatics=electrostatics,
             catalogue=data.train.catalogue,
             batches=batches_of_set(measured.undivided()),
+            heads=data.heads,
+            head_of=head_places(data.train),
         ),
         avg_num_neighbors=neighbours,
     )
@@ -219,7 +222,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
                 members.catalogue,
                 structures[name].sizes,
                 elements=data.elements,
-                atomic_energies=data.atomic_energies,
+                atomic_energies=data.atomic_energies_of(members),
             )
             for name, members in sets.items()
         },

@@ -72,6 +72,11 @@ def preprocess_settings(
         raise ConfigurationError(
             "option 'dry_run': is of training; preprocessing writes what it reads"
         )
+    if options.keys.heads:
+        raise ConfigurationError(
+            f"option 'heads': preprocessed data have one head, found {len(options.keys.heads)}; "
+            "train on the files of structures"
+        )
     features_of = BACKBONES[options.backbone].settings.features_of(options)
     if derivatives and features_of is None:
         raise ConfigurationError(

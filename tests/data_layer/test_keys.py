@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import ase
 import pytest
 
-from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.data.errors import DataError, Location
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.registry import nearest
 
@@ -48,7 +50,10 @@ def test_none_and_null_disable_a_property() -> None:
     [
         ("text", "expected a mapping"),
         ({}, "found 0 heads"),
-        ({**heads(), "second": {}}, "found 2 heads"),
+        ({**heads(), "second": {}}, "heads, second: found nothing, expected 'info_keys' and"),
+        ({**heads(), "b": {**heads()["DFT"], "file": "b.xyz"}}, "heads, b: found .*'file'"),
+        ({**heads(), "b": {**heads()["DFT"], "loss_weights": {"forces": -1}}}, "forces: found -1"),
+        ({**heads(), "b": {**heads()["DFT"], "loss_weights": {"force": 1}}}, "mean 'forces'"),
         ({"DFT": {"info_keys": INFO_KEYS}}, "expected exactly 'info_keys' and 'arrays_keys'"),
         (
             {"DFT": {"info_keys": INFO_KEYS, "arrays_keys": {}, "E0s": "average"}},
@@ -91,3 +96,30 @@ def test_nearest_finds_longer_names_with_the_same_words() -> None:
     assert nearest("energy", known) == "energy_per_atom"
     assert nearest("charge", known) == "total_charge"
     assert nearest("atom_energy", known) == "energy_per_atom"
+
+
+def test_structures_belong_to_the_head_that_they_or_their_files_name() -> None:
+    block = heads()["DFT"]
+    keys = KeySpecification.from_heads(
+        {
+            "pbe": block | {"files": "*_pbe.xyz"},
+            "r2scan": {"info_keys": {"energy": "E_r2scan"}, "arrays_keys": {}}
+            | {"files": "*_r2scan.xyz", "loss_weights": {"energy": 0.25}},
+        }
+    )
+    atoms = ase.Atoms("H", info={"E_r2scan": -1.5, "config_energy_weight": 2.0})
+    read = from_atoms(atoms, keys=keys, location=Location("data/a_r2scan.xyz", 0))
+    assert read.head == 1
+    assert read.values["energy"] == -1.5
+    assert read.weights["energy"] == 0.5
+    atoms.info["head"] = "pbe"
+    read = from_atoms(atoms, keys=keys, location=Location("data/a_r2scan.xyz", 0))
+    assert read.head == 0
+    assert "energy" not in read.present
+    atoms.info["head"] = "r2scam"
+    with pytest.raises(DataError, match="expected one of pbe, r2scan, found 'r2scam'; did you"):
+        from_atoms(atoms, keys=keys)
+    del atoms.info["head"]
+    with pytest.raises(DataError, match=r"other\.xyz, .*names no head \(head=…\)"):
+        from_atoms(atoms, keys=keys, location=Location("other.xyz", 0))
+    assert keys.only(["energy"]).heads[1].keys.key_of("energy") == "E_r2scan"

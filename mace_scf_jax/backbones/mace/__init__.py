@@ -21,6 +21,6 @@ BACKBONE = BACKBONES.add(
             r"product_\d+/": ParameterGroup("products", WEIGHT_DECAY),
             r"(readout_\d+|embedding_readout)/": ParameterGroup("readouts"),
         },
-        offers=frozenset({Offer.DEGREES, Offer.EDGES, Offer.EMBEDDING}),
+        offers=frozenset({Offer.DEGREES, Offer.EDGES, Offer.EMBEDDING, Offer.HEADS}),
     )
 )

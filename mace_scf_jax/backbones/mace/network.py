@@ -27,8 +27,6 @@ from mace_scf_jax.layers.linear import ElementEmbedding, EquivariantLinear
 from mace_scf_jax.layers.notation import parse_multiplicities
 from mace_scf_jax.layers.readout import LinearReadout, NonlinearReadout
 
-SCALAR = {0: 1}
-
 
 class ProductBasis(nn.Module):
     """Symmetric contraction, linear map, skip connection.
@@ -113,10 +111,11 @@ class MACEBackbone(nn.Module):
         }
         if settings.embedding_specs:
             features[0] = features[0] + self._embedded_inputs(graph)[:, None]
+        own_head = self._own_head(graph, features[0].dtype)
         embedding_energy = None
         if settings.use_embedding_readout:
-            read_out = LinearReadout(SCALAR, name="embedding_readout")
-            embedding_energy = read_out(features)[0][:, 0, 0]
+            read_out = LinearReadout(self._outputs, name="embedding_readout")
+            embedding_energy = self._of_own_head(read_out(features), own_head)
         if mix_embedding is not None:
             features = mix_embedding(features)
         product_species = (
@@ -133,7 +132,7 @@ class MACEBackbone(nn.Module):
             )(messages, skip, product_species)
             layers.append(features)
             if layer in settings.readout_layers:
-                energies.append(self._readout(layer)(features)[0][:, 0, 0])
+                energies.append(self._read_out(layer, features, own_head))
 
         return BackboneOutput(
             layers=tuple(layers),
@@ -176,14 +175,38 @@ class MACEBackbone(nn.Module):
             return NonlinearInteraction(**sizes)
         return Interaction(kind=kind, avg_num_neighbors=settings.avg_num_neighbors, **sizes)
 
-    def _readout(self, layer: int) -> nn.Module:
-        """Linear in all layers but the last of several, where it is a multilayer perceptron."""
+    def _read_out(self, layer: int, features: Features, own_head: Array | None) -> Array:
+        """Energies, [atoms]: linear in all layers but the last of several, where the readout is a
+        multilayer perceptron, whose hidden channels belong to one head after the other."""
         settings, name = self.settings, f"readout_{layer}"
         depth = settings.hidden_layers_of_readout(layer)
         if depth == 0:
-            return LinearReadout(SCALAR, name=name)
+            return self._of_own_head(LinearReadout(self._outputs, name=name)(features), own_head)
         hidden = parse_multiplicities(settings.MLP_irreps, option="MLP_irreps")
-        return NonlinearReadout(SCALAR, hidden, settings.gate, depth, depth > 1, name=name)
+        mask = None
+        if own_head is not None:
+            mask = jnp.repeat(own_head, hidden[0], axis=-1)
+            hidden = {0: len(settings.heads) * hidden[0]}
+        readout = NonlinearReadout(
+            self._outputs, hidden, settings.gate, depth, depth > 1, name=name
+        )
+        return self._of_own_head(readout(features, mask), own_head)
+
+    @property
+    def _outputs(self) -> dict[int, int]:
+        """What energy readouts give: one scalar, or one for each of several heads."""
+        return {0: max(1, len(self.settings.heads))}
+
+    def _own_head(self, graph: Graph, dtype: Any) -> Array | None:
+        """1 for the head of every atom and 0 for the others, [atoms, heads]; None without."""
+        heads = len(self.settings.heads)
+        return jax.nn.one_hot(graph.head_of_atoms(), heads, dtype=dtype) if heads else None
+
+    @staticmethod
+    def _of_own_head(read: Features, own_head: Array | None) -> Array:
+        """What is read for the head of every atom, [atoms]."""
+        scalars = read[0][:, 0]
+        return scalars[:, 0] if own_head is None else jnp.sum(own_head * scalars, axis=-1)
 
     def _pair_energy(self, graph: Graph, lengths: Array, edge_mask: Array) -> Array:
         if not self.settings.pair_repulsion:

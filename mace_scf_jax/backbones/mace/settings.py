@@ -44,6 +44,7 @@ VARIANTS = (
     "use_embedding_readout",
     "use_last_readout_only",
     "readout_cls",
+    "heads",
 )
 """Settings of networks that are not the usual one; the first model files had none of them."""
 
@@ -107,6 +108,8 @@ class MACESettings(BackboneSettings):
     """Read the energy from the last layer alone."""
     readout_cls: str = "NonLinearReadoutBlock"
     """Last energy readout of several: with one hidden layer, or with two and biases."""
+    heads: tuple[str, ...] = ()
+    """Levels of theory, each with energy readouts of its own; empty for a single one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple(int(z) for z in self.elements))
@@ -121,6 +124,9 @@ class MACESettings(BackboneSettings):
             "embedding_specs beside it",
             self.embedding_specs,
         )
+        object.__setattr__(self, "heads", tuple(self.heads))
+        distinct = len(self.heads) != 1 and len(set(self.heads)) == len(self.heads)
+        _require(distinct, "heads", "none, or several distinct names", self.heads)
         if not isinstance(self.correlation, int):
             object.__setattr__(self, "correlation", tuple(self.correlation))
         _require(
@@ -132,7 +138,8 @@ class MACESettings(BackboneSettings):
             self.elements,
         )
         parse_uniform_irreps(self.hidden_irreps, option="hidden_irreps")
-        parse_multiplicities(self.MLP_irreps, option="MLP_irreps")
+        hidden = parse_multiplicities(self.MLP_irreps, option="MLP_irreps")
+        _require(not self.heads or set(hidden) == {0}, "MLP_irreps", "scalars with heads", hidden)
         _require(self.r_max > 0, "r_max", "a positive length in Å", self.r_max)
         _require(
             self.radial_type in RADIAL_BASES,

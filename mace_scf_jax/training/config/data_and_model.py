@@ -32,8 +32,8 @@ class DataOptions(OptionGroup):
     decide_weights = False
 
     heads: Annotated[dict[str, Any], Literally] = Field(
-        description="one head: {name: {info_keys: {property: key in the file, …}, "
-        "arrays_keys: {…}}}"
+        description="{name: {info_keys: {property: key in the file, …}, arrays_keys: {…}}}; of "
+        "several levels of theory one entry each, with further members files, E0s, loss_weights"
     )
     train_file: FilePath = Field(
         description="training structures: .xyz or .xsf, a pattern (xsf/*.xsf), a folder of .xsf "

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, field_serializer, field_validator
 
-from mace_scf_jax.backbones.backbone import BACKBONES
+from mace_scf_jax.backbones.backbone import BACKBONES, Offer
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.models.family import FAMILIES, Family, families_with
@@ -141,7 +141,11 @@ class TrainOptions(
         general = [topic for topic in topics() if topic not in model_topics()]
         problems = [problem for topic in general for problem in topic.problems(self)]
         try:
-            KeySpecification.from_heads(self.heads)
+            several = KeySpecification.from_heads(self.heads).heads
+            if several and Offer.HEADS not in BACKBONES[self.backbone].offers:
+                problems.append(
+                    f"heads: expected one with the backbone {self.backbone}, found {len(several)}"
+                )
         except DataError as error:
             problems.append(str(error))
         if not self.compute_forces:

@@ -67,7 +67,10 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "foundation_model_readout": dataclasses.replace(_SCRATCH, passes=("true",), is_switch=True),
     "foundation_filter_elements": dataclasses.replace(_SCRATCH, passes=("true",)),
     "foundation_head": _SCRATCH,
-    "multiheads_finetuning": _switched_on("there is no fine-tuning here; a run has one head"),
+    "multiheads_finetuning": _switched_on(
+        "there is no fine-tuning here; several levels of theory are trained at once with several "
+        "entries in 'heads'"
+    ),
     "force_mh_ft_lr": _harmless("the learning rate that is given always wins"),
     "freeze": OptionOfMACE(
         "all parameters are trained; `<parameter group>_lr: 0` in a stage keeps a group as it is",
@@ -86,9 +89,7 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "real_pt_data_ratio_threshold": _REPLAY,
     "pseudolabel_replay": dataclasses.replace(_REPLAY, passes=("false",)),
     "pseudolabel_replay_compute_stress": dataclasses.replace(_REPLAY, passes=("false",)),
-    "skip_evaluate_heads": OptionOfMACE(
-        "a run has one head, which is always evaluated", passes=("pt_head",)
-    ),
+    "skip_evaluate_heads": OptionOfMACE("all heads are always evaluated", passes=("pt_head",)),
     # data
     "atomic_numbers": OptionOfMACE(
         "the elements of a model are those of its training and validation structures"
@@ -102,7 +103,9 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "multi_processed_test": _switched_on("test structures are given in one file: `test_file`"),
     "mean": _MEASURED,
     "std": _MEASURED,
-    "head_key": OptionOfMACE("a run has one head"),
+    "head_key": OptionOfMACE(
+        "the key is `head`; another one is mapped in `heads`: info_keys: {head: key}"
+    ),
     "elec_temp_key": OptionOfMACE(
         "no model here reads electronic temperatures; map `elec_temp` in 'heads' to keep them"
     ),

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.models.energies import OfHeads
 from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
 
@@ -52,9 +53,9 @@ class LocalChargesSettings(FamilySettings):
     free_charges: tuple[tuple[float, ...], ...] = ()
     """Projector [elements, elements] on changes of these charges that alter the total charge of no
     composition of the training set, which are learned; empty for none, and but for ``learned``."""
-    scale: float = 1.0
+    scale: OfHeads = 1.0
     """Factor on the energies that the backbone reads."""
-    shift: float = 0.0
+    shift: OfHeads = 0.0
     """Energy per atom in eV beside that of the isolated atom."""
     charge_scale: float = 1.0
     """Factor on the multipoles that are read, to be in e Å^l."""

@@ -15,7 +15,9 @@ from mace_scf_jax.data.statistics import scale_and_shift
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.energies import (
+    OfHeads,
     energy_outputs,
+    of_own_head,
     stacked_terms,
     unscaled_energies,
 )
@@ -29,22 +31,23 @@ logger = logging.getLogger(__name__)
 class ScaleShiftSettings(FamilySettings):
     """Energy per atom = scale · interaction energy + shift."""
 
-    scale: float = 1.0
+    scale: OfHeads = 1.0
     """Factor on the interaction energy."""
-    shift: float = 0.0
+    shift: OfHeads = 0.0
     """Energy per atom in eV."""
 
     @classmethod
     def from_options(cls, options: Any, training: TrainingSet) -> ScaleShiftSettings:
         """Measure both on the training set."""
-        scale, shift = scale_and_shift(
-            training.catalogue,
-            np.array(training.atomic_energies),
-            training.elements,
-            options.scaling,
-        )
-        logger.info("Scale %g and shift %g of the interaction energy", scale, shift)
-        return cls(scale, shift)
+        found = []
+        for name, catalogue, atomic_energies in training.by_head():
+            scale, shift = scale_and_shift(
+                catalogue, np.array(atomic_energies), training.elements, options.scaling
+            )
+            of_head = f" of the head {name}" if name else ""
+            logger.info("Scale %g and shift %g of the interaction energy%s", scale, shift, of_head)
+            found.append((scale, shift))
+        return cls(*zip(*found, strict=True)) if training.heads else cls(*found[0])
 
 
 class MACE(nn.Module):
@@ -80,5 +83,6 @@ class ScaleShiftMACE(nn.Module):
         backbone = self.settings.backbone.build(name="backbone")(graph)
         isolated = unscaled_energies(self.settings, graph, backbone)
         interaction = backbone.pair_energy + jnp.sum(backbone.layer_energies, axis=0)
-        scaled = self.settings.own.scale * interaction + self.settings.own.shift
+        own = self.settings.own
+        scaled = of_own_head(graph, own.scale) * interaction + of_own_head(graph, own.shift)
         return energy_outputs(graph, stacked_terms(isolated, scaled))
