@@ -145,6 +145,30 @@ class BackboneSettings(abc.ABC):
         """Names of the inputs of a structure that the features depend on."""
         return ()
 
+    def as_options(self) -> dict[str, Any]:
+        """Return options of training that describe these settings, what was measured among them.
+
+        Raises:
+            ValueError: no new model can have these settings.
+        """
+        raise ValueError(f"start_from: expected the backbone MACE, found {self.name}")
+
+    def with_elements(self, elements: tuple[int, ...]) -> BackboneSettings:
+        """Return the settings for some of the elements.
+
+        Args:
+            elements: atomic numbers, ascending.
+
+        Raises:
+            ValueError: features depend on which elements there are.
+        """
+        if elements == self.elements:
+            return self
+        raise ValueError(
+            f"the features of the backbone {self.name} depend on which elements there are, so "
+            "that it cannot have fewer"
+        )
+
     def check_structure(self, configuration: Configuration) -> None:  # noqa: B027
         """Refuse inputs of a structure that make no sense.
 

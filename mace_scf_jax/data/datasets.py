@@ -104,6 +104,8 @@ class DataSets:
     atomic_energies: Float[np.ndarray, "*heads elements"]
     """Energies of free atoms, eV; with several heads a row for each."""
     keys: KeySpecification
+    has_isolated_atoms: bool = False
+    """Whether the atomic energies are those of isolated atoms in the training file."""
     valid_indices: tuple[int, ...] = ()
     """Positions of a random validation set among the configurations of the training file that are
     not isolated atoms; empty if the validation set has its own file."""
@@ -180,6 +182,7 @@ def load_datasets(settings: DataSettings) -> DataSets:
         elements=elements,
         atomic_energies=energies,
         keys=settings.keys,
+        has_isolated_atoms=len(free_atoms) > 0,
         valid_indices=tuple(valid_indices),
     )
 

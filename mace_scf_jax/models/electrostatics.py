@@ -42,6 +42,17 @@ def electrostatics_settings(
     )
 
 
+def electrostatics_options(settings: ElectrostaticsSettings) -> dict[str, Any]:
+    """Return options that describe electrostatics, but for the features of the potential."""
+    return {
+        "atomic_multipoles_max_l": settings.max_l,
+        "atomic_multipoles_smearing_width": settings.smearing_width,
+        "kspace_cutoff_factor": settings.kspace_cutoff_factor,
+        "electrostatic_pbc_method": str(settings.boundary),
+        "include_electrostatic_self_interaction": settings.include_self_interaction,
+    }
+
+
 def check_hardness(hardness: float) -> None:
     """Refuse a default hardness in eV/e² that is not positive.
 

@@ -8,7 +8,7 @@ how its state is solved. All lists of families and of what they have are derived
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mace_scf_jax.backbones.backbone import DEFAULT_BACKBONE, Offer, as_tuples
@@ -79,6 +79,25 @@ class FamilySettings:
     def reads_edges(self) -> bool:
         """Whether the family reads edges beside what its backbone makes of them."""
         return False
+
+    def as_options(self, elements: tuple[int, ...]) -> dict[str, Any]:
+        """Return those options of training without which these settings could not be asked for.
+
+        Args:
+            elements: atomic numbers of the model, ascending.
+        """
+        return {}
+
+    def with_elements(self, kept: Sequence[int]) -> FamilySettings:
+        """Return the settings for some of the elements; here the same, which depend on none.
+
+        Args:
+            kept: positions of these elements among those that there are.
+
+        Raises:
+            ValueError: the settings were measured on all of them together.
+        """
+        return self
 
     def with_surplus(self, *, uniform: bool) -> FamilySettings:
         """Return settings with charge beyond the total charge left, or given up by all atoms alike.
@@ -180,6 +199,11 @@ class Family:
     """Whether its multipoles depend on the external field."""
     formal_charges: bool = False
     """Whether its own settings hold ``formal_charges`` of each element, or None for the data's."""
+    sources: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Pattern of the paths of parameters that its multipoles of each degree are linear in, without
+    potential."""
+    silent: str | None = None
+    """Pattern of those that begin at zero if a training starts from a model of another family."""
     initialise: Callable[[Parameters, Any], Parameters] | None = late_field(None)
     """From random parameters and options to those that training starts with."""
 

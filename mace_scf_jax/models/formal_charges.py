@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,6 +39,19 @@ class FormalChargeSettings(FamilySettings):
             ConfigurationError: charges are missing for an element, or given for others.
         """
         return cls(formal_charges_of(options, training.elements))
+
+    def as_options(self, elements: tuple[int, ...]) -> dict[str, Any]:
+        """Return where formal charges come from."""
+        if self.formal_charges is None:
+            return {"formal_charges_from_data": True}
+        charges = dict(zip(elements, self.formal_charges, strict=True))
+        return {"atomic_formal_charges": charges}
+
+    def with_elements(self, kept: Sequence[int]) -> FormalChargeSettings:
+        """Return the settings with the charges of these elements."""
+        charges = self.formal_charges
+        some = None if charges is None else tuple(charges[index] for index in kept)
+        return dataclasses.replace(self, formal_charges=some)
 
     @property
     def inputs(self) -> tuple[str, ...]:

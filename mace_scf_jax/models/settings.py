@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
 import numpy as np
+from ase.data import chemical_symbols
 
 from mace_scf_jax.backbones import BACKBONES, BackboneSettings, Offer, settings_from_dict
 from mace_scf_jax.backbones.backbone import as_tuples
@@ -87,6 +88,27 @@ class ModelSettings(Generic[Own]):
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers, ascending."""
         return self.backbone.elements
+
+    def with_elements(self, elements: tuple[int, ...]) -> ModelSettings[Own]:
+        """Return the settings for some of the elements.
+
+        Args:
+            elements: atomic numbers, ascending.
+
+        Raises:
+            ValueError: names elements that the model lacks; or it cannot have fewer.
+        """
+        unknown = [chemical_symbols[z] for z in elements if z not in self.elements]
+        if unknown:
+            known = ", ".join(chemical_symbols[z] for z in self.elements)
+            raise ValueError(f"elements {', '.join(unknown)}: the model has only {known}")
+        kept = [self.elements.index(element) for element in elements]
+        return dataclasses.replace(
+            self,
+            backbone=self.backbone.with_elements(elements),
+            atomic_energies=tuple(self.atomic_energies[index] for index in kept),
+            own=self.own.with_elements(kept),  # type: ignore[arg-type]  # of the same family
+        )
 
     @property
     def of_family(self) -> Family:

@@ -47,10 +47,21 @@ def _refuse_truth_value(value: Any) -> Any:
     return value
 
 
+_WORDS_FOR_ENERGIES = {
+    "average": "average",
+    "start": "start",
+    "foundation": "start",
+    "estimated": "estimated",
+}
+"""What stands for the energies of isolated atoms, and its word here."""
+
+
 def energies_of_isolated_atoms(value: Any) -> Any:
-    """``average``, the name of a .json file, or atomic number → energy; symbols are numbers too."""
-    if isinstance(value, str) and (value.lower() == "average" or value.endswith(".json")):
-        return value.lower() if value.lower() == "average" else value
+    """A word, the name of a .json file, or atomic number → energy; symbols are numbers too."""
+    if isinstance(value, str) and value.lower() in _WORDS_FOR_ENERGIES:
+        return _WORDS_FOR_ENERGIES[value.lower()]
+    if isinstance(value, str) and value.endswith(".json"):
+        return value
     if value is None:
         return value
     if not isinstance(value, dict) or not value:

@@ -6,6 +6,7 @@ Preprocessing takes the same options, so that both prepare structures alike.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.backbones.backbone import as_tuples
 from mace_scf_jax.data.batching import BatchLoader
-from mace_scf_jax.data.datasets import head_places, load_datasets
+from mace_scf_jax.data.datasets import DataSets, head_places, load_datasets
 from mace_scf_jax.data.sets import StructureSet
 from mace_scf_jax.data.statistics import (
     average_number_of_neighbours,
@@ -61,6 +62,15 @@ from mace_scf_jax.training.loop.validation import VALIDATION
 from mace_scf_jax.training.new_model import initial_parameters, model_settings, number_of_parameters
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
 from mace_scf_jax.training.settings import data_settings
+from mace_scf_jax.training.start.beginning import (
+    BATCHES_MEASURED,
+    STRUCTURES_COMPARED,
+    compare,
+    estimated_energies,
+    with_small_charges,
+)
+from mace_scf_jax.training.start.start_model import StartModel
+from mace_scf_jax.training.start.weights import start_weights
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +151,10 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         LossError: a stage needs a label or model output that does not exist.
         ValueError: the model cannot be built.
     """
+    start = None if options.start_from is None else StartModel.read(options.start_from)
     data = load_datasets(data_settings(options))
+    if start is not None:
+        data = _with_start_model(data, start, options)
     check_batch(options, len(data.train))
     sets = {"train": data.train, "valid": data.valid, **data.tests}
     electrostatics = electrostatics_settings(
@@ -149,6 +162,8 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         options,
         pbc=np.concatenate([members.catalogue.pbc for members in sets.values()]),
     )
+    if start is not None:
+        electrostatics = start.electrostatics(options.model, electrostatics)
     features_of = BACKBONES[options.backbone].settings.features_of(options)
     features = None if features_of is None else features_of(data.elements).to_dict()
     direct = electrostatics is not None and not sums_on_mesh(electrostatics, sets.values())
@@ -175,19 +190,19 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     measured = evaluation["train"]
     if described is not None:
         measured = evaluation_loader(described, options, devices, mesh)
-    settings = model_settings(
-        options,
-        TrainingSet(
-            elements=data.elements,
-            atomic_energies=as_tuples(data.atomic_energies.tolist()),
-            electrostatics=electrostatics,
-            catalogue=data.train.catalogue,
-            batches=batches_of_set(measured.undivided()),
-            heads=data.heads,
-            head_of=head_places(data.train),
-        ),
-        avg_num_neighbors=neighbours,
+    training_set = TrainingSet(
+        elements=data.elements,
+        atomic_energies=as_tuples(data.atomic_energies.tolist()),
+        electrostatics=electrostatics,
+        catalogue=data.train.catalogue,
+        batches=batches_of_set(measured.undivided()),
+        heads=data.heads,
+        head_of=head_places(data.train),
     )
+    if start is None:
+        settings = model_settings(options, training_set, avg_num_neighbors=neighbours)
+    else:
+        settings = start.new_settings(options, training_set)
     if required_inputs(settings):
         for members in sets.values():
             for entry in members:
@@ -206,6 +221,8 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     supervision = choose_forces(options, data)
     check_losses(options, modes, data)
     parameters = initial_parameters(module, example, options=options)
+    if start is not None:
+        parameters = _started(start, settings, parameters, training_set, data, options)
     check_number_of_parameters(options, number_of_parameters(parameters))
     _log_model(settings, parameters, neighbours)
     return Preparation(
@@ -229,6 +246,34 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         force_supervision=supervision,
         sampling=choose_sampling(options, data),
     )
+
+
+def _with_start_model(data: DataSets, start: StartModel, options: TrainOptions) -> DataSets:
+    """The data with elements and atomic energies as a new model of the start model has them."""
+    elements = start.elements(data.elements, options.start_elements)
+    energies = start.atomic_energies | dict(zip(data.elements, data.atomic_energies, strict=True))
+    if options.E0s in (None, "estimated") and not data.has_isolated_atoms:
+        energies |= estimated_energies(start, data)
+    ordered = np.array([energies[element] for element in elements])
+    return dataclasses.replace(data, elements=elements, atomic_energies=ordered)
+
+
+def _started(
+    start: StartModel,
+    settings: ModelSettings,
+    drawn: Parameters,
+    training_set: TrainingSet,
+    data: DataSets,
+    options: TrainOptions,
+) -> Parameters:
+    """First parameters of a model that starts from another one."""
+    parameters, _ = start_weights(start, settings, drawn)
+    if settings.of_family.is_charged and not start.is_of(settings.family):
+        some = itertools.islice(training_set.batches(), BATCHES_MEASURED)
+        parameters = with_small_charges(settings, parameters, some, charge=options.start_charge)
+    compared = [data.train[row] for row in range(min(len(data.train), STRUCTURES_COMPARED))]
+    compare(start, settings, parameters, compared)
+    return parameters
 
 
 def _log_model(settings: ModelSettings, parameters: Parameters, neighbours: float) -> None:

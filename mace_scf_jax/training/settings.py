@@ -15,6 +15,7 @@ from mace_scf_jax.training.config.preprocessing import PreprocessOptions
 from mace_scf_jax.training.loop.options import WatchOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.optimise.options import OptimiserOptions, SchedulerOptions
+from mace_scf_jax.training.start.start_model import StartModel
 
 
 def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
@@ -45,6 +46,8 @@ def data_settings(options: TrainOptions) -> DataSettings:
     given = options.values_for(DataSettings) | {"valid_set_seed": options.split_seed}
     if not options.family.is_charged:
         given["electrostatic_pbc_method"] = None
+    if options.start_from is not None and options.E0s in (None, "start", "estimated"):
+        given["E0s"] = StartModel.read(options.start_from).atomic_energies
     max_l = multipoles_max_l(options.family, options)
     return DataSettings(**given, keys=options.keys, multipoles_max_l=max_l)
 

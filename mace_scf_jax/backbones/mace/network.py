@@ -218,6 +218,7 @@ class MACEBackbone(nn.Module):
             elements=self.settings.elements,
             cutoff_exponent=self.settings.num_cutoff_basis,
         )
-        return jax.ops.segment_sum(
+        energies = jax.ops.segment_sum(
             on_edges, graph.receivers, num_segments=graph.num_atoms, indices_are_sorted=True
         )
+        return self.settings.pair_repulsion_scale * energies

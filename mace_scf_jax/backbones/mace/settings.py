@@ -45,6 +45,7 @@ VARIANTS = (
     "use_last_readout_only",
     "readout_cls",
     "heads",
+    "pair_repulsion_scale",
 )
 """Settings of networks that are not the usual one; the first model files had none of them."""
 
@@ -96,6 +97,8 @@ class MACESettings(BackboneSettings):
     gate: str = "silu"
     avg_num_neighbors: float = 1.0
     pair_repulsion: bool = False
+    pair_repulsion_scale: float = 1.0
+    """Factor on the repulsion of nuclei, of models that were scaled as a whole."""
     scalar_last_layer: bool = False
     """Keep only scalars in the last layer (plain MACE)."""
     use_linear_final_readout: bool = False
@@ -195,6 +198,20 @@ class MACESettings(BackboneSettings):
         """Return the settings that options and what was measured describe."""
         of_options = {"hidden_irreps": options.irreps, "gate": str(options.gate)}
         return super().from_options(options, training, **of_options, **measured)
+
+    def as_options(self) -> dict[str, Any]:
+        """Return options of training that describe these settings."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("elements", "scalar_last_layer", "pair_repulsion_scale")
+        }
+        specs = {entry.name: entry.to_spec() for entry in self.embedding_specs}
+        return values | {"embedding_specs": specs or None, "compute_avg_num_neighbors": False}
+
+    def with_elements(self, elements: tuple[int, ...]) -> MACESettings:
+        """Return the settings for some of the elements."""
+        return dataclasses.replace(self, elements=elements)
 
     @property
     def irreps(self) -> str:

@@ -54,8 +54,9 @@ class DataOptions(OptionGroup):
     E0s: AtomicEnergiesOption = Field(
         default=None,
         description="energies of isolated atoms in eV: average, a .json file, {element: energy}, "
-        "{method: regression, …} or {method: compounds, compounds: [TiO2, O2], …}; not used if the "
-        "training file holds isolated atoms",
+        "{method: regression, …} or {method: compounds, compounds: [TiO2, O2], …}; with start_from "
+        "also start, those of the start model, or estimated (the default), those with which the "
+        "start model is closest to the data; not used if the training file holds isolated atoms",
     )
     max_energy: Annotated[Number | None, NoneInText] = Field(
         default=None,

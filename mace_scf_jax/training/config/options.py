@@ -45,6 +45,8 @@ from mace_scf_jax.training.loop.schedule import (
 from mace_scf_jax.training.optimise.options import OptimiserOptions, SchedulerOptions
 from mace_scf_jax.training.records.options import TrackingOptions
 from mace_scf_jax.training.records.run_files import RunOptions
+from mace_scf_jax.training.start.options import StartOptions
+from mace_scf_jax.training.start.start_model import contradictions, taken_over
 
 
 class ScheduleOptions(OptionGroup):
@@ -65,7 +67,8 @@ class ScheduleOptions(OptionGroup):
     train_schedule: tuple[Stage, ...] = Field(
         description="stages {0: {name, start, end, loss: {term: weight, …} (or force_weight: share "
         "of the RMSE of the forces, the rest being that of the energies), lr, "
-        "<parameter group>_lr, fixed_point_training_options}, 1: …}, with first and last epoch "
+        "<parameter group>_lr, freeze: [parameter group, …], fixed_point_training_options}, 1: …}, "
+        "with first and last epoch "
         "(both included)"
     )
 
@@ -110,6 +113,7 @@ class TrainOptions(
     OptimiserOptions,
     SamplingOptions,
     *reversed(model_topics()),
+    StartOptions,
     ModelOptions,
     DataOptions,
     ValidationOptions,
@@ -132,6 +136,9 @@ class TrainOptions(
         values, remarks, problems = _understood(given, type(self).model_fields)
         with collecting(problems):
             super().__init__(**values)
+        if not problems and self.start_from is not None:
+            with collecting(problems):
+                problems += contradictions(self, {canonical_name(str(name)) for name in given})
         if problems:
             raise ConfigurationError(*with_ways(problems, given))
         self._remarks = tuple(remarks)
@@ -150,6 +157,8 @@ class TrainOptions(
             problems.append(str(error))
         if not self.compute_forces:
             problems.append("option 'compute_forces': must be true, found false")
+        if self.start_from is None and self.E0s in ("start", "estimated"):
+            problems.append(f"option 'E0s': {self.E0s} needs 'start_from', the model to start from")
         problems += BACKBONES[self.backbone].options.problems(self)
         problems += [
             f"model {self.model}: {problem}"
@@ -195,6 +204,12 @@ class TrainOptions(
             for index, stage in enumerate(self.train_schedule)
             for rate in stage.rates
             if rate != "lr"
+        ]
+        problems += [
+            f"train_schedule, stage {index} ({stage.name}): 'freeze' cannot be used with the "
+            f"optimizer {self.optimizer}; adam can"
+            for index, stage in enumerate(self.train_schedule)
+            if stage.freeze and self.sums_over_batches
         ]
         if self.sums_over_batches and self.family.is_self_consistent:
             problems.append(
@@ -301,6 +316,7 @@ def topics() -> tuple[type[OptionGroup], ...]:
         DataOptions,
         SamplingOptions,
         ModelOptions,
+        StartOptions,
         *model_topics(),
         OptimiserOptions,
         SchedulerOptions,
@@ -422,4 +438,11 @@ def _understood(
             kept = with_overrides(kept, overrides)
             if any(path.startswith(SCHEDULE) for path in overrides):
                 remarks.append(f"Changed in the schedule: {', '.join(overrides)}")
+    with collecting(problems):
+        decided = taken_over(kept, families=FAMILIES)
+        decided = {name: value for name, value in decided.items() if name in known}
+        kept |= decided
+        if decided:
+            told = ", ".join(f"{name} {value}" for name, value in decided.items())
+            remarks.append(f"Taken from the start model: {told}")
     return kept, remarks, problems

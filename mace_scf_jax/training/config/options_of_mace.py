@@ -45,11 +45,9 @@ def _switched_off(says: str) -> OptionOfMACE:
     return OptionOfMACE(says, passes=("true", "1", "yes"))
 
 
-_SCRATCH = OptionOfMACE(
-    "every model is trained from scratch here; fine-tuning of another model is not available"
-)
-_REPLAY = OptionOfMACE("there is no fine-tuning here, and so no data of the foundation model")
-_LORA = OptionOfMACE("there is no fine-tuning here, and so no low-rank update", passes=("false",))
+_SCRATCH = OptionOfMACE("fine-tuning is `start_from`, with the file of one model and one head")
+_REPLAY = OptionOfMACE("fine-tuning here uses no data of the start model; add some to train_file")
+_LORA = OptionOfMACE("low-rank updates are not available; `freeze` is", passes=("false",))
 _VARIANT = _switched_on("this variant of the network is not available; leave it out")
 _STAGES = OptionOfMACE("the loss of each stage is given in 'train_schedule'")
 _SECOND_STAGE = dataclasses.replace(_STAGES, passes=("false",), is_switch=True)
@@ -61,19 +59,18 @@ _SPEED = _harmless("it concerns the speed of PyTorch alone")
 
 OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     # fine-tuning
-    "foundation_model": _SCRATCH,
     "foundation_model_kwargs": dataclasses.replace(_SCRATCH, passes=("{}",)),
-    "foundation_model_elements": dataclasses.replace(_SCRATCH, passes=("false",)),
+    "foundation_model_elements": OptionOfMACE("this is `start_elements: all`", passes=("false",)),
     "foundation_model_readout": dataclasses.replace(_SCRATCH, passes=("true",), is_switch=True),
     "foundation_filter_elements": dataclasses.replace(_SCRATCH, passes=("true",)),
-    "foundation_head": _SCRATCH,
+    "foundation_head": OptionOfMACE("import the head that is meant: `mace-scf-jax import --head`"),
     "multiheads_finetuning": _switched_on(
-        "there is no fine-tuning here; several levels of theory are trained at once with several "
-        "entries in 'heads'"
+        "fine-tuning (`start_from`) is of one head; several levels of theory are trained at once "
+        "with several entries in 'heads'"
     ),
     "force_mh_ft_lr": _harmless("the learning rate that is given always wins"),
     "freeze": OptionOfMACE(
-        "all parameters are trained; `<parameter group>_lr: 0` in a stage keeps a group as it is",
+        "groups of parameters are kept as they are by `freeze: [group, …]` in a stage",
         passes=("0",),
     ),
     "lora": _LORA,

@@ -69,8 +69,8 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
-OTHER_NAMES = {"split_seed": "valid_set_seed"}
-"""Plain names of options whose name in the reference says less."""
+OTHER_NAMES = {"split_seed": "valid_set_seed", "foundation_model": "start_from"}
+"""Second names of options."""
 
 _KEY = "_key"
 """End of the options of MACE that name the key of a property in the data files."""

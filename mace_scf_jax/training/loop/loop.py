@@ -49,6 +49,7 @@ from mace_scf_jax.training.loop.steps import Compilation, Mode, Programs, Steps,
 from mace_scf_jax.training.loop.validation import Validator, breakdown
 from mace_scf_jax.training.loop.watching import NOTHING_WATCHED, Watched
 from mace_scf_jax.training.loop.whole_set import WholeSetSteps
+from mace_scf_jax.training.optimise.freezing import Frozen
 from mace_scf_jax.training.optimise.learning_rates import next_epoch
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings, evaluation_parameters
 from mace_scf_jax.training.optimise.options import SchedulerOptions
@@ -239,7 +240,7 @@ class Trainer:
 
         for batches in self._batches(stage, progress):
             self._state, records = self._steps.train(
-                mode, self._state, batches, rates, weights, stage.loss_options
+                mode, self._state, batches, rates, weights, stage.loss_options, Frozen(stage.freeze)
             )
             read()
             unread = (progress, records)

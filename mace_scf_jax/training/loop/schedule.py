@@ -8,7 +8,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from mace_scf_jax.options import ConfigurationError, OptionGroup, collecting, read_value
-from mace_scf_jax.options.values import FileName, Number, NumberFromZero, WholeNumberFromZero
+from mace_scf_jax.options.values import (
+    FileName,
+    Number,
+    NumberFromZero,
+    WholeNumberFromZero,
+    names_in,
+)
 from mace_scf_jax.registry import unknown_name
 from mace_scf_jax.training import losses
 from mace_scf_jax.training.loop.fixed_point_training import (
@@ -24,6 +30,7 @@ DEFAULT_LEARNING_RATE: float = SchedulerOptions.model_fields["lr"].default
 REQUIRED_KEYS = ("name", "start", "end", "loss")
 SHORTHAND = "force_weight"
 """Of a stage: share of the forces in the loss of ænet."""
+FREEZE = "freeze"
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 
 
@@ -41,6 +48,9 @@ class Stage(OptionGroup):
     )
     group_lrs: Mapping[str, NumberFromZero] = Field(
         default={}, description="learning rates of single parameter groups, which win over lr"
+    )
+    freeze: tuple[str, ...] = Field(
+        default=(), description="parameter groups that stay as they are"
     )
     loss_options: Mapping[str, SerializeAsAny[OptionGroup]] = Field(
         default={}, description="options of the loss terms that are not at their defaults"
@@ -63,6 +73,12 @@ class Stage(OptionGroup):
             )
         if not any(self.loss.values()):
             problems.append("loss: no term has a weight above zero, so nothing would be learned")
+        groups = parameter_groups()
+        problems += [
+            f"freeze: {unknown_name('parameter group', name, groups)}"
+            for name in self.freeze
+            if name not in groups
+        ]
         return problems
 
     @classmethod
@@ -71,8 +87,8 @@ class Stage(OptionGroup):
 
         Args:
             block: a mapping with ``name``, ``start``, ``end``, ``loss``, and optionally ``lr``,
-                ``<parameter group>_lr`` and ``fixed_point_training_options``; in place of ``loss``
-                it may have ``force_weight``.
+                ``<parameter group>_lr``, ``freeze`` and ``fixed_point_training_options``; in place
+                of ``loss`` it may have ``force_weight``.
             default_lr: learning rate of a stage that names none.
 
         Raises:
@@ -81,11 +97,13 @@ class Stage(OptionGroup):
         if not isinstance(block, Mapping):
             raise ConfigurationError(f"expected a mapping, found {block!r}")
         rates = {_rate_name(group): group for group in parameter_groups()}
-        plain = (*REQUIRED_KEYS, "lr")
+        plain = (*REQUIRED_KEYS, "lr", FREEZE)
         known = {*plain, SHORTHAND, OPTIONS_KEY, DEPRECATED_KEY, *rates}
         problems = [unknown_name("key", key, known) for key in block if key not in known]
         values = {"lr": default_lr} | {key: block[key] for key in plain if key in block}
         values["group_lrs"] = {}
+        if FREEZE in values:
+            values[FREEZE] = names_in(values[FREEZE])
         for key in [key for key in block if key in rates]:
             with collecting(problems, within=key):
                 values["group_lrs"][rates[key]] = read_value(NumberFromZero, block[key])
@@ -135,6 +153,7 @@ class Stage(OptionGroup):
             "start": self.start,
             "end": self.end,
             **self.rates,
+            **({FREEZE: list(self.freeze)} if self.freeze else {}),
             **fixed_point,
             "loss": {
                 term: {"weight": weight, **self.loss_options[term].model_dump()}

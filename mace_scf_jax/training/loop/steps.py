@@ -37,6 +37,7 @@ from mace_scf_jax.training.losses import (
     outputs_read,
     weighted_loss,
 )
+from mace_scf_jax.training.optimise.freezing import Frozen
 from mace_scf_jax.training.optimise.levenberg_marquardt import Curvature, curvature
 from mace_scf_jax.training.optimise.optimiser import (
     OptimiserSettings,
@@ -51,6 +52,7 @@ LossOptions = Mapping[str, Any]
 """Options of the loss terms that have any, by the name of the term."""
 
 NO_OPTIONS: LossOptions = {}
+NOTHING_FROZEN = Frozen()
 
 
 @runtime_checkable
@@ -134,6 +136,7 @@ class Steps:
         learning_rates: Scalars,
         weights: Scalars,
         options: LossOptions = NO_OPTIONS,
+        frozen: Frozen = NOTHING_FROZEN,
     ) -> tuple[TrainingState, dict[str, Any]]:
         """Make an optimiser step on a batch, or on each of several, one after the other.
 
@@ -144,6 +147,7 @@ class Steps:
             learning_rates: rate of each parameter group.
             weights: weight of each loss term.
             options: of the loss terms.
+            frozen: what stays as it is, and is no part of the gradient.
 
         Returns:
             The new state, and for each step a record of the loss, its weighted terms, the norm of
@@ -167,6 +171,7 @@ class Steps:
             loss, terms, counts, gradient = self.devices.sum(
                 (loss, terms, scf_counts(solved, graph), gradient)
             )
+            gradient = frozen.without(gradient)
             updates, optimiser = build_optimiser(self._optimiser, state.parameters).update(
                 gradient,
                 state.optimiser,
@@ -176,11 +181,16 @@ class Steps:
                 grad=gradient,
                 value_fn=lambda parameters: loss_function(parameters)[0],
             )
+
             parameters = optax.apply_updates(state.parameters, updates)
             average = state.average
             if average is not None:
                 decay = self._optimiser.ema_decay
                 average = moving_average(average, parameters, state.steps, decay)
+            before = (state.parameters, state.optimiser, state.average)
+            parameters, optimiser, average = frozen.kept(
+                before, (parameters, optimiser, average), state.parameters
+            )
             record = {
                 "loss": loss,
                 "terms": terms,
@@ -215,7 +225,7 @@ class Steps:
             _named(name, mode),
             training_steps,
             (state, batches if several else self.devices.put(batches), learning_rates, weights),
-            key=(mode, frozenset(options.items())),
+            key=(mode, frozenset(options.items()), frozen),
             places=(SAME, PARTS, SAME, SAME),
             results=SAME,
             donate=(0,),

@@ -270,7 +270,9 @@ def evaluation_parameters(
             for leaf in jax.tree.leaves(state, is_leaf=_is_schedule_free)
             if _is_schedule_free(leaf)
         ]
-        return optax.contrib.schedule_free_eval_params(found, params)
+        averaged = optax.contrib.schedule_free_eval_params(found, params)
+        # what was never changed is the same in all three sequences, not only up to rounding
+        return jax.tree.map(lambda x, y, z: jnp.where(y == z, y, x), averaged, params, found.z)
     return params
 
 

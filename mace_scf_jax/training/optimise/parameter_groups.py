@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,15 @@ def group_labels(params: Parameters) -> Any:
     import jax
 
     return jax.tree_util.tree_map_with_path(lambda path, _: group_of(parameter_name(path)), params)
+
+
+def in_groups(groups: Collection[str], params: Parameters) -> Any:
+    """The tree of parameters with each array replaced by whether it is in one of the groups."""
+    import jax
+
+    if not groups:
+        return jax.tree.map(lambda leaf: False, params)
+    return jax.tree.map(lambda group: group in groups, group_labels(params))
 
 
 def group_sizes(params: Parameters) -> dict[str, int]:

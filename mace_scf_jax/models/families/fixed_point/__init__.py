@@ -15,6 +15,8 @@ FAMILY = Family(
     stored_as="fixed_point",
     max_l=MAX_L,
     options=(FieldFeatureOptions, FixedPointOptions),
+    sources={degree: rf"multipole_readout_\d+/linear/degree_{degree}" for degree in (0, 1)},
+    silent=r"field_readout/energy/",
     groups={
         r"multipole_readout_\d+/": ParameterGroup("lr_source_maps", "local_charges_weight_decay"),
         r"density_update/": ParameterGroup(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mace_scf_jax.backbones import Offer
@@ -90,6 +90,12 @@ class FixedPointSettings(FamilySettings):
                 "atom_density_scaling: linear local multipoles and scaled updates need a scale for "
                 "every element, found none"
             )
+
+    def with_elements(self, kept: Sequence[int]) -> FixedPointSettings:
+        """Return the settings with the scales of these elements."""
+        scales = self.atom_density_scaling
+        some = None if scales is None else tuple(scales[index] for index in kept)
+        return dataclasses.replace(self, atom_density_scaling=some)
 
     @property
     def needs_scaling(self) -> bool:

@@ -21,5 +21,6 @@ FAMILY = Family(
     ),
     max_l=MAX_L,
     options=(ConservationOptions,),
+    sources={degree: rf"multipole_readout_\d+/.*degree_{degree}" for degree in (0, 1)},
     groups={r"(multipole_readout_\d+|conservation)/": ParameterGroup("lr_source_maps")},
 )

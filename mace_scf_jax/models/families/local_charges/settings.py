@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +86,15 @@ class LocalChargesSettings(FamilySettings):
     def reads_edges(self) -> bool:
         """Learned conservation moves charge along edges."""
         return self.conserve_charge == Conservation.LEARNED
+
+    def with_elements(self, kept: Sequence[int]) -> FamilySettings:
+        """Return the settings, whose charges of elements follow from all compositions together."""
+        if self.element_charges is None or len(kept) == len(self.element_charges):
+            return self
+        raise ValueError(
+            "conserve_charge learned: the charges of the elements were measured together, so that "
+            "none can be left out"
+        )
 
     def with_surplus(self, *, uniform: bool) -> FamilySettings:
         """Return settings without conservation, or with the uniform one."""

@@ -13,6 +13,7 @@ FAMILY = Family(
     stored_as="charge_equilibration",
     max_l=0,
     options=(ChargeEquilibrationOptions, HardnessOptions),
+    sources={0: r"electronegativity_readout_\d+/"},
     groups={
         r"electronegativity_readout_\d+/": ParameterGroup("enegs_readouts", WEIGHT_DECAY),
         r"hardness_readout_\d+/": ParameterGroup("hardness_readouts", WEIGHT_DECAY),

@@ -1,0 +1,228 @@
+"""The model that a training starts from: what it decides of the new one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ase.data import chemical_symbols
+
+from mace_scf_jax.data.training_set import TrainingSet
+from mace_scf_jax.electrostatics import ElectrostaticsSettings
+from mace_scf_jax.models.electrostatics import electrostatics_options
+from mace_scf_jax.models.families.mace.model import ScaleShiftSettings
+from mace_scf_jax.models.model_file import ModelFileError, load_model_file
+from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.options import ConfigurationError
+
+Parameters = dict[str, Any]
+
+LEARNING_RATE = 1e-4
+"""Default of a training that starts from another model: a larger one would undo what it knows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StartModel:
+    """A model to start from.
+
+    Raises:
+        ConfigurationError: by `read`, if there is no such model.
+    """
+
+    settings: ModelSettings
+    parameters: Parameters
+
+    @classmethod
+    def read(cls, path: str) -> StartModel:
+        """Read a model file, by its path or the name of a public model.
+
+        Raises:
+            ConfigurationError: there is none, or it is no model.
+        """
+        try:
+            content = load_model_file(path)
+            return cls(ModelSettings.of_file(content), content.parameters)
+        except (ModelFileError, ValueError) as error:
+            raise ConfigurationError(f"option 'start_from': {error}") from None
+
+    def is_of(self, family: str) -> bool:
+        """Whether it is of this family, so that everything is taken over."""
+        return self.settings.family == family
+
+    def options(self, family: str) -> dict[str, Any]:
+        """Return options of training that it decides.
+
+        Args:
+            family: of the new model.
+
+        Raises:
+            ConfigurationError: no new model can have its backbone.
+        """
+        settings = self.settings
+        try:
+            values = {"backbone": settings.backbone.name, **settings.backbone.as_options()}
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        if self.is_of(family):
+            values |= settings.own.as_options(settings.elements)
+            if settings.electrostatics is not None:
+                values |= electrostatics_options(settings.electrostatics)
+        return values
+
+    def electrostatics(
+        self, family: str, asked: ElectrostaticsSettings | None
+    ) -> ElectrostaticsSettings | None:
+        """Return the electrostatics of the new model.
+
+        Args:
+            family: of the new model.
+            asked: what the options describe.
+        """
+        own = self.settings.electrostatics
+        if not self.is_of(family) or own is None or asked is None:
+            return asked
+        return dataclasses.replace(own, sums=asked.sums, mesh_accuracy=asked.mesh_accuracy)
+
+    def elements(self, of_data: tuple[int, ...], which: str) -> tuple[int, ...]:
+        """Return the elements of the new model.
+
+        Args:
+            of_data: those of the data.
+            which: ``data`` or ``all``.
+
+        Raises:
+            ConfigurationError: names elements of the data that the start model lacks.
+        """
+        known = self.settings.elements
+        absent = [chemical_symbols[z] for z in of_data if z not in known]
+        if absent:
+            raise ConfigurationError(
+                f"option 'start_from': the data have {', '.join(absent)}, which the start model "
+                f"does not know; it knows {', '.join(chemical_symbols[z] for z in known)}"
+            )
+        return known if which == "all" else of_data
+
+    @property
+    def atomic_energies(self) -> dict[int, float]:
+        """Energy of an isolated atom of each element in eV."""
+        return dict(zip(self.settings.elements, self.settings.atomic_energies, strict=True))
+
+    def for_elements(self, elements: tuple[int, ...]) -> ModelSettings:
+        """Return its settings for some of its elements.
+
+        Raises:
+            ConfigurationError: it cannot have fewer.
+        """
+        try:
+            return self.settings.with_elements(elements)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"option 'start_elements': {error}; give start_elements: all"
+            ) from None
+
+    def scale_and_shift(self, family: str) -> tuple[float, float]:
+        """What multiplies its readouts and is added to every atom, in eV, in another family."""
+        own = self.settings.own
+        if self.is_of(family) or not isinstance(own, ScaleShiftSettings):
+            return 1.0, 0.0
+        return own.scale, own.shift
+
+    def new_settings(self, options: Any, training: TrainingSet) -> ModelSettings:
+        """Return the settings of the new model.
+
+        Args:
+            options: of the run.
+            training: what is measured on; its elements are those of the new model.
+
+        Raises:
+            ConfigurationError: options and training set do not go together.
+        """
+        family, start = options.family, self.for_elements(training.elements)
+        scale, shift = self.scale_and_shift(family.name)
+        energies = tuple(energy + shift for energy in training.atomic_energies)
+        if self.is_of(family.name):
+            return dataclasses.replace(
+                start, atomic_energies=energies, electrostatics=training.electrostatics
+            )
+        backbone = start.backbone
+        if family.is_charged and getattr(backbone, "scalar_last_layer", False):
+            backbone = dataclasses.replace(backbone, scalar_last_layer=False)  # type: ignore[call-arg]
+        if scale != 1.0 and getattr(backbone, "pair_repulsion", False):
+            factor = scale * backbone.pair_repulsion_scale  # type: ignore[attr-defined]
+            backbone = dataclasses.replace(backbone, pair_repulsion_scale=factor)  # type: ignore[call-arg]
+        unscaled = family.settings is ScaleShiftSettings
+        return ModelSettings(
+            family=family.name,
+            backbone=backbone,
+            atomic_energies=energies,
+            electrostatics=training.electrostatics,
+            own=ScaleShiftSettings()
+            if unscaled
+            else family.settings.from_options(options, training),
+        )
+
+
+def taken_over(given: Mapping[str, Any], *, families: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that the start model decides and that were not given; nothing without start model.
+
+    Args:
+        given: options by name, of which ``start_from`` is one, as they are written.
+        families: all families by name.
+
+    Raises:
+        ConfigurationError: there is no such model, or no new model can have its backbone.
+    """
+    path = given.get("start_from")
+    if path in (None, "", "None", "none"):
+        return {}
+    start = StartModel.read(str(path))
+    family = given.get("model", start.settings.family)
+    if family not in families:
+        return {}  # another problem, which is told
+    values = {"model": family, "lr": LEARNING_RATE, **start.options(family)}
+    if "num_channels" in given or "max_L" in given:
+        values.pop("hidden_irreps", None)
+    return {name: value for name, value in values.items() if name not in given}
+
+
+def contradictions(options: Any, given: Collection[str]) -> list[str]:
+    """Sentences on options that were given and are not those of the start model.
+
+    Args:
+        options: all of them, as they are read.
+        given: names of those that were written.
+    """
+    start = StartModel.read(options.start_from)
+    expected = start.options(options.model)
+    found = {name: getattr(options, name) for name in expected if name in given}
+    if {"num_channels", "max_L"} & set(given):
+        found["hidden_irreps"] = options.irreps
+    same_family = start.is_of(options.model)
+    measured = {
+        name
+        for group in options.family.options
+        for name in group.model_fields
+        if same_family and name in given and name not in expected and group.decide_weights is False
+    }
+    return [
+        f"option {name!r}: the start model has {_text(expected[name])}, found {_text(value)}; "
+        "leave it out"
+        for name, value in found.items()
+        if _text(value) != _text(expected[name])
+    ] + [
+        f"option {name!r}: is decided by the start model, which is of the same family; leave it out"
+        for name in sorted(measured)
+    ]
+
+
+def _text(value: Any) -> str:
+    """A value in the same words however it is written."""
+    if isinstance(value, str):
+        return value.replace(" ", "")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, sort_keys=True, default=str)
+    return str(value)

@@ -1,0 +1,280 @@
+"""Training that starts from another model: what is taken over, and how charges begin."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ase.io
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+from ase.build import molecule
+
+from mace_scf_jax import load_model
+from mace_scf_jax.backbones import MACESettings
+from mace_scf_jax.layers.drawn import drawn_parameters
+from mace_scf_jax.models import ModelSettings, ScaleShiftSettings, build, evaluate
+from mace_scf_jax.options import ConfigurationError
+from mace_scf_jax.predict.model import Model
+from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.loop.modes import in_double_precision
+from mace_scf_jax.training.preparation import prepare_run
+from mace_scf_jax.training.start.beginning import with_small_charges
+from mace_scf_jax.training.start.start_model import StartModel
+from mace_scf_jax.training.start.weights import start_weights
+from mace_scf_jax_cli.main import main
+
+ENERGIES = {1: -13.0, 6: -1030.0, 8: -2041.0, 11: -4400.0}
+SCALE, SHIFT = 0.8, 0.3
+NETWORK = {
+    "hidden_irreps": "4x0e + 4x1o",
+    "r_max": 4.0,
+    "num_interactions": 2,
+    "max_ell": 1,
+    "correlation": 2,
+    "num_radial_basis": 3,
+    "radial_MLP": (4,),
+    "MLP_irreps": "4x0e",
+}
+OFFSETS = {"H": 0.5, "O": -2.0}
+"""Differences of the energies of isolated atoms between two levels of theory, eV."""
+STAGE = {"name": "only", "start": 0, "end": 0, "lr": 0.001, "loss": {"energy_per_atom": 1.0}}
+KINDS = (
+    "RealAgnosticResidualInteractionBlock",
+    "RealAgnosticDensityResidualInteractionBlock",
+    "RealAgnosticResidualNonLinearInteractionBlock",
+)
+
+
+def structures(count=6):
+    """Distorted molecules of hydrogen and oxygen."""
+    found = []
+    for seed in range(count):
+        atoms = molecule(("H2O", "H2O2", "O3")[seed % 3])
+        atoms.rattle(0.1, seed=seed)
+        found.append(atoms)
+    return found
+
+
+def drawn(settings, seed=0):
+    unprepared = Model(settings, {"weights": np.zeros(1)})
+    (batch,) = unprepared.batches(unprepared.prepare_atoms(structures(1)))
+    return drawn_parameters(build(settings), jax.random.key(seed), in_double_precision(batch.graph))
+
+
+def start_settings(kind=KINDS[0]):
+    backbone = MACESettings(
+        tuple(ENERGIES),
+        interaction_first=kind,
+        interaction=kind,
+        avg_num_neighbors=3.0,
+        pair_repulsion=True,
+        scalar_last_layer=True,
+        **NETWORK,
+    )
+    own = ScaleShiftSettings(SCALE, SHIFT)
+    return ModelSettings("ScaleShiftMACE", backbone, tuple(ENERGIES.values()), own=own)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A start model, and structures labelled by it but for offsets of the elements."""
+    folder = tmp_path_factory.mktemp("start")
+    settings = start_settings()
+    model = Model(settings, drawn(settings), {})
+    model.save(folder / "start.model.safetensors")
+    atoms = structures()
+    for entry, predicted in zip(atoms, model.predict(atoms), strict=True):
+        offset = sum(OFFSETS[symbol] for symbol in entry.get_chemical_symbols())
+        entry.info["REF_energy"] = float(predicted["energy"]) + offset
+        entry.arrays["REF_forces"] = np.asarray(predicted["forces"])
+    ase.io.write(folder / "train.xyz", atoms, format="extxyz")
+    return folder
+
+
+def options(folder, **changes):
+    values = {
+        "name": "fine",
+        "start_from": str(folder / "start.model.safetensors"),
+        "train_file": str(folder / "train.xyz"),
+        "valid_fraction": 0.34,
+        "energy_key": "REF_energy",
+        "forces_key": "REF_forces",
+        "batch_size": 2,
+        "valid_batch_size": 2,
+        "work_dir": str(folder),
+        "train_schedule": {0: STAGE},
+    }
+    return {name: it for name, it in (values | changes).items() if it is not None}
+
+
+def prepared(folder, **changes):
+    return prepare_run(TrainOptions(**options(folder, **changes)))
+
+
+def predictions(run):
+    atoms = structures()
+    return Model(run.settings, run.parameters).predict(atoms), atoms
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_fewer_elements_is_the_same_on_these(kind):
+    """All elements, maps by element, products; scale and shift are kept within the family."""
+    settings = start_settings(kind)
+    start = StartModel(settings, jax.tree.map(np.asarray, drawn(settings)))
+    few = start.for_elements((1, 8))
+    parameters, mapping = start_weights(start, few, drawn(few, seed=1))
+    assert mapping.cut
+    assert (mapping.new, mapping.dropped) == ((), ())
+    found = Model(few, parameters).predict(structures())
+    for one, other in zip(found, Model(settings, start.parameters).predict(structures())):  # noqa: B905
+        np.testing.assert_allclose(one["energy"], other["energy"], rtol=1e-12)
+        np.testing.assert_allclose(one["forces"], other["forces"], atol=1e-11)
+
+
+def test_the_same_family_begins_where_the_start_model_is(folder, caplog):
+    """Energies of isolated atoms are estimated, so that even total energies are right."""
+    with caplog.at_level("INFO"):
+        run = prepared(folder)
+    assert "0 new, 0 left out" in caplog.text
+    assert run.settings.family == "ScaleShiftMACE"
+    assert run.settings.elements == (1, 8)
+    assert run.settings.own == ScaleShiftSettings(SCALE, SHIFT)
+    expected = [ENERGIES[1] + OFFSETS["H"], ENERGIES[8] + OFFSETS["O"]]
+    np.testing.assert_allclose(run.settings.atomic_energies, expected, rtol=1e-9)
+    found, _ = predictions(run)
+    labels = [atoms.info["REF_energy"] for atoms in ase.io.read(folder / "train.xyz", ":")]
+    np.testing.assert_allclose([it["energy"] for it in found], labels, atol=1e-5)
+
+
+def test_all_elements_can_be_kept(folder):
+    run = prepared(folder, start_elements="all", E0s="start")
+    assert run.settings.elements == tuple(ENERGIES)
+    assert run.settings.atomic_energies == tuple(ENERGIES.values())
+
+
+CHARGED = {
+    "LocalCharges": {"conserve_charge": "none"},
+    "LocalSplitCharges": {
+        "atomic_formal_charges": {"H": 0.0, "O": 0.0},
+        "oxidation_state_mixer": "NoOxidationStateMixer",
+    },
+    "MACEQEq": {},
+    "FixedPoint": {},
+}
+
+
+@pytest.mark.parametrize("family", ["MACE", *CHARGED])
+def test_another_family_begins_near_the_start_model(folder, family, caplog):
+    """Without scale and shift, with charges that are small but do learn from energies."""
+    with caplog.at_level("INFO"):
+        run = prepared(folder, model=family, **CHARGED.get(family, {}))
+    assert run.settings.family == family
+    assert not run.settings.backbone.scalar_last_layer or family == "MACE"
+    found, atoms = predictions(run)
+    before = load_model(folder / "start.model.safetensors").predict(atoms)
+    for one, other, entry in zip(found, before, atoms, strict=True):
+        offset = sum(OFFSETS[symbol] for symbol in entry.get_chemical_symbols())
+        change = (one["energy"] - other["energy"] - offset) / len(entry)
+        assert abs(change) < (
+            3e-3 if family == "FixedPoint" else 1e-3 if family in CHARGED else 1e-6
+        )
+    if family not in CHARGED:
+        return
+    charges = np.concatenate([it["charges"] for it in found])
+    assert 0.003 < np.sqrt(np.mean(charges**2)) < 0.03
+    (graph,) = list(run.training.epoch(0))[:1]
+    graph, module = jax.tree.map(jnp.asarray, graph), build(run.settings)
+
+    def energy(parameters):
+        outputs = evaluate(module, parameters, graph, forces=False)
+        return jnp.sum(jnp.where(graph.graph_mask, outputs["energy"], 0.0))
+
+    gradient = jax.grad(energy)(run.parameters)
+    readouts = [gradient[name] for name in gradient if "readout_" in name or "transfer" in name]
+    assert any(np.any(np.abs(leaf) > 1e-8) for leaf in jax.tree.leaves(readouts))
+
+
+def test_charges_are_scaled_to_what_is_asked(folder):
+    run = prepared(folder, model="LocalCharges", start_charge=0.05, **CHARGED["LocalCharges"])
+    batches = list(run.training.epoch(0))
+    again = with_small_charges(run.settings, run.parameters, batches, charge=0.1)
+    found = [
+        np.linalg.norm(tree["multipole_readout_0"]["linear"]["degree_0"])
+        for tree in (again, run.parameters)
+    ]
+    assert found[0] / found[1] == pytest.approx(2.0, rel=0.3)
+
+
+def test_training_starts_there_and_keeps_what_is_frozen(folder, monkeypatch):
+    """From the command line, twice: the second run has nothing to do."""
+    frozen = ["embedding", "interactions_decay", "interactions_no_decay", "products"]
+    stage = STAGE | {"end": 1, "freeze": frozen}
+    config = options(folder, model="LocalCharges", train_schedule={0: stage}, E0s="foundation")
+    config["foundation_model"] = config.pop("start_from")
+    config |= CHARGED["LocalCharges"] | {"name": "frozen"}
+    monkeypatch.chdir(folder)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["train", "config.yaml"]) == 0
+    assert main(["train", "config.yaml"]) == 0
+    trained = load_model(folder / "frozen_only.model.safetensors")
+    start = prepared(folder, model="LocalCharges", E0s="start", **CHARGED["LocalCharges"])
+    assert trained.record["training_options"]["start_from"].endswith("start.model.safetensors")
+    for name, before in start.parameters["backbone"].items():
+        same = jax.tree.map(np.array_equal, before, trained.parameters["backbone"][name])
+        kept = not name.startswith("readout_")
+        assert all(jax.tree.leaves(same)) == kept, name
+    moved = jax.tree.map(
+        np.array_equal,
+        start.parameters["multipole_readout_0"],
+        trained.parameters["multipole_readout_0"],
+    )
+    assert not all(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"r_max": 5.0}, "option 'r_max': the start model has 4, found 5; leave it out"),
+        ({"hidden_irreps": "8x0e"}, "option 'hidden_irreps': the start model has 4x0e"),
+        ({"start_from": "none.model.safetensors"}, "option 'start_from': "),
+        ({"start_from": None, "hidden_irreps": "2x0e", "E0s": "estimated"}, "needs 'start_from'"),
+        ({"start_from": None, "hidden_irreps": "2x0e", "start_charge": 0.1}, "needs 'start_from'"),
+        ({"train_schedule": {0: STAGE | {"freeze": ["embeding"]}}}, "did you mean 'embedding'"),
+        (
+            {
+                "optimizer": "levenberg_marquardt",
+                "train_schedule": {0: STAGE | {"freeze": ["products"]}},
+            },
+            "'freeze' cannot be used with the optimizer levenberg_marquardt",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(folder, changes, message):
+    with pytest.raises(ConfigurationError) as error:
+        TrainOptions(**options(folder, **changes))
+    assert message in str(error.value)
+
+
+def test_the_same_sizes_may_be_given(folder):
+    given = TrainOptions(**options(folder, r_max=4.0, num_channels=4, max_L=1))
+    assert given.irreps == "4x0e + 4x1o"
+
+
+def test_an_element_that_the_start_model_lacks_is_named(folder, tmp_path):
+    atoms = molecule("CH3Cl")
+    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = 0.0, np.zeros((len(atoms), 3))
+    ase.io.write(tmp_path / "other.xyz", [atoms] * 4, format="extxyz")
+    energies = {"H": 0.0, "C": 0.0, "Cl": 0.0}
+    with pytest.raises(ConfigurationError, match="the data have Cl, which the start model does"):
+        prepared(folder, train_file=str(tmp_path / "other.xyz"), E0s=energies)
+
+
+def test_settings_of_nuclear_repulsion_of_earlier_files_are_read():
+    """Its factor is written only where there is one."""
+    backbone = start_settings().backbone
+    assert "pair_repulsion_scale" not in backbone.to_dict()
+    scaled = dataclasses.replace(backbone, pair_repulsion_scale=0.5)
+    assert scaled.to_dict()["pair_repulsion_scale"] == 0.5
