@@ -167,7 +167,7 @@ CASES = {
     ),
     "option of fine-tuning": (
         set_option("foundation_model", "small"),
-        ["option 'foundation_model' of MACE: every model is trained from scratch here"],
+        ["option 'start_from': ", "small"],
     ),
     "periodic directions without cell": (periodic_without_cell, ["train.xyz, configuration 2"]),
     "periodicity that the method does not treat": (

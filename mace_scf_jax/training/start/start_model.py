@@ -12,7 +12,6 @@ from ase.data import chemical_symbols
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.electrostatics import electrostatics_options
-from mace_scf_jax.models.families.mace.model import ScaleShiftSettings
 from mace_scf_jax.models.model_file import ModelFileError, load_model_file
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import ConfigurationError
@@ -124,10 +123,10 @@ class StartModel:
 
     def scale_and_shift(self, family: str) -> tuple[float, float]:
         """What multiplies its readouts and is added to every atom, in eV, in another family."""
-        own = self.settings.own
-        if self.is_of(family) or not isinstance(own, ScaleShiftSettings):
+        if self.is_of(family):
             return 1.0, 0.0
-        return own.scale, own.shift
+        own = self.settings.own
+        return getattr(own, "scale", 1.0), getattr(own, "shift", 0.0)
 
     def new_settings(self, options: Any, training: TrainingSet) -> ModelSettings:
         """Return the settings of the new model.
@@ -152,15 +151,15 @@ class StartModel:
         if scale != 1.0 and getattr(backbone, "pair_repulsion", False):
             factor = scale * backbone.pair_repulsion_scale  # type: ignore[attr-defined]
             backbone = dataclasses.replace(backbone, pair_repulsion_scale=factor)  # type: ignore[call-arg]
-        unscaled = family.settings is ScaleShiftSettings
+        own = family.settings.from_options(options, training)
+        if hasattr(own, "scale"):  # measured on interaction energies that readouts make already
+            own = dataclasses.replace(own, scale=1.0, shift=0.0)
         return ModelSettings(
             family=family.name,
             backbone=backbone,
             atomic_energies=energies,
             electrostatics=training.electrostatics,
-            own=ScaleShiftSettings()
-            if unscaled
-            else family.settings.from_options(options, training),
+            own=own,
         )
 
 
