@@ -119,7 +119,9 @@ def predictions(run):
     return Model(run.settings, run.parameters).predict(atoms), atoms
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], pytest.param(KINDS[1], marks=pytest.mark.slow), KINDS[2]]
+)
 def test_a_model_of_fewer_elements_is_the_same_on_these(kind):
     """All elements, maps by element, products; scale and shift are kept within the family."""
     settings = start_settings(kind)
@@ -166,7 +168,16 @@ CHARGED = {
 }
 
 
-@pytest.mark.parametrize("family", ["MACE", *CHARGED])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "MACE",
+        "LocalCharges",
+        "FixedPoint",
+        pytest.param("LocalSplitCharges", marks=pytest.mark.slow),
+        pytest.param("MACEQEq", marks=pytest.mark.slow),
+    ],
+)
 def test_another_family_begins_near_the_start_model(folder, family, caplog):
     """Without scale and shift, with charges that are small but do learn from energies."""
     with caplog.at_level("INFO"):
