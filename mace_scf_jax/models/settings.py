@@ -90,7 +90,7 @@ class ModelSettings(Generic[Own]):
         return self.backbone.elements
 
     def with_elements(self, elements: tuple[int, ...]) -> ModelSettings[Own]:
-        """Return the settings for some of the elements.
+        """Return the settings of a model of one head for some of the elements.
 
         Args:
             elements: atomic numbers, ascending.
@@ -106,7 +106,7 @@ class ModelSettings(Generic[Own]):
         return dataclasses.replace(
             self,
             backbone=self.backbone.with_elements(elements),
-            atomic_energies=tuple(self.atomic_energies[index] for index in kept),
+            atomic_energies=tuple(float(self.atomic_energies[index]) for index in kept),  # type: ignore[arg-type]
             own=self.own.with_elements(kept),  # type: ignore[arg-type]  # of the same family
         )
 

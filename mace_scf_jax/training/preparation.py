@@ -151,7 +151,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         LossError: a stage needs a label or model output that does not exist.
         ValueError: the model cannot be built.
     """
-    start = None if options.start_from is None else StartModel.read(options.start_from)
+    start = StartModel.of(options)
     data = load_datasets(data_settings(options))
     if start is not None:
         data = _with_start_model(data, start, options)

@@ -46,8 +46,9 @@ def data_settings(options: TrainOptions) -> DataSettings:
     given = options.values_for(DataSettings) | {"valid_set_seed": options.split_seed}
     if not options.family.is_charged:
         given["electrostatic_pbc_method"] = None
-    if options.start_from is not None and options.E0s in (None, "start", "estimated"):
-        given["E0s"] = StartModel.read(options.start_from).atomic_energies
+    start = StartModel.of(options)
+    if start is not None and options.E0s in (None, "start", "estimated"):
+        given["E0s"] = start.atomic_energies
     max_l = multipoles_max_l(options.family, options)
     return DataSettings(**given, keys=options.keys, multipoles_max_l=max_l)
 

@@ -173,7 +173,7 @@ CHARGED = {
     [
         "MACE",
         "LocalCharges",
-        "FixedPoint",
+        pytest.param("FixedPoint", marks=pytest.mark.slow),
         pytest.param("LocalSplitCharges", marks=pytest.mark.slow),
         pytest.param("MACEQEq", marks=pytest.mark.slow),
     ],
@@ -289,3 +289,28 @@ def test_settings_of_nuclear_repulsion_of_earlier_files_are_read():
     assert "pair_repulsion_scale" not in backbone.to_dict()
     scaled = dataclasses.replace(backbone, pair_repulsion_scale=0.5)
     assert scaled.to_dict()["pair_repulsion_scale"] == 0.5
+
+
+def test_a_head_of_a_start_model_of_several(tmp_path):
+    settings = start_settings()
+    several = dataclasses.replace(
+        settings,
+        backbone=dataclasses.replace(settings.backbone, heads=("low", "high")),
+        atomic_energies=(settings.atomic_energies, tuple(0.9 * e for e in ENERGIES.values())),
+        own=ScaleShiftSettings((0.8, 0.7), (0.3, 0.1)),
+    )
+    unprepared = Model(several, {"weights": np.zeros(1)})
+    (batch,) = unprepared.batches(unprepared.prepare_atoms(structures(2)))
+    graph = batch.graph.replace(head=np.ones(batch.graph.num_graphs, np.int32))
+    parameters = drawn_parameters(build(several), jax.random.key(0), in_double_precision(graph))
+    whole = Model(several, parameters, {})
+    whole.save(tmp_path / "several.model.safetensors")
+    path = str(tmp_path / "several.model.safetensors")
+    start = StartModel.read(path, "high")
+    found = Model(start.settings, start.parameters).predict(structures(2))
+    expected = whole.evaluate(parameters, graph)["energy"][:2]
+    np.testing.assert_allclose([it["energy"] for it in found], expected, rtol=1e-12)
+    with pytest.raises(ConfigurationError, match=r"expected one of the heads .* low, high"):
+        StartModel.read(path)
+    with pytest.raises(ConfigurationError, match="found 'hihg'; did you mean 'high'"):
+        StartModel.read(path, "hihg")

@@ -204,7 +204,7 @@ class MACESettings(BackboneSettings):
         values = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("elements", "scalar_last_layer", "pair_repulsion_scale")
+            if field.name not in ("elements", "heads", "scalar_last_layer", "pair_repulsion_scale")
         }
         specs = {entry.name: entry.to_spec() for entry in self.embedding_specs}
         return values | {"embedding_specs": specs or None, "compute_avg_num_neighbors": False}

@@ -63,7 +63,6 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "foundation_model_elements": OptionOfMACE("this is `start_elements: all`", passes=("false",)),
     "foundation_model_readout": dataclasses.replace(_SCRATCH, passes=("true",), is_switch=True),
     "foundation_filter_elements": dataclasses.replace(_SCRATCH, passes=("true",)),
-    "foundation_head": OptionOfMACE("import the head that is meant: `mace-scf-jax import --head`"),
     "multiheads_finetuning": _switched_on(
         "fine-tuning (`start_from`) is of one head; several levels of theory are trained at once "
         "with several entries in 'heads'"

@@ -69,7 +69,11 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     return {str(name): value for name, value in content.items()}
 
 
-OTHER_NAMES = {"split_seed": "valid_set_seed", "foundation_model": "start_from"}
+OTHER_NAMES = {
+    "split_seed": "valid_set_seed",
+    "foundation_model": "start_from",
+    "foundation_head": "start_head",
+}
 """Second names of options."""
 
 _KEY = "_key"

@@ -18,6 +18,9 @@ class StartOptions(OptionGroup):
         description="model file, or name of a public model, whose weights training starts from; "
         "sizes and choices of the network are those of this model and need not be given",
     )
+    start_head: Annotated[str | None, NoneInText] = Field(
+        default=None, description="head of the start model, if that has several"
+    )
     start_elements: Literal["data", "all"] = Field(
         default="data",
         description="elements of the new model: those of the data, or all of the start model",
@@ -34,6 +37,6 @@ class StartOptions(OptionGroup):
             return []
         return [
             f"option {name!r}: needs 'start_from', the model to start from"
-            for name in ("start_elements", "start_charge")
+            for name in ("start_head", "start_elements", "start_charge")
             if getattr(self, name) != type(self).model_fields[name].default
         ]

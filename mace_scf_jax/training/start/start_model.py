@@ -13,6 +13,7 @@ from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.electrostatics import electrostatics_options
 from mace_scf_jax.models.model_file import ModelFileError, load_model_file
+from mace_scf_jax.models.one_head import parameters_of_head, place_of_head, settings_of_head
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import ConfigurationError
 
@@ -34,17 +35,44 @@ class StartModel:
     parameters: Parameters
 
     @classmethod
-    def read(cls, path: str) -> StartModel:
+    def read(cls, path: str, head: str | None = None) -> StartModel:
         """Read a model file, by its path or the name of a public model.
 
+        Args:
+            head: to take of a model of several.
+
         Raises:
-            ConfigurationError: there is none, or it is no model.
+            ConfigurationError: there is none, or it is no model, or has no such head.
         """
         try:
             content = load_model_file(path)
-            return cls(ModelSettings.of_file(content), content.parameters)
+            settings = ModelSettings.of_file(content)
         except (ModelFileError, ValueError) as error:
             raise ConfigurationError(f"option 'start_from': {error}") from None
+        if not settings.heads:
+            if head is not None:
+                raise ConfigurationError(
+                    f"option 'start_head': found {head!r}, but the start model has one head only"
+                )
+            return cls(settings, content.parameters)
+        if head is None:
+            raise ConfigurationError(
+                "option 'start_head': expected one of the heads of the start model, "
+                f"{', '.join(settings.heads)}"
+            )
+        try:
+            place = place_of_head(settings.heads, head)
+        except ValueError as error:
+            raise ConfigurationError(f"option 'start_head': {error}") from None
+        parameters = parameters_of_head(content.parameters, settings, place)
+        return cls(settings_of_head(settings, place), parameters)
+
+    @classmethod
+    def of(cls, options: Any) -> StartModel | None:
+        """Read the model that the options of a run name, if they do."""
+        if options.start_from is None:
+            return None
+        return cls.read(options.start_from, options.start_head)
 
     def is_of(self, family: str) -> bool:
         """Whether it is of this family, so that everything is taken over."""
@@ -176,7 +204,8 @@ def taken_over(given: Mapping[str, Any], *, families: Mapping[str, Any]) -> dict
     path = given.get("start_from")
     if path in (None, "", "None", "none"):
         return {}
-    start = StartModel.read(str(path))
+    head = given.get("start_head")
+    start = StartModel.read(str(path), None if head in ("None", "none") else head)
     family = given.get("model", start.settings.family)
     if family not in families:
         return {}  # another problem, which is told
@@ -193,7 +222,8 @@ def contradictions(options: Any, given: Collection[str]) -> list[str]:
         options: all of them, as they are read.
         given: names of those that were written.
     """
-    start = StartModel.read(options.start_from)
+    start = StartModel.of(options)
+    assert start is not None
     expected = start.options(options.model)
     found = {name: getattr(options, name) for name in expected if name in given}
     if {"num_channels", "max_L"} & set(given):
