@@ -26,6 +26,7 @@ from mace_scf_jax.pytorch.configuration_aenet import AENET_FAMILY
 from mace_scf_jax.pytorch.files import read_torch_model
 from mace_scf_jax.pytorch.heads import with_head
 from mace_scf_jax.pytorch.module import FAMILIES_OF_MACE, TorchModel, TorchModelError
+from mace_scf_jax.pytorch.reduced_products import in_basis_of_couplings
 from mace_scf_jax.pytorch.weights import export_weights, import_parameters
 
 CONFIGURATION = "pytorch_configuration"
@@ -65,7 +66,7 @@ def import_model(
     torch_model = (
         source if isinstance(source, TorchModel) else read_torch_model(source, trust=trust)
     )
-    torch_model = with_head(torch_model, head)
+    torch_model = in_basis_of_couplings(with_head(torch_model, head))
     configuration = dict(torch_model.configuration)
     if options and configuration.get("model") == AENET_FAMILY:
         raise TorchConfigurationError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mace_scf_jax.backbones.mace.choices import READOUT_CLASSES
+from mace_scf_jax.backbones.mace.choices import INTERACTIONS, READOUT_CLASSES
 from mace_scf_jax.pytorch.configuration import MACELES, POLAR_MACE, UPDATE
 from mace_scf_jax.pytorch.configuration_aenet import (
     AENET_ENTRIES,
@@ -53,10 +53,7 @@ RADIAL_TYPES = {
     "ChebychevBasis": "chebyshev",
 }
 DISTANCE_TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
-UNSUPPORTED = {
-    "use_so3": "harmonics of even parity",
-}
-"""Attributes that change the model in a way that has no counterpart here."""
+WITHOUT_COUNTERPART = "no public model is known to have them, and there is no counterpart here"
 _NOT_STORED = (
     "pbc_handling",
     "include_electrostatic_self_interaction",
@@ -357,10 +354,18 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse_unsupported(module: Any) -> None:
-    for name, meaning in UNSUPPORTED.items():
-        value = getattr(module, name, None)
-        if value is not None and value is not False:
-            raise TorchModelError(f"models with {meaning} ({name}) have no counterpart here")
+    """Refuse what changes the model in a way that has no counterpart here."""
+    if getattr(module, "use_so3", False):
+        raise TorchModelError(f"harmonics of even parity (use_so3): {WITHOUT_COUNTERPART}")
+    for block in module.interactions:
+        kind = type(block).__name__
+        if kind not in INTERACTIONS:
+            what = "attention along edges" if "Att" in kind else "other interactions"
+            raise TorchModelError(f"{what} ({kind}): {WITHOUT_COUNTERPART}")
+    for product in module.products:
+        irreps = product.linear.irreps_out
+        if any(entry.ir.p != (-1) ** entry.ir.l for entry in irreps):
+            raise TorchModelError(f"features of unnatural parity ({irreps}): {WITHOUT_COUNTERPART}")
 
 
 def _backbone(module: Any) -> dict[str, Any]:

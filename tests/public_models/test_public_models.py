@@ -41,9 +41,10 @@ class Server(http.server.BaseHTTPRequestHandler):
         if start > len(CONTENT):
             self.send_error(416)
             return
-        if "absent" in self.path:
-            self.send_error(404)
-            return
+        for word, code in (("absent", 404), ("forbidden", 403)):
+            if word in self.path:
+                self.send_error(code)
+                return
         self.send_response(206 if asked else 200)
         self.send_header("Content-Type", "text/html" if self.page else "application/octet-stream")
         self.send_header("Content-Length", str(len(CONTENT) - start))
@@ -108,6 +109,8 @@ def test_a_part_longer_than_the_file_is_forgotten(server):
     [
         ("page", "a web page in place of the file"),
         ("absent", "answers 404"),
+        ("forbidden", "answers 403 .*put the file there by hand"),
+        ("unwritable", r"cannot download.*File exists|cannot download.*Not a directory"),
         ("offline", r"cannot download.*put the file there by hand: .*test\.model"),
         ("other", "expected 00.*its makers published"),
     ],
@@ -115,8 +118,12 @@ def test_a_part_longer_than_the_file_is_forgotten(server):
 def test_downloads_that_fail_or_lie_are_refused(server, monkeypatch, change, message):
     if change == "page":
         server.page = True
-    elif change == "absent":
-        changed(monkeypatch, url=RELEASES[NAME].url.replace("/test", "/absent/test"))
+    elif change in ("absent", "forbidden"):
+        changed(monkeypatch, url=RELEASES[NAME].url.replace("/test", f"/{change}/test"))
+    elif change == "unwritable":
+        folder = source_file(NAME).parent
+        folder.parent.mkdir(parents=True)
+        folder.write_text("a file in place of the folder")
     elif change == "offline":
         changed(monkeypatch, url="http://127.0.0.1:9/test.model")
     else:

@@ -196,6 +196,51 @@ def test_latent_charges(tmp_path):
         assert parity.stress is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"interaction_cls": BLOCKS["RealAgnosticAttResidualInteractionBlock"]},
+            r"attention along edges \(RealAgnosticAttResidualInteractionBlock\): no public model",
+        ),
+        ({"hidden_irreps": o3.Irreps("4x0e + 4x0o + 4x1o")}, r"unnatural parity .*: no public"),
+        ({"use_so3": True}, r"even parity \(use_so3\): no public model"),
+    ],
+)
+def test_networks_that_no_public_model_has(changes, message, tmp_path):
+    torch.save(make("ScaleShiftMACE", **SCALED, **changes), tmp_path / "other.model")
+    with pytest.raises(TorchModelError, match=message):
+        import_model(tmp_path / "other.model", trust=True)
+
+
+def test_products_in_the_basis_of_cuequivariance(tmp_path):
+    pytest.importorskip("cuequivariance_torch")
+    module = make("ScaleShiftMACE", **SCALED, use_reduced_cg=True, correlation=3)
+    contraction = module.products[0].symmetric_contractions.contractions[1]
+    assert contraction.U_matrix_3.shape[-1] < 10
+    torch.save(module, tmp_path / "reduced.model")
+    model = import_model(tmp_path / "reduced.model", trust=True)
+    for parity in compare_with_torch(model, tmp_path / "reduced.model", structures()):
+        assert parity.passes(TOLERANCE), parity
+
+
+class Intruder:
+    """Its pickle would make a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_nothing_in_a_pickle_is_executed_without_trust(tmp_path):
+    torch.save({"model": Intruder(tmp_path / "executed")}, tmp_path / "intruder.model")
+    with pytest.raises(TorchModelError, match=r"intruder\.model: .* runs code .*--trust"):
+        import_model(tmp_path / "intruder.model")
+    assert not (tmp_path / "executed").exists()
+
+
 def test_files_that_cannot_be_used(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "linear.model")
     with pytest.raises(TorchModelError, match=r"expected one of MACE, .*, found a Linear"):
