@@ -187,7 +187,8 @@ def _parser() -> argparse.ArgumentParser:
         help="state dict and configuration (.npz, needs no PyTorch); or a file of torch.save "
         "(.model, .pt, of ænet-python too); or the potentials of all elements of ænet (.nn.ascii, "
         "or binary .nn); or the name of a public model, of one of several heads NAME:HEAD. Last "
-        "the model file to write, OUT, which a name can do without: the model is then known by that name",
+        "the model file to write, OUT, which a name can do without: the model is then known by "
+        "that name",
     )
     parser.add_argument("--list", action="store_true", help="list public models, and stop")
     parser.add_argument(
