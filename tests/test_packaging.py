@@ -73,7 +73,7 @@ def test_the_files_of_the_equations_exist():
 
 def test_type_annotations_are_for_users_too():
     assert (ROOT / "mace_scf_jax/py.typed").is_file()
-    assert PROJECT["tool"]["setuptools"]["package-data"] == {"mace_scf_jax": ["py.typed"]}
+    assert PROJECT["tool"]["setuptools"]["package-data"]["mace_scf_jax"] == ["py.typed"]
 
 
 @pytest.mark.parametrize("package", [mace_scf_jax, mace_scf_jax.training])

@@ -1,53 +1,13 @@
-"""Coupling coefficients of SO(3): Wigner 3j symbols and their symmetric powers.
-
-The coefficients come from e3nn-jax. Signs follow the PyTorch package e3nn, so that weights trained
-there mean the same here.
-"""
+"""Coupling coefficients of SO(3): Wigner 3j symbols and their symmetric powers."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 
-import jax
 import numpy as np
 
-_OPPOSITE_SIGN_IN_E3NN_JAX = frozenset(
-    {
-        (1, 2, 2),
-        (1, 3, 3),
-        (1, 4, 4),
-        (1, 5, 5),
-        (1, 6, 6),
-        (3, 4, 6),
-        (4, 4, 5),
-        (4, 5, 6),
-        (5, 5, 5),
-        (5, 6, 6),
-    }
-)
-"""Degrees (ascending) for which e3nn-jax and e3nn chose opposite signs. All have an odd sum."""
-
-
-@functools.cache
-def wigner_3j(l1: int, l2: int, l3: int) -> np.ndarray:
-    """Real Wigner 3j symbol with unit norm, in the sign convention of e3nn.
-
-    Args:
-        l1: first degree.
-        l2: second degree.
-        l3: third degree, |l1 - l2| ≤ l3 ≤ l1 + l2.
-
-    Returns:
-        Array of shape [2 l1 + 1, 2 l2 + 1, 2 l3 + 1], float64.
-    """
-    import e3nn_jax as e3nn  # slow to import
-
-    with jax.ensure_compile_time_eval():
-        coefficients = np.asarray(e3nn.clebsch_gordan(l1, l2, l3), dtype=np.float64)
-    coefficients = coefficients / np.linalg.norm(coefficients)
-    sign = -1.0 if tuple(sorted((l1, l2, l3))) in _OPPOSITE_SIGN_IN_E3NN_JAX else 1.0
-    return sign * coefficients
+from mace_scf_jax.layers.wigner import wigner_3j
 
 
 def coupling(l1: int, l2: int, l3: int) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 Flax draws each parameter by itself, where the module asks for it. Compiled, that is a generator of
 random numbers for every parameter, which takes seconds. Here the module is only traced, parameters
-from a normal distribution are noted, and one generator then draws them all: the first numbers of a
-row are those of a smaller parameter, because JAX's generator counts numbers one by one.
+of the kinds below are noted, and one generator then draws them all: the first numbers of a row are
+those of a smaller parameter, because JAX's generator counts numbers one by one.
 """
 
 from __future__ import annotations
 
 import contextvars
 import dataclasses
+import enum
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,39 +25,82 @@ RUN_ONCE = {"xla_backend_optimization_level": 0}
 """Compiler options of a function that takes longer to compile than to run: half the time."""
 
 
+class Kind(enum.Enum):
+    """Where parameters come from."""
+
+    NORMAL = enum.auto()
+    """N(0, scale²)."""
+    UNIFORM = enum.auto()
+    """Between -scale and scale."""
+    CONSTANT = enum.auto()
+    """The scale itself."""
+
+
+_GENERATORS = {Kind.NORMAL: jax.random.normal, Kind.UNIFORM: jax.random.uniform}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Noted:
     """A parameter that is to be drawn."""
 
     shape: tuple[int, ...]
-    deviation: float
+    kind: Kind
+    scale: float
     stands_for: Array
     """What the module computes with while it is traced."""
+
+    def of_standard(self, numbers: np.ndarray) -> np.ndarray:
+        """The parameter from numbers of N(0, 1), or between 0 and 1."""
+        own = numbers[: math.prod(self.shape)].reshape(self.shape)
+        if self.kind is Kind.UNIFORM:
+            own = np.maximum(own * (2.0 * self.scale) - self.scale, -self.scale)
+        else:
+            own = own * self.scale
+        return own.astype(self.stands_for.dtype)
 
 
 _noted: contextvars.ContextVar[list[_Noted] | None] = contextvars.ContextVar("noted", default=None)
 
 
-def normal(deviation: float) -> Callable[..., Array]:
-    """Return an initialiser that draws from N(0, deviation²); `drawn_parameters` draws all at once.
-
-    Args:
-        deviation: standard deviation.
-    """
-    alone = nn.initializers.normal(deviation)
+def _noting(kind: Kind, scale: float, alone: Callable[..., Array]) -> Callable[..., Array]:
+    """An initialiser that is noted where `drawn_parameters` draws all at once."""
 
     def draw(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float_) -> Array:
         noted = _noted.get()
         if noted is None:
             return alone(key, shape, dtype)
-        noted.append(_Noted(shape, deviation, jnp.zeros(shape, dtype)))
+        noted.append(_Noted(shape, kind, scale, jnp.zeros(shape, dtype)))
         return noted[-1].stands_for
 
     return draw
 
 
+def normal(deviation: float) -> Callable[..., Array]:
+    """Return an initialiser that draws from N(0, deviation²).
+
+    Args:
+        deviation: standard deviation.
+    """
+    return _noting(Kind.NORMAL, deviation, nn.initializers.normal(deviation))
+
+
+def uniform(bound: float) -> Callable[..., Array]:
+    """Return an initialiser that draws between -bound and bound."""
+
+    def alone(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return _noting(Kind.UNIFORM, bound, alone)
+
+
+def constant(value: float) -> Callable[..., Array]:
+    """Return an initialiser that draws nothing."""
+    return _noting(Kind.CONSTANT, value, nn.initializers.constant(value))
+
+
 unit_normal = normal(1.0)
 """Draws weights from N(0, 1)."""
+zeros, ones = constant(0.0), constant(1.0)
 
 
 def drawn_parameters(module: nn.Module, key: Array, *inputs: Any) -> dict[str, Any]:
@@ -88,27 +132,27 @@ def drawn_parameters(module: nn.Module, key: Array, *inputs: Any) -> dict[str, A
 
 
 def _draw(keys: Sequence[Array], wanted: Sequence[_Noted]) -> Iterator[np.ndarray]:
-    """Draw parameters from their keys, those of similar size by one generator."""
-    groups: dict[int, list[int]] = {}
+    """Draw parameters from their keys, those of one kind and similar size by one generator."""
+    groups: dict[tuple[Kind, int], list[int]] = {}
     for place, each in enumerate(wanted):
-        groups.setdefault(_room(math.prod(each.shape)), []).append(place)
+        if each.kind in _GENERATORS:
+            groups.setdefault((each.kind, _room(math.prod(each.shape))), []).append(place)
 
-    def draw(grouped: dict[int, Array]) -> dict[int, Array]:
-        return {
-            room: jax.vmap(lambda key, room=room: jax.random.normal(key, (room,)))(of_group)
-            for room, of_group in grouped.items()
-        }
+    def draw(grouped: Sequence[Array]) -> list[Array]:
+        return [
+            jax.vmap(lambda key, kind=kind, room=room: _GENERATORS[kind](key, (room,)))(of_group)
+            for (kind, room), of_group in zip(groups, grouped, strict=True)
+        ]
 
-    grouped = {room: jnp.stack([keys[i] for i in places]) for room, places in groups.items()}
+    grouped = [jnp.stack([keys[i] for i in places]) for places in groups.values()]
     numbers = jax.device_get(jax.jit(draw).lower(grouped).compile(RUN_ONCE)(grouped))
     rows = {
-        place: numbers[room][row]
-        for room, places in groups.items()
-        for row, place in enumerate(places)
+        place: row
+        for of_group, places in zip(numbers, groups.values(), strict=True)
+        for place, row in zip(places, of_group, strict=True)
     }
     for place, each in enumerate(wanted):
-        drawn = rows[place][: math.prod(each.shape)].reshape(each.shape)
-        yield (drawn * each.deviation).astype(each.stands_for.dtype)
+        yield each.of_standard(rows[place] if place in rows else np.ones(math.prod(each.shape)))
 
 
 def _room(size: int) -> int:
@@ -122,7 +166,7 @@ def _room(size: int) -> int:
 def _made_otherwise(
     module: nn.Module, key: Array, inputs: tuple[Any, ...], chosen: Sequence[bool]
 ) -> Iterator[Array]:
-    """Parameters that are not drawn from a normal distribution, each by its own initialiser."""
+    """Parameters of other kinds, each by its own initialiser."""
 
     def make(key: Array, inputs: tuple[Any, ...]) -> list[Array]:
         leaves = jax.tree.leaves(module.init(key, *inputs)["params"])

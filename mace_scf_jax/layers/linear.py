@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mace_scf_jax.layers.couplings import coupling
-from mace_scf_jax.layers.drawn import unit_normal
+from mace_scf_jax.layers.drawn import unit_normal, zeros
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.notation import Multiplicities
 
@@ -42,7 +42,7 @@ class EquivariantLinear(nn.Module):
             weight = self.param(f"degree_{degree}", unit_normal, (fan_in, channels))
             mapped[degree] = features[degree] @ (weight / math.sqrt(fan_in))
         if self.bias and 0 in mapped:
-            bias = self.param("bias", nn.initializers.zeros, (self.multiplicities[0],))
+            bias = self.param("bias", zeros, (self.multiplicities[0],))
             mapped[0] = mapped[0] + bias
         return mapped
 

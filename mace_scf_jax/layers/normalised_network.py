@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from mace_scf_jax.layers.drawn import ones, uniform, zeros
 
 EPSILON = 1e-5
 """Added to the variance of hidden layers."""
@@ -36,11 +40,10 @@ class NormalisedNetwork(nn.Module):
             tables: further inputs, behind x, of which there are few different ones: all of them,
                 and which one each row has. The first layer maps the few, not every row.
         """
-        uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
         sizes = [x.shape[-1], *(entries.shape[-1] for entries, _ in tables)]
         for index, width in enumerate(self.widths):
             fan_in = sum(sizes) if index == 0 else x.shape[-1]
-            weight = self.param(f"layer_{index}", uniform, (fan_in, width))
+            weight = self.param(f"layer_{index}", uniform(1.0 / math.sqrt(fan_in)), (fan_in, width))
             if index == 0:
                 of_rows, *of_tables = jnp.split(weight, np.cumsum(sizes)[:-1])
                 x = x @ of_rows
@@ -48,12 +51,12 @@ class NormalisedNetwork(nn.Module):
                     x = x + (entries @ of_table)[which]
             else:
                 x = x @ weight
-            x = x + self.param(f"bias_{index}", nn.initializers.zeros, (width,))
+            x = x + self.param(f"bias_{index}", zeros, (width,))
             if index + 1 == len(self.widths):
                 break
             centred = x - jnp.mean(x, axis=-1, keepdims=True)
             variance = jnp.mean(centred**2, axis=-1, keepdims=True)
-            scale = self.param(f"scale_{index}", nn.initializers.ones, (width,))
-            shift = self.param(f"shift_{index}", nn.initializers.zeros, (width,))
+            scale = self.param(f"scale_{index}", ones, (width,))
+            shift = self.param(f"shift_{index}", zeros, (width,))
             x = jax.nn.silu(centred * jax.lax.rsqrt(variance + EPSILON) * scale + shift)
         return x

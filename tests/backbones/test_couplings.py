@@ -13,8 +13,8 @@ from mace_scf_jax.layers.couplings import (
     coupling,
     coupling_chains,
     independent_chains,
-    wigner_3j,
 )
+from mace_scf_jax.layers.wigner import computed_3j, tabulated, wigner_3j
 
 TRIPLES = [
     (l1, l2, l3)
@@ -22,6 +22,16 @@ TRIPLES = [
     for l2 in range(4)
     for l3 in range(abs(l1 - l2), min(l1 + l2, 4) + 1)
 ]
+
+
+def test_the_table_is_what_e3nn_computes():
+    for degrees in tabulated():
+        np.testing.assert_allclose(wigner_3j(*degrees), computed_3j(*degrees), atol=1e-15)
+
+
+@pytest.mark.parametrize(("l1", "l2", "l3"), TRIPLES)
+def test_other_orders_of_the_degrees_follow(l1, l2, l3):
+    np.testing.assert_allclose(wigner_3j(l1, l2, l3), computed_3j(l1, l2, l3), atol=1e-14)
 
 
 @pytest.mark.parametrize(("l1", "l2", "l3"), TRIPLES)

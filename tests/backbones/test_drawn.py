@@ -10,7 +10,7 @@ import pytest
 from compilations import compilations
 from tiny_models import batch_of, molecule, structure, tiny_settings
 
-from mace_scf_jax.layers.drawn import drawn_parameters, normal, unit_normal
+from mace_scf_jax.layers.drawn import drawn_parameters, normal, ones, uniform, unit_normal
 from mace_scf_jax.models import build
 
 
@@ -25,8 +25,9 @@ class Layer(nn.Module):
         x = x @ last @ self.param("a", normal(0.3), (700, 5))
         if self.depth:
             x = Layer(self.depth - 1, name="within")(x)
-        uniform = self.param("uniform", nn.initializers.uniform(), (3,))
-        return jnp.sum(uniform) * x + self.param("bias", nn.initializers.ones, (1,))
+        x = x + self.param("within_bounds", uniform(0.3), (600, 5))[0]
+        other = self.param("other", nn.initializers.uniform(), (3,))
+        return jnp.sum(other) * x + self.param("bias", ones, (1,))
 
 
 def assert_as_flax_draws(module, *inputs):
@@ -42,10 +43,12 @@ def test_parameters_of_all_kinds_and_sizes():
     drawn = assert_as_flax_draws(Layer(), jnp.ones((2, 6)))
     assert np.std(drawn["z"]) == pytest.approx(1.0, abs=0.05)
     assert np.std(drawn["a"]) == pytest.approx(0.3, abs=0.02)
+    assert np.std(drawn["within_bounds"]) == pytest.approx(0.3 / np.sqrt(3.0), abs=0.01)
 
 
-def test_a_whole_model_takes_one_generator():
-    settings = tiny_settings("LocalCharges")
+@pytest.mark.parametrize("family", ["LocalCharges", "ChebyshevANN"])
+def test_a_whole_model_takes_one_generator(family):
+    settings = tiny_settings(family)
     module = build(settings)
     graph = jax.tree.map(jnp.asarray, batch_of([structure(molecule(), settings)]))
     drawn_parameters(module, jax.random.key(0), graph)

@@ -1,61 +1,12 @@
-"""Real spherical harmonics of any degree, as polynomials of the direction."""
+"""The factors of spherical harmonics that depend on the polar angle, in Chebyshev polynomials."""
 
 from __future__ import annotations
 
 import functools
-import math
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-
-def real_harmonics(
-    directions: Float[Array, "edges 3"], max_degree: int
-) -> Float[Array, "edges components"]:
-    """Harmonics Y_lm, l = 0 … max_degree and m = -l … l about z, with Σ_m Y_lm² = 2l + 1.
-
-    Products of Re or Im of (x + iy)^m with normalised Legendre functions Q_l^m of z less their
-    factor sin^m. Nothing is divided, so all derivatives exist at the poles. Those of e3nn above
-    degree 8 need functions that JAX gives up.
-
-    Args:
-        directions: unit vectors.
-
-    Source:
-        Drake, Worley and D'Azevedo, ACM Trans. Math. Softw. 35, 23 (2008), for the recurrence in l.
-    """
-    x, y, z = directions[:, 0], directions[:, 1], directions[:, 2]
-    real, imaginary = [jnp.ones_like(x)], [jnp.zeros_like(x)]
-    for _ in range(max_degree):
-        real, imaginary = (
-            [*real, x * real[-1] - y * imaginary[-1]],
-            [*imaginary, x * imaginary[-1] + y * real[-1]],
-        )
-    legendre = _legendre_functions(z, max_degree)
-    components = []
-    for l in range(max_degree + 1):
-        components += [legendre[l, m] * imaginary[m] for m in range(l, 0, -1)]
-        components += [legendre[l, m] * real[m] for m in range(l + 1)]
-    return jnp.stack(components, axis=-1)
-
-
-def _legendre_functions(z: Any, max_degree: int) -> dict[tuple[int, int], Any]:
-    """Q_l^m(z) by degree and order, 0 ≤ m ≤ l."""
-    found: dict[tuple[int, int], Array] = {}
-    diagonal = 1.0
-    for m in range(max_degree + 1):
-        if m > 0:
-            diagonal *= math.sqrt((2 * m + 1) / (2 * m) * (2.0 if m == 1 else 1.0))
-        found[m, m] = diagonal + 0.0 * z
-        for l in range(m + 1, max_degree + 1):
-            found[l, m] = math.sqrt((4 * l**2 - 1) / (l**2 - m**2)) * z * found[l - 1, m]
-            if l > m + 1:
-                ratio = ((l - 1) ** 2 - m**2) / (4 * (l - 1) ** 2 - 1)
-                scale = math.sqrt((4 * l**2 - 1) / (l**2 - m**2) * ratio)
-                found[l, m] = found[l, m] - scale * found[l - 2, m]
-    return found
+from mace_scf_jax.layers.harmonics import legendre_functions
 
 
 @functools.cache
@@ -67,6 +18,6 @@ def legendre_factors(order: int) -> np.ndarray:
     nodes = np.cos(np.pi * (np.arange(order + 1) + 0.5) / (order + 1))
     polynomials = np.polynomial.chebyshev.chebvander(nodes, order)
     factors = np.zeros((order + 1, order + 1, order + 1))
-    for (l, m), values in _legendre_functions(nodes, order).items():
-        factors[:, l, m] = np.linalg.solve(polynomials, values)
+    for (l, m), values in legendre_functions(nodes, order).items():
+        factors[:, l, m] = np.linalg.solve(polynomials, np.broadcast_to(values, nodes.shape))
     return factors

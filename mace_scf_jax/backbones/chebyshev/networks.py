@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from ase.data import chemical_symbols
 from jaxtyping import Array, Float, Int
+
+from mace_scf_jax.layers.drawn import uniform
 
 HiddenLayer = tuple[int, str]
 """Nodes and activation."""
@@ -36,10 +39,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 """By name, without any scaling. Their order is the one in which ænet numbers them."""
 
 
-def uniform_by_fan_in(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
-    """Draw weights or biases of a layer, uniform within ±1/√fan_in, as PyTorch does."""
-    bound = 1.0 / np.sqrt(fan_in)
-    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+def uniform_by_fan_in(fan_in: int) -> Callable[..., Array]:
+    """Return what draws weights or biases, uniform within ±1/√fan_in, as PyTorch does."""
+    return uniform(1.0 / math.sqrt(fan_in))
 
 
 def check_architecture(name: str, architecture: Architecture) -> None:
@@ -120,10 +122,9 @@ class _ElementWeights(nn.Module):
     def __call__(self) -> list[tuple[Array, Array]]:
         layers = []
         for layer, (inputs, nodes) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
-            weight = self.param(f"weight_{layer}", uniform_by_fan_in, (inputs, nodes), inputs)
-            layers.append(
-                (weight, self.param(f"bias_{layer}", uniform_by_fan_in, (nodes,), inputs))
-            )
+            draw = uniform_by_fan_in(inputs)
+            weight = self.param(f"weight_{layer}", draw, (inputs, nodes))
+            layers.append((weight, self.param(f"bias_{layer}", draw, (nodes,))))
         return layers
 
 

@@ -25,7 +25,6 @@ from jaxtyping import Array, DTypeLike, Float
 from mace_scf_jax.backbones.chebyshev.angular import angular_coefficients
 from mace_scf_jax.backbones.chebyshev.descriptor import Descriptor
 from mace_scf_jax.backbones.chebyshev.functions import descriptors, edge_weights
-from mace_scf_jax.backbones.chebyshev.harmonics import real_harmonics
 from mace_scf_jax.backbones.chebyshev.polynomials import chebyshev_polynomials, cosine_cutoff
 from mace_scf_jax.data.atom_features import AtomFeatures
 from mace_scf_jax.data.collate import padded
@@ -35,6 +34,7 @@ from mace_scf_jax.data.sizes import StructureSizes, merge
 from mace_scf_jax.data.stack import CELL_DERIVATIVES, DESCRIPTORS, PAIR_DERIVATIVES, Stack
 from mace_scf_jax.data.table import Ragged
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.layers.harmonics import real_harmonics
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from mace_scf_jax.backbones.mace.messages import Edges, aggregate_messages, message_paths
+from mace_scf_jax.layers.drawn import constant, zeros
 from mace_scf_jax.layers.features import Features
 from mace_scf_jax.layers.linear import ElementEmbedding, EquivariantLinear
 from mace_scf_jax.layers.normalised_network import NormalisedNetwork
@@ -84,8 +85,8 @@ class NonlinearInteraction(nn.Module):
         collected = aggregate_messages(sent, edges.weigh(radial), edges, paths=paths)
         of_edges = jnp.tanh(network(*DENSITY_WIDTHS, name="density") ** 2)
         density = edges.sum_incoming(edges.weigh(of_edges), species.shape[0])
-        alpha = self.param("alpha", nn.initializers.constant(FIRST_DIVISOR), ())
-        beta = self.param("beta", nn.initializers.zeros, ())
+        alpha = self.param("alpha", constant(FIRST_DIVISOR), ())
+        beta = self.param("beta", zeros, ())
         divisor = (alpha + beta * density)[:, :, None]
 
         wide = gated.with_gates(messages)

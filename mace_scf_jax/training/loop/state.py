@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mace_scf_jax.layers.drawn import RUN_ONCE
 from mace_scf_jax.training.optimise.learning_rates import LearningRateState
 from mace_scf_jax.training.optimise.optimiser import (
     OptimiserSettings,
@@ -117,14 +118,18 @@ def initial_state(
     Raises:
         ParameterGroupError: a parameter belongs to no optimiser group.
     """
-    parameters = _copy(parameters)
-    return TrainingState(
-        parameters=parameters,
-        optimiser=_copy(first_state(settings, parameters)),
-        average=_copy(parameters) if settings.ema else None,
-        steps=jnp.zeros((), jnp.int32),
-        structure_losses=None if sampled_structures is None else jnp.zeros(sampled_structures),
-    )
+
+    def made(parameters: Parameters) -> TrainingState:
+        return TrainingState(
+            parameters=_copy(parameters),
+            optimiser=_copy(first_state(settings, parameters)),
+            average=_copy(parameters) if settings.ema else None,
+            steps=jnp.zeros((), jnp.int32),
+            structure_losses=None if sampled_structures is None else jnp.zeros(sampled_structures),
+        )
+
+    # one function, because each shape of an array would be another
+    return jax.jit(made).lower(parameters).compile(RUN_ONCE)(parameters)
 
 
 def for_next_stage(state: TrainingState, settings: OptimiserSettings) -> TrainingState:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from mace_scf_jax.backbones import BackboneOutput
 from mace_scf_jax.backbones.mace.radial import polynomial_cutoff
 from mace_scf_jax.graph import Graph
+from mace_scf_jax.layers.drawn import zeros
 from mace_scf_jax.models.families.local_charges.settings import LocalChargesSettings
 from mace_scf_jax.models.polarization import (
     net_transfer,
@@ -76,6 +77,6 @@ class LearnedConservation(nn.Module):
         own = self.settings.own
         charges = jnp.asarray(own.element_charges, dtype)
         if own.free_charges:
-            learned = self.param("element_charges", nn.initializers.zeros, (len(own.free_charges),))
+            learned = self.param("element_charges", zeros, (len(own.free_charges),))
             charges += jnp.asarray(own.free_charges, dtype) @ learned
         return charges
