@@ -104,8 +104,9 @@ class DataSets:
     atomic_energies: Float[np.ndarray, "*heads elements"]
     """Energies of free atoms, eV; with several heads a row for each."""
     keys: KeySpecification
-    has_isolated_atoms: bool = False
-    """Whether the atomic energies are those of isolated atoms in the training file."""
+    has_isolated_atoms: tuple[bool, ...] = (False,)
+    """Whether the atomic energies, of each head, are those of isolated atoms in the training file.
+    """
     valid_indices: tuple[int, ...] = ()
     """Positions of a random validation set among the configurations of the training file that are
     not isolated atoms; empty if the validation set has its own file."""
@@ -172,9 +173,8 @@ def load_datasets(settings: DataSettings) -> DataSets:
         [members.catalogue for members in sets.values()],
         default={DEFAULT_CONFIG_TYPE: 1.0},
     )
-    energies = _energies_of_free_atoms(
-        elements, train, sets["train"].take(np.flatnonzero(isolated)), settings
-    )
+    alone = sets["train"].take(np.flatnonzero(isolated))
+    energies = _energies_of_free_atoms(elements, train, alone, settings)
     return DataSets(
         train=train,
         valid=valid,
@@ -182,7 +182,7 @@ def load_datasets(settings: DataSettings) -> DataSets:
         elements=elements,
         atomic_energies=energies,
         keys=settings.keys,
-        has_isolated_atoms=len(free_atoms) > 0,
+        has_isolated_atoms=_heads_with(alone, settings),
         valid_indices=tuple(valid_indices),
     )
 
@@ -247,6 +247,14 @@ def head_places(members: ConfigurationSet) -> Int[np.ndarray, "configurations"] 
     if len(members) == 0 or members[0].head is None:
         return None
     return np.array([entry.head for entry in members], dtype=np.int64)
+
+
+def _heads_with(members: ConfigurationSet, settings: DataSettings) -> tuple[bool, ...]:
+    """Whether some of the configurations are of each head; of a single one, whether there are any."""
+    places = head_places(members)
+    if not settings.keys.heads or places is None:
+        return (len(members) > 0,) * max(len(settings.keys.heads), 1)
+    return tuple(bool(np.any(places == place)) for place in range(len(settings.keys.heads)))
 
 
 def _of_each_head(valid: ConfigurationSet, settings: DataSettings) -> dict[str, ConfigurationSet]:

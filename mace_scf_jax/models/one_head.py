@@ -1,4 +1,4 @@
-"""One head out of a model of several: a model like any other, with the same energies.
+"""One head out of a model of several, and several out of one: models of the same energies.
 
 Readouts keep heads apart by setting hidden channels of the others to zero, so that what belongs to
 one is a part of the weights. Linear maps divide by the root of all incoming channels, those of
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.registry import nearest
@@ -69,6 +70,40 @@ def parameters_of_head(
         for name, entry in parameters["backbone"].items()
     }
     return {**parameters, "backbone": backbone}
+
+
+def parameters_of_heads(parameters: Mapping[str, Any], heads: int) -> dict[str, Any]:
+    """Return the parameters of a model whose heads all are that of a model of one.
+
+    Args:
+        parameters: of the model of one head.
+        heads: number of heads.
+    """
+    backbone = {
+        name: _repeated(entry, heads) if _READOUTS.fullmatch(name) else entry
+        for name, entry in parameters["backbone"].items()
+    }
+    return {**parameters, "backbone": backbone}
+
+
+def _repeated(readout: Mapping[str, Any], heads: int) -> dict[str, Any]:
+    """Return the parameters of a readout that `_of_readout` takes apart."""
+    is_hidden = "hidden_0" in readout
+    parts: dict[str, Any] = {}
+    for name, layer in readout.items():
+        inputs = heads if is_hidden and name != "hidden_0" else 1
+
+        def whole(values: Any, inputs: int = inputs) -> np.ndarray:
+            values = np.asarray(values)
+            if values.ndim == 1:
+                return np.tile(values, heads)
+            blocks = np.zeros((inputs, values.shape[0], heads, values.shape[1]), values.dtype)
+            for head in range(heads):
+                blocks[head if inputs > 1 else 0, :, head] = values * math.sqrt(inputs)
+            return blocks.reshape(inputs * values.shape[0], heads * values.shape[1])
+
+        parts[name] = jax.tree.map(whole, layer)
+    return parts
 
 
 def _of_readout(readout: Mapping[str, Any], heads: int, head: int) -> dict[str, Any]:

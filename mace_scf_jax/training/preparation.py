@@ -61,7 +61,7 @@ from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.validation import VALIDATION
 from mace_scf_jax.training.new_model import initial_parameters, model_settings, number_of_parameters
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
-from mace_scf_jax.training.settings import data_settings
+from mace_scf_jax.training.settings import data_settings, words_for_energies
 from mace_scf_jax.training.start.beginning import (
     BATCHES_MEASURED,
     STRUCTURES_COMPARED,
@@ -69,7 +69,7 @@ from mace_scf_jax.training.start.beginning import (
     estimated_energies,
     with_small_charges,
 )
-from mace_scf_jax.training.start.start_model import StartModel
+from mace_scf_jax.training.start.start_model import ESTIMATED, StartModel
 from mace_scf_jax.training.start.weights import start_weights
 
 logger = logging.getLogger(__name__)
@@ -251,10 +251,18 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
 def _with_start_model(data: DataSets, start: StartModel, options: TrainOptions) -> DataSets:
     """The data with elements and atomic energies as a new model of the start model has them."""
     elements = start.elements(data.elements, options.start_elements)
-    energies = start.atomic_energies | dict(zip(data.elements, data.atomic_energies, strict=True))
-    if options.E0s in (None, "estimated") and not data.has_isolated_atoms:
-        energies |= estimated_energies(start, data)
-    ordered = np.array([energies[element] for element in elements])
+    places, rows = head_places(data.train), []
+    for place, word in enumerate(words_for_energies(options)):
+        own = data.train if places is None else data.train.take(np.flatnonzero(places == place))
+        given = np.atleast_2d(data.atomic_energies)[place]
+        known = dict(zip(data.elements, given.tolist(), strict=True))
+        if places is not None:
+            known = {z: known[z] for z in own.catalogue.occurring_elements()}
+        energies = start.atomic_energies | known
+        if word in (None, ESTIMATED) and not data.has_isolated_atoms[place]:
+            energies |= estimated_energies(start, own)
+        rows.append([energies[element] for element in elements])
+    ordered = np.array(rows if places is not None else rows[0])
     return dataclasses.replace(data, elements=elements, atomic_energies=ordered)
 
 

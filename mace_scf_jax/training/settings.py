@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 
 from mace_scf_jax.backbones import BACKBONES
@@ -9,13 +12,14 @@ from mace_scf_jax.data.datasets import DataSettings
 from mace_scf_jax.data.preprocessing import PreprocessSettings
 from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
 from mace_scf_jax.options import ConfigurationError
+from mace_scf_jax.options.values import energies_of_isolated_atoms
 from mace_scf_jax.parameter_group import WEIGHT_DECAY
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.preprocessing import PreprocessOptions
 from mace_scf_jax.training.loop.options import WatchOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.optimise.options import OptimiserOptions, SchedulerOptions
-from mace_scf_jax.training.start.start_model import StartModel
+from mace_scf_jax.training.start.start_model import ESTIMATED, START, StartModel
 
 
 def optimiser_settings(options: TrainOptions) -> OptimiserSettings:
@@ -46,11 +50,27 @@ def data_settings(options: TrainOptions) -> DataSettings:
     given = options.values_for(DataSettings) | {"valid_set_seed": options.split_seed}
     if not options.family.is_charged:
         given["electrostatic_pbc_method"] = None
-    start = StartModel.of(options)
-    if start is not None and options.E0s in (None, "start", "estimated"):
-        given["E0s"] = start.atomic_energies
+    keys, start = options.keys, StartModel.of(options)
+    if start is not None:
+        if options.E0s in (None, START, ESTIMATED):
+            given["E0s"] = start.atomic_energies
+        of_heads = [
+            dataclasses.replace(head, E0s=start.atomic_energies)
+            if word in (START, ESTIMATED)
+            else head
+            for head, word in zip(keys.heads, words_for_energies(options), strict=False)
+        ]
+        keys = dataclasses.replace(keys, heads=tuple(of_heads))
     max_l = multipoles_max_l(options.family, options)
-    return DataSettings(**given, keys=options.keys, multipoles_max_l=max_l)
+    return DataSettings(**given, keys=keys, multipoles_max_l=max_l)
+
+
+def words_for_energies(options: TrainOptions) -> tuple[Any, ...]:
+    """Return the energies of isolated atoms of each head as the options give them; or of all."""
+    return tuple(
+        options.E0s if head.E0s is None else energies_of_isolated_atoms(head.E0s)
+        for head in options.keys.heads
+    ) or (options.E0s,)
 
 
 def preprocess_settings(

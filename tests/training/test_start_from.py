@@ -314,3 +314,35 @@ def test_a_head_of_a_start_model_of_several(tmp_path):
         StartModel.read(path)
     with pytest.raises(ConfigurationError, match="found 'hihg'; did you mean 'high'"):
         StartModel.read(path, "hihg")
+
+
+def test_replay_is_another_head(folder, tmp_path):
+    """Both heads begin as that of the start model, with atomic energies of their own level."""
+    atoms = ase.io.read(folder / "train.xyz", ":")
+    for entry in atoms:
+        offset = sum(OFFSETS[symbol] for symbol in entry.get_chemical_symbols())
+        entry.info |= {"REF_energy": entry.info["REF_energy"] - offset, "head": "start"}
+    mine = ase.io.read(folder / "train.xyz", ":")
+    for entry in mine:
+        entry.info["head"] = "mine"
+    ase.io.write(tmp_path / "both.xyz", [*mine, *atoms], format="extxyz")
+    keys = {"info_keys": {"energy": "REF_energy"}, "arrays_keys": {"forces": "REF_forces"}}
+    changes = {
+        "train_file": str(tmp_path / "both.xyz"),
+        "heads": {"mine": keys, "start": keys | {"E0s": "foundation"}},
+        "energy_key": None,
+        "forces_key": None,
+    }
+    run = prepared(folder, **changes)
+    assert run.settings.heads == ("mine", "start")
+    energies = np.array(run.settings.atomic_energies)
+    np.testing.assert_allclose(energies[1], [ENERGIES[1], ENERGIES[8]])
+    np.testing.assert_allclose(energies[0] - energies[1], [*OFFSETS.values()], rtol=1e-6)
+    labels = [entry.info["REF_energy"] for entry in (*mine, *atoms)]
+    whole = Model(run.settings, run.parameters)
+    found = [
+        it["energy"]
+        for head in run.settings.heads
+        for it in whole.using(head=head).predict(structures())
+    ]
+    np.testing.assert_allclose(found, labels, atol=1e-5)

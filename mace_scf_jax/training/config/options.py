@@ -153,8 +153,6 @@ class TrainOptions(
                 problems.append(
                     f"heads: expected one with the backbone {self.backbone}, found {len(several)}"
                 )
-            if several and self.start_from is not None:
-                problems.append(f"heads: expected one with 'start_from', found {len(several)}")
         except DataError as error:
             problems.append(str(error))
         if not self.compute_forces:

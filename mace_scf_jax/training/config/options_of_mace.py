@@ -46,7 +46,9 @@ def _switched_off(says: str) -> OptionOfMACE:
 
 
 _SCRATCH = OptionOfMACE("fine-tuning is `start_from`, with the file of one model and one head")
-_REPLAY = OptionOfMACE("fine-tuning here uses no data of the start model; add some to train_file")
+_REPLAY = OptionOfMACE(
+    "data of the start model are an entry of their own in 'heads', beside `start_from`"
+)
 _LORA = OptionOfMACE("low-rank updates are not available; `freeze` is", passes=("false",))
 _VARIANT = _switched_on("this variant of the network is not available; leave it out")
 _STAGES = OptionOfMACE("the loss of each stage is given in 'train_schedule'")
@@ -64,8 +66,8 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "foundation_model_readout": dataclasses.replace(_SCRATCH, passes=("true",), is_switch=True),
     "foundation_filter_elements": dataclasses.replace(_SCRATCH, passes=("true",)),
     "multiheads_finetuning": _switched_on(
-        "fine-tuning (`start_from`) is of one head; several levels of theory are trained at once "
-        "with several entries in 'heads'"
+        "fine-tuning (`start_from`) with several entries in 'heads', one of them with data of the "
+        "start model"
     ),
     "force_mh_ft_lr": _harmless("the learning rate that is given always wins"),
     "freeze": OptionOfMACE(

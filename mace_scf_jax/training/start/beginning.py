@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from jaxtyping import Array
 
 from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.data.datasets import DataSets
+from mace_scf_jax.data.sets import ConfigurationSet
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import ModelSettings, build, evaluate
 from mace_scf_jax.options import ConfigurationError
@@ -31,7 +31,7 @@ LARGEST_CHANGE = 1e-3
 """eV per atom: a larger change of the energies before the first step is warned of."""
 
 
-def estimated_energies(start: StartModel, data: DataSets) -> dict[int, float]:
+def estimated_energies(start: StartModel, structures: ConfigurationSet) -> dict[int, float]:
     """Energies of isolated atoms that bring the start model closest to the energies of the data.
 
     They are those of the start model plus the solution of smallest norm of the least-squares
@@ -39,23 +39,24 @@ def estimated_energies(start: StartModel, data: DataSets) -> dict[int, float]:
     meaning at another level of theory.
 
     Args:
-        data: of which the training structures with an energy count.
+        structures: of which those with an energy count.
 
     Raises:
         ConfigurationError: no training structure has an energy.
     """
-    labelled = np.flatnonzero(data.train.catalogue.weights["energy"] > 0.0)
+    labelled = np.flatnonzero(structures.catalogue.weights["energy"] > 0.0)
     if len(labelled) == 0:
         raise ConfigurationError(
             "option 'E0s': estimated needs training structures with an energy, found none; give "
             "'start', the energies of the start model"
         )
-    members = data.train.take(labelled)
-    counts = members.catalogue.counts_of(data.elements).astype(np.float64)
+    members = structures.take(labelled)
+    elements = members.catalogue.occurring_elements()
+    counts = members.catalogue.counts_of(elements).astype(np.float64)
     predicted = np.array([float(it["energy"]) for it in _predicted(start, list(members))])
     missing = members.catalogue.energy - predicted
     change, _, rank, _ = np.linalg.lstsq(counts, missing, rcond=None)
-    energies = {z: start.atomic_energies[z] + float(by) for z, by in zip(data.elements, change)}  # noqa: B905
+    energies = {z: start.atomic_energies[z] + float(by) for z, by in zip(elements, change)}  # noqa: B905
     told = ", ".join(
         f"{chemical_symbols[z]} {start.atomic_energies[z]:.4f} -> {energy:.4f}"
         for z, energy in energies.items()

@@ -7,8 +7,11 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 from ase.data import chemical_symbols
 
+from mace_scf_jax.backbones import BackboneSettings
+from mace_scf_jax.backbones.backbone import as_tuples
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.electrostatics import electrostatics_options
@@ -19,6 +22,8 @@ from mace_scf_jax.options import ConfigurationError
 
 Parameters = dict[str, Any]
 
+START, ESTIMATED = "start", "estimated"
+"""Words for energies of isolated atoms that depend on the start model."""
 LEARNING_RATE = 1e-4
 """Default of a training that starts from another model: a larger one would undo what it knows."""
 
@@ -168,12 +173,15 @@ class StartModel:
         """
         family, start = options.family, self.for_elements(training.elements)
         scale, shift = self.scale_and_shift(family.name)
-        energies = tuple(energy + shift for energy in training.atomic_energies)
+        energies = as_tuples((np.array(training.atomic_energies) + shift).tolist())
         if self.is_of(family.name):
             return dataclasses.replace(
-                start, atomic_energies=energies, electrostatics=training.electrostatics
+                start,
+                backbone=_with_heads(start.backbone, training.heads),
+                atomic_energies=energies,
+                electrostatics=training.electrostatics,
             )
-        backbone = start.backbone
+        backbone = _with_heads(start.backbone, training.heads)
         if family.is_charged and getattr(backbone, "scalar_last_layer", False):
             backbone = dataclasses.replace(backbone, scalar_last_layer=False)  # type: ignore[call-arg]
         if scale != 1.0 and getattr(backbone, "pair_repulsion", False):
@@ -189,6 +197,10 @@ class StartModel:
             electrostatics=training.electrostatics,
             own=own,
         )
+
+
+def _with_heads(backbone: BackboneSettings, heads: tuple[str, ...]) -> BackboneSettings:
+    return dataclasses.replace(backbone, heads=heads) if heads else backbone  # type: ignore[call-arg]
 
 
 def taken_over(given: Mapping[str, Any], *, families: Mapping[str, Any]) -> dict[str, Any]:

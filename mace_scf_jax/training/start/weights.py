@@ -13,6 +13,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from jaxtyping import Array
 
+from mace_scf_jax.models.one_head import parameters_of_heads
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, parameter_name
@@ -56,7 +57,8 @@ def start_weights(
 
     Names are paths: those of the backbone mean the same in all families, others within one family.
     An array whose shapes differ in the number of elements is cut to those of the new model. Without
-    scale and shift, which other families lack, the energy readouts are scaled.
+    scale and shift, which other families lack, the energy readouts are scaled. With several heads
+    all begin as that of the start model.
 
     Args:
         settings: of the new model.
@@ -69,7 +71,11 @@ def start_weights(
         ConfigurationError: an array has another shape for another reason.
     """
     kept = np.array([start.settings.elements.index(z) for z in settings.elements])
-    known = _flat(start.parameters)
+    known = _flat(
+        parameters_of_heads(start.parameters, len(settings.heads))
+        if settings.heads
+        else start.parameters
+    )
     is_same_family = start.is_of(settings.family)
     scale, _ = start.scale_and_shift(settings.family)
     found: dict[str, list[str]] = {"copied": [], "cut": [], "new": []}
