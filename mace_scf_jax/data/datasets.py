@@ -250,7 +250,7 @@ def head_places(members: ConfigurationSet) -> Int[np.ndarray, "configurations"] 
 
 
 def _heads_with(members: ConfigurationSet, settings: DataSettings) -> tuple[bool, ...]:
-    """Whether some of the configurations are of each head; of a single one, whether there are any."""
+    """Whether some of the configurations are of each head; of a single one, whether any are."""
     places = head_places(members)
     if not settings.keys.heads or places is None:
         return (len(members) > 0,) * max(len(settings.keys.heads), 1)
