@@ -6,8 +6,9 @@ python with_ase.py MODEL START.xyz
 import sys
 
 import ase.io
+import numpy as np
 from ase import units
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 
 from mace_scf_jax import runtime
@@ -22,7 +23,8 @@ atoms.calc = MACESCFCalculator(model)
 print(f"energy {atoms.get_potential_energy():.6f} eV")
 print(f"charges {atoms.get_charges()} e")
 
-MaxwellBoltzmannDistribution(atoms, temperature_K=300.0)
+spread = np.sqrt(atoms.get_masses() * units.kB * 300.0)  # of momenta at 300 K
+atoms.set_momenta(spread[:, None] * np.random.default_rng(1).normal(size=(len(atoms), 3)))
 Stationary(atoms)
 dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
 for _ in range(2):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import ase
+from typing import TYPE_CHECKING
 
 from mace_scf_jax.data.errors import DataError
 
+if TYPE_CHECKING:
+    import ase
+
 EXTENDED_XYZ = "extxyz"
 """Format that holds whatever a structure has."""
+XYZ_SUFFIXES = (".xyz", ".extxyz")
+"""Of files that are read as extended XYZ."""
 
 
 def read_with_ase(path: str | Path, index: str | int = ":") -> list[ase.Atoms]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import ase
 
 from mace_scf_jax.data import xsf
-from mace_scf_jax.data.ase_formats import read_with_ase
+from mace_scf_jax.data.ase_formats import XYZ_SUFFIXES, read_with_ase
 from mace_scf_jax.data.cells import MINIMUM_OPEN_CELL, CellRule
 from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.errors import DataError, Location
@@ -26,7 +26,6 @@ from mace_scf_jax.data.keys import KeySpecification
 
 logger = logging.getLogger("mace_scf_jax")
 
-EXTENDED_XYZ = (".xyz", ".extxyz")
 PREPROCESSED = ".h5"
 """Suffix of preprocessed structures."""
 
@@ -113,7 +112,7 @@ def _matching(folder: Path, pattern: str) -> list[str]:
 
 
 def _is_extended_xyz(file: str | Path) -> bool:
-    return Path(file).suffix in EXTENDED_XYZ
+    return Path(file).suffix in XYZ_SUFFIXES
 
 
 def _is_xsf(file: str | Path) -> bool:

@@ -56,7 +56,7 @@ class _Noted:
             own = np.maximum(own * (2.0 * self.scale) - self.scale, -self.scale)
         else:
             own = own * self.scale
-        return own.astype(self.stands_for.dtype)
+        return np.asarray(own, self.stands_for.dtype)
 
 
 _noted: contextvars.ContextVar[list[_Noted] | None] = contextvars.ContextVar("noted", default=None)

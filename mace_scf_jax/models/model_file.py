@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from mace_scf_jax.data.ase_formats import XYZ_SUFFIXES
 from mace_scf_jax.files import Format
 from mace_scf_jax.public_models import RELEASES, imported_names, model_file, name_and_head
 from mace_scf_jax.registry import unknown_name
@@ -89,7 +90,12 @@ def _of_public_model(text: str) -> Path | None:
 
 
 def _refuse_habits(path: Path) -> None:
-    """Tell those who know models as names or as files of PyTorch what to do here."""
+    """Tell those who give something else in place of a model file what to do here."""
+    if path.suffix in XYZ_SUFFIXES:
+        raise ModelFileError(
+            f"{path}: a file of structures, no model file; commands take the model first: MODEL, "
+            "then structures"
+        )
     if path.is_file():
         with path.open("rb") as file:
             if file.read(2) in (b"PK", b"\x80\x02"):

@@ -216,7 +216,7 @@ def final_table(table: str, sets: Mapping[str, Mapping[str, float]]) -> str:
     first = [name for name in ("train", "valid") if name in sets]
     names = [*first, *sorted(set(sets) - set(first))]
     grid = Table(box=ASCII)
-    grid.add_column("config_type", no_wrap=True)
+    grid.add_column("set" if first else "config_type", no_wrap=True)
     for column in columns:
         grid.add_column(f"{column.heading}\n{column.unit}", justify="right", no_wrap=True)
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -16,6 +17,10 @@ from mace_scf_jax.models import build
 from mace_scf_jax.models.response import DipoleResponse, dipole_response
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.use import Options
+
+
+class PolarizabilityWarning(UserWarning):
+    """A polarizability is not positive, as that of any stable system is."""
 
 
 def predict_response(
@@ -37,6 +42,9 @@ def predict_response(
         For each structure dipole [3] (e Å), polarizability [3, 3] (e Å²/V) or None, and Born
         effective charges [atoms, 3, 3] (e); see `DipoleResponse` for signs and for what means
         nothing. A single one for a single structure.
+
+    Warns:
+        PolarizabilityWarning: a polarizability has a negative eigenvalue.
 
     Raises:
         NoDipoleError: the model has no charges.
@@ -63,7 +71,25 @@ def predict_response(
                 polarizability=None if batch.polarizability is None else batch.polarizability[own],
                 born_charges=batch.born_charges[members],
             )
+    _warn_of_negative([each.polarizability for each in responses])
     return responses
+
+
+def _warn_of_negative(polarizabilities: Sequence[np.ndarray | None]) -> None:
+    """Warn of polarizabilities that point against the field; NaN where they mean nothing."""
+    least = [
+        np.inf if each is None or np.isnan(each).any() else np.linalg.eigvalsh(each)[0]
+        for each in polarizabilities
+    ]
+    if min(least, default=0.0) < 0.0:
+        worst = int(np.argmin(least))
+        warnings.warn(
+            f"structure {worst}: found a polarizability with the eigenvalue {least[worst]:.2g} e "
+            f"Å²/V ({sum(value < 0.0 for value in least)} of {len(least)} structures have a "
+            "negative one), expected positive ones: train longer, or with structures in fields",
+            PolarizabilityWarning,
+            stacklevel=3,
+        )
 
 
 def polarization_change(

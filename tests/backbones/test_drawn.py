@@ -26,6 +26,7 @@ class Layer(nn.Module):
         if self.depth:
             x = Layer(self.depth - 1, name="within")(x)
         x = x + self.param("within_bounds", uniform(0.3), (600, 5))[0]
+        x = x * self.param("scale", ones, ())
         other = self.param("other", nn.initializers.uniform(), (3,))
         return jnp.sum(other) * x + self.param("bias", ones, (1,))
 

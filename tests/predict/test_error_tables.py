@@ -75,12 +75,16 @@ def test_final_table():
     rows = [row for row in cells if len(row) == 4]
     assert rows == [
         ["", "RMSE E", "RMSE F", "relative F RMSE"],
-        ["config_type", "meV / atom", "meV / A", "%"],
+        ["set", "meV / atom", "meV / A", "%"],
         ["train", "18.42", "107.53", "12.35"],
         ["valid", "18.42", "107.53", "12.35"],
         ["bulk_Default", "not found", "200.00", "not found"],
         ["zinc_Default", "18.42", "107.53", "12.35"],
     ]
+
+
+def test_errors_by_config_type_are_called_so():
+    assert "config_type" in final_table("PerAtomRMSE", {"all": METRICS, "bulk": METRICS})
 
 
 @pytest.mark.parametrize("name", sorted(set(ERROR_TABLES) - {DEFAULT_ERROR_TABLE}))

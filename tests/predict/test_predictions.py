@@ -133,3 +133,5 @@ def test_a_file_that_is_no_model(tmp_path):
     path.write_text("hello")
     with pytest.raises(ModelFileError, match=r"not\.model: not a complete model file"):
         mace_scf_jax.load_model(path)
+    with pytest.raises(ModelFileError, match=r"train\.xyz: a file of structures, no model file"):
+        mace_scf_jax.load_model(tmp_path / "train.xyz")

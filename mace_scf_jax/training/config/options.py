@@ -46,7 +46,6 @@ from mace_scf_jax.training.optimise.options import OptimiserOptions, SchedulerOp
 from mace_scf_jax.training.records.options import TrackingOptions
 from mace_scf_jax.training.records.run_files import RunOptions
 from mace_scf_jax.training.start.options import StartOptions
-from mace_scf_jax.training.start.start_model import contradictions, taken_over
 
 
 class ScheduleOptions(OptionGroup):
@@ -138,6 +137,8 @@ class TrainOptions(
             super().__init__(**values)
         if not problems and self.start_from is not None:
             with collecting(problems):
+                from mace_scf_jax.training.start.start_model import contradictions  # slow to import
+
                 problems += contradictions(self, {canonical_name(str(name)) for name in given})
         if problems:
             raise ConfigurationError(*with_ways(problems, given))
@@ -439,7 +440,11 @@ def _understood(
             if any(path.startswith(SCHEDULE) for path in overrides):
                 remarks.append(f"Changed in the schedule: {', '.join(overrides)}")
     with collecting(problems):
-        decided = taken_over(kept, families=FAMILIES)
+        decided: dict[str, Any] = {}
+        if "start_from" in kept:
+            from mace_scf_jax.training.start.start_model import taken_over  # slow to import
+
+            decided = taken_over(kept, families=FAMILIES)
         decided = {name: value for name, value in decided.items() if name in known}
         kept |= decided
         if decided:
