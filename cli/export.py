@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 WHEN_INTERRUPTED = "interrupted; the output may be incomplete"
 STATE_DICT = "state-dict"
 STABLEHLO = "stablehlo"
+MODEL_SUFFIX = ".safetensors"
 AENET = "aenet"
 OF_FORMAT = {
     "template": STATE_DICT,
     "trust": STATE_DICT,
     "prefix": AENET,
     **dict.fromkeys(("structure", "stress", "atoms", "edges", "platforms"), STABLEHLO),
-    **dict.fromkeys(OPTIONS, STABLEHLO),
+    **dict.fromkeys((name for name in OPTIONS if name != "head"), STABLEHLO),
 }
 """Options that only one of the formats has."""
 
@@ -59,6 +60,12 @@ def run(words: Sequence[str]) -> int:
         _export_to_aenet(Path(given.model), output, given.prefix)
         return 0
     model = load_model(given.model, scf=scf, **options_of_use(given))
+    if output.suffix == MODEL_SUFFIX:
+        if given.head is None or given.format != STATE_DICT:
+            parser.error(f"{output}: a model file is written of one head alone (--head NAME)")
+        model.save(output)
+        print(f"Wrote {model.settings.family} of the head {given.head} to {output}")
+        return 0
     if given.format == STATE_DICT:
         _export_state_dict(model, output, given.template, trust=given.trust)
         return 0
@@ -120,7 +127,10 @@ def _parser() -> argparse.ArgumentParser:
         "model", metavar="MODEL", help="model file; for ænet also the folder of a committee"
     )
     parser.add_argument(
-        "output", metavar="OUT", help="OUT.npz, for a state dict also OUT.pt; for ænet a folder"
+        "output",
+        metavar="OUT",
+        help="OUT.npz, for a state dict also OUT.pt; for ænet a folder; with --head also "
+        "OUT.model.safetensors, the model of one head",
     )
     parser.add_argument("--format", choices=(STATE_DICT, STABLEHLO, AENET), default=STATE_DICT)
     weights = parser.add_argument_group("state-dict")

@@ -90,7 +90,8 @@ def test_the_file_of_a_run_names_heads_by_structure_or_one_is_chosen(run, capsys
 
 
 def test_the_model_of_one_head_is_saved_like_any_other(run, capsys):
-    load_model(run / OUTPUT, head="r2scan").save(run / "r2scan.model.safetensors")
+    words = ["export", str(run / OUTPUT), str(run / "r2scan.model.safetensors")]
+    assert main([*words, "--head", "r2scan"]) == 0
     one = load_model(run / "r2scan.model.safetensors")
     assert one.settings.heads == ()
     atoms = water(3)
@@ -99,6 +100,9 @@ def test_the_model_of_one_head_is_saved_like_any_other(run, capsys):
     np.testing.assert_array_equal(found["forces"], expected["forces"])
     assert main(["info", str(run / OUTPUT)]) == 0
     assert "isolated atoms of r2scan / eV" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "of one head alone (--head NAME)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -106,14 +110,14 @@ def test_the_model_of_one_head_is_saved_like_any_other(run, capsys):
     [
         ({"backbone": "chebyshev", "model": "LocalCharges"}, "heads: expected one with the"),
         ({"max_energy": 1.0}, "max_energy: found beside several heads"),
-        ({"train_file": "test.xyz"}, "names no head"),
+        ({"train_file": "unnamed.xyz"}, "names no head"),
     ],
 )
 def test_what_does_not_go_with_several_heads(run, monkeypatch, capsys, change, message):
     monkeypatch.chdir(run)
     given = options() | change
     if "train_file" in change:
-        write(run / "test.xyz", [water(1), water(2)], format="extxyz")
+        write(run / "unnamed.xyz", [water(1), water(2)], format="extxyz")
     (run / "other.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
     assert main(["train", "other.yaml", "--name", "other"]) == 2
     assert message in capsys.readouterr().err

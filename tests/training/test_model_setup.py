@@ -93,6 +93,8 @@ def test_every_setting_of_the_backbone_comes_from_its_option():
         "hidden_irreps": "6x0e + 6x1o",
         "avg_num_neighbors": 7.5,
         "scalar_last_layer": False,
+        "heads": (),
+        "pair_repulsion_scale": 1.0,
     }
     assert dataclasses.asdict(backbone) == expected
 
