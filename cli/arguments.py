@@ -169,6 +169,13 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the structure (default: what START says)")
     group.add_argument("--total_charge", "--charge", type=float, metavar="E", help="e")
     group.add_argument(
+        "--total_spin",
+        "--multiplicity",
+        type=float,
+        metavar="M",
+        help="multiplicity 2S + 1, for models that read it (PolarMACE, embedded spin)",
+    )
+    group.add_argument(
         "--fixed",
         metavar="ATOMS",
         help="atoms that do not move: positions from 0, ranges and elements, such as 0-47,50,Au",
@@ -200,13 +207,19 @@ def set_inputs(atoms: ase.Atoms, model: Model, given: argparse.Namespace) -> Non
     """Put inputs that were given into a structure, in place of its own.
 
     Raises:
-        ValueError: structures have none by the keys of the model, or no such atoms.
+        ValueError: structures have none by the keys of the model, or no such atoms, or the model
+            does not read it.
     """
     if given.fixed is not None:
         from mace_scf_jax.simulate.constraints import fixed_atoms  # slow to import
 
         atoms.set_constraint(fixed_atoms(given.fixed, atoms))
-    for name in ("total_charge", "external_field"):
+    if given.total_spin is not None and "total_spin" not in model.settings.graph_inputs:
+        raise ValueError(
+            "--total_spin: expected a model that reads the multiplicity, found one of the family "
+            f"{model.settings.family}, which does not"
+        )
+    for name in ("total_charge", "total_spin", "external_field"):
         value, key = getattr(given, name), model.keys.key_of(name)
         if value is not None and key is None:
             raise ValueError(f"--{name}: expected a key for it, found --keys with none")

@@ -20,6 +20,10 @@ class UnusedInputWarning(UserWarning):
     """A structure has an input that the model does not read."""
 
 
+class MultiplicityWarning(UserWarning):
+    """The electrons of a molecule cannot have its multiplicity."""
+
+
 def unread_inputs(settings: ModelSettings) -> tuple[str, ...]:
     """Inputs of a structure that have no effect on anything that a model predicts."""
     read = set(settings.graph_inputs)
@@ -33,7 +37,8 @@ def unread_inputs(settings: ModelSettings) -> tuple[str, ...]:
 def warn_about(
     settings: ModelSettings, configuration: Configuration, told: set[type[Warning]]
 ) -> None:
-    """Warn of a boundary condition that is wrong for a structure, and of inputs that are not read.
+    """Warn of a boundary condition that is wrong for a structure, of inputs that are not read,
+    and of a multiplicity that cannot be.
 
     Args:
         settings: of the model.
@@ -53,6 +58,26 @@ def warn_about(
         category, charge = BoundaryWarning, float(values["total_charge"])
         reason = boundary_fault(electrostatics.boundary, configuration.pbc, charge)
         reason = reason and f"{reason}. pbc_handling='exact' (--pbc_handling exact) does not"
-    if reason and category not in told:
-        told.add(category)
-        warnings.warn(f"{configuration.location}: {reason}", category, stacklevel=3)
+    spin_reason = "total_spin" in settings.graph_inputs and _multiplicity_fault(configuration)
+    for kind, why in ((category, reason), (MultiplicityWarning, spin_reason)):
+        if why and kind not in told:
+            told.add(kind)
+            warnings.warn(f"{configuration.location}: {why}", kind, stacklevel=3)
+
+
+def _multiplicity_fault(configuration: Configuration) -> str | None:
+    """Why the electrons of an open structure cannot have its multiplicity; None if they can."""
+    charge, multiplicity = (
+        float(configuration.values[it]) for it in ("total_charge", "total_spin")
+    )
+    electrons = float(np.sum(configuration.atomic_numbers)) - charge
+    unpaired = multiplicity - 1.0
+    whole = charge == round(charge) and unpaired == round(unpaired)
+    if np.any(configuration.pbc) or not whole:
+        return None
+    if 0.0 <= unpaired <= electrons and (electrons - unpaired) % 2.0 == 0.0:
+        return None
+    return (
+        f"{electrons:.0f} electrons (total_charge {charge:+g}) cannot have the multiplicity "
+        f"{multiplicity:g}; total_spin is 2S + 1"
+    )

@@ -129,10 +129,10 @@ class InputCalculator(Calculator):
 class MACESCFCalculator(InputCalculator):
     """Energies, forces, stress and multipoles for ASE.
 
-    ``atoms.info`` holds the inputs ``total_charge`` (e), ``external_field`` (V/Å) and
-    ``fermi_level`` (eV); a change of them is noticed. A list of neighbours outlives steps, and the
-    sizes of the compiled function leave room, so that moving atoms and changing cells rarely
-    compile anew. Once the stress has been asked for, every calculation has it: a step at constant
+    ``atoms.info`` holds the inputs ``total_charge`` (e), ``total_spin`` (multiplicity 2S + 1),
+    ``external_field`` (V/Å) and ``fermi_level`` (eV); a change of them is noticed. A list of
+    neighbours outlives steps, and the sizes of the compiled function leave room, so that moving
+    atoms and changing cells rarely compile anew. Once the stress has been asked for, every calculation has it: a step at constant
     pressure is one calculation. A copy by pickle has model, settings and results, and compiles for
     itself.
 

@@ -98,7 +98,7 @@ class EnergyFunction:
             external_field: gradient of the external potential, V/Å.
             fermi_level: eV, for self-consistent models: the given one at constant Fermi level,
                 otherwise where the search for it starts.
-            total_spin: multiplicity 2S + 1, for models that embed it.
+            total_spin: multiplicity 2S + 1, for models that read it.
             start: multipoles and Fermi level from which self-consistent models start, such as
                 `Results.scf_state` of a similar geometry.
             parameters: of the model; by default its own.
