@@ -132,9 +132,9 @@ class MACESCFCalculator(InputCalculator):
     ``atoms.info`` holds the inputs ``total_charge`` (e), ``total_spin`` (multiplicity 2S + 1),
     ``external_field`` (V/Å) and ``fermi_level`` (eV); a change of them is noticed. A list of
     neighbours outlives steps, and the sizes of the compiled function leave room, so that moving
-    atoms and changing cells rarely compile anew. Once the stress has been asked for, every calculation has it: a step at constant
-    pressure is one calculation. A copy by pickle has model, settings and results, and compiles for
-    itself.
+    atoms and changing cells rarely compile anew. Once the stress has been asked for, every
+    calculation has it: a step at constant pressure is one calculation. A copy by pickle has model,
+    settings and results, and compiles for itself.
 
     Results: energy, free_energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), and for models with
     charges: charges (e), multipoles (e Å^l; order Q, d_y, d_z, d_x), dipole (e Å; x, y, z),

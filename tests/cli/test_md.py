@@ -1,5 +1,6 @@
 """``mace-scf-jax md``: files, restart, bad input refused before anything is written."""
 
+import argparse
 import csv
 import json
 import shlex
@@ -19,6 +20,7 @@ from mace_scf_jax.predict.committee import (
     load_committee,
 )
 from mace_scf_jax.predict.surplus import SurplusChargeWarning
+from mace_scf_jax_cli.arguments import add_input_arguments, set_inputs
 from mace_scf_jax_cli.main import main
 
 NVT = "--ensemble nvt --temperature 100 --timestep 0.2 --friction 10"
@@ -181,6 +183,16 @@ def test_a_committee_moves_by_its_mean(folder, capsys):
     (folder / "committee.json").unlink()
     assert of_committee("--steps 12 --overwrite") == 2
     assert "expected a folder with committee.json, found none" in capsys.readouterr().err
+
+
+def test_the_multiplicity_of_a_simulation(folder, capsys):
+    assert md(f"{NVT} --steps 2 --multiplicity 2") == 2
+    assert "--total_spin: expected a model that reads the multiplicity" in capsys.readouterr().err
+    parser = argparse.ArgumentParser()
+    add_input_arguments(parser)
+    atoms = water(0)
+    set_inputs(atoms, tiny_model("PolarMACE"), parser.parse_args(["--multiplicity", "3"]))
+    assert atoms.info["total_spin"] == 3.0
 
 
 def test_bad_input_is_refused(folder, capsys):

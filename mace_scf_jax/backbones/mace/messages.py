@@ -83,12 +83,13 @@ def aggregate_messages(
         Messages, degree -> [atoms, 2l+1, paths of that degree · channels].
     """
     sent = {degree: value[edges.senders] for degree, value in features.items()}
-    radial = radial.reshape(radial.shape[0], len(paths), -1)
+    # The derivative of a split is one concatenation, that of many slices as many padded sums.
+    of_paths = jnp.split(radial, len(paths), axis=1)
     num_atoms = next(iter(features.values())).shape[0]
     if edges.neighbours_per_atom is None:
-        by_path = _sum_sorted_edges(sent, radial, edges, num_atoms, paths)
+        by_path = _sum_sorted_edges(sent, of_paths, edges, num_atoms, paths)
     else:
-        by_path = _sum_padded_neighbours(sent, radial, edges.harmonics, num_atoms, paths)
+        by_path = _sum_padded_neighbours(sent, of_paths, edges.harmonics, num_atoms, paths)
     return {
         degree: jnp.concatenate([by_path[path] for path in paths if path[2] == degree], axis=-1)
         for degree in dict.fromkeys(path[2] for path in paths)
@@ -96,7 +97,7 @@ def aggregate_messages(
 
 
 def _sum_sorted_edges(
-    sent: Features, radial: Array, edges: Edges, num_atoms: int, paths: tuple[Path, ...]
+    sent: Features, radial: list[Array], edges: Edges, num_atoms: int, paths: tuple[Path, ...]
 ) -> dict[Path, Array]:
     """Couple on every edge, then sum over the edges of each receiver."""
     messages = {}
@@ -105,7 +106,7 @@ def _sum_sorted_edges(
         harmonics = edges.harmonics[:, component_slice(edge)]
         coefficients = jnp.asarray(coupling(*path), harmonics.dtype)
         edge_coupling = jnp.einsum("en,mno->emo", harmonics, coefficients)
-        on_edges = jnp.einsum("emo,emc,ec->eoc", edge_coupling, sent[feature], radial[:, index])
+        on_edges = jnp.einsum("emo,emc,ec->eoc", edge_coupling, sent[feature], radial[index])
         messages[path] = jax.ops.segment_sum(
             on_edges, edges.receivers, num_segments=num_atoms, indices_are_sorted=True
         )
@@ -113,14 +114,14 @@ def _sum_sorted_edges(
 
 
 def _sum_padded_neighbours(
-    sent: Features, radial: Array, harmonics: Array, num_atoms: int, paths: tuple[Path, ...]
+    sent: Features, radial: list[Array], harmonics: Array, num_atoms: int, paths: tuple[Path, ...]
 ) -> dict[Path, Array]:
     """Sum R h_j against the harmonics by a matrix product over neighbours, couple per atom."""
     messages = {}
     for edge in dict.fromkeys(path[1] for path in paths):
         members = [index for index, path in enumerate(paths) if path[1] == edge]
         weighted = jnp.concatenate(
-            [sent[paths[index][0]] * radial[:, index, None] for index in members], axis=1
+            [sent[paths[index][0]] * radial[index][:, None] for index in members], axis=1
         )
         _, rows, channels = weighted.shape
         summed = jnp.einsum(
