@@ -17,6 +17,8 @@ FAMILY = Family(
     stored_as="polar_mace",
     max_l=1,
     options=(ScaleShiftOptions, FieldFeatureOptions, PolarMACEOptions),
+    sources={degree: rf"spin_multipole_readout_\d+/linear/degree_{degree}" for degree in (0, 1)},
+    silent=r"electron_energy/energy/(layer|bias)_3",
     groups={
         r"spin_multipole_readout_\d+/": _LOCAL,
         r"fukui_readout/": _LOCAL,
