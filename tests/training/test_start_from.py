@@ -269,6 +269,13 @@ def test_what_does_not_go_together_is_refused(folder, changes, message):
     assert message in str(error.value)
 
 
+def test_the_learning_rate_is_small_unless_given(folder):
+    without = {name: value for name, value in STAGE.items() if name != "lr"}
+    given = TrainOptions(**options(folder, train_schedule={0: without}))
+    assert given.train_schedule[0].lr == 1e-4
+    assert TrainOptions(**options(folder)).lr == 0.01
+
+
 def test_the_same_sizes_may_be_given(folder):
     given = TrainOptions(**options(folder, r_max=4.0, num_channels=4, max_L=1))
     assert given.irreps == "4x0e + 4x1o"

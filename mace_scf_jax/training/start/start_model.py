@@ -221,7 +221,11 @@ def taken_over(given: Mapping[str, Any], *, families: Mapping[str, Any]) -> dict
     family = given.get("model", start.settings.family)
     if family not in families:
         return {}  # another problem, which is told
-    values = {"model": family, "lr": LEARNING_RATE, **start.options(family)}
+    values = {"model": family, **start.options(family)}
+    schedule = given.get("train_schedule")
+    stages = schedule.values() if isinstance(schedule, Mapping) else ()
+    if not all(isinstance(stage, Mapping) and "lr" in stage for stage in stages):
+        values["lr"] = LEARNING_RATE
     if "num_channels" in given or "max_L" in given:
         values.pop("hidden_irreps", None)
     return {name: value for name, value in values.items() if name not in given}
