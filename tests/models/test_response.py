@@ -25,6 +25,7 @@ from tiny_models import (
 )
 
 from mace_scf_jax.models import (
+    DipoleResponse,
     NoDipoleError,
     SelfConsistency,
     build,
@@ -32,6 +33,7 @@ from mace_scf_jax.models import (
     infrared_intensities,
 )
 from mace_scf_jax.models.families.fixed_point.self_consistency import solved_outputs
+from mace_scf_jax.predict.response import PolarizabilityWarning
 from mace_scf_jax.simulate import Model, polarization_change, predict_response
 
 STEP = 1e-4
@@ -201,6 +203,20 @@ def test_response_of_structures():
         assert_close(entry.polarizability, response.polarizability[index], 1e-11)
     single = predict_response(model, molecule())
     assert_close(single.born_charges, predicted[0].born_charges, 1e-11)
+
+
+def test_a_negative_polarizability_is_warned_of(monkeypatch):
+    """That of a model which answers a field the wrong way round."""
+
+    def wrong(module, params, graph, **how):
+        tensors = jnp.tile(jnp.diag(jnp.array([0.5, -0.16, 0.4])), (graph.num_graphs, 1, 1))
+        zeros = jnp.zeros((graph.num_atoms, 3, 3))
+        return DipoleResponse(jnp.zeros((graph.num_graphs, 3)), tensors, zeros)
+
+    monkeypatch.setattr("mace_scf_jax.predict.response.dipole_response", wrong)
+    settings = tiny_settings("LocalSplitCharges")
+    with pytest.warns(PolarizabilityWarning, match="structure 0: found .* eigenvalue -0.16"):
+        predict_response(Model(settings, {"any": jnp.zeros(1)}), molecule())
 
 
 def test_intensity_of_two_opposite_charges_on_a_spring():
