@@ -32,7 +32,6 @@ from mace_scf_jax.models import (
     check_inputs,
     required_inputs,
 )
-from mace_scf_jax.models.electrostatics import electrostatics_settings
 from mace_scf_jax.training.batches import (
     batches_of_epochs,
     batches_of_set,
@@ -61,7 +60,7 @@ from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.validation import VALIDATION
 from mace_scf_jax.training.new_model import initial_parameters, model_settings, number_of_parameters
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
-from mace_scf_jax.training.settings import data_settings, words_for_energies
+from mace_scf_jax.training.settings import data_settings, electrostatics_of, words_for_energies
 from mace_scf_jax.training.start.beginning import (
     BATCHES_MEASURED,
     STRUCTURES_COMPARED,
@@ -157,13 +156,8 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         data = _with_start_model(data, start, options)
     check_batch(options, len(data.train))
     sets = {"train": data.train, "valid": data.valid, **data.tests}
-    electrostatics = electrostatics_settings(
-        options.family,
-        options,
-        pbc=np.concatenate([members.catalogue.pbc for members in sets.values()]),
-    )
-    if start is not None:
-        electrostatics = start.electrostatics(options.model, electrostatics)
+    pbc = np.concatenate([members.catalogue.pbc for members in sets.values()])
+    electrostatics = electrostatics_of(options, start, pbc=pbc)
     features_of = BACKBONES[options.backbone].settings.features_of(options)
     features = None if features_of is None else features_of(data.elements).to_dict()
     direct = electrostatics is not None and not sums_on_mesh(electrostatics, sets.values())

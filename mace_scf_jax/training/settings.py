@@ -6,10 +6,12 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.data.datasets import DataSettings
 from mace_scf_jax.data.preprocessing import PreprocessSettings
+from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.electrostatics import electrostatics_settings, multipoles_max_l
 from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.options.values import energies_of_isolated_atoms
@@ -73,6 +75,20 @@ def words_for_energies(options: TrainOptions) -> tuple[Any, ...]:
     ) or (options.E0s,)
 
 
+def electrostatics_of(
+    options: TrainOptions, start: StartModel | None, *, pbc: Bool[np.ndarray, "structures 3"]
+) -> ElectrostaticsSettings | None:
+    """Return the electrostatics of the new model; None for families without charges.
+
+    Args:
+        options: of the run.
+        start: decides them, if it is of the same family.
+        pbc: periodicity along x, y, z of all structures, for the boundary condition ``auto``.
+    """
+    asked = electrostatics_settings(options.family, options, pbc=pbc)
+    return asked if start is None else start.electrostatics(options.model, asked)
+
+
 def preprocess_settings(
     options: PreprocessOptions, *, workers: int, shard_megabytes: float, derivatives: bool = False
 ) -> PreprocessSettings:
@@ -108,7 +124,8 @@ def preprocess_settings(
             f"with cache_features auto or true, found the model {options.model} with the backbone "
             f"{options.backbone}"
         )
-    electrostatics = electrostatics_settings(options.family, options, pbc=np.ones((1, 3), bool))
+    start, periodic = StartModel.of(options), np.ones((1, 3), bool)
+    electrostatics = electrostatics_of(options, start, pbc=periodic)
     return PreprocessSettings(
         data=data_settings(options),
         cutoff=options.cutoff,

@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import molecule
+from tiny_models import tiny_settings
 
 from mace_scf_jax import load_model
 from mace_scf_jax.backbones import MACESettings
 from mace_scf_jax.layers.drawn import drawn_parameters
 from mace_scf_jax.models import ModelSettings, ScaleShiftSettings, build, evaluate
+from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.training.config.options import TrainOptions
+from mace_scf_jax.training.config.preprocessing import PreprocessOptions
 from mace_scf_jax.training.loop.modes import in_double_precision
 from mace_scf_jax.training.preparation import prepare_run
+from mace_scf_jax.training.settings import preprocess_settings
 from mace_scf_jax.training.start.beginning import with_small_charges
 from mace_scf_jax.training.start.start_model import StartModel
 from mace_scf_jax.training.start.weights import start_weights
@@ -279,6 +283,19 @@ def test_the_learning_rate_is_small_unless_given(folder):
 def test_the_same_sizes_may_be_given(folder):
     given = TrainOptions(**options(folder, r_max=4.0, num_channels=4, max_L=1))
     assert given.irreps == "4x0e + 4x1o"
+
+
+def test_preprocessing_prepares_for_the_electrostatics_of_the_start_model(folder, tmp_path):
+    """Receivers that are wider than those of the defaults have longer tails."""
+    settings = tiny_settings("FixedPoint")
+    features = dataclasses.replace(settings.density.features, widths=(1.0, 4.0))
+    wide = dataclasses.replace(settings.density, features=features)
+    settings = dataclasses.replace(settings, electrostatics=wide)
+    save_model(tmp_path / "wide.model.safetensors", {"weights": np.zeros(1)}, settings, {})
+    given = options(folder, start_from=str(tmp_path / "wide.model.safetensors"))
+    found = preprocess_settings(PreprocessOptions(**given), workers=1, shard_megabytes=1.0)
+    assert found.tails == wide.tails
+    assert found.kspace_cutoff == wide.indices_cutoff
 
 
 def test_an_element_that_the_start_model_lacks_is_named(folder, tmp_path):

@@ -170,7 +170,11 @@ class Trainer:
         for index in range(progress.stage, len(stages)):
             if index > progress.stage:
                 progress = resuming.start(stages, index, progress)
-                self._state = for_next_stage(self._state, self._optimiser)
+                self._state = for_next_stage(
+                    self._state,
+                    self._optimiser,
+                    freezes_others=set(stages[index].freeze) != set(stages[index - 1].freeze),
+                )
             if not progress.stage_is_over(stages[index].end):
                 identity = resuming.identity(fingerprint, stages, index)
                 progress = self._run_stage(stages[index], progress, identity)

@@ -21,6 +21,7 @@ from mace_scf_jax.training.optimise.learning_rates import LearningRateState
 from mace_scf_jax.training.optimise.optimiser import (
     OptimiserSettings,
     at_start_of_stage,
+    evaluation_parameters,
     first_state,
 )
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
@@ -132,13 +133,26 @@ def initial_state(
     return jax.jit(made).lower(parameters).compile(RUN_ONCE)(parameters)
 
 
-def for_next_stage(state: TrainingState, settings: OptimiserSettings) -> TrainingState:
+def for_next_stage(
+    state: TrainingState, settings: OptimiserSettings, *, freezes_others: bool = False
+) -> TrainingState:
     """The state when a stage begins, whose loss is another one.
+
+    If other parameters are frozen than before, training begins anew at the parameters that were
+    evaluated: what stays is then what is kept, and moments of what did not change, which count its
+    steps nevertheless, would make the first ones too long.
 
     Args:
         state: at the end of the stage before.
         settings: of the optimiser.
+        freezes_others: whether the stage freezes other groups than the one before.
     """
+    if freezes_others:
+        averaged = evaluation_parameters(settings, state.parameters, state.optimiser, state.average)
+        begun = initial_state(averaged, settings)
+        return dataclasses.replace(
+            begun, steps=state.steps, structure_losses=state.structure_losses
+        )
     optimiser = at_start_of_stage(settings, state.parameters, state.optimiser)
     if optimiser is state.optimiser:
         return state

@@ -27,6 +27,8 @@ BATCHES_MEASURED = 8
 """Training batches on which first charges are measured."""
 STRUCTURES_COMPARED = 32
 """Training structures on which the new model is compared with the start model."""
+DIGITS = 6
+"""Of estimated energies in eV, which are to be the same whenever a run goes on."""
 LARGEST_CHANGE = 1e-3
 """eV per atom: a larger change of the energies before the first step is warned of."""
 
@@ -56,7 +58,10 @@ def estimated_energies(start: StartModel, structures: ConfigurationSet) -> dict[
     predicted = np.array([float(it["energy"]) for it in _predicted(start, list(members))])
     missing = members.catalogue.energy - predicted
     change, _, rank, _ = np.linalg.lstsq(counts, missing, rcond=None)
-    energies = {z: start.atomic_energies[z] + float(by) for z, by in zip(elements, change)}  # noqa: B905
+    energies = {
+        z: round(start.atomic_energies[z] + float(by), DIGITS)
+        for z, by in zip(elements, change, strict=True)
+    }
     told = ", ".join(
         f"{chemical_symbols[z]} {start.atomic_energies[z]:.4f} -> {energy:.4f}"
         for z, energy in energies.items()
