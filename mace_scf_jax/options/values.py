@@ -37,7 +37,8 @@ def _literal_if_text(value: Any) -> Any:
     return parse_literal(value) if isinstance(value, str) else value
 
 
-def _none_if_text(value: Any) -> Any:
+def none_if_text(value: Any) -> Any:
+    """Return None for the words that stand for it, else the value."""
     return None if isinstance(value, str) and value.strip().lower() in ("none", "null") else value
 
 
@@ -150,7 +151,7 @@ def _with_text_keys(value: Any) -> Any:
 Literally = BeforeValidator(_literal_if_text)
 """Text is read as a Python or YAML literal."""
 
-NoneInText = BeforeValidator(_none_if_text)
+NoneInText = BeforeValidator(none_if_text)
 """The text ``None`` means None."""
 
 Number = Annotated[float, BeforeValidator(_refuse_truth_value)]

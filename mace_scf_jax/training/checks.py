@@ -14,6 +14,7 @@ from mace_scf_jax.training.loop.modes import ModelMode
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.losses import LossError, check_terms, check_validation
 from mace_scf_jax.training.optimise.levenberg_marquardt import MOST_PARAMETERS
+from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,21 @@ def check_number_of_parameters(options: TrainOptions, number: int) -> None:
             f"optimizer {options.optimizer!r}: expected a model of at most {MOST_PARAMETERS} "
             f"parameters, found {number}; adam and lbfgs are for larger ones"
         )
+
+
+def check_groups(options: TrainOptions, parameters: Parameters) -> None:
+    """Refuse stages that freeze what the model does not have, or all that it has."""
+    known = group_sizes(parameters)
+    for index, stage in enumerate(options.train_schedule):
+        where = f"train_schedule, stage {index} ({stage.name}): 'freeze'"
+        absent = [group for group in stage.freeze if group not in known]
+        if absent:
+            raise ConfigurationError(
+                f"{where}: found {', '.join(absent)}, of which the model has no parameters; it has "
+                f"{', '.join(known)}"
+            )
+        if set(known) <= set(stage.freeze):
+            raise ConfigurationError(f"{where}: found all groups, nothing is left to train")
 
 
 def check_losses(

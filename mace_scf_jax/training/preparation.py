@@ -46,6 +46,7 @@ from mace_scf_jax.training.batches import (
 )
 from mace_scf_jax.training.checks import (
     check_batch,
+    check_groups,
     check_losses,
     check_number_of_parameters,
     warn_of_surplus,
@@ -215,6 +216,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     supervision = choose_forces(options, data)
     check_losses(options, modes, data)
     parameters = initial_parameters(module, example, options=options)
+    check_groups(options, parameters)
     if start is not None:
         parameters = _started(start, settings, parameters, training_set, data, options)
     check_number_of_parameters(options, number_of_parameters(parameters))

@@ -20,6 +20,7 @@ from mace_scf_jax.models import ModelSettings, ScaleShiftSettings, build, evalua
 from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.predict.model import Model
+from mace_scf_jax.training.checks import check_groups
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.preprocessing import PreprocessOptions
 from mace_scf_jax.training.loop.modes import in_double_precision
@@ -45,6 +46,7 @@ NETWORK = {
 OFFSETS = {"H": 0.5, "O": -2.0}
 """Differences of the energies of isolated atoms between two levels of theory, eV."""
 STAGE = {"name": "only", "start": 0, "end": 0, "lr": 0.001, "loss": {"energy_per_atom": 1.0}}
+GROUPS = ("embedding", "interactions_decay", "interactions_no_decay", "products", "readouts")
 KINDS = (
     "RealAgnosticResidualInteractionBlock",
     "RealAgnosticDensityResidualInteractionBlock",
@@ -257,6 +259,9 @@ def test_training_starts_there_and_keeps_what_is_frozen(folder, monkeypatch):
         ({"start_from": "none.model.safetensors"}, "option 'start_from': "),
         ({"start_from": None, "hidden_irreps": "2x0e", "E0s": "estimated"}, "needs 'start_from'"),
         ({"start_from": None, "hidden_irreps": "2x0e", "start_charge": 0.1}, "needs 'start_from'"),
+        ({"start_charge": 0.1}, "ScaleShiftMACE has no charges that are scaled"),
+        ({"model": "EnergyFunctional", "start_charge": 0.1}, "has no charges that are scaled"),
+        ({"max_energy": 1.0}, "option 'max_energy': needs energies of isolated atoms before"),
         ({"train_schedule": {0: STAGE | {"freeze": ["embeding"]}}}, "did you mean 'embedding'"),
         (
             {
@@ -278,6 +283,45 @@ def test_the_learning_rate_is_small_unless_given(folder):
     given = TrainOptions(**options(folder, train_schedule={0: without}))
     assert given.train_schedule[0].lr == 1e-4
     assert TrainOptions(**options(folder)).lr == 0.01
+
+
+def test_a_start_model_that_is_missing_is_the_only_problem(folder):
+    """Not the sizes, which it would have given."""
+    with pytest.raises(ConfigurationError) as error:
+        TrainOptions(**options(folder, start_from="none.model.safetensors"))
+    assert str(error.value) == "option 'start_from': none.model.safetensors: no such model file"
+
+
+@pytest.mark.parametrize("nothing", ["None", "null"])
+def test_no_start_model_in_words(folder, nothing):
+    given = options(folder, start_from=nothing, start_head=nothing, hidden_irreps="2x0e")
+    assert TrainOptions(**given).start_from is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (["products", "lr_source_maps"], "found lr_source_maps, of which the model has no param"),
+        (list(GROUPS), "found all groups, nothing is left to train"),
+    ],
+)
+def test_groups_that_cannot_be_frozen_are_refused(folder, groups, message):
+    settings = start_settings()
+    stage = STAGE | {"freeze": groups}
+    given = TrainOptions(**options(folder, train_schedule={0: stage}))
+    with pytest.raises(ConfigurationError, match=message):
+        check_groups(given, drawn(settings))
+
+
+def test_what_is_not_of_the_model_may_differ_within_a_family(folder, tmp_path):
+    """Decays and reports of a family; but not what its model is made of."""
+    settings = tiny_settings("FixedPoint")
+    save_model(tmp_path / "own.model.safetensors", {"weights": np.zeros(1)}, settings, {})
+    given = options(folder, start_from=str(tmp_path / "own.model.safetensors"))
+    found = TrainOptions(**given, field_block_weight_decay=0.1, scf_convergence_summary=False)
+    assert found.field_block_weight_decay == 0.1
+    with pytest.raises(ConfigurationError, match="option 'include_field_si': is decided by"):
+        TrainOptions(**given, include_field_si=True)
 
 
 def test_the_same_sizes_may_be_given(folder):

@@ -160,7 +160,14 @@ class TrainOptions(
             problems.append("option 'compute_forces': must be true, found false")
         if self.start_from is None and self.E0s in ("start", "estimated"):
             problems.append(f"option 'E0s': {self.E0s} needs 'start_from', the model to start from")
-        problems += BACKBONES[self.backbone].options.problems(self)
+        sized = {"num_channels", "max_L"} & self.model_fields_set
+        if self.start_from is None or sized:  # else the sizes are those of the start model
+            problems += BACKBONES[self.backbone].options.problems(self)
+        if self.start_from and self.max_energy is not None and self.E0s in (None, "estimated"):
+            problems.append(
+                "option 'max_energy': needs energies of isolated atoms before any are estimated; "
+                "give 'E0s'"
+            )
         problems += [
             f"model {self.model}: {problem}"
             for group in self.family.options

@@ -19,11 +19,14 @@ from mace_scf_jax.models.model_file import ModelFileError, load_model_file
 from mace_scf_jax.models.one_head import parameters_of_head, place_of_head, settings_of_head
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import ConfigurationError
+from mace_scf_jax.options.values import none_if_text
 
 Parameters = dict[str, Any]
 
 START, ESTIMATED = "start", "estimated"
 """Words for energies of isolated atoms that depend on the start model."""
+_REPORTS = {"scf_convergence_summary", "skip_scf_convergence_summary"}
+"""Options of families about what is told at the end."""
 LEARNING_RATE = 1e-4
 """Default of a training that starts from another model: a larger one would undo what it knows."""
 
@@ -213,11 +216,10 @@ def taken_over(given: Mapping[str, Any], *, families: Mapping[str, Any]) -> dict
     Raises:
         ConfigurationError: there is no such model, or no new model can have its backbone.
     """
-    path = given.get("start_from")
-    if path in (None, "", "None", "none"):
+    path, head = (none_if_text(given.get(name)) for name in ("start_from", "start_head"))
+    if path is None:
         return {}
-    head = given.get("start_head")
-    start = StartModel.read(str(path), None if head in ("None", "none") else head)
+    start = StartModel.read(str(path), head)
     family = given.get("model", start.settings.family)
     if family not in families:
         return {}  # another problem, which is told
@@ -245,21 +247,33 @@ def contradictions(options: Any, given: Collection[str]) -> list[str]:
     if {"num_channels", "max_L"} & set(given):
         found["hidden_irreps"] = options.irreps
     same_family = start.is_of(options.model)
+    of_training = _REPORTS | {group.decay for group in options.family.groups.values()}
     measured = {
         name
         for group in options.family.options
         for name in group.model_fields
-        if same_family and name in given and name not in expected and group.decide_weights is False
+        if same_family and name in given and name not in expected and name not in of_training
     }
-    return [
+    problems = [
         f"option {name!r}: the start model has {_text(expected[name])}, found {_text(value)}; "
         "leave it out"
         for name, value in found.items()
         if _text(value) != _text(expected[name])
-    ] + [
+    ]
+    problems += [
         f"option {name!r}: is decided by the start model, which is of the same family; leave it out"
         for name in sorted(measured)
     ]
+    if "start_charge" in given and not options.family.sources:
+        problems.append(
+            f"option 'start_charge': {options.model} has no charges that are scaled; leave it out"
+        )
+    elif "start_charge" in given and same_family:
+        problems.append(
+            "option 'start_charge': charges are those of the start model, which is of the same "
+            "family; leave it out"
+        )
+    return problems
 
 
 def _text(value: Any) -> str:
