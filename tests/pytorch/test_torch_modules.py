@@ -241,6 +241,52 @@ def test_nothing_in_a_pickle_is_executed_without_trust(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+def test_spin_resolved_multipoles(tmp_path, monkeypatch):
+    """Of an ion, a radical in a field and a charged crystal; constants of the file are rounded."""
+    pytest.importorskip("graph_longrange")
+    extensions = pytest.importorskip("mace.modules.extensions")
+    monkeypatch.setattr(modules, "PolarMACE", extensions.PolarMACE, raising=False)
+    block = BLOCKS["RealAgnosticResidualNonLinearInteractionBlock"]
+    module = make(
+        "PolarMACE",
+        **SCALED,
+        interaction_cls=block,
+        interaction_cls_first=block,
+        edge_irreps=o3.Irreps("2x0e + 2x1o"),
+        heads=["Default"],
+        atomic_multipoles_max_l=1,
+        atomic_multipoles_smearing_width=1.5,
+        field_feature_max_l=1,
+        field_feature_widths=[1.5, 3.0],
+        field_feature_norms=[20.0, 20.0, 0.5, 0.5],
+        num_recursion_steps=2,
+        include_electrostatic_self_interaction=True,
+        add_local_electron_energy=True,
+        fixedpoint_update_config={
+            "type": "AgnosticEmbeddedOneBodyVariableUpdate",
+            "potential_embedding_cls": "AgnosticChargeBiasedLinearPotentialEmbedding",
+            "nonlinearity_cls": "MLPNonLinearity",
+        },
+        field_readout_config={"type": "OneBodyMLPFieldReadout"},
+    )
+    with torch.no_grad():  # Fukui weights that do not nearly add up to nothing
+        module.fukui_source_map.linear_2.bias.fill_(3.0)
+        for step in module.field_dependent_charges_maps:
+            step.readout.linear_2.bias[-2:] = 30.0
+    torch.save(module.float(), tmp_path / "polar.model")
+    model = import_model(tmp_path / "polar.model", trust=True)
+    crystal, ion = structures()
+    crystal.info = {"total_charge": 1.0, "total_spin": 2.0}
+    ion += ase.Atoms("H", [[-0.3, -0.4, 0.9]])
+    radical = ion.copy()
+    ion.info = {"total_charge": 1.0}
+    radical.info = {"total_spin": 2.0, "external_field": [0.01, 0.02, -0.03]}
+    for parity in compare_with_torch(model, tmp_path / "polar.model", [crystal, ion, radical]):
+        assert parity.passes(1e-9), parity
+        assert parity.largest_force > 1e-3
+
+
 def test_files_that_cannot_be_used(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "linear.model")
     with pytest.raises(TorchModelError, match=r"expected one of MACE, .*, found a Linear"):
