@@ -207,3 +207,10 @@ def test_fingerprints_are_compared_as_json():
         check_fingerprint(saved, {"sizes": (1, 3), "nested": {"y": 1}, "empty": {}}, path="f")
     for text in ("sizes.1: 2 then, 3 now", "nested.x: 0.1 then, absent now", "nested.y: absent"):
         assert text in str(caught.value)
+
+
+def test_numbers_measured_with_another_numpy_are_those_of_the_same_run():
+    before = {"atomic_energies": [-800.8, -400.4]}
+    check_fingerprint(before, {"atomic_energies": [-800.7999999999998, -400.4]}, path="a")
+    with pytest.raises(CheckpointError, match=r"atomic_energies\.0: -800.8 then, -800.7 now"):
+        check_fingerprint(before, {"atomic_energies": [-800.7, -400.4]}, path="a")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ def check_fingerprint(
     differing = [
         f"{key}: {then.get(key, 'absent')} then, {now.get(key, 'absent')} now"
         for key in dict.fromkeys([*then, *now])
-        if key not in _HOW_SUMMED and then.get(key, _ABSENT) != now.get(key, _ABSENT)
+        if key not in _HOW_SUMMED and not _is_same(then.get(key, _ABSENT), now.get(key, _ABSENT))
     ]
     if differing:
         raise CheckpointError(
@@ -225,6 +226,15 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, 
     return content.arrays, content.entries["record"]
 
 
+def _is_same(then: Any, now: Any) -> bool:
+    """Whether values are equal, numbers up to the rounding of another version of NumPy."""
+    if isinstance(then, float) and isinstance(now, float):
+        return math.isclose(then, now, rel_tol=ROUNDING)
+    return then == now
+
+
+ROUNDING = 1e-12
+"""Relative difference of numbers that were measured on the same data."""
 _ABSENT = object()
 
 _HOW_SUMMED = frozenset(
