@@ -59,7 +59,8 @@ def size_of_whole(structures: StructureSet) -> float:
     first, sizes = structures.stack(np.array([0])), structures.sizes
     of_atoms = sum(column.nbytes for column in first.atoms.entries.values()) / first.atoms.total
     of_indices = len(sizes) * int(sizes.kvectors.max()) * 3 * np.dtype(np.int32).itemsize
-    return float(of_atoms * sizes.atoms.sum() + of_indices)
+    of_slots = len(sizes) * int(sizes.atoms.max()) * (np.dtype(np.int32).itemsize + 1)
+    return float(of_atoms * sizes.atoms.sum() + of_indices + of_slots)
 
 
 def chosen(whole: Graph, rows: Int[Array, "structures"], sizes: BatchSizes) -> Graph:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import ase
 import jax
 import numpy as np
 import pytest
 
 from mace_scf_jax.data.batching import BatchLoader
+from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.on_device import chosen, size_of_whole, whole_set
 from mace_scf_jax.data.sets import StructuresInMemory
 from mace_scf_jax.data.structure import prepare_all
@@ -38,3 +40,15 @@ def test_batches_are_those_of_the_host(dtype: type) -> None:
                 jax.device_get(found),
                 jax.tree.map(np.asarray, expected),
             )
+
+
+def test_the_size_counts_what_the_largest_structure_demands_of_all() -> None:
+    """Every structure has as many places for atoms as the largest one."""
+    atoms = [ase.Atoms("H2", [[0, 0, 0], [0, 0, 0.8]]) for _ in range(200)]
+    atoms.append(ase.Atoms("H400", 3.0 * np.indices((10, 10, 4)).reshape(3, -1).T))
+    structures = StructuresInMemory(
+        prepare_all([from_atoms(it) for it in atoms], elements=(1,), cutoff=2.0)
+    ).without_edges()
+    whole = whole_set(structures, dtype=np.float64, mesh=None)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(whole))
+    assert 0.3 * held < size_of_whole(structures) < 2.0 * held
