@@ -145,7 +145,7 @@ def first_parameters(parameters: Parameters, options: Any) -> Parameters:
     def small(layer: Parameters, weights: int) -> Parameters:
         """The layer scaled; the last ``weights`` of its scalars are Fukui weights around 1."""
         scaled = jax.tree.map(lambda values: scale * values, layer)
-        return {**scaled, "bias": scaled["bias"].at[-weights:].set(1.0)}
+        return {**scaled, "bias": jnp.asarray(scaled["bias"]).at[-weights:].set(1.0)}
 
     changed = dict(parameters)
     for name, layers in parameters.items():
