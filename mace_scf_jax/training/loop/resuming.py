@@ -46,9 +46,11 @@ def identity(
     """
     described = [stage.model_dump(mode="json") for stage in stages[: current + 1]]
     described[-1].pop("end")
-    for stage in described:
-        if stage["fixed_point"] is None:  # as in states saved before there were such models
+    for stage in described:  # as in states saved before there were these members
+        if stage["fixed_point"] is None:
             del stage["fixed_point"]
+        if not stage["freeze"]:
+            del stage["freeze"]
     return {**fingerprint, "train_schedule": described}
 
 
