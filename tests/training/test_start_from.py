@@ -171,6 +171,7 @@ CHARGED = {
     },
     "MACEQEq": {},
     "FixedPoint": {},
+    "PolarMACE": {},
 }
 
 
@@ -180,6 +181,7 @@ CHARGED = {
         "MACE",
         "LocalCharges",
         pytest.param("FixedPoint", marks=pytest.mark.slow),
+        pytest.param("PolarMACE", marks=pytest.mark.slow),
         pytest.param("LocalSplitCharges", marks=pytest.mark.slow),
         pytest.param("MACEQEq", marks=pytest.mark.slow),
     ],
