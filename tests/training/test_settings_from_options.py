@@ -76,6 +76,7 @@ DECIDE_WEIGHTS = {
     *("scheduler_min_lr", "lr_scheduler_gamma"),
     *("sampling_policy", "force_fraction", "force_resample_epochs", "force_min_structures"),
     "force_scale_unbiased",
+    *("start_from", "start_head", "start_elements", "start_charge"),
     *("fixedpoint_initial_charge_head_scale", "field_block_weight_decay"),
     "local_charges_weight_decay",
 }
