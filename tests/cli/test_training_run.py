@@ -103,7 +103,10 @@ def test_the_line_of_an_epoch_tells_how_training_went(finished):
     log = (finished / "logs/water_run-123.log").read_text()
     lines = re.findall(r"Epoch \d: (loss=.*)", log)
     assert len(lines) == 4
-    rows = list(csv.DictReader((finished / "results/water_run-123_history.csv").open()))
+    history = (finished / "results/water_run-123_history.csv").read_text()
+    rows = list(csv.DictReader(history.splitlines()))
+        csv.DictReader((finished / "results/water_run-123_history.csv").read_text().splitlines())
+    )
     best = {"a": np.inf, "b": np.inf}
     for line, row in zip(lines, rows, strict=True):
         loss = float(row["valid_loss"])
