@@ -105,8 +105,6 @@ def test_the_line_of_an_epoch_tells_how_training_went(finished):
     assert len(lines) == 4
     history = (finished / "results/water_run-123_history.csv").read_text()
     rows = list(csv.DictReader(history.splitlines()))
-        csv.DictReader((finished / "results/water_run-123_history.csv").read_text().splitlines())
-    )
     best = {"a": np.inf, "b": np.inf}
     for line, row in zip(lines, rows, strict=True):
         loss = float(row["valid_loss"])
