@@ -59,7 +59,7 @@ def result(process: subprocess.Popen) -> tuple[str, int, int, str]:
 def test_a_later_run_reads_what_runs_at_the_same_time_have_compiled(start, tmp_path):
     first, second = map(result, [start(), start()])
     assert first[0] == second[0]
-    assert first[2] > 0
+    assert max(first[2], second[2]) > 0  # either may be later at every function
     number, read, written, messages = result(start())
     assert (number, written, messages) == (first[0], 0, "")
     assert read == first[1] + first[2]
