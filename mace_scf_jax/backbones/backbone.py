@@ -169,6 +169,18 @@ class BackboneSettings(abc.ABC):
             "that it cannot have fewer"
         )
 
+    def started(
+        self, *, heads: tuple[str, ...], scale: float = 1.0, all_degrees: bool = False
+    ) -> BackboneSettings:
+        """Return the settings of a new model that starts from one of these.
+
+        Args:
+            heads: of the new model; none for a single one.
+            scale: factor on its energies, as far as no parameters carry it.
+            all_degrees: whether all layers are to have all degrees of the features.
+        """
+        return self
+
     def check_structure(self, configuration: Configuration) -> None:  # noqa: B027
         """Refuse inputs of a structure that make no sense.
 

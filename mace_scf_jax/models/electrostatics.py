@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from mace_scf_jax.electrostatics import ElectrostaticsSettings, resolve_boundary
+from mace_scf_jax.electrostatics import (
+    ElectrostaticsSettings,
+    FieldFeatureSettings,
+    resolve_boundary,
+)
 from mace_scf_jax.models.family import Family
+from mace_scf_jax.models.field_feature_options import FieldFeatureOptions
 
 
 def multipoles_max_l(family: Family, options: Any) -> int:
@@ -35,10 +40,19 @@ def electrostatics_settings(
         kspace_cutoff_factor=options.kspace_cutoff_factor,
         boundary=resolve_boundary(options.electrostatic_pbc_method, pbc),
         include_self_interaction=options.include_electrostatic_self_interaction,
-        features=family.settings.field_features(options),
+        features=_field_features(options) if FieldFeatureOptions in family.options else None,
         sums=options.sums,
         mesh_accuracy=options.mesh_accuracy,
         surplus_at_centre=True,
+    )
+
+
+def _field_features(options: Any) -> FieldFeatureSettings:
+    """Which features of the potential a family with `FieldFeatureOptions` reads."""
+    return FieldFeatureSettings(
+        max_l=options.field_feature_max_l,
+        widths=options.field_feature_widths,
+        include_self_interaction=options.include_field_si,
     )
 
 

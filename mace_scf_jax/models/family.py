@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from mace_scf_jax.data.configuration import Configuration
     from mace_scf_jax.data.training_set import TrainingSet
-    from mace_scf_jax.electrostatics.settings import FieldFeatureSettings
     from mace_scf_jax.graph import Graph
     from mace_scf_jax.models.settings import ModelSettings
 
@@ -43,11 +42,6 @@ class FamilySettings:
             ConfigurationError: options and training set do not go together.
         """
         return cls(**options.values_for(cls))
-
-    @classmethod
-    def field_features(cls, options: Any) -> FieldFeatureSettings | None:
-        """Return which features of the potential the family reads; None if it reads none."""
-        return None
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -166,8 +166,8 @@ def test_every_choice_comes_from_its_option():
         include_field_si=True,
         train_schedule={0: STAGE | {"fixed_point_training_options": {"mode": "direct"}}},
     )
-    features = FixedPointSettings.field_features(given)
-    assert features == FieldFeatureSettings(0, (1.5,), include_self_interaction=True)
+    found = electrostatics_settings(given.family, given, pbc=np.zeros((1, 3), bool))
+    assert found.features == FieldFeatureSettings(0, (1.5,), include_self_interaction=True)
 
 
 def test_charge_heads_start_small():

@@ -154,6 +154,7 @@ def test_the_same_family_begins_where_the_start_model_is(folder, caplog):
     np.testing.assert_allclose(run.settings.atomic_energies, expected, rtol=1e-9)
     found, _ = predictions(run)
     labels = [atoms.info["REF_energy"] for atoms in ase.io.read(folder / "train.xyz", ":")]
+    # estimated energies are rounded to 1e-6 eV for each of up to four atoms
     np.testing.assert_allclose([it["energy"] for it in found], labels, atol=1e-5)
 
 
@@ -415,4 +416,5 @@ def test_replay_is_another_head(folder, tmp_path):
         for head in run.settings.heads
         for it in whole.using(head=head).predict(structures())
     ]
+    # estimated energies are rounded to 1e-6 eV for each of up to four atoms
     np.testing.assert_allclose(found, labels, atol=1e-5)

@@ -213,6 +213,17 @@ class MACESettings(BackboneSettings):
         """Return the settings for some of the elements."""
         return dataclasses.replace(self, elements=elements)
 
+    def started(
+        self, *, heads: tuple[str, ...], scale: float = 1.0, all_degrees: bool = False
+    ) -> MACESettings:
+        """Return the settings of a new model that starts from one of these."""
+        return dataclasses.replace(
+            self,
+            heads=heads,
+            pair_repulsion_scale=scale * self.pair_repulsion_scale if self.pair_repulsion else 1.0,
+            scalar_last_layer=self.scalar_last_layer and not all_degrees,
+        )
+
     @property
     def irreps(self) -> str:
         """The features in words."""

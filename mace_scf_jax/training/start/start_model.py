@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from mace_scf_jax.backbones import BackboneSettings
 from mace_scf_jax.backbones.backbone import as_tuples
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
@@ -180,30 +179,22 @@ class StartModel:
         if self.is_of(family.name):
             return dataclasses.replace(
                 start,
-                backbone=_with_heads(start.backbone, training.heads),
+                backbone=start.backbone.started(heads=training.heads),
                 atomic_energies=energies,
                 electrostatics=training.electrostatics,
             )
-        backbone = _with_heads(start.backbone, training.heads)
-        if family.is_charged and getattr(backbone, "scalar_last_layer", False):
-            backbone = dataclasses.replace(backbone, scalar_last_layer=False)  # type: ignore[call-arg]
-        if scale != 1.0 and getattr(backbone, "pair_repulsion", False):
-            factor = scale * backbone.pair_repulsion_scale  # type: ignore[attr-defined]
-            backbone = dataclasses.replace(backbone, pair_repulsion_scale=factor)  # type: ignore[call-arg]
         own = family.settings.from_options(options, training)
         if hasattr(own, "scale"):  # measured on interaction energies that readouts make already
             own = dataclasses.replace(own, scale=1.0, shift=0.0)
         return ModelSettings(
             family=family.name,
-            backbone=backbone,
+            backbone=start.backbone.started(
+                heads=training.heads, scale=scale, all_degrees=family.is_charged
+            ),
             atomic_energies=energies,
             electrostatics=training.electrostatics,
             own=own,
         )
-
-
-def _with_heads(backbone: BackboneSettings, heads: tuple[str, ...]) -> BackboneSettings:
-    return dataclasses.replace(backbone, heads=heads) if heads else backbone  # type: ignore[call-arg]
 
 
 def taken_over(given: Mapping[str, Any], *, families: Mapping[str, Any]) -> dict[str, Any]:

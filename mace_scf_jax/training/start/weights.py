@@ -30,7 +30,7 @@ of the number of elements."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Mapping:
+class Provenance:
     """What became of every array: names of arrays of the new model, and of the start model."""
 
     copied: tuple[str, ...]
@@ -52,7 +52,7 @@ class Mapping:
 
 def start_weights(
     start: StartModel, settings: ModelSettings, drawn: Parameters
-) -> tuple[Parameters, Mapping]:
+) -> tuple[Parameters, Provenance]:
     """Put the weights of the start model in the places of the same names.
 
     Names are paths: those of the backbone mean the same in all families, others within one family.
@@ -104,10 +104,12 @@ def start_weights(
 
     parameters = jax.tree_util.tree_map_with_path(value, drawn)
     dropped = [name for name in known if name not in {*found["copied"], *found["cut"]}]
-    mapping = Mapping(**{how: tuple(names) for how, names in found.items()}, dropped=tuple(dropped))
+    provenance = Provenance(
+        **{how: tuple(names) for how, names in found.items()}, dropped=tuple(dropped)
+    )
     symbols = ", ".join(chemical_symbols[z] for z in settings.elements)
-    logger.info("Weights of the start model for %s: %s", symbols, mapping.describe())
-    return parameters, mapping
+    logger.info("Weights of the start model for %s: %s", symbols, provenance.describe())
+    return parameters, provenance
 
 
 def _flat(parameters: Parameters) -> dict[str, np.ndarray]:

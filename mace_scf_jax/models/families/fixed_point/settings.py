@@ -9,7 +9,6 @@ from typing import Any
 
 from mace_scf_jax.backbones import Offer
 from mace_scf_jax.data.training_set import TrainingSet
-from mace_scf_jax.electrostatics import FieldFeatureSettings
 from mace_scf_jax.models.families.fixed_point.choices import (
     FIELD_READOUTS,
     LINEAR_NONLINEARITIES,
@@ -114,15 +113,6 @@ class FixedPointSettings(FamilySettings):
             self.is_one_body
             and self.nonlinearity in LINEAR_NONLINEARITIES
             and self.potential_embedding != "TanhPotentialEmbedding"
-        )
-
-    @classmethod
-    def field_features(cls, options: Any) -> FieldFeatureSettings:
-        """Return which features of the potential the update reads."""
-        return FieldFeatureSettings(
-            max_l=options.field_feature_max_l,
-            widths=options.field_feature_widths,
-            include_self_interaction=options.include_field_si,
         )
 
     @classmethod

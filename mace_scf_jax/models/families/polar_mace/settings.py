@@ -59,15 +59,6 @@ class PolarMACESettings(ScaleShiftSettings):
         return ("total_spin",)
 
     @classmethod
-    def field_features(cls, options: Any) -> FieldFeatureSettings:
-        """Return which features of the potential the steps read."""
-        return FieldFeatureSettings(
-            max_l=options.field_feature_max_l,
-            widths=options.field_feature_widths,
-            include_self_interaction=options.include_field_si,
-        )
-
-    @classmethod
     def from_options(cls, options: Any, training: TrainingSet) -> PolarMACESettings:
         """Return what options and training set describe.
 
