@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mace_scf_jax.late import import_all
+from mace_scf_jax.predict.born_charge_labels import BornChargeOrder
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.error_tables import DEFAULT_ERROR_TABLE, ERROR_TABLES, final_table
 from mace_scf_jax.predict.use import SCFHistory
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         evaluate_file,
     )
     from mace_scf_jax.predict.model import Model
+    from mace_scf_jax.predict.response_table import response_table
     from mace_scf_jax.predict.spread import UNCERTAINTIES, rank
 
 WHEN_INTERRUPTED = "interrupted; no output was written"
@@ -62,6 +64,8 @@ def run(words: Sequence[str]) -> int:
             stress=given.stress,
             contributions=given.contributions,
             descriptors=given.descriptors,
+            born_charges=given.born_charges,
+            born_charges_order=given.born_charges_order,
             batch_size=given.batch_size,
             prefix=given.info_prefix,
             scf_history=given.scf_history,
@@ -69,6 +73,8 @@ def run(words: Sequence[str]) -> int:
             notify=bar.update,
         )
     print(final_table(given.error_table or _table_of(model.first.record), evaluation.metrics))
+    if evaluation.response is not None:
+        print(response_table(evaluation.response))
     if evaluation.extrapolation is not None:
         print(extrapolation_line(evaluation.extrapolation))
     if isinstance(evaluation, CommitteeFileEvaluation):
@@ -140,6 +146,23 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write the raw features of the atoms too, as descriptors (models with a descriptor "
         "backbone)",
+    )
+    parser.add_argument(
+        "--born_charges",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="KEY",
+        help="predict Born effective charges, and write them as born_charges; with the name of an "
+        "array of FILE (9 numbers for each atom, in e), score them and the dipoles",
+    )
+    parser.add_argument(
+        "--born_charges_order",
+        choices=tuple(BornChargeOrder),
+        default=BornChargeOrder.AUTO,
+        metavar="ORDER",
+        help=f"{', '.join(BornChargeOrder)}: what the rows of that array belong to (default: auto, "
+        "as open structures turn their dipole)",
     )
     parser.add_argument(
         "--plot",

@@ -247,6 +247,14 @@ OUTPUTS = Outputs(
         Use.CALCULATORS,
     ),
     Output(
+        "born_charges",
+        "atom",
+        "e",
+        "∂D_a/∂r_b, rows a of the dipole, on request",
+        "3×3",
+        Use.FILES_IF_ASKED_FOR,
+    ),
+    Output(
         "shortest_distance",
         "graph",
         "Å",

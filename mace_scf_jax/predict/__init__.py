@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mace_scf_jax.predict.model import Model, load_model
     from mace_scf_jax.predict.prediction import Prediction
     from mace_scf_jax.predict.response import polarization_change, predict_response
+    from mace_scf_jax.predict.response_scores import ResponseScores, score_born_charges
     from mace_scf_jax.predict.spread import CommitteePrediction, rank, uncertainty
     from mace_scf_jax.predict.stablehlo import export_stablehlo
     from mace_scf_jax.predict.suitability import BoundaryWarning, UnusedInputWarning
@@ -26,6 +27,7 @@ __all__ = [
     "NotConvergedWarning",
     "Options",
     "Prediction",
+    "ResponseScores",
     "UnusedInputWarning",
     "evaluate_committee_file",
     "evaluate_file",
@@ -35,6 +37,7 @@ __all__ = [
     "polarization_change",
     "predict_response",
     "rank",
+    "score_born_charges",
     "uncertainty",
 ]
 

@@ -18,18 +18,22 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mace_scf_jax.data.ase_formats import EXTENDED_XYZ, format_to_write
 from mace_scf_jax.data.checks import stored_keys
 from mace_scf_jax.data.configuration import Configuration
-from mace_scf_jax.data.reading import read_located, to_configurations, warn_about
+from mace_scf_jax.data.reading import ReadStructures, read_located, warn_about
 from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.files import write_whole
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import SelfConsistency, Use
 from mace_scf_jax.models.outputs import outputs_for
+from mace_scf_jax.models.response import NoDipoleError
+from mace_scf_jax.predict.born_charge_labels import BornChargeOrder, read_born_charges
 from mace_scf_jax.predict.committee import Committee
 from mace_scf_jax.predict.convergence import NotConverged
 from mace_scf_jax.predict.metrics import ErrorAccumulator
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.prediction import Prediction
 from mace_scf_jax.predict.predictor import Notify
+from mace_scf_jax.predict.response import respond
+from mace_scf_jax.predict.response_scores import ResponseScores, reading_dipoles, score
 from mace_scf_jax.predict.spread import UNCERTAINTIES, CommitteePrediction, uncertainty
 from mace_scf_jax.predict.use import Options, SCFHistory
 from mace_scf_jax.scf import LinearMixing
@@ -52,6 +56,8 @@ class FileEvaluation:
     """Errors by config type, and over `ALL` structures; empty without labels."""
     configurations: Sequence[Configuration]
     """What the file holds, with its labels."""
+    response: ResponseScores | None = None
+    """How dipoles and Born charges agree with those of the file, if that was asked for."""
 
     def by_config_type(self) -> dict[str, np.ndarray]:
         """Positions of the structures of each config type, and of `ALL`."""
@@ -74,7 +80,7 @@ class FileEvaluation:
 class CommitteeFileEvaluation(FileEvaluation):
     """Predictions and errors of a committee, and the spread of its members."""
 
-    members: list[CommitteePrediction]
+    members: list[CommitteePrediction] = dataclasses.field(kw_only=True)
     """Everything that the members predict for each structure."""
 
     @functools.cached_property
@@ -96,6 +102,8 @@ def evaluate_file(
     stress: bool = False,
     contributions: bool = False,
     descriptors: bool = False,
+    born_charges: bool | str = False,
+    born_charges_order: BornChargeOrder | str = BornChargeOrder.AUTO,
     batch_size: int = 64,
     prefix: str = "MACE_",
     scf_history: SCFHistory = "none",
@@ -120,6 +128,10 @@ def evaluate_file(
             ``<prefix>electrostatic_energy`` and ``<prefix>field_energy``.
         descriptors: whether to predict and write the raw features of the atoms as
             ``<prefix>descriptors``, of models with a descriptor backbone.
+        born_charges: whether to predict and write Born effective charges as
+            ``<prefix>born_charges``, nine numbers for each atom, with rows of the dipole; or the
+            name of the array that holds reference ones, to be scored like `score_born_charges`.
+        born_charges_order: what the rows of these belong to, a `BornChargeOrder` or its name.
         prefix: of the names of predictions.
         scf_history: what to write of the way to self-consistent multipoles, without prefix.
             "absolute_change": ``scf_convergence``, the residual of every step; "full_history": also
@@ -132,16 +144,27 @@ def evaluate_file(
         DataError: a file or a structure in it cannot be used.
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
         NotConvergedError: a structure did not converge, and ``not_converged`` is "raise".
-        ValueError: the model has no such history, or no descriptors; or the format of ``output``
-            cannot hold them.
+        ValueError: the model has no such history, no descriptors or no Born charges; or the format
+            of ``output`` cannot hold them.
     """
     model = _keep_history(model.using(**options), scf_history)
-    asked = {"contributions": contributions, "descriptors": descriptors}
+    asked = {
+        "contributions": contributions,
+        "descriptors": descriptors,
+        "born_charges": bool(born_charges),
+    }
     written = [name for name, is_asked in asked.items() if is_asked]
     if output is not None and format_to_write(output, several=True) != EXTENDED_XYZ:
         for name in (*written, *(("scf_history",) if scf_history != "none" else ())):
             raise ValueError(f"{name}: expected an output of extended XYZ, found {output}")
-    atoms, structures = read_structures(model.first, path)
+    if born_charges:
+        model = _with_response(model)
+    read, structures = read_structures(model.first, path)
+    atoms, labels = read.atoms, None
+    if isinstance(born_charges, str):
+        labels = read_born_charges(
+            atoms, born_charges, order=born_charges_order, locations=read.locations
+        )
     configurations = [entry.configuration for entry in structures]
     types = np.array([configuration.config_type for configuration in configurations])
     errors = {name: ErrorAccumulator() for name in (*dict.fromkeys(types.tolist()), ALL)}
@@ -162,13 +185,22 @@ def evaluate_file(
         observe=compare,
         notify=notify,
     )
+    scores = None
+    if born_charges:
+        responses = respond(model.first, structures, batch_size=batch_size)
+        for prediction, response in zip(predicted, responses, strict=True):
+            prediction["born_charges"] = response.born_charges
+        if labels is not None:
+            scores = score(labels, configurations, responses)
     if output is not None:
         if scf_history != "none":
             for entry, prediction in zip(atoms, predicted, strict=True):
                 _add_history(entry, prediction)
         write_predictions(output, atoms, predicted, prefix, asked_for=written)
     metrics = {config_type: error.metrics() for config_type, error in errors.items()}
-    evaluation = FileEvaluation([_combined(entry) for entry in predicted], metrics, configurations)
+    evaluation = FileEvaluation(
+        [_combined(entry) for entry in predicted], metrics, configurations, scores
+    )
     if isinstance(model, Committee):
         return CommitteeFileEvaluation(**vars(evaluation), members=predicted)
     return evaluation
@@ -176,6 +208,22 @@ def evaluate_file(
 
 evaluate_committee_file = evaluate_file
 """A committee is evaluated like a model."""
+
+
+def _with_response(model: Model | Committee) -> Model:
+    """The model, if it has Born charges, which looks for reference dipoles.
+
+    Raises:
+        ValueError: it is a committee, or has no charges.
+    """
+    if isinstance(model, Committee):
+        raise ValueError("born_charges: expected a single model, found a committee")
+    if not model.settings.of_family.is_charged:
+        raise NoDipoleError(
+            "born_charges: expected a model with charges, found one of the family "
+            f"{model.settings.family}"
+        )
+    return reading_dipoles(model)
 
 
 def _further(model: Model | Committee, *, descriptors: bool) -> tuple[str, ...]:
@@ -194,24 +242,19 @@ def _combined(predicted: Prediction | CommitteePrediction) -> Prediction:
     return predicted.combined if isinstance(predicted, CommitteePrediction) else predicted
 
 
-def read_structures(model: Model, path: str | Path) -> tuple[list[ase.Atoms], list[Structure]]:
+def read_structures(model: Model, path: str | Path) -> tuple[ReadStructures, list[Structure]]:
     """The structures of a file, as they are and prepared for a model.
 
     Raises:
         DataError: the file or a structure in it cannot be used.
         BoundaryError: a structure's periodicity does not fit the model's electrostatics.
     """
-    electrostatics, keys = model.settings.electrostatics, model.keys
     read = read_located(path)
-    configurations = to_configurations(
-        read,
-        keys,
-        multipoles_max_l=0 if electrostatics is None else electrostatics.max_l,
-    )
+    configurations = model.read_labelled(read)
     stored = stored_keys(read.atoms)
     occurring = stored["info"] | stored["arrays"]
-    warn_about(configurations, keys, str(path), occurring=occurring)
-    return read.atoms, [model.prepare(configuration) for configuration in configurations]
+    warn_about(configurations, model.keys, str(path), occurring=occurring)
+    return read, [model.prepare(configuration) for configuration in configurations]
 
 
 def _keep_history(model: Model | Committee, history: SCFHistory) -> Model | Committee:
@@ -264,9 +307,12 @@ def only_graphs(graph: Graph, chosen: np.ndarray) -> Graph:
     )
 
 
-def _file_value(value: Any) -> Any:
-    """How a file holds an output of a structure: the status of a cycle by its name."""
-    return value.name.lower() if isinstance(value, SolverStatus) else np.asarray(value)[()]
+def _file_value(value: Any, *, per_atom: bool) -> Any:
+    """How a file holds an output: the status of a cycle by its name, tensors of atoms as rows."""
+    if isinstance(value, SolverStatus):
+        return value.name.lower()
+    array = np.asarray(value)[()]
+    return array.reshape(len(array), -1) if per_atom and array.ndim > 2 else array
 
 
 def write_predictions(
@@ -304,7 +350,9 @@ def write_predictions(
             if output.name in values:
                 place = entry.arrays if output.per_atom else entry.info
                 for name in output.file_names:
-                    place[prefix + name + ending] = _file_value(values[output.name])
+                    place[prefix + name + ending] = _file_value(
+                        values[output.name], per_atom=output.per_atom
+                    )
         annotated.append(entry)
     with write_whole(path) as partial:
         ase.io.write(partial, annotated, format=EXTENDED_XYZ)

@@ -19,6 +19,7 @@ from mace_scf_jax.data.configuration import Configuration, from_atoms
 from mace_scf_jax.data.errors import NO_FILE, DataError, Location
 from mace_scf_jax.data.keys import KeySpecification, keys_in_use, specification
 from mace_scf_jax.data.properties import GRAPH_INPUTS
+from mace_scf_jax.data.reading import ReadStructures, to_configurations
 from mace_scf_jax.data.structure import Structure, prepare
 from mace_scf_jax.electrostatics import (
     BoundaryError,
@@ -181,6 +182,16 @@ class Model(Predictor[Prediction]):
             multipoles_max_l=0 if density is None else density.max_l,
             location=location,
         )
+
+    def read_labelled(self, read: ReadStructures) -> list[Configuration]:
+        """What the model reads of structures of a file, with their labels.
+
+        Raises:
+            DataError: a structure cannot be used.
+        """
+        density = self.settings.electrostatics
+        max_l = 0 if density is None else density.max_l
+        return to_configurations(read, self.keys, multipoles_max_l=max_l)
 
     def using(self, **options: Unpack[Options]) -> Model:
         """The same model, used in another way; see `Predictor.using`."""

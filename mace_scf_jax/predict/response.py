@@ -13,6 +13,7 @@ import numpy as np
 from ase.geometry import find_mic
 from jaxtyping import Float
 
+from mace_scf_jax.data.structure import Structure
 from mace_scf_jax.models import build
 from mace_scf_jax.models.response import DipoleResponse, dipole_response
 from mace_scf_jax.predict.model import Model
@@ -54,7 +55,13 @@ def predict_response(
     if isinstance(atoms, ase.Atoms):
         return predict_response(model, [atoms], batch_size=batch_size, **options)[0]
     model = model.using(**options)
-    structures = model.prepare_atoms(atoms)
+    return respond(model, model.prepare_atoms(atoms), batch_size=batch_size)
+
+
+def respond(
+    model: Model, structures: Sequence[Structure], *, batch_size: int = 64
+) -> list[DipoleResponse]:
+    """Polarizability and Born effective charges of prepared structures; see `predict_response`."""
     periodic = any(entry.configuration.pbc.any() for entry in structures)
     response = functools.partial(
         dipole_response, build(model.settings), how=model.scf, periodic=periodic
@@ -71,8 +78,9 @@ def predict_response(
                 polarizability=None if batch.polarizability is None else batch.polarizability[own],
                 born_charges=batch.born_charges[members],
             )
-    _warn_of_negative([each.polarizability for each in responses])
-    return responses
+    found = [each for each in responses if each is not None]
+    _warn_of_negative([each.polarizability for each in found])
+    return found
 
 
 def _warn_of_negative(polarizabilities: Sequence[np.ndarray | None]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Model,
         NotConvergedError,
         NotConvergedWarning,
+        ResponseScores,
         evaluate_committee_file,
         evaluate_file,
         load_committee,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         polarization_change,
         predict_response,
         rank,
+        score_born_charges,
         uncertainty,
     )
     from mace_scf_jax.simulate.calculator import MACESCFCalculator
@@ -58,6 +60,7 @@ __all__ = [
     "NotConvergedError",
     "NotConvergedWarning",
     "Potential",
+    "ResponseScores",
     "Results",
     "StateNotUniqueWarning",
     "WarmStart",
@@ -75,6 +78,7 @@ __all__ = [
     "predict_response",
     "predicted_multipoles",
     "rank",
+    "score_born_charges",
     "uncertainty",
     "volume_grid",
     "write_cube_file",

@@ -12,6 +12,7 @@ from ase.io import read, write
 from labelled_water import water
 
 from mace_scf_jax.predict.model import load_model
+from mace_scf_jax.predict.response import predict_response
 from mace_scf_jax_cli.main import main
 
 
@@ -88,6 +89,39 @@ def test_the_errors_are_those_of_the_training(model, finished, capsys):
         row for row in capsys.readouterr().out.splitlines() if row.startswith("| water ")
     ]
     assert in_table.split("|")[2:] == in_log.split("|")[2:]
+
+
+def test_born_charges_are_written_and_scored(model, tmp_path, capsys):
+    """Against those that the model itself predicted, in its order and in the other."""
+    atoms = water(3)
+    atoms.positions += np.random.default_rng(0).normal(scale=0.1, size=(3, 3))
+    write(tmp_path / "in.xyz", [atoms], format="extxyz")
+    first, second = tmp_path / "first.xyz", tmp_path / "second.xyz"
+    words = ["evaluate", model, str(tmp_path / "in.xyz"), "--output", str(first)]
+    assert main([*words, "--born-charges"]) == 0
+    assert "Born charges" not in capsys.readouterr().out
+    written = read(first, format="extxyz")
+    expected = predict_response(load_model(model), atoms).born_charges
+    np.testing.assert_allclose(
+        written.arrays["MACE_born_charges"].reshape(-1, 3, 3), expected, atol=1e-7
+    )
+    written.arrays["bec"] = expected.swapaxes(1, 2).reshape(-1, 9)
+    written.info["dipole"] = written.info["MACE_dipole"]
+    write(tmp_path / "in.xyz", [written], format="extxyz")
+    words[-1] = str(second)
+    assert main([*words, "--born-charges", "bec"]) == 0
+    shown = capsys.readouterr().out
+    assert "labels: displacement_rows, by the rotation rule" in shown
+    rows = {
+        row.split("|")[1].strip(): row.split("|")[2:-1]
+        for row in shown.splitlines()[1:]
+        if row.startswith("|")
+    }
+    for name, count in (("dipole / e Å", "3"), ("Born charges / e", "27"), ("H isotropic", "2")):
+        assert [cell.strip() for cell in rows[name]][:4] == [count, "0.0000", "1.000", "1.000"]
+    assert "MACE_born_charges" in read(second, format="extxyz").arrays
+    assert main([*words, "--born-charges", "becs"]) == 2
+    assert "no structure has the array 'becs'; did you mean 'bec'" in capsys.readouterr().err
 
 
 def test_keys_and_table_can_be_chosen(model, finished, capsys):
