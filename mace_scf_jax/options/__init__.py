@@ -5,7 +5,7 @@ there, once. Parts of a model (backbones, families, …) bring their own groups.
 """
 
 from mace_scf_jax.options.error import ConfigurationError, collecting, problems_of
-from mace_scf_jax.options.group import DecidesWeights, OptionGroup, read_value
+from mace_scf_jax.options.group import DecidesWeights, OptionGroup, block, read_value
 from mace_scf_jax.options.values import OneOf
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "DecidesWeights",
     "OneOf",
     "OptionGroup",
+    "block",
     "collecting",
     "problems_of",
     "read_value",

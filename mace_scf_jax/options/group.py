@@ -5,7 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from mace_scf_jax.options.error import ConfigurationError, problems_in_values
 
@@ -95,3 +102,22 @@ def read_value(kind: Any, value: Any) -> Any:
         return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
         raise ConfigurationError(*problems_in_values(error, ())) from None
+
+
+def block(name: str, group: type[OptionGroup]) -> BeforeValidator:
+    """Return what reads a mapping as options, and says of all problems where they are.
+
+    Args:
+        name: of the option that is such a mapping.
+        group: its members.
+    """
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            return group(**value)
+        except ConfigurationError as error:
+            raise error.within(name) from None
+
+    return BeforeValidator(read)

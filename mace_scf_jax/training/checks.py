@@ -14,7 +14,8 @@ from mace_scf_jax.training.loop.modes import ModelMode
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.losses import LossError, check_terms, check_validation
 from mace_scf_jax.training.optimise.levenberg_marquardt import MOST_PARAMETERS
-from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
+from mace_scf_jax.training.optimise.low_rank import trained_sizes
+from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +42,28 @@ def check_number_of_parameters(options: TrainOptions, number: int) -> None:
 
 
 def check_groups(options: TrainOptions, parameters: Parameters) -> None:
-    """Refuse stages that freeze what the model does not have, or all that it has."""
-    known = group_sizes(parameters)
+    """Refuse stages that freeze what is not trained, or all that is; warn of rates without effect.
+
+    Args:
+        parameters: as they are trained.
+    """
+    known = trained_sizes(parameters)
+    which = "has no parameters" if options.lora is None else "trains no parameters"
     for index, stage in enumerate(options.train_schedule):
-        where = f"train_schedule, stage {index} ({stage.name}): 'freeze'"
+        stage_in_words = f"train_schedule, stage {index} ({stage.name})"
+        where = f"{stage_in_words}: 'freeze'"
         absent = [group for group in stage.freeze if group not in known]
         if absent:
             raise ConfigurationError(
-                f"{where}: found {', '.join(absent)}, of which the model has no parameters; it has "
+                f"{where}: found {', '.join(absent)}, of which the model {which}; there are "
                 f"{', '.join(known)}"
             )
         if set(known) <= set(stage.freeze):
             raise ConfigurationError(f"{where}: found all groups, nothing is left to train")
+        for group in stage.group_lrs:
+            if group not in known or group in stage.freeze:
+                why = "is frozen" if group in stage.freeze else f"{which} of this group"
+                logger.warning("%s: '%s_lr' has no effect: it %s", stage_in_words, group, why)
 
 
 def check_losses(

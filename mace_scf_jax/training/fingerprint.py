@@ -6,6 +6,7 @@ from typing import Any
 
 from mace_scf_jax.data.datasets import DataSets
 from mace_scf_jax.models import ModelSettings
+from mace_scf_jax.options import OptionGroup
 from mace_scf_jax.training.config.options import TrainOptions, matters_to, topics
 
 
@@ -18,11 +19,15 @@ def fingerprint(options: TrainOptions, settings: ModelSettings, data: DataSets) 
         if matters_to(name, family=options.model, backbone=options.backbone)
     ]
     return {
-        "options": {name: getattr(options, name) for name in deciding},
+        "options": {name: _plain(getattr(options, name)) for name in deciding},
         "model": _deciding_settings(settings),
         "training_data": data.train.catalogue.content_digest(),
         "validation_data": data.valid.catalogue.content_digest(),
     }
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, OptionGroup) else value
 
 
 def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:

@@ -60,6 +60,8 @@ from mace_scf_jax.training.loop.sampling import ForceSupervision, Sampling
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.validation import VALIDATION
 from mace_scf_jax.training.new_model import initial_parameters, model_settings, number_of_parameters
+from mace_scf_jax.training.optimise import low_rank
+from mace_scf_jax.training.optimise.low_rank import with_low_rank_updates
 from mace_scf_jax.training.optimise.parameter_groups import Parameters, group_sizes
 from mace_scf_jax.training.settings import data_settings, electrostatics_of, words_for_energies
 from mace_scf_jax.training.start.beginning import (
@@ -216,9 +218,9 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     supervision = choose_forces(options, data)
     check_losses(options, modes, data)
     parameters = initial_parameters(module, example, options=options)
-    check_groups(options, parameters)
     if start is not None:
         parameters = _started(start, settings, parameters, training_set, data, options)
+    check_groups(options, parameters)
     check_number_of_parameters(options, number_of_parameters(parameters))
     _log_model(settings, parameters, neighbours)
     return Preparation(
@@ -270,18 +272,25 @@ def _started(
     data: DataSets,
     options: TrainOptions,
 ) -> Parameters:
-    """First parameters of a model that starts from another one."""
-    parameters, _ = start_weights(start, settings, drawn)
+    """First parameters of a model that starts from another one, as they are trained."""
+    parameters, provenance = start_weights(start, settings, drawn)
     if settings.of_family.is_charged and not start.is_of(settings.family):
         some = itertools.islice(training_set.batches(), BATCHES_MEASURED)
         parameters = with_small_charges(settings, parameters, some, charge=options.start_charge)
     compared = [data.train[row] for row in range(min(len(data.train), STRUCTURES_COMPARED))]
     compare(start, settings, parameters, compared)
-    return parameters
+    if options.lora is None:
+        return parameters
+    adapted = with_low_rank_updates(
+        parameters, provenance.taken_over, seed=options.seed, **options.lora.model_dump()
+    )
+    logger.info("Low-rank updates: %s", low_rank.describe(adapted))
+    return adapted
 
 
 def _log_model(settings: ModelSettings, parameters: Parameters, neighbours: float) -> None:
     """What is trained."""
+    parameters = low_rank.merged(parameters)
     backbone, count = settings.backbone, number_of_parameters(parameters)
     logger.info(
         "Model: %s, %d parameters, features %s, r_max %g Å, %.1f neighbours on average",

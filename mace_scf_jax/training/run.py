@@ -42,6 +42,7 @@ from mace_scf_jax.training.loop.options import ValidationOptions
 from mace_scf_jax.training.loop.schedule import Stage, describe_epochs
 from mace_scf_jax.training.loop.state import Progress
 from mace_scf_jax.training.loop.steps import Programs
+from mace_scf_jax.training.optimise.low_rank import merged
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 from mace_scf_jax.training.preparation import Preparation, prepare_run
 from mace_scf_jax.training.records.history import TrainingHistory
@@ -316,7 +317,7 @@ def _save_model(
 ) -> None:
     save_model(
         path,
-        parameters,
+        merged(parameters),
         prepared.settings,
         {
             "name": options.name,
@@ -340,7 +341,7 @@ def _log_convergence(
         parameters, _ = trainer.best_parameters(progress, stage.name)
         summary = scf_convergence_summary(
             build(prepared.settings),
-            parameters,
+            merged(parameters),
             {
                 name: functools.partial(loader.undivided().epoch, 0)
                 for name, loader in prepared.evaluation.items()

@@ -66,12 +66,14 @@ class PrintSteps(Observer):
         print("step", record.epoch, record.batch, flush=True)
 
 
-def trainer(folder, *, data=None, parameters=None, observer=None, optimiser=None, **settings):
+def trainer(
+    folder, *, data=None, parameters=None, observer=None, optimiser=None, mode=MODE, **settings
+):
     """A run with EMA, AMSGrad and a plateau scheduler that acts within the few epochs."""
     names = settings.keys() & ValidationOptions.model_fields.keys()
     validation = {name: settings.pop(name) for name in names}
     return Trainer(
-        lambda stage: MODE,
+        lambda stage: mode,
         tiny_model() if parameters is None else parameters,
         tiny_data(tiny_batches()) if data is None else data,
         optimiser=OptimiserSettings(optimizer="adam", ema=True, ema_decay=0.9)

@@ -8,7 +8,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.backbones.chebyshev.descriptor import SHORTEST_DISTANCE, Descriptor
-from mace_scf_jax.options import ConfigurationError, OptionGroup
+from mace_scf_jax.options import OptionGroup, block
 from mace_scf_jax.options.values import (
     Literally,
     NoneInText,
@@ -103,20 +103,6 @@ class FeatureStatisticsOptions(OptionGroup):
     std: tuple[NumberFromZero, ...]
 
 
-def _block(name: str, group: type[OptionGroup]) -> BeforeValidator:
-    """Read a mapping as options, and say of all problems where they are."""
-
-    def read(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        try:
-            return group(**value)
-        except ConfigurationError as error:
-            raise error.within(name) from None
-
-    return BeforeValidator(read)
-
-
 Layers = Annotated[dict[Any, Any], BeforeValidator(_architectures), Literally]
 
 
@@ -126,7 +112,7 @@ class ChebyshevOptions(OptionGroup):
     decide_weights = False
 
     descriptor: Annotated[
-        DescriptorOptions | None, _block("descriptor", DescriptorOptions), Literally, NoneInText
+        DescriptorOptions | None, block("descriptor", DescriptorOptions), Literally, NoneInText
     ] = Field(
         default=None,
         description="{rad_order, rad_cutoff, ang_order, ang_cutoff, min_cutoff, species}: orders "
@@ -147,7 +133,7 @@ class ChebyshevOptions(OptionGroup):
     )
     feature_stats: Annotated[
         FeatureStatisticsOptions | None,
-        _block("feature_stats", FeatureStatisticsOptions),
+        block("feature_stats", FeatureStatisticsOptions),
         Literally,
         NoneInText,
     ] = Field(default=None, description="{mean, std} of every feature, instead of measured ones")

@@ -219,6 +219,10 @@ class TrainOptions(
             for index, stage in enumerate(self.train_schedule)
             if stage.freeze and self.sums_over_batches
         ]
+        if self.sums_over_batches and self.lora is not None:
+            problems.append(
+                f"option 'lora': cannot be used with the optimizer {self.optimizer}; adam can"
+            )
         if self.sums_over_batches and self.family.is_self_consistent:
             problems.append(
                 f"optimizer {self.optimizer!r}: cannot be used with {self.family.name}, whose "

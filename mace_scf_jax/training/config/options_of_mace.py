@@ -49,7 +49,7 @@ _SCRATCH = OptionOfMACE("fine-tuning is `start_from`, with the file of one model
 _REPLAY = OptionOfMACE(
     "data of the start model are an entry of their own in 'heads', beside `start_from`"
 )
-_LORA = OptionOfMACE("low-rank updates are not available; `freeze` is", passes=("false",))
+_LORA = OptionOfMACE("low-rank updates are `lora: {rank: 4, alpha: 1.0}`, beside `start_from`")
 _VARIANT = _switched_on("this variant of the network is not available; leave it out")
 _STAGES = OptionOfMACE("the loss of each stage is given in 'train_schedule'")
 _SECOND_STAGE = dataclasses.replace(_STAGES, passes=("false",), is_switch=True)
@@ -71,10 +71,10 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     ),
     "force_mh_ft_lr": _harmless("the learning rate that is given always wins"),
     "freeze": OptionOfMACE(
-        "groups of parameters are kept as they are by `freeze: [group, …]` in a stage",
+        "`freeze: [group, …]` of a stage; 1 to 4 are [embedding], 5 is [embedding, "
+        "interactions_decay, interactions_no_decay], 6 adds products, 7 readouts",
         passes=("0",),
     ),
-    "lora": _LORA,
     "lora_rank": _LORA,
     "lora_alpha": _LORA,
     "pt_train_file": _REPLAY,

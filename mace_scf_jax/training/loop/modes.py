@@ -30,6 +30,7 @@ from mace_scf_jax.training.loop.fixed_point_training import (
 )
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.losses import outputs_read
+from mace_scf_jax.training.optimise.low_rank import merged
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
 
 FALLBACK_STEPS = {TrainingMode.IMPLICIT: 10, TrainingMode.LINEARIZE_SOLVE: 15}
@@ -102,7 +103,7 @@ class ModelMode:
         self, params: Parameters, graph: Graph, *, forces: bool, stress: bool
     ) -> dict[str, Array]:
         """Compute the model outputs by name."""
-        how = None
+        params, how = merged(params), None
         if self.training is not None:
             how = DirectStep() if self.needs_multipoles else self_consistency(self.training)
         outputs = evaluate(self.module, params, graph, how=how, forces=forces, stress=stress)

@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from mace_scf_jax.options import OptionGroup
-from mace_scf_jax.options.values import NoneInText, PositiveNumber
+from mace_scf_jax.options import OptionGroup, block
+from mace_scf_jax.options.values import (
+    Literally,
+    NoneInText,
+    PositiveNumber,
+    PositiveWholeNumber,
+    names_in,
+)
+from mace_scf_jax.registry import unknown_name
+from mace_scf_jax.training.optimise.parameter_groups import parameter_groups
+
+
+def _names(value: Any) -> Any:
+    return value if value is None else names_in(value)
+
+
+class LowRankOptions(OptionGroup):
+    """Low-rank updates of the matrices of the start model"""
+
+    rank: PositiveWholeNumber = Field(default=4, description="rank of the updates")
+    alpha: PositiveNumber = Field(default=1.0, description="updates are multiplied by alpha / rank")
+    groups: Annotated[tuple[str, ...] | None, BeforeValidator(_names), NoneInText] = Field(
+        default=None, description="parameter groups whose matrices are updated; None: all"
+    )
+
+    def problems(self) -> list[str]:
+        """Tell of groups that there are not."""
+        known = parameter_groups()
+        return [
+            f"groups: {unknown_name('parameter group', name, known)}"
+            for name in self.groups or ()
+            if name not in known
+        ]
+
+
+def _switched(value: Any) -> Any:
+    """Truth values, as MACE has them: updates with the defaults, or none."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
 class StartOptions(OptionGroup):
@@ -30,6 +66,17 @@ class StartOptions(OptionGroup):
         description="root mean square charge in e that a family with charges begins with, if the "
         "start model is of another family; zero would never change",
     )
+    lora: Annotated[
+        LowRankOptions | None,
+        block("lora", LowRankOptions),
+        BeforeValidator(_switched),
+        Literally,
+        NoneInText,
+    ] = Field(
+        default=None,
+        description="{rank: 4, alpha: 1.0, groups: [parameter group, …]}: train low-rank updates "
+        "of the matrices of the start model, and what is new, alone; saved models hold the sums",
+    )
 
     def problems(self) -> list[str]:
         """Return sentences on options that need a start model."""
@@ -37,6 +84,6 @@ class StartOptions(OptionGroup):
             return []
         return [
             f"option {name!r}: needs 'start_from', the model to start from"
-            for name in ("start_head", "start_elements", "start_charge")
+            for name in ("start_head", "start_elements", "start_charge", "lora")
             if getattr(self, name) != type(self).model_fields[name].default
         ]

@@ -40,6 +40,11 @@ class Provenance:
     dropped: tuple[str, ...]
     """Arrays of the start model that the new one has no place for."""
 
+    @property
+    def taken_over(self) -> frozenset[str]:
+        """Names of arrays that are those of the start model, whole or cut."""
+        return frozenset((*self.copied, *self.cut))
+
     def describe(self) -> str:
         """Tell it in one line."""
         told = f"{len(self.copied)} arrays copied, {len(self.cut)} cut to the elements of the data"
