@@ -127,9 +127,11 @@ class BackboneSettings(abc.ABC):
             output: of the module.
             multiplicities: channels per degree of the result.
             label: first part of the names of the readouts, which the layers number.
-            nonlinear_last: let the last of several layers have hidden features.
+            nonlinear_last: let the last of several layers have hidden features, of every degree
+                that is read at least as many as `MLP_irreps` has scalars.
         """
         hidden = parse_multiplicities(self.MLP_irreps, option="MLP_irreps")
+        hidden = dict.fromkeys(multiplicities, hidden.get(0, 1)) | hidden
         read: list[Features] = []
         for layer, features in enumerate(output.layers):
             name = f"{label}_{layer}"

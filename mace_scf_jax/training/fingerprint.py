@@ -36,10 +36,12 @@ def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:
     if model["electrostatics"] is not None:
         del model["electrostatics"]["surplus_at_centre"]
     left_out = _OF_IMPORTS if settings.own.conserves_charge else _OF_IMPORTS | _OF_CONSERVATION
+    if not model.get("read_like_energies"):
+        left_out |= {"read_like_energies"}
     return {name: value for name, value in model.items() if name not in left_out}
 
 
-_OF_IMPORTS = {"charge_scale", "read_like_energies"}
+_OF_IMPORTS = {"charge_scale"}
 """Settings that only imported models have."""
 _OF_CONSERVATION = {"conserve_charge", "element_charges", "free_charges"}
 """Settings of LocalCharges from before there was a choice."""

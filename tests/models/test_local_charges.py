@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 
 import ase
 import jax
@@ -25,6 +26,7 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.configuration import from_atoms
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.structure import prepare
+from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.models import LocalChargesSettings, ModelSettings, build
 from mace_scf_jax.models.families.local_charges.settings import charges_of_elements
 from mace_scf_jax.predict.model import Model
@@ -251,3 +253,32 @@ def test_the_stress_of_latent_charges_is_that_of_the_whole_energy():
     expected = difference / (4.0 * step * crystal.get_volume())
     # a component of 9e-7 eV/Å³: energies are rounded to 1e-5 of their difference
     assert found["stress"][0, 1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_multipoles_are_read_with_hidden_features_where_an_option_says_so():
+    options = dict(model="LocalCharges", conserve_charge="none", charge_readout="nonlinear")
+    training = TrainingSet((1, 8), (0.0, 0.0), None, None, list)  # type: ignore[arg-type]
+    own = LocalChargesSettings.from_options(types.SimpleNamespace(**options), training)
+    assert own == LocalChargesSettings("none", read_like_energies=True)
+    assert own.as_options((1, 8)) == {"charge_readout": "nonlinear"}
+    settings = dataclasses.replace(settings_with("none"), own=own)
+    module = build(settings)
+    params = random_parameters(module, batch_of([structure(molecule(), settings)]))
+    hidden = params["multipole_readout_1"]["hidden_0"]
+    assert {name: value.shape for name, value in hidden.items()} == {
+        "degree_0": (2, 2 + 2),  # of degree 0, and gates of degree 1
+        "degree_1": (2, 2),
+    }
+    assert "hidden_0" not in params["multipole_readout_0"]
+    model = Model(settings, params)
+    still, turned = molecule(), molecule()
+    turned.rotate(35.0, (1.0, 2.0, 3.0), center=(0.0, 0.0, 0.0))
+    predictions = model.predict([still, turned], forces=False)
+    of_still, of_turned = (each["multipoles"] for each in predictions)
+    assert np.ptp(of_still[:, 0]) > 1e-3
+    assert np.max(np.abs(of_still[:, 1:])) > 1e-3
+    assert_close(of_turned[:, 0], of_still[:, 0], 1e-10)
+    assert_close(
+        np.linalg.norm(of_turned[:, 1:], axis=1), np.linalg.norm(of_still[:, 1:], axis=1), 1e-10
+    )
+    assert not np.allclose(of_turned[:, 1:], of_still[:, 1:])

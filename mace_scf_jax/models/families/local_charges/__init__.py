@@ -2,7 +2,7 @@
 
 from mace_scf_jax.electrostatics.choices import MAX_L
 from mace_scf_jax.late import place
-from mace_scf_jax.models.families.local_charges.options import ConservationOptions
+from mace_scf_jax.models.families.local_charges.options import LocalChargesOptions
 from mace_scf_jax.models.family import Family
 from mace_scf_jax.parameter_group import ParameterGroup
 
@@ -20,7 +20,7 @@ FAMILY = Family(
         "read_like_energies",
     ),
     max_l=MAX_L,
-    options=(ConservationOptions,),
+    options=(LocalChargesOptions,),
     sources={degree: rf"multipole_readout_\d+/.*degree_{degree}" for degree in (0, 1)},
     groups={r"(multipole_readout_\d+|conservation)/": ParameterGroup("lr_source_maps")},
 )

@@ -87,6 +87,10 @@ class LocalChargesSettings(FamilySettings):
         """Learned conservation moves charge along edges."""
         return self.conserve_charge == Conservation.LEARNED
 
+    def as_options(self, elements: tuple[int, ...]) -> dict[str, Any]:
+        """Return how multipoles are read."""
+        return {"charge_readout": "nonlinear" if self.read_like_energies else "linear"}
+
     def with_elements(self, kept: Sequence[int]) -> FamilySettings:
         """Return the settings, whose charges of elements follow from all compositions together."""
         if self.element_charges is None or len(kept) == len(self.element_charges):
@@ -107,8 +111,9 @@ class LocalChargesSettings(FamilySettings):
     def from_options(cls, options: Any, training: TrainingSet) -> LocalChargesSettings:
         """Return what the options ask for, with the charges of elements that it needs."""
         way = options.conserve_charge
+        nonlinear = options.charge_readout == "nonlinear"
         if way != Conservation.LEARNED:
-            return cls(way)
+            return cls(way, read_like_energies=nonlinear)
         found = charges_of_elements(training.batches(), len(training.elements))
         symbols = [chemical_symbols[element] for element in training.elements]
         charges = ", ".join(
@@ -126,7 +131,7 @@ class LocalChargesSettings(FamilySettings):
                 "however far apart they are",
                 found.remainder,
             )
-        return cls(way, found.charges, found.free)
+        return cls(way, found.charges, found.free, read_like_energies=nonlinear)
 
     def check_model(self, settings: ModelSettings) -> None:
         """Refuse another number of charges than of elements."""
