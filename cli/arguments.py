@@ -97,14 +97,18 @@ _TO_TERMINAL = _ToTerminal()
 
 
 _SPELLINGS = {"keys": ("--keys", "--heads"), "dtype": ("--dtype", "--default_dtype")}
-_VALUES = {"keys": parse_literal, "mesh_accuracy": float}
+_VALUES = {"keys": parse_literal, "mesh_accuracy": float, "eps_infty": float}
 
 
 def add_use_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of every use of a model; what ``--sums auto`` decides is printed once."""
     group = parser.add_argument_group("use of the model (default: what the model file says)")
     for name, option in OPTIONS.items():
-        if option is not None:
+        if option is not None and option.is_flag:
+            group.add_argument(
+                f"--{name}", action=argparse.BooleanOptionalAction, help=option.meaning
+            )
+        elif option is not None:
             group.add_argument(
                 *_SPELLINGS.get(name, (f"--{name}",)),
                 dest=name,

@@ -80,6 +80,12 @@ class ElectrostaticsSettings:
     """Whether charge beyond the total charge of a structure counts, in the dipole and in a field,
     as if it sat at the centre of the atoms. So forces do not depend on the origin; an ion still
     feels Q E. False in models from before there was a choice."""
+    eps_infty: float = 1.0
+    """High-frequency dielectric constant ε∞, whose root the multipoles are too small by: the dipole
+    is √ε∞ times that of the multipoles, whose Coulomb energy stays as it is."""
+    keep_neutral: bool = False
+    """Whether, in a field, what moves with a structure as a whole is its total charge, so that
+    forces add up to it; dipoles and Born charges are reported as they are."""
 
     def __post_init__(self) -> None:
         try:
@@ -106,6 +112,7 @@ class ElectrostaticsSettings:
                 f"found {self.sums!r}"
             ) from error
         _require_positive("mesh_accuracy", self.mesh_accuracy)
+        _require_positive("eps_infty", self.eps_infty)
         _require_positive("molecule_exponent", self.molecule_exponent)
         if not (math.isfinite(self.kspace_fade) and self.kspace_fade >= 0.0):
             raise ElectrostaticsSettingsError(

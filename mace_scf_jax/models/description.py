@@ -97,6 +97,10 @@ def summarise(content: ModelFile) -> dict[str, str]:
             f"multipoles up to l = {density.max_l}, Gaussians of {density.smearing_width:g} Å, "
             f"pbc_handling {density.boundary.value}"
         )
+        if density.eps_infty != 1.0:
+            summary["electrostatics"] += f", eps_infty {density.eps_infty:g}"
+        if density.keep_neutral:
+            summary["electrostatics"] += ", keep_neutral"
     if "name" in record:
         summary["made by"] = "run " + ", ".join(
             f"{word}{record[name]:{form}}"

@@ -44,6 +44,8 @@ def electrostatics_settings(
         sums=options.sums,
         mesh_accuracy=options.mesh_accuracy,
         surplus_at_centre=True,
+        eps_infty=options.eps_infty,
+        keep_neutral=options.keep_neutral,
     )
 
 
@@ -64,6 +66,8 @@ def electrostatics_options(settings: ElectrostaticsSettings) -> dict[str, Any]:
         "kspace_cutoff_factor": settings.kspace_cutoff_factor,
         "electrostatic_pbc_method": str(settings.boundary),
         "include_electrostatic_self_interaction": settings.include_self_interaction,
+        "eps_infty": settings.eps_infty,
+        "keep_neutral": settings.keep_neutral,
     }
 
 

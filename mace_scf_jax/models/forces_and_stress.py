@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.energies import isolated_atom_energies
+from mace_scf_jax.models.screening import model_outputs
 
 Parameters = dict[str, Any]
 
@@ -41,9 +42,8 @@ def evaluate(
         graphs are zero.
     """
     settings = module.settings
-    solve = settings.of_family.solve
     outputs = with_derivatives(
-        lambda moved: solve.outputs(module, params, moved, how=how, start=start),
+        lambda moved: model_outputs(module, params, moved, how=how, start=start),
         graph,
         forces=forces,
         stress=stress,

@@ -43,6 +43,17 @@ class ElectrostaticsOptions(OptionGroup):
     include_electrostatic_self_interaction: bool = Field(
         default=True, description="include the energy of each atom's density with itself"
     )
+    eps_infty: PositiveNumber = Field(
+        default=1.0,
+        description="dielectric constant ε∞ of the electrons that latent multipoles contain: "
+        "dipoles, Born charges and the action of a field are those of √ε∞ times the multipoles; "
+        "Coulomb energies stay as they are",
+    )
+    keep_neutral: bool = Field(
+        default=False,
+        description="forces in a field add up to the total charge of a structure times the field, "
+        "whatever its Born charges add up to; reported dipoles and Born charges stay as they are",
+    )
     sums: Literal["auto", "direct", "mesh"] = Field(
         default="auto",
         description="how periodic Coulomb sums are done: direct, over wavevectors; on a mesh; or "

@@ -17,6 +17,7 @@ from mace_scf_jax.electrostatics import dipole_cartesian
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.forces_and_stress import Parameters
 from mace_scf_jax.models.meaning import as_nan
+from mace_scf_jax.models.screening import dipole_scale, model_outputs
 from mace_scf_jax.units import INFRARED_INTENSITY
 
 SINE_SERIES = (4.0 / 3.0, -1.0 / 6.0)
@@ -75,9 +76,9 @@ def dipole_response(
 
     def density(positions: Array, field: Array) -> tuple[tuple[Array, Array], Array | None]:
         moved = graph.replace(positions=positions, external_field=field)
-        solve = settings.of_family.solve
-        outputs = solve.outputs(module, params, moved, how=how, start=None)
-        return (outputs["dipole"], outputs["multipoles"]), outputs.get("polarizability")
+        outputs = model_outputs(module, params, moved, how=how)
+        real = dipole_scale(settings) * outputs["multipoles"]
+        return (outputs["dipole"], real), outputs.get("polarizability")
 
     positions, field = jnp.asarray(graph.positions), jnp.asarray(graph.external_field)
     (dipole, multipoles), pullback, polarizability = jax.vjp(

@@ -25,6 +25,7 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import SelfConsistency, Use
 from mace_scf_jax.models.outputs import outputs_for
 from mace_scf_jax.models.response import NoDipoleError
+from mace_scf_jax.models.screening import dipole_scale
 from mace_scf_jax.predict.born_charge_labels import BornChargeOrder, read_born_charges
 from mace_scf_jax.predict.committee import Committee
 from mace_scf_jax.predict.convergence import NotConverged
@@ -191,7 +192,8 @@ def evaluate_file(
         for prediction, response in zip(predicted, responses, strict=True):
             prediction["born_charges"] = response.born_charges
         if labels is not None:
-            scores = score(labels, configurations, responses)
+            scale = dipole_scale(model.first.settings)
+            scores = score(labels, configurations, responses, scale=scale)
     if output is not None:
         if scf_history != "none":
             for entry, prediction in zip(atoms, predicted, strict=True):

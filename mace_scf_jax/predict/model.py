@@ -205,7 +205,7 @@ class Model(Predictor[Prediction]):
             given["parameters"] = cast(self.parameters, given.pop("dtype"))
         if "keys" in given:
             given["given_keys"] = specification(given.pop("keys"))
-        electrostatics = ("sums", "mesh_accuracy", "pbc_handling")
+        electrostatics = ("sums", "mesh_accuracy", "pbc_handling", "eps_infty", "keep_neutral")
         changes = {name: given.pop(name) for name in electrostatics if name in given}
         if changes:
             given["settings"] = with_electrostatics(self.settings, **changes)

@@ -16,6 +16,7 @@ from mace_scf_jax.data.errors import Location
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import ReadStructures
 from mace_scf_jax.models.response import DipoleResponse
+from mace_scf_jax.models.screening import dipole_scale
 from mace_scf_jax.predict.born_charge_labels import (
     BornChargeLabels,
     BornChargeOrder,
@@ -108,6 +109,8 @@ class ResponseScores:
     """Order of the indices of the labels."""
     reason: str
     """How that is known, in words."""
+    scale: float
+    """√ε∞, the dipole of the model over that of its multipoles; given, not fitted."""
     num_structures: int
     """Structures with reference Born charges."""
     num_charged: int
@@ -151,7 +154,8 @@ def score_born_charges(
     locations = [Location(None, index) for index in range(len(structures))]
     configurations = used.read_labelled(ReadStructures(list(structures), locations))
     responses = respond(used, [used.prepare(it) for it in configurations], batch_size=batch_size)
-    return score(labels, configurations, responses)
+    scale = dipole_scale(used.settings)
+    return score(labels, configurations, responses, scale=scale)
 
 
 def reading_dipoles(model: Model) -> Model:
@@ -167,6 +171,8 @@ def score(
     labels: BornChargeLabels,
     configurations: Sequence[Configuration],
     responses: Sequence[DipoleResponse],
+    *,
+    scale: float,
 ) -> ResponseScores:
     """Compare responses of structures with their reference values.
 
@@ -174,6 +180,7 @@ def score(
         labels: Born charges.
         configurations: with reference dipoles.
         responses: of the same structures.
+        scale: of the dipoles of the model.
     """
     pairs = [
         (entry, reference, response.born_charges)
@@ -203,6 +210,7 @@ def score(
         sum_rule=SumRule.of([pair[2] for pair in pairs], totals),
         order=labels.order,
         reason=labels.reason,
+        scale=scale,
         num_structures=len(pairs),
         num_charged=num_charged,
     )

@@ -55,7 +55,8 @@ def _sentences(scores: ResponseScores) -> list[str]:
     ]
     below = [
         f"Σ Z - Q·1: {'; '.join(sums)}",
-        "Slope: Σ p r / Σ r² of predictions p and labels r; nothing is fitted",
+        f"√eps_infty of the model: {scores.scale:.4g}, which is given and not fitted; slope: "
+        "Σ p r / Σ r² of predictions p and labels r",
     ]
     if scores.num_charged:
         below.append(

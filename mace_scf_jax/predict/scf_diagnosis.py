@@ -25,6 +25,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     initial_state,
 )
+from mace_scf_jax.models.screening import seen_by_multipoles
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.predictor import Notify
 from mace_scf_jax.scf import (
@@ -201,6 +202,7 @@ class _Functions:
         self.examine = jax.jit(self._examine)
 
     def _local(self, parameters: Any, graph: Graph) -> LocalState:
+        graph = seen_by_multipoles(self.module.settings, graph)
         return self.module.apply({"params": parameters}, graph, method="local")
 
     def _problem(self, parameters: Any, local: LocalState) -> FixedPointProblem:

@@ -97,10 +97,12 @@ def warn_of_field(settings: ModelSettings, configuration: Configuration) -> None
             FieldWarning,
             stacklevel=3,
         )
-    if not (settings.own.conserves_charge or settings.density.surplus_at_centre):
+    density = settings.density
+    if not (settings.own.conserves_charge or density.surplus_at_centre or density.keep_neutral):
         warnings.warn(
             "charges beyond total_charge: in a field, this model refers them to the origin of the "
-            "coordinates, on which forces then depend; surplus='centre' ends that",
+            "coordinates, on which forces then depend; surplus='centre' or keep_neutral=True ends "
+            "that",
             FieldWarning,
             stacklevel=3,
         )

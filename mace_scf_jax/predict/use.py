@@ -36,6 +36,8 @@ class Option:
     meaning: str
     choices: tuple[str, ...] = ()
     metavar: str | None = None
+    is_flag: bool = False
+    """Whether it is a truth value, ``--name`` or ``--no-name``."""
 
 
 class Options(TypedDict, total=False):
@@ -69,6 +71,18 @@ class Options(TypedDict, total=False):
             "origin, or to the centre of the atoms, or taken from all atoms alike",
             SURPLUS,
         ),
+    ]
+    eps_infty: Annotated[
+        float | None,
+        Option(
+            "dielectric constant ε∞: dipoles, Born charges and the action of a field are those of "
+            "√ε∞ times the multipoles",
+            metavar="X",
+        ),
+    ]
+    keep_neutral: Annotated[
+        bool | None,
+        Option("let forces in a field add up to those on the total charge", is_flag=True),
     ]
     dtype: Annotated[
         Any, Option("precision of weights and of what is computed with them", PRECISIONS)
@@ -181,13 +195,21 @@ def with_electrostatics(
     sums: SummationMethod | str | None = None,
     mesh_accuracy: float | None = None,
     pbc_handling: BoundaryMode | str | None = None,
+    eps_infty: float | None = None,
+    keep_neutral: bool | None = None,
 ) -> ModelSettings:
     """Settings with the electrostatics done in another way; see `Options`.
 
     Raises:
         ValueError: there is no such way, or the model has no electrostatics.
     """
-    given = {"sums": sums, "mesh_accuracy": mesh_accuracy, "boundary": pbc_handling}
+    given = {
+        "sums": sums,
+        "mesh_accuracy": mesh_accuracy,
+        "boundary": pbc_handling,
+        "eps_infty": eps_infty,
+        "keep_neutral": keep_neutral,
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         return settings

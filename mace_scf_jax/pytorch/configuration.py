@@ -483,6 +483,12 @@ def require_counterpart(settings: ModelSettings) -> None:
             "surplus_at_centre: the PyTorch packages refer charge beyond total_charge to the "
             "origin; `Model.with_surplus('origin')` does so too"
         )
+    for name, expected in (("eps_infty", 1.0), ("keep_neutral", False)):
+        if charged and (found := getattr(settings.electrostatics, name)) != expected:
+            raise TorchConfigurationError(
+                f"{name}: the PyTorch packages have no such setting, expected {expected}, found "
+                f"{found}"
+            )
     if charged and settings.electrostatics.kspace_fade != 0.0:
         raise TorchConfigurationError(
             "kspace_fade: the reciprocal sums of the PyTorch packages have a sharp cutoff, "

@@ -34,7 +34,11 @@ def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:
     """The settings of a model as runs of earlier versions saved them, where they say the same."""
     model = settings.to_dict()
     if model["electrostatics"] is not None:
-        del model["electrostatics"]["surplus_at_centre"]
+        density = model["electrostatics"]
+        del density["surplus_at_centre"]
+        for name, unused in _WITHOUT_EFFECT.items():
+            if density[name] == unused:
+                del density[name]
     left_out = _OF_IMPORTS if settings.own.conserves_charge else _OF_IMPORTS | _OF_CONSERVATION
     if not model.get("read_like_energies"):
         left_out |= {"read_like_energies"}
@@ -43,5 +47,7 @@ def _deciding_settings(settings: ModelSettings) -> dict[str, Any]:
 
 _OF_IMPORTS = {"charge_scale"}
 """Settings that only imported models have."""
+_WITHOUT_EFFECT = {"eps_infty": 1.0, "keep_neutral": False}
+"""Values of settings of the electrostatics that earlier versions did not have."""
 _OF_CONSERVATION = {"conserve_charge", "element_charges", "free_charges"}
 """Settings of LocalCharges from before there was a choice."""

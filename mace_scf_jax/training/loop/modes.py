@@ -22,6 +22,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     reference_multipoles,
 )
+from mace_scf_jax.models.screening import seen_by_multipoles
 from mace_scf_jax.scf import SOLVERS, Differentiation, LinearMixing, solver_named
 from mace_scf_jax.training.loop.fixed_point_training import (
     FixedPointTraining,
@@ -130,6 +131,7 @@ class ModelMode:
 
         These are the solved ones, or the reference in the mode ``direct``, in the dense view.
         """
+        graph = seen_by_multipoles(self.module.settings, graph)
         local = self.module.apply({"params": params}, graph, method="local")
         problem = fixed_point_problem(self.module, params, local, constant_charge=False)
         multipoles = outputs["multipoles"]
@@ -180,7 +182,7 @@ def _potentials(
 ) -> dict[str, Array]:
     """Potentials in V at the atoms, of the predicted and of the reference multipoles."""
     electrostatics = mode.module.settings.electrostatics
-    external = graph.external_potential()
+    external = seen_by_multipoles(mode.module.settings, graph).external_potential()
     reference = batch_atomic_potentials(graph, reference_multipoles(graph), settings=electrostatics)
     return {
         "esps": outputs["electrostatic_potentials"],

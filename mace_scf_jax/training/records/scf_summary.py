@@ -25,6 +25,7 @@ from mace_scf_jax.models.families.fixed_point.self_consistency import (
     fixed_point_problem,
     initial_state,
 )
+from mace_scf_jax.models.screening import seen_by_multipoles
 from mace_scf_jax.scf import LinearMixing, SolverStatus
 from mace_scf_jax.training.loop.fixed_point_training import FixedPointTraining
 from mace_scf_jax.training.optimise.parameter_groups import Parameters
@@ -115,6 +116,7 @@ def _compiled_ends(
 
     @jax.jit
     def ends(parameters: Parameters, graph: Graph) -> tuple[Array, Array]:
+        graph = seen_by_multipoles(module.settings, graph)
         local = module.apply({"params": parameters}, graph, method="local")
         problem = fixed_point_problem(module, parameters, local, constant_charge=constant_charge)
         start = initial_state(module, local, how)
