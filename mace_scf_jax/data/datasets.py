@@ -20,12 +20,14 @@ from mace_scf_jax.data.configuration import DEFAULT_CONFIG_TYPE
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import (
+    ReadStructures,
     is_stored,
     read_located,
     to_configurations,
     warn_about_adjusted_cells,
     warn_about_missing_labels,
 )
+from mace_scf_jax.data.replay import Replay
 from mace_scf_jax.data.sets import ConfigurationSet, ConfigurationsInMemory
 from mace_scf_jax.data.statistics import label_table
 from mace_scf_jax.data.stored_set import open_stored
@@ -64,6 +66,10 @@ class DataSettings:
     override_pbc_checks: bool = False
     allow_low_density_pbc: bool = False
     low_density_pbc_max_volume_per_atom: float = 100.0
+    tells_energies: bool = True
+    """Whether the energies of isolated atoms are logged: where they are not changed later."""
+    replay: Replay | None = None
+    """Structures of a head of their own, a `valid_fraction` of which is validated on."""
 
     def files(self) -> dict[str, str]:
         """The given files by split: train, valid, test."""
@@ -150,6 +156,15 @@ def load_datasets(settings: DataSettings) -> DataSets:
         kept = _rows_within_limits({"Training": train}, free_atoms, settings)
         train, valid, rows = _split(train.take(kept["Training"]), settings)
         valid_indices = kept["Training"][rows].tolist()
+    if settings.replay is not None:
+        replayed = _replayed(settings.replay, settings)
+        parts = selection.random_split(
+            len(replayed), fraction=settings.valid_fraction, seed=settings.valid_set_seed
+        )
+        train, valid = (
+            ConfigurationsInMemory([*members, *replayed.take(rows)])
+            for members, rows in zip((train, valid), parts, strict=True)
+        )
     tests = _of_each_head(valid, settings)
     if "test" in sets:
         tests |= _group(sets["test"], settings)
@@ -217,20 +232,39 @@ def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, Configu
         charged = settings.electrostatic_pbc_method is not None
         checks.warn_about_inputs(stored, settings.keys, files["train"], charged=charged)
     return {
-        split: (
-            ConfigurationsInMemory(
-                to_configurations(
-                    structures[split],
-                    settings.keys,
-                    multipoles_max_l=settings.multipoles_max_l,
-                    config_type_weights=settings.config_type_weights,
-                )
-            )
-            if split in structures
-            else _open(file, split, settings)
-        )
+        split: _converted(structures[split], settings)
+        if split in structures
+        else _open(file, split, settings)
         for split, file in files.items()
     }
+
+
+def _converted(structures: ReadStructures, settings: DataSettings) -> ConfigurationsInMemory:
+    """The configurations of structures."""
+    return ConfigurationsInMemory(
+        to_configurations(
+            structures,
+            settings.keys,
+            multipoles_max_l=settings.multipoles_max_l,
+            config_type_weights=settings.config_type_weights,
+        )
+    )
+
+
+def _replayed(replay: Replay, settings: DataSettings) -> ConfigurationsInMemory:
+    """The structures to replay, without free atoms, and within the limits."""
+    members = _converted(
+        replay.read(
+            settings.keys,
+            seed=settings.valid_set_seed,
+            charged=settings.electrostatic_pbc_method is not None,
+        ),
+        settings,
+    )
+    check_sets({"replay": members}, {"replay": str(replay.file)}, settings)
+    members = members.take(np.flatnonzero(~members.catalogue.isolated_atoms()))
+    kept = _rows_within_limits({"Replay": members}, members.catalogue, settings)
+    return members.take(kept["Replay"])
 
 
 def _open(file: str, split: str, settings: DataSettings) -> ConfigurationSet:
@@ -284,7 +318,8 @@ def _energies_of_free_atoms(
             train=train.catalogue,
             isolated_atoms=free_atoms.catalogue,
         )
-        _tell_energies(symbols, energies)
+        if settings.tells_energies:
+            _tell_energies(symbols, energies)
         return energies
     rows = []
     for place, head in enumerate(settings.keys.heads):
@@ -303,7 +338,8 @@ def _energies_of_free_atoms(
         )
         row = np.zeros(len(elements))
         row[[elements.index(number) for number in occurring]] = known
-        _tell_energies(symbols, row, of=f" of the head {head.name}")
+        if settings.tells_energies:
+            _tell_energies(symbols, row, of=f" of the head {head.name}")
         absent = [symbol for symbol, z in zip(symbols, elements, strict=True) if z not in occurring]
         if absent:
             logger.warning(

@@ -109,15 +109,22 @@ def _atomic_energies(model: Model) -> list[dict[int, float]]:
 def _with_found_files(recorded: Mapping[str, Any], work: Path) -> TrainOptions:
     """The options of the run; its data files are looked for here and beside the run."""
     options = dict(recorded)
-    for name in DATA_FILES:
-        if options.get(name) is None:
-            continue
-        path = Path(options[name])
-        places = [path, work / path]
-        found = next((place for place in places if is_there(place)), None)
-        if found is None:
-            raise RunError(f"{path}: no such file ({name} of the run)")
-        options[name] = str(found)
+
+    def place(file: str) -> str | None:
+        places = [Path(file), work / file]
+        return next((str(path) for path in places if is_there(path)), None)
+
+    def found(name: str, file: str) -> str:
+        path = place(file)
+        if path is None:
+            raise RunError(f"{file}: no such file ({name} of the run)")
+        return path
+
+    options |= {name: found(name, it) for name in DATA_FILES if (it := options.get(name))}
+    if (replay := options.get("replay")) is not None:
+        options["replay"] = replay | {"file": found("replay", replay["file"])}
+    if (start := options.get("start_from")) is not None:  # perhaps the name of a public model
+        options["start_from"] = place(start) or start
     return options_from(options)
 
 

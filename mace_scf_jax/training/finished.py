@@ -72,7 +72,9 @@ def _is_over(progress: Progress, options: TrainOptions) -> bool:
 
 def _data_files(options: TrainOptions) -> Iterator[Path]:
     """All files that the options name, those of folders and patterns too."""
-    for named in (options.train_file, options.valid_file, options.test_file, options.E0s):
+    replayed = None if options.replay is None else options.replay.file
+    files = (options.train_file, options.valid_file, options.test_file, options.E0s, replayed)
+    for named in files:
         if not isinstance(named, str | Path):
             continue
         for found in map(Path, glob.glob(str(named)) or [str(named)]):

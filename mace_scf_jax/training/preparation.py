@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from mace_scf_jax.backbones import BACKBONES
 from mace_scf_jax.backbones.backbone import as_tuples
@@ -71,7 +72,7 @@ from mace_scf_jax.training.start.beginning import (
     estimated_energies,
     with_small_charges,
 )
-from mace_scf_jax.training.start.start_model import ESTIMATED, StartModel
+from mace_scf_jax.training.start.start_model import ESTIMATED, START, StartModel
 from mace_scf_jax.training.start.weights import start_weights
 
 logger = logging.getLogger(__name__)
@@ -256,10 +257,20 @@ def _with_start_model(data: DataSets, start: StartModel, options: TrainOptions) 
         known = dict(zip(data.elements, given.tolist(), strict=True))
         if places is not None:
             known = {z: known[z] for z in own.catalogue.occurring_elements()}
+        how = "those of the start model" if word == START else "as given"
+        if data.has_isolated_atoms[place]:
+            how = "isolated atoms of the training file"
+        elif word in (None, ESTIMATED):
+            known, rank = estimated_energies(start, own)
+            how = f"estimated, rank {rank} of {len(known)}"
         energies = start.atomic_energies | known
-        if word in (None, ESTIMATED) and not data.has_isolated_atoms[place]:
-            energies |= estimated_energies(start, own)
         rows.append([energies[element] for element in elements])
+        told = ", ".join(
+            f"{chemical_symbols[z]} {energies[z]:.4f} (start model {start.atomic_energies[z]:.4f})"
+            for z in elements
+        )
+        of = f" of the head {data.heads[place]}" if data.heads else ""
+        logger.info("Energies of isolated atoms%s / eV: %s; %s", of, told, how)
     ordered = np.array(rows if places is not None else rows[0])
     return dataclasses.replace(data, elements=elements, atomic_energies=ordered)
 

@@ -78,6 +78,8 @@ class TrainingResult:
     progress: Progress
     history: TrainingHistory
     """One row per evaluated epoch."""
+    first_metrics: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    """Errors of a model that starts from another one before the first step, by set and name."""
 
 
 def train(
@@ -186,10 +188,33 @@ def _nothing_to_do(options: TrainOptions, over: FinishedRun) -> TrainingResult:
 
 
 def _log_final_errors(
-    options: TrainOptions, stage: str, epoch: int, metrics: Mapping[str, Mapping[str, float]]
+    options: TrainOptions,
+    stage: str,
+    epoch: int,
+    metrics: Mapping[str, Mapping[str, float]],
+    before: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    table = final_table(options.error_table, metrics)
+    before = {} if before is None else before
+    shown = metrics | {f"{name} before": errors for name, errors in before.items()}
+    table = final_table(options.error_table, shown)
     logger.info("Final error table for stage %s (epoch %d)\n%s", stage, epoch, table)
+
+
+def _first_errors(
+    options: TrainOptions, prepared: Preparation, trainer: Trainer
+) -> dict[str, Mapping[str, float]]:
+    """Errors before the first step of a model that starts from another one, but on what it trains
+    on; with those at the end they tell what is forgotten."""
+    if options.start_from is None:
+        return {}
+    stage, errors = options.train_schedule[0], {}
+    for name, loader in prepared.evaluation.items():
+        if name != "train":
+            batches = prefetched(loader.epoch(0))
+            errors[name] = trainer.validator.evaluate(prepared.parameters, batches, stage).metrics
+    table = final_table(options.error_table, errors)
+    logger.info("Errors before the first step\n%s", table)
+    return errors
 
 
 def _as_begun(options: TrainOptions, files: RunFiles) -> TrainOptions:
@@ -240,6 +265,7 @@ def _run(
             devices=devices,
             programs=programs,
         )
+        before = _first_errors(options, prepared, trainer)
         progress = trainer.run(
             stages,
             fingerprint=prepared.fingerprint,
@@ -248,7 +274,9 @@ def _run(
         )
         logger.info("Training complete")
         wait_for_all_processes("end of training")
-        models, metrics = _evaluate_and_save(options, prepared, files, trainer, progress, observers)
+        models, metrics = _evaluate_and_save(
+            options, prepared, files, trainer, progress, observers, before
+        )
     if options.summarises_convergence and is_first_process():
         _log_convergence(options, prepared, trainer, progress)
     wait_for_all_processes("results")
@@ -259,7 +287,7 @@ def _run(
         logger.info("Saved the history of the run to %s and .json", files.history)
     _log_compilations(trainer)
     logger.info("Done")
-    return TrainingResult(models=models, metrics=metrics, progress=progress, history=history)
+    return TrainingResult(models, metrics, progress, history, before)
 
 
 @contextlib.contextmanager
@@ -285,8 +313,13 @@ def _evaluate_and_save(
     trainer: Trainer,
     progress: Progress,
     observers: Sequence[Observer],
+    before: Mapping[str, Mapping[str, float]],
 ) -> tuple[dict[str, Path], dict[str, dict[str, Mapping[str, float]]]]:
-    """Final error table and model file of every stage: files and errors by stage."""
+    """Final error table and model file of every stage: files and errors by stage.
+
+    Args:
+        before: errors before the first step, by set.
+    """
     logger.info("Computing metrics for training, validation, and test sets")
     models: dict[str, Path] = {}
     metrics: dict[str, dict[str, Mapping[str, float]]] = {}
@@ -300,7 +333,7 @@ def _evaluate_and_save(
         metrics[stage.name] = errors
         for observer in observers:
             observer.finally_evaluated(FinalErrors(stage.name, record["epoch"], errors))
-        _log_final_errors(options, stage.name, record["epoch"], errors)
+        _log_final_errors(options, stage.name, record["epoch"], errors, before)
         models[stage.name] = files.model(stage.name)
         if is_first_process():
             _save_model(options, prepared, models[stage.name], stage, parameters, record)
@@ -324,7 +357,7 @@ def _save_model(
             "stage": stage.name,
             "epoch": record["epoch"],
             "validation_loss": record["loss"],
-            "heads": options.heads,
+            "heads": options.all_heads,
             "data": dict(prepared.data_record),
             "training_options": json.loads(options.model_dump_json()),
             "version": __version__,

@@ -21,6 +21,7 @@ from mace_scf_jax.training.config.preprocessing import PreprocessOptions
 from mace_scf_jax.training.loop.options import WatchOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.optimise.options import OptimiserOptions, SchedulerOptions
+from mace_scf_jax.training.start.replay import replay_of
 from mace_scf_jax.training.start.start_model import ESTIMATED, START, StartModel
 
 
@@ -50,6 +51,7 @@ def watch_options(options: TrainOptions) -> WatchOptions:
 def data_settings(options: TrainOptions) -> DataSettings:
     """Tell which files the options name, and how to read them."""
     given = options.values_for(DataSettings) | {"valid_set_seed": options.split_seed}
+    del given["replay"]  # the option, of which a setting is made
     if not options.family.is_charged:
         given["electrostatic_pbc_method"] = None
     keys, start = options.keys, StartModel.of(options)
@@ -64,7 +66,14 @@ def data_settings(options: TrainOptions) -> DataSettings:
         ]
         keys = dataclasses.replace(keys, heads=tuple(of_heads))
     max_l = multipoles_max_l(options.family, options)
-    return DataSettings(**given, keys=keys, multipoles_max_l=max_l)
+    replay = None if start is None else replay_of(options, start)
+    return DataSettings(
+        **given,
+        keys=keys,
+        multipoles_max_l=max_l,
+        replay=replay,
+        tells_energies=start is None,
+    )
 
 
 def words_for_energies(options: TrainOptions) -> tuple[Any, ...]:

@@ -149,7 +149,7 @@ class TrainOptions(
         general = [topic for topic in topics() if topic not in model_topics()]
         problems = [problem for topic in general for problem in topic.problems(self)]
         try:
-            several = KeySpecification.from_heads(self.heads).heads
+            several = KeySpecification.from_heads(self.all_heads).heads
             if several and Offer.HEADS not in BACKBONES[self.backbone].offers:
                 problems.append(
                     f"heads: expected one with the backbone {self.backbone}, found {len(several)}"
@@ -243,9 +243,18 @@ class TrainOptions(
         ]
 
     @property
+    def all_heads(self) -> dict[str, Any]:
+        """The option `heads`, and the head of replay."""
+        if self.replay is None:
+            return self.heads
+        from mace_scf_jax.training.start.replay import with_replay  # slow to import
+
+        return with_replay(self.heads, self.replay)
+
+    @property
     def keys(self) -> KeySpecification:
         """Which key of the data files holds which property."""
-        return KeySpecification.from_heads(self.heads)
+        return KeySpecification.from_heads(self.all_heads)
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -46,10 +46,17 @@ def _switched_off(says: str) -> OptionOfMACE:
 
 
 _SCRATCH = OptionOfMACE("fine-tuning is `start_from`, with the file of one model and one head")
-_REPLAY = OptionOfMACE(
-    "data of the start model are an entry of their own in 'heads', beside `start_from`"
-)
 _LORA = OptionOfMACE("low-rank updates are `lora: {rank: 4, alpha: 1.0}`, beside `start_from`")
+_REPLAY = OptionOfMACE(
+    "data of the start model are `replay: {file, keys, samples, weight, labels}`, beside "
+    "`start_from`"
+)
+
+
+def _of_replay(member: str, passes: tuple[str, ...] = ()) -> OptionOfMACE:
+    return OptionOfMACE(f"this is `replay: {{{member}}}`, beside `start_from`", passes=passes)
+
+
 _VARIANT = _switched_on("this variant of the network is not available; leave it out")
 _STAGES = OptionOfMACE("the loss of each stage is given in 'train_schedule'")
 _SECOND_STAGE = dataclasses.replace(_STAGES, passes=("false",), is_switch=True)
@@ -65,10 +72,7 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     "foundation_model_elements": OptionOfMACE("this is `start_elements: all`", passes=("false",)),
     "foundation_model_readout": dataclasses.replace(_SCRATCH, passes=("true",), is_switch=True),
     "foundation_filter_elements": dataclasses.replace(_SCRATCH, passes=("true",)),
-    "multiheads_finetuning": _switched_on(
-        "fine-tuning (`start_from`) with several entries in 'heads', one of them with data of the "
-        "start model"
-    ),
+    "multiheads_finetuning": _switched_on(_REPLAY.says),
     "force_mh_ft_lr": _harmless("the learning rate that is given always wins"),
     "freeze": OptionOfMACE(
         "`freeze: [group, …]` of a stage; 1 to 4 are [embedding], 5 is [embedding, "
@@ -77,16 +81,23 @@ OPTIONS_OF_MACE: dict[str, OptionOfMACE] = {
     ),
     "lora_rank": _LORA,
     "lora_alpha": _LORA,
-    "pt_train_file": _REPLAY,
-    "pt_valid_file": _REPLAY,
-    "num_samples_pt": _REPLAY,
-    "subselect_pt": _REPLAY,
-    "filter_type_pt": _REPLAY,
+    "pt_train_file": _of_replay("file: FILE, labels: file"),
+    "pt_valid_file": OptionOfMACE("`valid_fraction` of the file of `replay` is validated on"),
+    "num_samples_pt": _of_replay("samples: NUMBER"),
+    "subselect_pt": OptionOfMACE(
+        "the structures of `replay: {samples: NUMBER}` are drawn at random", passes=("random",)
+    ),
+    "filter_type_pt": OptionOfMACE(
+        "the file of `replay` is used as it is: choose its structures", passes=("none",)
+    ),
     "disallow_random_padding_pt": dataclasses.replace(_REPLAY, is_switch=True, passes=("false",)),
-    "weight_pt_head": _REPLAY,
-    "real_pt_data_ratio_threshold": _REPLAY,
-    "pseudolabel_replay": dataclasses.replace(_REPLAY, passes=("false",)),
-    "pseudolabel_replay_compute_stress": dataclasses.replace(_REPLAY, passes=("false",)),
+    "weight_pt_head": _of_replay("weight: NUMBER"),
+    "real_pt_data_ratio_threshold": _of_replay("weight: NUMBER"),
+    "pseudolabel_replay": _of_replay("labels: start", passes=("false",)),
+    "pseudolabel_replay_compute_stress": OptionOfMACE(
+        "with `compute_stress: true`, `replay: {labels: start}` has stresses too",
+        passes=("false",),
+    ),
     "skip_evaluate_heads": OptionOfMACE("all heads are always evaluated", passes=("pt_head",)),
     # data
     "atomic_numbers": OptionOfMACE(

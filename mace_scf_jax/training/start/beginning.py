@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.data import chemical_symbols
 from jaxtyping import Array
 
 from mace_scf_jax.data.configuration import Configuration
@@ -33,7 +32,9 @@ LARGEST_CHANGE = 1e-3
 """eV per atom: a larger change of the energies before the first step is warned of."""
 
 
-def estimated_energies(start: StartModel, structures: ConfigurationSet) -> dict[int, float]:
+def estimated_energies(
+    start: StartModel, structures: ConfigurationSet
+) -> tuple[dict[int, float], int]:
     """Energies of isolated atoms that bring the start model closest to the energies of the data.
 
     They are those of the start model plus the solution of smallest norm of the least-squares
@@ -42,6 +43,10 @@ def estimated_energies(start: StartModel, structures: ConfigurationSet) -> dict[
 
     Args:
         structures: of which those with an energy count.
+
+    Returns:
+        Energies in eV by atomic number, and the rank of the problem: where it is below the number
+        of elements, the compositions do not tell all elements apart.
 
     Raises:
         ConfigurationError: no training structure has an energy.
@@ -55,21 +60,15 @@ def estimated_energies(start: StartModel, structures: ConfigurationSet) -> dict[
     members = structures.take(labelled)
     elements = members.catalogue.occurring_elements()
     counts = members.catalogue.counts_of(elements).astype(np.float64)
-    predicted = np.array([float(it["energy"]) for it in _predicted(start, list(members))])
+    predictions = start.predicted(list(members), forces=False)
+    predicted = np.array([float(it["energy"]) for it in predictions])
     missing = members.catalogue.energy - predicted
     change, _, rank, _ = np.linalg.lstsq(counts, missing, rcond=None)
     energies = {
         z: round(start.atomic_energies[z] + float(by), DIGITS)
         for z, by in zip(elements, change, strict=True)
     }
-    told = ", ".join(
-        f"{chemical_symbols[z]} {start.atomic_energies[z]:.4f} -> {energy:.4f}"
-        for z, energy in energies.items()
-    )
-    logger.info(
-        "Energies of isolated atoms / eV, estimated: %s (rank %d of %d)", told, rank, len(energies)
-    )
-    return energies
+    return energies, int(rank)
 
 
 def with_small_charges(
@@ -136,7 +135,7 @@ def compare(
         Largest difference of interaction energies in eV/atom, and of force components in eV/Å.
     """
     _, shift = start.scale_and_shift(settings.family)
-    before = _predicted(start, configurations)
+    before = start.predicted(configurations)
     new = Model(settings, jax.tree.map(np.asarray, parameters))
     after = new.predict_structures([new.prepare(it) for it in configurations])
     energy = force = 0.0
@@ -162,10 +161,3 @@ def _scaled(parameters: Parameters, pattern: str, factor: float) -> Parameters:
         lambda path, leaf: factor * leaf if re.match(pattern, parameter_name(path)) else leaf,
         parameters,
     )
-
-
-def _predicted(start: StartModel, configurations: Sequence[Configuration]) -> list[dict]:
-    """Predictions of the start model."""
-    parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), start.parameters)
-    model = Model(start.settings, parameters)
-    return model.predict_structures([model.prepare(entry) for entry in configurations])

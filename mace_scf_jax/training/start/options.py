@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.options import OptionGroup, block
 from mace_scf_jax.options.values import (
+    FilePath,
     Literally,
     NoneInText,
     PositiveNumber,
@@ -39,6 +40,23 @@ class LowRankOptions(OptionGroup):
             for name in self.groups or ()
             if name not in known
         ]
+
+
+class ReplayOptions(OptionGroup):
+    """Structures on which the start model is to stay as it is"""
+
+    file: FilePath = Field(description="file, or pattern of files, of the structures")
+    keys: dict[str, str | None] | None = Field(
+        default=None,
+        description="{property: key in the file, …}; None: the keys of the first head",
+    )
+    samples: Annotated[PositiveWholeNumber | None, NoneInText] = Field(
+        default=None, description="number of structures, drawn by the seed of the split; None: all"
+    )
+    weight: PositiveNumber = Field(default=1.0, description="factor on their losses")
+    labels: Literal["file", "start"] = Field(
+        default="file", description="labels of the file, or those that the start model predicts"
+    )
 
 
 def _switched(value: Any) -> Any:
@@ -77,6 +95,13 @@ class StartOptions(OptionGroup):
         description="{rank: 4, alpha: 1.0, groups: [parameter group, …]}: train low-rank updates "
         "of the matrices of the start model, and what is new, alone; saved models hold the sums",
     )
+    replay: Annotated[
+        ReplayOptions | None, block("replay", ReplayOptions), Literally, NoneInText
+    ] = Field(
+        default=None,
+        description="{file, keys: {property: key}, samples, weight: 1.0, labels: file or start}: "
+        "structures on which the start model is to stay as it is; a head of their own, 'replay'",
+    )
 
     def problems(self) -> list[str]:
         """Return sentences on options that need a start model."""
@@ -84,6 +109,6 @@ class StartOptions(OptionGroup):
             return []
         return [
             f"option {name!r}: needs 'start_from', the model to start from"
-            for name in ("start_head", "start_elements", "start_charge", "lora")
+            for name in ("start_head", "start_elements", "start_charge", "lora", "replay")
             if getattr(self, name) != type(self).model_fields[name].default
         ]

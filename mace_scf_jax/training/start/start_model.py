@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ase.data import chemical_symbols
 
 from mace_scf_jax.backbones.backbone import as_tuples
+from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.electrostatics import electrostatics_options
@@ -19,6 +23,8 @@ from mace_scf_jax.models.one_head import parameters_of_head, place_of_head, sett
 from mace_scf_jax.models.settings import ModelSettings
 from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.options.values import none_if_text
+from mace_scf_jax.predict.model import Model
+from mace_scf_jax.predict.prediction import Prediction
 
 Parameters = dict[str, Any]
 
@@ -138,6 +144,26 @@ class StartModel:
             )
         return known if which == "all" else of_data
 
+    def predicted(
+        self, configurations: Sequence[Configuration], *, forces: bool = True, stress: bool = False
+    ) -> list[Prediction]:
+        """Predict structures, in double precision.
+
+        Args:
+            forces: of every atom too.
+            stress: of periodic structures too.
+
+        Raises:
+            DataError: the start model does not know their elements, or lacks inputs.
+        """
+        structures = [self._model.prepare(entry) for entry in configurations]
+        return self._model.predict_structures(structures, forces=forces, stress=stress)
+
+    @functools.cached_property
+    def _model(self) -> Model:
+        parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), self.parameters)
+        return Model(self.settings, parameters)
+
     @property
     def atomic_energies(self) -> dict[int, float]:
         """Energy of an isolated atom of each element in eV."""
@@ -231,8 +257,10 @@ def contradictions(options: Any, given: Collection[str]) -> list[str]:
         options: all of them, as they are read.
         given: names of those that were written.
     """
-    start = StartModel.of(options)
+    start, fields = StartModel.of(options), type(options).model_fields
     assert start is not None
+    given = {name for name in given if name in fields}
+    changed = {name for name in given if getattr(options, name) != fields[name].default}
     expected = start.options(options.model)
     found = {name: getattr(options, name) for name in expected if name in given}
     if {"num_channels", "max_L"} & set(given):
@@ -243,7 +271,7 @@ def contradictions(options: Any, given: Collection[str]) -> list[str]:
         name
         for group in options.family.options
         for name in group.model_fields
-        if same_family and name in given and name not in expected and name not in of_training
+        if same_family and name in changed and name not in expected and name not in of_training
     }
     problems = [
         f"option {name!r}: the start model has {_text(expected[name])}, found {_text(value)}; "
@@ -255,11 +283,11 @@ def contradictions(options: Any, given: Collection[str]) -> list[str]:
         f"option {name!r}: is decided by the start model, which is of the same family; leave it out"
         for name in sorted(measured)
     ]
-    if "start_charge" in given and not options.family.sources:
+    if "start_charge" in changed and not options.family.sources:
         problems.append(
             f"option 'start_charge': {options.model} has no charges that are scaled; leave it out"
         )
-    elif "start_charge" in given and same_family:
+    elif "start_charge" in changed and same_family:
         problems.append(
             "option 'start_charge': charges are those of the start model, which is of the same "
             "family; leave it out"
