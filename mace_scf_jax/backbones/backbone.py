@@ -277,6 +277,9 @@ class Backbone:
     groups: Mapping[str, ParameterGroup]
     """Optimiser group of the parameters whose path within the module begins with a pattern."""
     offers: frozenset[Offer] = frozenset()
+    unscaled_by_element: str | None = None
+    """Pattern of the paths of weights that every element has for itself and that are used as they
+    are; of other such weights maps divide by the square root of the number of elements."""
 
 
 DEFAULT_BACKBONE = "MACE"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
@@ -89,20 +90,24 @@ class ModelSettings(Generic[Own]):
         """Atomic numbers, ascending."""
         return self.backbone.elements
 
-    def with_elements(self, elements: tuple[int, ...]) -> ModelSettings[Own]:
+    def with_elements(
+        self, elements: tuple[int, ...], like: Mapping[int, int] | None = None
+    ) -> ModelSettings[Own]:
         """Return the settings of a model of one head for some of the elements.
 
         Args:
             elements: atomic numbers, ascending.
+            like: of elements that the model lacks, those of it that they are to be like.
 
         Raises:
             ValueError: names elements that the model lacks; or it cannot have fewer.
         """
-        unknown = [chemical_symbols[z] for z in elements if z not in self.elements]
+        models = [(like or {}).get(z, z) for z in elements]
+        unknown = [chemical_symbols[z] for z in models if z not in self.elements]
         if unknown:
             known = ", ".join(chemical_symbols[z] for z in self.elements)
             raise ValueError(f"elements {', '.join(unknown)}: the model has only {known}")
-        kept = [self.elements.index(element) for element in elements]
+        kept = [self.elements.index(element) for element in models]
         return dataclasses.replace(
             self,
             backbone=self.backbone.with_elements(elements),

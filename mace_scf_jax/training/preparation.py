@@ -73,7 +73,7 @@ from mace_scf_jax.training.start.beginning import (
     with_small_charges,
 )
 from mace_scf_jax.training.start.start_model import ESTIMATED, START, StartModel
-from mace_scf_jax.training.start.weights import start_weights
+from mace_scf_jax.training.start.weights import start_weights, with_new_elements
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +157,8 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
     start = StartModel.of(options)
     data = load_datasets(data_settings(options))
     if start is not None:
+        if start.like:
+            start = with_new_elements(start, start.like, data.train[0])
         data = _with_start_model(data, start, options)
     check_batch(options, len(data.train))
     sets = {"train": data.train, "valid": data.valid, **data.tests}

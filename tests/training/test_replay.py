@@ -75,6 +75,20 @@ def test_the_start_model_labels(folder):
         np.testing.assert_allclose(entry.values["forces"], expected["forces"], atol=1e-5)
 
 
+def test_stresses_are_labelled_too(folder, tmp_path):
+    atoms = ase.Atoms("H2O2", [[0, 0, 0], [1, 0, 0], [0, 1.5, 0], [1, 1.5, 0]], pbc=True)
+    atoms.set_cell([4.0, 4.0, 4.0])
+    ase.io.write(tmp_path / "periodic.xyz", [atoms] * 2, format="extxyz")
+    replay = {"file": str(tmp_path / "periodic.xyz"), "labels": "start"}
+    given = TrainOptions(**options(folder, replay=replay, compute_stress=True))
+    data = load_datasets(data_settings(given))
+    (found,) = (entry for entry in data.train if entry.head == 1)
+    start = load_model(folder / "start.model.safetensors")
+    (expected,) = start.predict([atoms], stress=True)
+    np.testing.assert_allclose(found.values["stress"], expected["stress"], atol=1e-9)
+    assert np.abs(expected["stress"]).max() > 1e-4
+
+
 def test_errors_before_and_after_are_in_the_table(folder, tmp_path):
     """Predictions of structures that name no head are those of the user's."""
     result = train(

@@ -84,12 +84,30 @@ def test_the_same_family_begins_where_the_start_model_is(folder, caplog):
     assert run.settings.family == "ScaleShiftMACE"
     assert run.settings.elements == (1, 8)
     assert run.settings.own == ScaleShiftSettings(SCALE, SHIFT)
+    assert "H -12.5000 (start model -13.0000), O -2043.0000" in caplog.text
+    assert "estimated, rank 2 of 2" in caplog.text
     expected = [ENERGIES[1] + OFFSETS["H"], ENERGIES[8] + OFFSETS["O"]]
     np.testing.assert_allclose(run.settings.atomic_energies, expected, rtol=1e-9)
     found, _ = predictions(run)
     labels = [atoms.info["REF_energy"] for atoms in ase.io.read(folder / "train.xyz", ":")]
     # estimated energies are rounded to 1e-6 eV for each of up to four atoms
     np.testing.assert_allclose([it["energy"] for it in found], labels, atol=1e-5)
+
+
+def test_isolated_atoms_of_the_training_file_win(folder, tmp_path, caplog):
+    atoms = ase.io.read(folder / "train.xyz", ":")
+    for symbol, energy in (("H", -5.0), ("O", -7.0)):
+        alone = ase.Atoms(symbol, info={"config_type": "IsolatedAtom", "REF_energy": energy})
+        alone.arrays["REF_forces"] = np.zeros((1, 3))
+        atoms.append(alone)
+    ase.io.write(tmp_path / "with_atoms.xyz", atoms, format="extxyz")
+    with caplog.at_level("INFO"):
+        run = prepared(folder, train_file=str(tmp_path / "with_atoms.xyz"))
+    assert run.settings.atomic_energies == (-5.0, -7.0)
+    assert (
+        "Energies of isolated atoms / eV: H -5.0000 (start model -13.0000), O -7.0000 (start model "
+        "-2041.0000); isolated atoms of the training file" in caplog.text
+    )
 
 
 def test_all_elements_can_be_kept(folder):
@@ -261,6 +279,15 @@ def test_what_is_not_of_the_model_may_differ_within_a_family(folder, tmp_path):
         TrainOptions(**given, include_field_si=True)
 
 
+def test_charges_of_the_same_family_add_up_in_the_same_way(folder, tmp_path):
+    settings = tiny_settings("LocalCharges")
+    save_model(tmp_path / "own.model.safetensors", {"weights": np.zeros(1)}, settings, {})
+    given = options(folder, start_from=str(tmp_path / "own.model.safetensors"))
+    assert TrainOptions(**given, conserve_charge="none").conserve_charge == "none"
+    with pytest.raises(ConfigurationError, match="the start model has none, found learned"):
+        TrainOptions(**given, conserve_charge="learned")
+
+
 def test_the_same_sizes_may_be_given(folder):
     given = TrainOptions(**options(folder, r_max=4.0, num_channels=4, max_L=1))
     assert given.irreps == "4x0e + 4x1o"
@@ -279,13 +306,60 @@ def test_preprocessing_prepares_for_the_electrostatics_of_the_start_model(folder
     assert found.kspace_cutoff == wide.indices_cutoff
 
 
+def chlorides(folder):
+    """A file with an element that the start model lacks."""
+    found = []
+    for seed in range(4):
+        atoms = molecule(("CH3Cl", "HCl")[seed % 2])
+        atoms.rattle(0.1, seed=seed)
+        atoms.info["REF_energy"] = -2.0 * len(atoms)
+        atoms.arrays["REF_forces"] = np.zeros((len(atoms), 3))
+        found.append(atoms)
+    ase.io.write(folder / "other.xyz", found, format="extxyz")
+    return str(folder / "other.xyz"), found
+
+
 def test_an_element_that_the_start_model_lacks_is_named(folder, tmp_path):
-    atoms = molecule("CH3Cl")
-    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = 0.0, np.zeros((len(atoms), 3))
-    ase.io.write(tmp_path / "other.xyz", [atoms] * 4, format="extxyz")
     energies = {"H": 0.0, "C": 0.0, "Cl": 0.0}
+    file, _ = chlorides(tmp_path)
     with pytest.raises(ConfigurationError, match="the data have Cl, which the start model does"):
-        prepared(folder, train_file=str(tmp_path / "other.xyz"), E0s=energies)
+        prepared(folder, train_file=file, E0s=energies)
+
+
+def test_a_new_element_begins_as_another(folder, tmp_path):
+    """With weights, and an energy that is estimated; it may take the place of what is not there."""
+    file, atoms = chlorides(tmp_path)
+    run = prepared(folder, train_file=file, new_elements={"Cl": "Na"})
+    assert run.settings.elements == (1, 6, 17)
+    alike = [entry.copy() for entry in atoms]
+    for entry in alike:
+        entry.numbers[entry.numbers == 17] = 11
+    # the repulsion of nuclei is that of the true elements
+    here, there = (
+        dataclasses.replace(it, backbone=dataclasses.replace(it.backbone, pair_repulsion=False))
+        for it in (run.settings, start_settings())
+    )
+    found = Model(here, run.parameters).predict(atoms, forces=False)
+    start = load_model(folder / "start.model.safetensors")
+    before = Model(there, start.parameters).predict(alike, forces=False)
+    for one, other in zip(found, before, strict=True):
+        np.testing.assert_allclose(
+            one["interaction_energy"], other["interaction_energy"], rtol=1e-10
+        )
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ({"Cl": "Br"}, "the start model does not know Br, as which Cl is to begin"),
+        ({"Na": "H"}, "option 'new_elements': the start model knows Na"),
+        ({"Cl": 0.5}, "expected two elements such as F: Cl, found 'Cl': 0.5"),
+    ],
+)
+def test_new_elements_that_cannot_be_are_refused(folder, new, message):
+    with pytest.raises(ConfigurationError) as error:
+        TrainOptions(**options(folder, new_elements=new))
+    assert message in str(error.value)
 
 
 def test_settings_of_nuclear_repulsion_of_earlier_files_are_read():

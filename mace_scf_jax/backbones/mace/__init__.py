@@ -22,5 +22,6 @@ BACKBONE = BACKBONES.add(
             r"(readout_\d+|embedding_readout)/": ParameterGroup("readouts"),
         },
         offers=frozenset({Offer.DEGREES, Offer.EDGES, Offer.EMBEDDING, Offer.HEADS}),
+        unscaled_by_element=r"product_\d+/contraction/",
     )
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from ase.data import atomic_numbers
 from pydantic import BeforeValidator, Field
 
 from mace_scf_jax.options import OptionGroup, block
@@ -59,6 +61,23 @@ class ReplayOptions(OptionGroup):
     )
 
 
+def _elements_like(value: Any) -> dict[int, int]:
+    """Atomic number → atomic number; symbols are numbers too, and None is none."""
+    if not isinstance(value, Mapping | None):
+        raise ValueError(f"expected {{element: element}}, found {value!r}")
+    numbers = {}
+    for new, old in (value or {}).items():
+        pair = [int(atomic_numbers.get(it, it)) for it in (new, old) if f"{it}" in _ELEMENTS]
+        if len(pair) != 2:
+            raise ValueError(f"expected two elements such as F: Cl, found {new!r}: {old!r}")
+        numbers[pair[0]] = pair[1]
+    return numbers
+
+
+_ELEMENTS = {text for symbol, z in atomic_numbers.items() if z for text in (symbol, str(z))}
+"""What stands for an element: symbols and atomic numbers."""
+
+
 def _switched(value: Any) -> Any:
     """Truth values, as MACE has them: updates with the defaults, or none."""
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
@@ -78,6 +97,11 @@ class StartOptions(OptionGroup):
     start_elements: Literal["data", "all"] = Field(
         default="data",
         description="elements of the new model: those of the data, or all of the start model",
+    )
+    new_elements: Annotated[dict[int, int], BeforeValidator(_elements_like), Literally] = Field(
+        default={},
+        description="{element: element of the start model, …}: elements that the start model does "
+        "not know, and those as which they begin",
     )
     start_charge: PositiveNumber = Field(
         default=0.01,
@@ -107,8 +131,16 @@ class StartOptions(OptionGroup):
         """Return sentences on options that need a start model."""
         if self.start_from is not None:
             return []
+        fields = StartOptions.model_fields
         return [
             f"option {name!r}: needs 'start_from', the model to start from"
-            for name in ("start_head", "start_elements", "start_charge", "lora", "replay")
-            if getattr(self, name) != type(self).model_fields[name].default
+            for name in (
+                "start_head",
+                "start_elements",
+                "new_elements",
+                "start_charge",
+                "lora",
+                "replay",
+            )
+            if getattr(self, name) != fields[name].default
         ]

@@ -32,6 +32,11 @@ START, ESTIMATED = "start", "estimated"
 """Words for energies of isolated atoms that depend on the start model."""
 _REPORTS = {"scf_convergence_summary", "skip_scf_convergence_summary"}
 """Options of families about what is told at the end."""
+_ADVICE = {
+    "conserve_charge": "with another way its charges would not begin as they are; leave it out, or "
+    "start from what `Model.with_surplus` makes of it"
+}
+"""What to do about options that contradict the start model, beside leaving them out."""
 LEARNING_RATE = 1e-4
 """Default of a training that starts from another model: a larger one would undo what it knows."""
 
@@ -46,6 +51,8 @@ class StartModel:
 
     settings: ModelSettings
     parameters: Parameters
+    like: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    """Elements that it is to know beside its own, and those of its own that they are like."""
 
     @classmethod
     def read(cls, path: str, head: str | None = None) -> StartModel:
@@ -85,7 +92,20 @@ class StartModel:
         """Read the model that the options of a run name, if they do."""
         if options.start_from is None:
             return None
-        return cls.read(options.start_from, options.start_head)
+        start, like = cls.read(options.start_from, options.start_head), options.new_elements
+        known = start.settings.elements
+        problems = [
+            f"the start model knows {chemical_symbols[new]}" for new in like if new in known
+        ]
+        problems += [
+            f"the start model does not know {chemical_symbols[old]}, as which "
+            f"{chemical_symbols[new]} is to begin"
+            for new, old in like.items()
+            if old not in known
+        ]
+        if problems:
+            raise ConfigurationError(*(f"option 'new_elements': {it}" for it in problems))
+        return dataclasses.replace(start, like=like)
 
     def is_of(self, family: str) -> bool:
         """Whether it is of this family, so that everything is taken over."""
@@ -140,7 +160,8 @@ class StartModel:
         if absent:
             raise ConfigurationError(
                 f"option 'start_from': the data have {', '.join(absent)}, which the start model "
-                f"does not know; it knows {', '.join(chemical_symbols[z] for z in known)}"
+                f"does not know; it knows {', '.join(chemical_symbols[z] for z in known)}; "
+                f"new_elements: {{{absent[0]}: …}} names one of these as which it begins"
             )
         return known if which == "all" else of_data
 
@@ -167,7 +188,8 @@ class StartModel:
     @property
     def atomic_energies(self) -> dict[int, float]:
         """Energy of an isolated atom of each element in eV."""
-        return dict(zip(self.settings.elements, self.settings.atomic_energies, strict=True))
+        own = dict(zip(self.settings.elements, self.settings.atomic_energies, strict=True))
+        return own | {new: own[old] for new, old in self.like.items()}
 
     def for_elements(self, elements: tuple[int, ...]) -> ModelSettings:
         """Return its settings for some of its elements.
@@ -275,7 +297,7 @@ def contradictions(options: Any, given: Collection[str]) -> list[str]:
     }
     problems = [
         f"option {name!r}: the start model has {_text(expected[name])}, found {_text(value)}; "
-        "leave it out"
+        f"{_ADVICE.get(name, 'leave it out')}"
         for name, value in found.items()
         if _text(value) != _text(expected[name])
     ]

@@ -88,8 +88,11 @@ class LocalChargesSettings(FamilySettings):
         return self.conserve_charge == Conservation.LEARNED
 
     def as_options(self, elements: tuple[int, ...]) -> dict[str, Any]:
-        """Return how multipoles are read."""
-        return {"charge_readout": "nonlinear" if self.read_like_energies else "linear"}
+        """Return how multipoles are read, and how charges add up."""
+        return {
+            "charge_readout": "nonlinear" if self.read_like_energies else "linear",
+            "conserve_charge": self.conserve_charge,
+        }
 
     def with_elements(self, kept: Sequence[int]) -> FamilySettings:
         """Return the settings, whose charges of elements follow from all compositions together."""
@@ -97,7 +100,7 @@ class LocalChargesSettings(FamilySettings):
             return self
         raise ValueError(
             "conserve_charge learned: the charges of the elements were measured together, so that "
-            "none can be left out"
+            "none can be left out or added"
         )
 
     def with_surplus(self, *, uniform: bool) -> FamilySettings:
