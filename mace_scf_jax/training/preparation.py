@@ -93,6 +93,8 @@ class Preparation:
     """Loaders in a fixed order by the name of the set: train, valid, then the test sets."""
     valid_indices: tuple[int, ...]
     """Positions in the training file of a random validation set."""
+    trained_elements: tuple[int, ...]
+    """Atomic numbers of the elements of the training structures."""
     fingerprint: Mapping[str, Any]
     """What must be the same when the run is resumed."""
     data_record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -234,6 +236,7 @@ def prepare_run(options: TrainOptions, devices: Devices | None = None) -> Prepar
         energies=energies and training_loader(energies, options, devices, mesh),
         evaluation=evaluation,
         valid_indices=data.valid_indices,
+        trained_elements=tuple(data.train.catalogue.occurring_elements()),
         fingerprint=fingerprint(options, settings, data),
         data_record={
             name: set_record(

@@ -63,6 +63,7 @@ from mace_scf_jax.training.settings import (
     scheduler_options,
     watch_options,
 )
+from mace_scf_jax.training.start.dimers import compare_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -335,6 +336,13 @@ def _evaluate_and_save(
             observer.finally_evaluated(FinalErrors(stage.name, record["epoch"], errors))
         _log_final_errors(options, stage.name, record["epoch"], errors, before)
         models[stage.name] = files.model(stage.name)
+        if options.start_from is not None and is_first_process():
+            compare_pairs(
+                prepared.settings,
+                merged(prepared.parameters),
+                merged(parameters),
+                prepared.trained_elements,
+            )
         if is_first_process():
             _save_model(options, prepared, models[stage.name], stage, parameters, record)
     return models, metrics

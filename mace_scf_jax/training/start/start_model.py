@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.options.values import none_if_text
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.prediction import Prediction
+from mace_scf_jax.predict.suitability import UnusedInputWarning
 
 Parameters = dict[str, Any]
 
@@ -177,7 +179,9 @@ class StartModel:
         Raises:
             DataError: the start model does not know their elements, or lacks inputs.
         """
-        structures = [self._model.prepare(entry) for entry in configurations]
+        with warnings.catch_warnings():  # the new model may read more than the start model does
+            warnings.simplefilter("ignore", UnusedInputWarning)
+            structures = [self._model.prepare(entry) for entry in configurations]
         return self._model.predict_structures(structures, forces=forces, stress=stress)
 
     @functools.cached_property
