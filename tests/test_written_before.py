@@ -63,7 +63,8 @@ def test_a_committee_predicts_what_it_did():
 def test_a_stopped_run_is_finished(tmp_path, monkeypatch):
     shutil.copytree(FOLDER / "stopped_run", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "config.yaml", "--conserve_charge", "none"]) == 0
+    words = ["--conserve_charge", "none", "--charge_sign", "as_trained"]
+    assert main(["train", "config.yaml", *words]) == 0
     log = (tmp_path / "logs/water_run-123.log").read_text()
     assert "Resuming from" in log
     assert "water_run-123_resume.safetensors: stage 'b' epoch 2, batch 1" in log

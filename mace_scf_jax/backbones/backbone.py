@@ -143,6 +143,11 @@ class BackboneSettings(abc.ABC):
         return {degree: layers.add_up(each[degree] for each in read) for degree in multiplicities}
 
     @property
+    def last_map(self) -> str:
+        """Pattern of the parameters that what `read_out` gives is linear in, below its name."""
+        return "linear/"
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs of a structure that the features depend on."""
         return ()

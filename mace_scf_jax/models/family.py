@@ -196,6 +196,10 @@ class Family:
     sources: Mapping[int, str] = dataclasses.field(default_factory=dict)
     """Pattern of the paths of parameters that its multipoles of each degree are linear in, without
     potential."""
+    mirror: str | None = None
+    """Pattern of the paths of parameters whose opposites give the opposite multipoles at the same
+    energies, where nothing else tells their sign; ``LAST`` stands for the last map of a readout of
+    the backbone. None where there is no such symmetry."""
     silent: str | None = None
     """Pattern of those that begin at zero if a training starts from a model of another family."""
     initialise: Callable[[Parameters, Any], Parameters] | None = late_field(None)

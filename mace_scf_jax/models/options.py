@@ -54,6 +54,11 @@ class ElectrostaticsOptions(OptionGroup):
         description="forces in a field add up to the total charge of a structure times the field, "
         "whatever its Born charges add up to; reported dipoles and Born charges stay as they are",
     )
+    charge_sign: Literal["electronegativity", "as_trained"] = Field(
+        default="electronegativity",
+        description="sign of charges that the data leave open, settled when a model is saved: "
+        "electronegativity, negative on electronegative elements; or as_trained",
+    )
     sums: Literal["auto", "direct", "mesh"] = Field(
         default="auto",
         description="how periodic Coulomb sums are done: direct, over wavevectors; on a mesh; or "

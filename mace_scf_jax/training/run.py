@@ -20,11 +20,12 @@ from mace_scf_jax import __version__, runtime
 from mace_scf_jax.data.batching import prefetched
 from mace_scf_jax.data.selection import save_split
 from mace_scf_jax.messages import FILES_ONLY
-from mace_scf_jax.models import build
+from mace_scf_jax.models import ModelSettings, build
 from mace_scf_jax.models.model_file import save_model
 from mace_scf_jax.options.error import ConfigurationError
 from mace_scf_jax.predict.error_tables import final_table
 from mace_scf_jax.progress import Signs, signs_of_life
+from mace_scf_jax.training.charge_sign import with_settled_sign
 from mace_scf_jax.training.config.options import TrainOptions, ineffective, options_from
 from mace_scf_jax.training.finished import FinishedRun, finished_run
 from mace_scf_jax.training.loop import resuming
@@ -64,6 +65,7 @@ from mace_scf_jax.training.settings import (
     watch_options,
 )
 from mace_scf_jax.training.start.dimers import compare_pairs
+from mace_scf_jax.training.start.start_model import StartModel
 
 logger = logging.getLogger(__name__)
 
@@ -326,6 +328,16 @@ def _evaluate_and_save(
     metrics: dict[str, dict[str, Mapping[str, float]]] = {}
     for stage in options.train_schedule:
         parameters, record = trainer.best_parameters(progress, stage.name)
+        if _settles_sign(options, prepared.settings):
+            parameters = with_settled_sign(
+                prepared.settings,
+                parameters,
+                prepared.evaluation["train"],
+                stage=stage,
+                stages=options.train_schedule,
+                labels=prepared.data_record["train"]["labels"],
+                validator=trainer.validator,
+            )
         errors = {}
         for name, loader in prepared.evaluation.items():
             result = trainer.validator.evaluate(parameters, prefetched(loader.epoch(0)), stage)
@@ -346,6 +358,19 @@ def _evaluate_and_save(
         if is_first_process():
             _save_model(options, prepared, models[stage.name], stage, parameters, record)
     return models, metrics
+
+
+def _settles_sign(options: TrainOptions, settings: ModelSettings) -> bool:
+    """Whether the model has charges whose sign neither formal charges nor a start model give."""
+    family = settings.of_family
+    if not family.is_charged or options.charge_sign == "as_trained":
+        return False
+    if family.formal_charges:
+        charges = settings.own.formal_charges
+        if charges is None or any(charges):
+            return False
+    start = StartModel.of(options)
+    return start is None or not start.is_of(settings.family)
 
 
 def _save_model(

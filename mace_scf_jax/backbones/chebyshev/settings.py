@@ -216,6 +216,12 @@ class ChebyshevSettings(BackboneSettings):
             most_bytes=None if wanted == "true" else ROOM_FOR_FEATURES,
         )
 
+    @property
+    def last_map(self) -> str:
+        """The last layer of the network of each element."""
+        each = zip(self.elements, self.arch, strict=True)
+        return f"({'|'.join(f'{chemical_symbols[z]}/(weight|bias)_{len(it)}$' for z, it in each)})"
+
     def read_out(
         self, output: BackboneOutput, multiplicities: Multiplicities, *, label: str, **_: Any
     ) -> Features:

@@ -16,6 +16,7 @@ FAMILY = Family(
     max_l=MAX_L,
     options=(FieldFeatureOptions, FixedPointOptions),
     sources={degree: rf"multipole_readout_\d+/linear/degree_{degree}" for degree in (0, 1)},
+    mirror=r"multipole_readout_\d+/linear/|density_update/potential_embedding/features/",
     silent=r"field_readout/energy/",
     groups={
         r"multipole_readout_\d+/": ParameterGroup("lr_source_maps", "local_charges_weight_decay"),

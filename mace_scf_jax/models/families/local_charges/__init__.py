@@ -22,5 +22,6 @@ FAMILY = Family(
     max_l=MAX_L,
     options=(LocalChargesOptions,),
     sources={degree: rf"multipole_readout_\d+/.*degree_{degree}" for degree in (0, 1)},
+    mirror=r"multipole_readout_\d+/LAST|conservation/element_charges",
     groups={r"(multipole_readout_\d+|conservation)/": ParameterGroup("lr_source_maps")},
 )

@@ -14,6 +14,7 @@ FAMILY = Family(
     max_l=0,
     options=(ChargeEquilibrationOptions, HardnessOptions),
     sources={0: r"electronegativity_readout_\d+/"},
+    mirror=r"electronegativity_readout_\d+/LAST",
     groups={
         r"electronegativity_readout_\d+/": ParameterGroup("enegs_readouts", WEIGHT_DECAY),
         r"hardness_readout_\d+/": ParameterGroup("hardness_readouts", WEIGHT_DECAY),

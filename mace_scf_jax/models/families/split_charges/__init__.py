@@ -17,6 +17,7 @@ FAMILY = Family(
     max_l=MAX_L,
     options=(FormalChargeOptions, SplitChargeOptions),
     sources={0: r"bond_transfer_\d+/output", 1: r"multipole_readout_\d+/"},
+    mirror=r"bond_transfer_\d+/output|multipole_readout_\d+/linear/",
     groups={
         r"(multipole_readout|bond_transfer|oxidation_state_gate)_\d+/": ParameterGroup(
             "lr_source_maps"
