@@ -5,6 +5,7 @@ from __future__ import annotations
 import ase.io
 import numpy as np
 import pytest
+from ase.build import molecule
 from start_models import ENERGIES, STAGE, options, structures, write_start
 
 from mace_scf_jax import load_model
@@ -90,10 +91,14 @@ def test_stresses_are_labelled_too(folder, tmp_path):
 
 
 def test_errors_before_and_after_are_in_the_table(folder, tmp_path):
-    """Predictions of structures that name no head are those of the user's."""
+    """Structures that name no head have that of the user, which knows elements of replay too."""
+    methane = [molecule("CH4") for _ in range(3)]
+    for seed, atoms in enumerate(methane):
+        atoms.rattle(0.1, seed=seed)
+    ase.io.write(tmp_path / "methane.xyz", methane, format="extxyz")
     result = train(
         options(folder, work_dir=str(tmp_path), train_schedule={0: STAGE | {"lr": 0.01}}),
-        replay={"file": str(folder / "unlabelled.xyz"), "labels": "start", "samples": 3},
+        replay={"file": str(tmp_path / "methane.xyz"), "labels": "start"},
     )
     log = (tmp_path / "logs" / "fine_run-123.log").read_text()
     assert "Errors before the first step" in log
@@ -103,6 +108,8 @@ def test_errors_before_and_after_are_in_the_table(folder, tmp_path):
     assert after["valid_replay"]["rmse_f"] > before["valid_replay"]["rmse_f"]
     model = load_model(result.models["only"])
     assert model.settings.heads == ("Default", "replay")
+    assert model.settings.elements == (1, 6, 8)
+    assert model.settings.atomic_energies[0][1] == ENERGIES[6]
     (atoms,) = structures(1)
     (found,), (own,) = model.predict([atoms]), model.using(head="Default").predict([atoms])
     assert found["energy"] == pytest.approx(float(own["energy"]), rel=1e-12)
