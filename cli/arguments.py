@@ -96,8 +96,17 @@ class _ToTerminal(logging.Handler):
 _TO_TERMINAL = _ToTerminal()
 
 
-_SPELLINGS = {"keys": ("--keys", "--heads"), "dtype": ("--dtype", "--default_dtype")}
-_VALUES = {"keys": parse_literal, "mesh_accuracy": float, "eps_infty": float}
+_SPELLINGS = {
+    "keys": ("--keys", "--heads"),
+    "dtype": ("--dtype", "--default_dtype"),
+    "dispersion_functional": ("--dispersion_functional", "--functional"),
+}
+_VALUES = {
+    "keys": parse_literal,
+    "mesh_accuracy": float,
+    "dispersion_cutoff": float,
+    "eps_infty": float,
+}
 
 
 def add_use_arguments(parser: argparse.ArgumentParser) -> None:

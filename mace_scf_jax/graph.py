@@ -28,6 +28,27 @@ class StoredDescriptors:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class PairImages:
+    """Lattice translations that sums over all pairs of atoms look at, of the structures of a batch.
+
+    With atoms moved into the cell, every image of a pair within ``reach`` is among them.
+    """
+
+    translations: Int[Array, "graphs images 3"]
+    """Integer multiples of the lattice vectors, zero along open directions."""
+    mask: Bool[Array, "graphs images"]
+    kinds: Int[Array, "kinds"]
+    """Species that occur, as indices into the model's list of elements; -1 for padding."""
+    cell: Float[Array, "graphs 3 3"]
+    """The cells that they were chosen for, Å; with unit vectors along open directions."""
+    reach: float = dataclasses.field(metadata={"static": True})
+    """Å."""
+    shrinkage: float = dataclasses.field(default=0.0, metadata={"static": True})
+    """Relative change by which lengths may have become shorter since."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Graph:
     """A batch of structures: flat atoms and edges, per-graph quantities, masks.
 
@@ -91,6 +112,8 @@ class Graph:
     """Place of the level of theory among those of the model; None where it has a single one."""
     descriptors: StoredDescriptors | None = None
     """None where backbones compute them, if they use any."""
+    images: PairImages | None = None
+    """None where nothing is summed over all pairs."""
 
     neighbours_per_atom: int | None = dataclasses.field(default=None, metadata={"static": True})
     """If set, the edges of atom i are exactly [i * K, (i + 1) * K), K = neighbours_per_atom."""

@@ -20,6 +20,7 @@ from mace_scf_jax.aenet.potential import AenetFileError, ElementPotential
 from mace_scf_jax.aenet.text import write_text
 from mace_scf_jax.backbones import ChebyshevSettings
 from mace_scf_jax.backbones.chebyshev.networks import ElementNetworks
+from mace_scf_jax.dispersion.settings import refuse_dispersion
 from mace_scf_jax.files import write_whole
 from mace_scf_jax.predict.committee import Committee
 from mace_scf_jax.predict.model import Model
@@ -111,8 +112,10 @@ def export_potential(model: Model, folder: str | Path, *, prefix: str = PREFIX) 
 
     Raises:
         AenetFileError: the family has charges, or what was written is not the model.
+        DispersionError: the model has a dispersion.
         OSError: a file cannot be written.
     """
+    refuse_dispersion(model.settings.dispersion, "ænet")
     folder, potentials = Path(folder), potentials_of(model)
     if not prefix or Path(prefix).name != prefix:
         raise AenetFileError(f"prefix: expected the start of a name of files, found {prefix!r}")

@@ -48,6 +48,8 @@ def describe(content: ModelFile) -> dict[str, Any]:
             **content.settings["electrostatics"],
             "kspace_cutoff": settings.electrostatics.kspace_cutoff,
         }
+    if settings.dispersion is not None:
+        description["dispersion"] = content.settings["dispersion"]
     description |= _without(settings.of_family.store(settings.own), ("formal_charges",))
     return description | {"record": content.record, "checksum": content.checksum}
 
@@ -68,6 +70,8 @@ def headline(
         f"{_count(parameters)} parameters",
         f"r_max {settings.backbone.r_max}",
     ]
+    if settings.dispersion is not None:
+        told.append(f"dispersion {settings.dispersion.words}")
     if "stage" in record:
         told.append(f"stage {record['stage']}")
     return f"Model({', '.join(told)})"
@@ -101,6 +105,8 @@ def summarise(content: ModelFile) -> dict[str, str]:
             summary["electrostatics"] += f", eps_infty {density.eps_infty:g}"
         if density.keep_neutral:
             summary["electrostatics"] += ", keep_neutral"
+    if settings.dispersion is not None:
+        summary["dispersion"] = settings.dispersion.words
     if "name" in record:
         summary["made by"] = "run " + ", ".join(
             f"{word}{record[name]:{form}}"

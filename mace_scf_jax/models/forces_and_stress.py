@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mace_scf_jax.dispersion import dispersion_energy
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.energies import isolated_atom_energies
 from mace_scf_jax.models.screening import model_outputs
+from mace_scf_jax.models.settings import ModelSettings
 
 Parameters = dict[str, Any]
 
@@ -43,7 +45,9 @@ def evaluate(
     """
     settings = module.settings
     outputs = with_derivatives(
-        lambda moved: model_outputs(module, params, moved, how=how, start=start),
+        lambda moved: _with_dispersion(
+            settings, moved, model_outputs(module, params, moved, how=how, start=start)
+        ),
         graph,
         forces=forces,
         stress=stress,
@@ -55,6 +59,16 @@ def evaluate(
     if settings.backbone.least_distance > 0.0:
         outputs["shortest_distance"] = graph.shortest_edges()
     return outputs
+
+
+def _with_dispersion(
+    settings: ModelSettings, graph: Graph, outputs: dict[str, Array]
+) -> dict[str, Array]:
+    """Outputs of a model with the dispersion that its settings say, if any."""
+    if settings.dispersion is None:
+        return outputs
+    energy = dispersion_energy(settings.dispersion, settings.elements, graph)
+    return outputs | {"energy": outputs["energy"] + energy, "dispersion_energy": energy}
 
 
 def with_derivatives(

@@ -174,6 +174,7 @@ OUTPUTS = Outputs(
         Use.FILES | Use.COMMITTEES,
     ),
     Output("electrostatic_energy", "graph", "eV", "Coulomb part of the energy", uses=_ALL),
+    Output("dispersion_energy", "graph", "eV", "dispersion part of the energy", uses=_ALL),
     Output("field_energy", "graph", "eV", "part of the energy, from field features", uses=_ALL),
     Output("equilibration_energy", "graph", "eV", "least energy of the charges", uses=_ALL),
     Output("functional_energy", "graph", "eV", "least energy of the multipoles", uses=_ALL),
@@ -306,6 +307,8 @@ DENSITY = ("electrostatic_energy", "multipoles", "charges", "dipole", "total_cha
 """Further outputs of every family with charges."""
 DISTANCES = ("shortest_distance",)
 """Further outputs of models that are not meant for any distance."""
+DISPERSION = ("dispersion_energy",)
+"""Further outputs of models with dispersion."""
 DERIVATIVES = ("forces", "stress", "virials")
 """What is derived from the energy of any family where it is asked for."""
 

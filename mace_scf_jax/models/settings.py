@@ -14,10 +14,11 @@ from mace_scf_jax.backbones import BACKBONES, BackboneSettings, Offer, settings_
 from mace_scf_jax.backbones.backbone import as_tuples
 from mace_scf_jax.data.configuration import Configuration
 from mace_scf_jax.data.errors import DataError
+from mace_scf_jax.dispersion.settings import DispersionSettings
 from mace_scf_jax.electrostatics import ElectrostaticsSettings
 from mace_scf_jax.models.family import FAMILIES, Family, FamilySettings
 from mace_scf_jax.models.model_file import ModelFile
-from mace_scf_jax.models.outputs import DENSITY, DISTANCES, ENERGIES
+from mace_scf_jax.models.outputs import DENSITY, DISPERSION, DISTANCES, ENERGIES
 from mace_scf_jax.plugins import advice_on_plugins
 
 Own = TypeVar("Own", bound=FamilySettings, covariant=True)
@@ -52,6 +53,8 @@ class ModelSettings(Generic[Own]):
     """None for families without charges."""
     own: Own = None  # type: ignore[assignment]
     """What only this family has; by default what the family has by default."""
+    dispersion: DispersionSettings | None = None
+    """What is added to the energy that was learned; None for nothing."""
 
     def __post_init__(self) -> None:
         if self.own is None:
@@ -130,7 +133,8 @@ class ModelSettings(Generic[Own]):
         family = self.of_family
         density = DENSITY if family.is_charged else ()
         distances = DISTANCES if self.backbone.least_distance > 0.0 else ()
-        return (*ENERGIES, *density, *family.outputs, *self.own.outputs, *distances)
+        dispersion = DISPERSION if self.dispersion is not None else ()
+        return (*ENERGIES, *density, *family.outputs, *self.own.outputs, *distances, *dispersion)
 
     @property
     def graph_inputs(self) -> tuple[str, ...]:
@@ -175,6 +179,8 @@ class ModelSettings(Generic[Own]):
         }
         if self.electrostatics is not None:
             entries["electrostatics"] = dataclasses.asdict(self.electrostatics)
+        if self.dispersion is not None:
+            entries["dispersion"] = dataclasses.asdict(self.dispersion)
         return _IN_EVERY_FILE | entries | self.of_family.store(self.own)
 
     @classmethod
@@ -195,6 +201,8 @@ class ModelSettings(Generic[Own]):
                 values["electrostatics"] = ElectrostaticsSettings.from_dict(
                     values["electrostatics"]
                 )
+            if values.get("dispersion") is not None:
+                values["dispersion"] = DispersionSettings(**values["dispersion"])
             return cls(**values, own=own)  # type: ignore[arg-type]  # of any family
         except (TypeError, KeyError) as error:
             raise ValueError(f"model settings: {error}") from error

@@ -21,6 +21,7 @@ from mace_scf_jax.data.keys import KeySpecification, keys_in_use, specification
 from mace_scf_jax.data.properties import GRAPH_INPUTS
 from mace_scf_jax.data.reading import ReadStructures, to_configurations
 from mace_scf_jax.data.structure import Structure, prepare
+from mace_scf_jax.dispersion import with_pair_images
 from mace_scf_jax.electrostatics import (
     BoundaryError,
     SummationMethod,
@@ -54,12 +55,14 @@ from mace_scf_jax.predict.predictor import Predictor
 from mace_scf_jax.predict.suitability import warn_about
 from mace_scf_jax.predict.surplus import warn_of_field
 from mace_scf_jax.predict.use import (
+    DISPERSION_OPTIONS,
     SURPLUS,
     Options,
     cast,
     check_head,
     device_named,
     refuse_unknown,
+    with_dispersion,
     with_electrostatics,
 )
 from mace_scf_jax.runtime import refuse_wrong_numbers
@@ -209,6 +212,11 @@ class Model(Predictor[Prediction]):
         changes = {name: given.pop(name) for name in electrostatics if name in given}
         if changes:
             given["settings"] = with_electrostatics(self.settings, **changes)
+        of_dispersion = {name: given.pop(name) for name in DISPERSION_OPTIONS if name in given}
+        if of_dispersion:
+            given["settings"] = with_dispersion(
+                given.get("settings", self.settings), **of_dispersion
+            )
         surplus = given.pop("surplus", None)
         used = dataclasses.replace(self, **given) if given else self
         return used if surplus is None else used.with_surplus(surplus)
@@ -284,9 +292,11 @@ class Model(Predictor[Prediction]):
         self, structures: Sequence[Structure], *, batch_size: int = 64, labels: bool = False
     ) -> Iterator[IndexedBatch]:
         """Batches of prepared structures in the model's precision."""
-        return batches_by_size(
+        found = batches_by_size(
             structures, batch_size=batch_size, layout="per_atom", dtype=self.dtype, labels=labels
         )
+        for indices, graph in found:
+            yield IndexedBatch(indices, with_pair_images(graph, self.settings.dispersion))
 
     def inputs_of(self, graph: Graph) -> Graph:
         """A batch without the labels that the model does not read."""

@@ -22,6 +22,7 @@ from jaxtyping import Array
 from mace_scf_jax._version import __version__
 from mace_scf_jax.data.sizes import BatchSizes, required_sizes
 from mace_scf_jax.data.structure import Structure
+from mace_scf_jax.dispersion.settings import refuse_dispersion
 from mace_scf_jax.files import write_whole
 from mace_scf_jax.graph import Graph
 from mace_scf_jax.models import (
@@ -118,7 +119,9 @@ def export_stablehlo(
     Raises:
         ValueError: a capacity is smaller than what the structure needs, or the search for the
             multipoles starts from reference data.
+        DispersionError: the model has a dispersion.
     """
+    refuse_dispersion(model.settings.dispersion, "StableHLO")
     if model.scf is not None:
         _check_start(model.scf)
     sizes = _capacities(structure, atoms, edges)

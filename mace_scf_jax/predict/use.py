@@ -10,6 +10,7 @@ import numpy as np
 
 from mace_scf_jax.boundary import BoundaryMode
 from mace_scf_jax.data.keys import Keys
+from mace_scf_jax.dispersion.settings import METHODS, NO_DISPERSION, DispersionSettings
 from mace_scf_jax.electrostatics.choices import SummationMethod
 from mace_scf_jax.registry import nearest
 
@@ -84,6 +85,27 @@ class Options(TypedDict, total=False):
         bool | None,
         Option("let forces in a field add up to those on the total charge", is_flag=True),
     ]
+    dispersion: Annotated[
+        str | None,
+        Option(
+            "dispersion energy that is added to what the model has learned, or in place of that in "
+            "the model file: D3 with Becke–Johnson damping, also with the three-body term; none: "
+            "without",
+            (*METHODS, NO_DISPERSION),
+        ),
+    ]
+    dispersion_functional: Annotated[
+        str | None,
+        Option("density functional whose parameters the dispersion has, such as pbe", metavar="XC"),
+    ]
+    dispersion_cutoff: Annotated[
+        float | None,
+        Option(
+            "distance in Å up to which pairs of atoms are summed (31.75; neighbours are counted to "
+            "21.17 at most)",
+            metavar="Å",
+        ),
+    ]
     dtype: Annotated[
         Any, Option("precision of weights and of what is computed with them", PRECISIONS)
     ]
@@ -113,6 +135,9 @@ OPTIONS: Mapping[str, Option | None] = {
 }
 """All options by name; None where the command line says it in its own words."""
 
+DISPERSION_OPTIONS = ("dispersion", "dispersion_functional", "dispersion_cutoff")
+"""Options of `with_dispersion`."""
+
 _OF_A_STRUCTURE = "belongs to the structure: atoms.info[{key!r}] = …"
 _INSTEAD = {
     "total_charge": _OF_A_STRUCTURE.format(key="total_charge"),
@@ -126,8 +151,9 @@ _INSTEAD = {
     "compile_mode": "is not needed: everything is compiled",
     "fullgraph": "is not needed: everything is compiled",
     "use_compile": "is not needed: everything is compiled",
-    "dispersion": "is not there: add a calculator of dispersion with "
-    "ase.calculators.mixing.SumCalculator",
+    "dispersion_xc": "is called dispersion_functional",
+    "functional": "is called dispersion_functional",
+    "damping": "is part of dispersion: 'd3bj'",
     "enable_cueq": "has no kernels here: leave it out",
     "enable_oeq": "has no kernels here: leave it out",
     "energy_units_to_eV": "is not there: energies are in eV",
@@ -225,6 +251,43 @@ def with_electrostatics(
         )
     electrostatics = dataclasses.replace(settings.electrostatics, **changes)
     return dataclasses.replace(settings, electrostatics=electrostatics)
+
+
+def with_dispersion(
+    settings: ModelSettings,
+    *,
+    dispersion: str | None = None,
+    dispersion_functional: str | None = None,
+    dispersion_cutoff: float | None = None,
+) -> ModelSettings:
+    """Settings with another dispersion; see `Options`.
+
+    Raises:
+        ValueError: there is no such method or functional, or no dispersion to say more about.
+        MissingPackageError: the package that has the parameters is not installed.
+    """
+    own = settings.dispersion
+    if dispersion is None and own is not None:
+        dispersion = own.method
+    if dispersion is None or dispersion == NO_DISPERSION:
+        said = {
+            "dispersion_functional": dispersion_functional,
+            "dispersion_cutoff": dispersion_cutoff,
+        }
+        for name, value in said.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name}: found {value!r} without dispersion, expected {' or '.join(METHODS)} "
+                    "as dispersion"
+                )
+        return dataclasses.replace(settings, dispersion=None)
+    if own is not None:
+        dispersion_functional = dispersion_functional or own.functional
+        dispersion_cutoff = own.cutoff if dispersion_cutoff is None else dispersion_cutoff
+    chosen = DispersionSettings.of(
+        dispersion, dispersion_functional, settings.elements, cutoff=dispersion_cutoff
+    )
+    return dataclasses.replace(settings, dispersion=chosen)
 
 
 def cast(parameters: Any, dtype: Any) -> Any:

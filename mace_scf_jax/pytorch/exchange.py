@@ -14,6 +14,7 @@ from jaxtyping import DTypeLike
 
 from mace_scf_jax._version import __version__
 from mace_scf_jax.data.configuration import from_atoms
+from mace_scf_jax.dispersion.settings import refuse_dispersion
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.pytorch.configuration import (
     POLAR_MACE,
@@ -96,7 +97,9 @@ def export_torch_model(model: Model, *, template: TorchModel | None = None) -> T
     Raises:
         TorchConfigurationError: the PyTorch packages have no such model.
         TemplateError: the template is another model.
+        DispersionError: the model has a dispersion.
     """
+    refuse_dispersion(model.settings.dispersion, "a state dict of PyTorch")
     configuration = configuration_from_settings(model.settings)
     weights = export_weights(model.parameters, model.settings)
     if template is None:

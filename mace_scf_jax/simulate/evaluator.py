@@ -146,6 +146,7 @@ class Evaluator:
             skin=SKIN,
             largest_strain=LARGEST_STRAIN if self.smooth and geometry.pbc.all() else 0.0,
             mesh=self._neighbours.graph.mesh if known else None,
+            images_before=None if self._neighbours is None else self._neighbours.graph.images,
         )
         self._layout = jax.device_get(self._neighbours.graph)
         self.num_padded_atoms = self._layout.num_atoms

@@ -30,6 +30,10 @@ class CalculatorOptions(Options, ASEOptions, total=False):
     info_keys: Mapping[str, str] | None
     """Part of ``keys``."""
     arrays_keys: Mapping[str, str] | None
+    dispersion_xc: str
+    """Another name of ``dispersion_functional``; with ``dispersion=True``, by default ``pbe``."""
+    damping: str
+    """Of the dispersion with ``dispersion=True``: ``bj``."""
     charges_key: str
     """Part of ``keys``: where the charges that some models read of each atom are found."""
 
@@ -77,6 +81,7 @@ def in_our_words(
     keys = {**(given.pop("info_keys", None) or {}), **(given.pop("arrays_keys", None) or {})}
     if "charges_key" in given:
         keys["charges"] = given.pop("charges_key")
+    _dispersion_in_our_words(calculator, given)
     twice = (
         ("keys", "info_keys, arrays_keys or charges_key", keys),
         ("dtype", "default_dtype", given.pop("default_dtype", None) or None),
@@ -94,3 +99,28 @@ def in_our_words(
             f"{calculator}: expected one model, found {'none' if paths is None else 'two'}"
         )
     return (paths if model is None else model), given, of_ase
+
+
+def _dispersion_in_our_words(calculator: str, given: dict[str, Any]) -> None:
+    """Replace what MACE's calculators are told of dispersion.
+
+    Raises:
+        TypeError: a functional is given twice.
+        ValueError: the damping is none of ours.
+    """
+    damping, functional = given.pop("damping", None), given.pop("dispersion_xc", None)
+    if damping not in (None, "bj"):
+        raise ValueError(f"damping: found {damping!r}, expected 'bj' (Becke and Johnson)")
+    if functional is not None and given.get("dispersion_functional") is not None:
+        raise TypeError(
+            f"{calculator}: found both dispersion_functional and dispersion_xc, expected one of "
+            "them"
+        )
+    if given.get("dispersion") is True:
+        given["dispersion"] = "d3bj"
+        if given.get("dispersion_functional") is None:
+            given["dispersion_functional"] = functional or "pbe"
+    elif given.get("dispersion") is False:
+        given["dispersion"] = None
+    elif functional is not None:
+        given["dispersion_functional"] = functional

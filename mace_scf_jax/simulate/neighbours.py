@@ -111,6 +111,15 @@ class Neighbours:
         change = jnp.linalg.solve(chosen_for, cell)
         return _stretch(change) <= 1.0 + self.largest_strain + _ROUND_OFF
 
+    def has_images(self, cell: Float[Array, "3 3"]) -> Bool[Array, ""]:
+        """Whether no translation is missing that sums over all pairs of atoms need."""
+        images = self.graph.images
+        if images is None:
+            return jnp.asarray(True)
+        change = jnp.linalg.solve(self.box_of(images.cell[0]), self.box_of(cell))
+        shrunk = _stretch(jnp.linalg.inv(jax.lax.stop_gradient(change)))
+        return shrunk <= 1.0 + images.shrinkage + _ROUND_OFF
+
     def serves_extent(
         self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
     ) -> Bool[Array, ""]:
@@ -142,6 +151,7 @@ class Neighbours:
         """Whether energies at these positions are exact; false if positions are not finite."""
         fresh = self.skin_used(positions, cell) <= 1.0
         serves = self.serves_cell(cell) & self.serves_extent(positions, cell)
+        serves &= self.has_images(cell)
         return fresh & serves & ~self.overflow
 
     def update(

@@ -15,6 +15,8 @@ from mace_scf_jax.data.collate import collate
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.sizes import BatchSizes, merge, required_sizes
 from mace_scf_jax.data.structure import search_box
+from mace_scf_jax.dispersion import with_pair_images
+from mace_scf_jax.graph import PairImages
 from mace_scf_jax.mesh import Mesh, common_mesh
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.use import device_named
@@ -26,6 +28,9 @@ outgrow it compile anew, and every step pays for it."""
 MOST_WASTE = 2.0
 """Work in arrays, or points of a mesh, made for another state of the same atoms, such as a
 denser one, relative to those made for the present one, up to which they are used."""
+
+SHRINKAGE = 0.05
+"""Relative change of a cell that the translations of a dispersion serve."""
 
 Images = tuple[int, int, int]
 Choose = Callable[[BatchSizes, Images], tuple[BatchSizes, Images]]
@@ -81,6 +86,7 @@ class Preparation:
             skin=self.skin,
             largest_strain=self.largest_strain,
             mesh=None if previous is None else previous.graph.mesh,
+            images_before=None if previous is None else previous.graph.images,
         )
         if previous is not None and not np.array_equal(made.graph.species, previous.graph.species):
             raise DataError("previous neighbours: found those of other atoms")
@@ -95,6 +101,7 @@ def prepare_neighbours(
     skin: float,
     largest_strain: float,
     mesh: Mesh | None = None,
+    images_before: PairImages | None = None,
 ) -> Neighbours:
     """Find the neighbours and reciprocal vectors of a structure on the host.
 
@@ -105,6 +112,7 @@ def prepare_neighbours(
         largest_strain: as for `Preparation`.
         mesh: of the same atoms before, that their mesh, if they have one, is not to be coarser than
             unless it is wastefully fine.
+        images_before: translations of which the numbers are used again where they do.
 
     Raises:
         DataError: the structure cannot be used.
@@ -121,7 +129,12 @@ def prepare_neighbours(
     )
     mesh = _mesh_in_use(mesh, structure.mesh)
     graph = jax.device_put(
-        collate([structure], sizes, dtype=model.dtype, labels=False, padding=False, mesh=mesh),
+        with_pair_images(
+            collate([structure], sizes, dtype=model.dtype, labels=False, padding=False, mesh=mesh),
+            model.settings.dispersion,
+            shrinkage=max(SHRINKAGE, largest_strain),
+            previous=images_before,
+        ),
         None if model.device is None else device_named(model.device),
     )
     in_cell = mesh is not None or model.settings.kspace_cutoff is not None

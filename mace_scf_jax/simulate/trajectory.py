@@ -207,12 +207,14 @@ class RestartState:
 def conditions(model: Model, atoms: ase.Atoms, settings: SimulationSettings) -> dict[str, Any]:
     """What a simulation is not to change on its way, as plain data."""
     density, values = model.settings.electrostatics, model.read(atoms).values
+    dispersion = model.settings.dispersion
     return {
         **dataclasses.asdict(settings),
         **{name: values[name].tolist() for name in GRAPH_INPUTS},
         "fixed": describe_fixed(mobile_coordinates(atoms)),
         "pbc_handling": None if density is None else density.boundary.value,
         "dtype": model.dtype.name,
+        "dispersion": None if dispersion is None else dispersion.words,
     }
 
 
