@@ -7,7 +7,9 @@ scale, and its share of the atoms as its weight,
 
     cov(q_z, χ_z) ≤ 0,
 
-or else the parameters are replaced by those of the opposite charges, which differ in the sign of
+where a Born charge, a third of its trace, counts in place of the charge if atoms have dipoles too
+and nothing is solved for: dipoles may hold most of what an atom is charged with. Or else the
+parameters are replaced by those of the opposite charges, which differ in the sign of
 the last maps that charges are read with (`Family.mirror`). That they are the opposite charges, and
 that energies and losses stay as they are, is looked at before. If not, the data tell the sign, by
 total charges, fields or formal charges, or the family does not allow the change.
@@ -18,17 +20,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ase.data import chemical_symbols
+from jaxtyping import Array, Float
 
 from mace_scf_jax.data.batching import BatchLoader
 from mace_scf_jax.data.electronegativities import ELECTRONEGATIVITY
+from mace_scf_jax.graph import Graph
 from mace_scf_jax.messages import FILES_ONLY
-from mace_scf_jax.models import ModelSettings
+from mace_scf_jax.models import ModelSettings, build
+from mace_scf_jax.models.response import dipole_response
 from mace_scf_jax.training.loop.devices import rows_of_all_processes
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.steps import scalars
@@ -59,6 +65,8 @@ class Comparison:
     """Of each element that occurs, by atomic number, in e."""
     shares: Mapping[int, float]
     """Of each of these among the atoms."""
+    of_born: bool
+    """Whether the mean charges are Born charges."""
     is_mirrored: bool
     """Whether the other has the opposite multipoles, the same energies and the same losses."""
 
@@ -78,7 +86,8 @@ class Comparison:
     def describe(self) -> str:
         """Mean charges in words."""
         told = (f"{chemical_symbols[z]} {charge:+.3f}" for z, charge in self.mean_charges.items())
-        return f"mean charges {', '.join(told)} e"
+        kind = "Born charges" if self.of_born else "charges"
+        return f"mean {kind} {', '.join(told)} e"
 
 
 def labels_that_tell(stages: Sequence[Stage], labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -178,6 +187,8 @@ def compare(
     spaced = indices[:: max(1, len(indices) // BATCHES)]
     sums = np.zeros((len(settings.elements), 2))
     deviations, losses_agree = np.zeros(3), True
+    born = _isotropic_born_charges(settings)
+    measured_sizes = None
     for graph in loader.batches(spaced):
         predictions = [steps.predict(mode, parameters, graph) for parameters in pair]
         one, two = (
@@ -187,18 +198,42 @@ def compare(
         losses_agree &= all(np.isclose(one[name], two[name], rtol=SAME, atol=1e-12) for name in one)
         for own, mirror, batch in steps.devices.parts((*predictions, graph)):
             real = np.asarray(batch.atom_mask)
-            species = np.asarray(batch.species)[real]
-            charges = np.asarray(own["multipoles"])[real, 0]
-            np.add.at(sums, species, np.stack([charges, np.ones_like(charges)], axis=1))
             deviations = np.maximum(deviations, _deviations(own, mirror, batch))
+            sizes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+            measured_sizes = measured_sizes or sizes
+            if born is None:
+                charges = np.asarray(own["multipoles"])[real, 0]
+            elif sizes == measured_sizes:  # one size, so that one function is compiled
+                charges = np.asarray(born(jax.device_get(pair[0]), batch))[real]
+            else:
+                continue
+            species = np.asarray(batch.species)[real]
+            np.add.at(sums, species, np.stack([charges, np.ones_like(charges)], axis=1))
     sums = rows_of_all_processes(sums[None]).sum(axis=0)
     energy, multipole, largest = rows_of_all_processes(deviations[None]).max(axis=0)
     present = np.flatnonzero(sums[:, 1])
     return Comparison(
         {settings.elements[row]: float(sums[row, 0] / sums[row, 1]) for row in present},
         {settings.elements[row]: float(sums[row, 1] / sums[:, 1].sum()) for row in present},
+        of_born=born is not None,
         is_mirrored=bool(losses_agree and energy < SAME_ENERGY and multipole <= SAME * largest),
     )
+
+
+def _isotropic_born_charges(
+    settings: ModelSettings,
+) -> Callable[[Parameters, Graph], Float[Array, "atoms"]] | None:
+    """Return the compiled function for a third of the traces in e; None where charges will do."""
+    if settings.density.max_l == 0 or settings.of_family.is_self_consistent:
+        return None
+    module = build(settings)
+
+    @jax.jit
+    def charges(parameters: Parameters, graph: Graph) -> Float[Array, "atoms"]:
+        of_atoms = dipole_response(module, parameters, graph).born_charges
+        return jnp.trace(of_atoms, axis1=1, axis2=2) / 3.0
+
+    return charges
 
 
 def _deviations(own: Mapping[str, Any], mirror: Mapping[str, Any], batch: Any) -> np.ndarray:
