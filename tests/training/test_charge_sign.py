@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import ase
+import jax
 import numpy as np
 import pytest
 from ase.io import write
@@ -24,6 +25,7 @@ from mace_scf_jax.training.charge_sign import Comparison, labels_that_tell, mirr
 from mace_scf_jax.training.loop.schedule import Stage
 from mace_scf_jax.training.loop.steps import Programs
 from mace_scf_jax.training.run import train
+from mace_scf_jax.training.start.beginning import with_small_charges
 
 OWN = {
     "nonlinear": ("LocalCharges", LocalChargesSettings(read_like_energies=True)),
@@ -68,6 +70,17 @@ def test_the_mirrored_model_has_the_opposite_multipoles_at_the_same_energy(case)
         two["multipoles"], -one["multipoles"], 1e-5 if case == "self-consistent" else 1e-12
     )
     assert two["energy"] == pytest.approx(one["energy"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "case", ["nonlinear", pytest.param("equilibrated", marks=pytest.mark.slow)]
+)
+def test_charges_that_begin_small_are_linear_in_what_is_scaled(case):
+    model = model_of(case)
+    graph = jax.device_get(batch_of([structure(neutral(), model.settings)]))
+    scaled = with_small_charges(model.settings, model.parameters, [graph], charge=0.01)
+    found = dataclasses.replace(model, parameters=scaled).predict(neutral(), forces=False)
+    assert np.sqrt(np.mean(found["charges"] ** 2)) == pytest.approx(0.01, rel=1e-6)
 
 
 def test_families_without_such_a_symmetry_have_no_mirrored_model():

@@ -21,7 +21,7 @@ FAMILY = Family(
     ),
     max_l=MAX_L,
     options=(LocalChargesOptions,),
-    sources={degree: rf"multipole_readout_\d+/.*degree_{degree}" for degree in (0, 1)},
+    sources={degree: rf"multipole_readout_\d+/linear/degree_{degree}" for degree in (0, 1)},
     mirror=r"multipole_readout_\d+/LAST|conservation/element_charges",
     groups={r"(multipole_readout_\d+|conservation)/": ParameterGroup("lr_source_maps")},
 )

@@ -13,7 +13,7 @@ FAMILY = Family(
     stored_as="charge_equilibration",
     max_l=0,
     options=(ChargeEquilibrationOptions, HardnessOptions),
-    sources={0: r"electronegativity_readout_\d+/"},
+    sources={0: r"electronegativity_readout_\d+/linear/"},
     mirror=r"electronegativity_readout_\d+/LAST",
     groups={
         r"electronegativity_readout_\d+/": ParameterGroup("enegs_readouts", WEIGHT_DECAY),
