@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from mace_scf_jax.data import checks, selection
 from mace_scf_jax.data.atomic_energies import AtomicEnergySetting, atomic_energies
 from mace_scf_jax.data.catalogue import Catalogue
 from mace_scf_jax.data.cells import CellRule
-from mace_scf_jax.data.configuration import DEFAULT_CONFIG_TYPE
+from mace_scf_jax.data.configuration import DEFAULT_CONFIG_TYPE, Configuration
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.data.reading import (
@@ -68,6 +68,8 @@ class DataSettings:
     low_density_pbc_max_volume_per_atom: float = 100.0
     tells_energies: bool = True
     """Whether the energies of isolated atoms are logged: where they are not changed later."""
+    less: Callable[[Sequence[Configuration]], list[Configuration]] | None = None
+    """What takes off labels what is not to be learned; None for nothing."""
     replay: Replay | None = None
     """Structures of a head of their own, a `valid_fraction` of which is validated on."""
 
@@ -241,14 +243,13 @@ def _read(files: Mapping[str, str], settings: DataSettings) -> dict[str, Configu
 
 def _converted(structures: ReadStructures, settings: DataSettings) -> ConfigurationsInMemory:
     """The configurations of structures."""
-    return ConfigurationsInMemory(
-        to_configurations(
-            structures,
-            settings.keys,
-            multipoles_max_l=settings.multipoles_max_l,
-            config_type_weights=settings.config_type_weights,
-        )
+    found = to_configurations(
+        structures,
+        settings.keys,
+        multipoles_max_l=settings.multipoles_max_l,
+        config_type_weights=settings.config_type_weights,
     )
+    return ConfigurationsInMemory(found if settings.less is None else settings.less(found))
 
 
 def _replayed(replay: Replay, settings: DataSettings) -> ConfigurationsInMemory:
@@ -271,6 +272,11 @@ def _open(file: str, split: str, settings: DataSettings) -> ConfigurationSet:
     """A preprocessed set, if it holds what the settings ask for."""
     if settings.keys.heads:
         raise DataError(f"{file}: preprocessed data have one head, expected files of structures")
+    if settings.less is not None:
+        raise DataError(
+            f"{file}: found preprocessed data, whose labels have dispersion; with the option "
+            "'dispersion' expected files of structures"
+        )
     stored = open_stored(file, split=split, config_type_weights=settings.config_type_weights)
     stored.description.check_labels(settings.keys, settings.multipoles_max_l, file=file)
     return stored

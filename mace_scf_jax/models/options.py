@@ -6,8 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mace_scf_jax.dispersion.library import damping_parameters
 from mace_scf_jax.options import OptionGroup
-from mace_scf_jax.options.values import ChargesOfElements, PositiveNumber, WholeNumberFromZero
+from mace_scf_jax.options.values import (
+    ChargesOfElements,
+    NoneInText,
+    PositiveNumber,
+    WholeNumberFromZero,
+)
 
 
 class ElectrostaticsOptions(OptionGroup):
@@ -67,6 +73,43 @@ class ElectrostaticsOptions(OptionGroup):
     mesh_accuracy: Annotated[PositiveNumber, Field(lt=1)] = Field(
         default=1e-5, description="relative accuracy of energies and features on a mesh"
     )
+
+
+class DispersionOptions(OptionGroup):
+    """Dispersion"""
+
+    dispersion: Annotated[Literal["d3bj", "d3bjatm"] | None, NoneInText] = Field(
+        default=None,
+        description="dispersion energy that is a part of the model: the rest is learned, from "
+        "labels without it. d3bj: D3 with Becke–Johnson damping; d3bjatm: with the three-body term",
+    )
+    dispersion_functional: Annotated[str | None, NoneInText] = Field(
+        default=None,
+        description="density functional whose parameters the dispersion has",
+        examples=["pbe"],
+    )
+    dispersion_cutoff: Annotated[PositiveNumber | None, NoneInText] = Field(
+        default=None,
+        description="distance in Å up to which pairs of atoms are summed; None: 60 bohr",
+    )
+
+    def problems(self) -> list[str]:
+        """Tell of a functional that is missing, unknown, or without dispersion."""
+        given = {"dispersion_functional": self.dispersion_functional}
+        given["dispersion_cutoff"] = self.dispersion_cutoff
+        if self.dispersion is None:
+            return [
+                f"option {name!r}: found {value!r} without 'dispersion'"
+                for name, value in given.items()
+                if value is not None
+            ]
+        if self.dispersion_functional is None:
+            return ["option 'dispersion': expected the name of a 'dispersion_functional' with it"]
+        try:
+            damping_parameters(self.dispersion_functional.lower())
+        except (ValueError, ImportError) as error:
+            return [str(error)]
+        return []
 
 
 class HardnessOptions(OptionGroup):

@@ -64,7 +64,8 @@ def compare_sets(run: TrainingRun, model: Model) -> dict[str, ComparedSet]:
     if "training_options" not in model.record:
         raise RunError("the model file does not say how it was trained")
     options = _with_found_files(model.record["training_options"], run.files.work)
-    data = load_datasets(data_settings(options))
+    # the model of the file has its dispersion
+    data = load_datasets(dataclasses.replace(data_settings(options), less=None))
     tests = [entry for part in data.tests.values() for entry in part]
     compared = {}
     for name, members in (("valid", data.valid), ("test", tests)):

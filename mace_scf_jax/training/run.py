@@ -27,6 +27,7 @@ from mace_scf_jax.predict.error_tables import final_table
 from mace_scf_jax.progress import Signs, signs_of_life
 from mace_scf_jax.training.charge_sign import with_settled_sign
 from mace_scf_jax.training.config.options import TrainOptions, ineffective, options_from
+from mace_scf_jax.training.dispersion import dispersion_of
 from mace_scf_jax.training.finished import FinishedRun, finished_run
 from mace_scf_jax.training.loop import resuming
 from mace_scf_jax.training.loop.checkpoints import CheckpointStore
@@ -384,7 +385,9 @@ def _save_model(
     save_model(
         path,
         merged(parameters),
-        prepared.settings,
+        dataclasses.replace(
+            prepared.settings, dispersion=dispersion_of(options, prepared.settings.elements)
+        ),
         {
             "name": options.name,
             "stage": stage.name,

@@ -18,6 +18,7 @@ from mace_scf_jax.options.values import energies_of_isolated_atoms
 from mace_scf_jax.parameter_group import WEIGHT_DECAY
 from mace_scf_jax.training.config.options import TrainOptions
 from mace_scf_jax.training.config.preprocessing import PreprocessOptions
+from mace_scf_jax.training.dispersion import labels_without_dispersion
 from mace_scf_jax.training.loop.options import WatchOptions
 from mace_scf_jax.training.optimise.optimiser import OptimiserSettings
 from mace_scf_jax.training.optimise.options import OptimiserOptions, SchedulerOptions
@@ -55,6 +56,11 @@ def data_settings(options: TrainOptions) -> DataSettings:
     if not options.family.is_charged:
         given["electrostatic_pbc_method"] = None
     keys, start = options.keys, StartModel.of(options)
+    if keys.heads and options.dispersion is not None:
+        raise ConfigurationError(
+            "option 'dispersion': the levels of theory of several heads may need different ones; "
+            "train on one head"
+        )
     if start is not None:
         if options.E0s in (None, START, ESTIMATED):
             given["E0s"] = start.atomic_energies
@@ -72,6 +78,7 @@ def data_settings(options: TrainOptions) -> DataSettings:
         keys=keys,
         multipoles_max_l=max_l,
         replay=replay,
+        less=labels_without_dispersion(options),
         tells_energies=start is None,
     )
 
@@ -125,6 +132,11 @@ def preprocess_settings(
         raise ConfigurationError(
             f"option 'heads': preprocessed data have one head, found {len(options.keys.heads)}; "
             "train on the files of structures"
+        )
+    if options.dispersion is not None:
+        raise ConfigurationError(
+            "option 'dispersion': is taken off labels when a run reads files of structures; leave "
+            "it out here, and train on these files"
         )
     features_of = BACKBONES[options.backbone].settings.features_of(options)
     if derivatives and features_of is None:

@@ -14,7 +14,7 @@ from mace_scf_jax.backbones.backbone import BACKBONES, Offer
 from mace_scf_jax.data.errors import DataError
 from mace_scf_jax.data.keys import KeySpecification
 from mace_scf_jax.models.family import FAMILIES, Family, families_with
-from mace_scf_jax.models.options import ElectrostaticsOptions
+from mace_scf_jax.models.options import DispersionOptions, ElectrostaticsOptions
 from mace_scf_jax.options import ConfigurationError, OneOf, OptionGroup, collecting
 from mace_scf_jax.options.values import NoneInText, PositiveWholeNumber, names_in, parse_literal
 from mace_scf_jax.plugins import load_installed_plugins, load_plugins
@@ -113,6 +113,7 @@ class TrainOptions(
     SamplingOptions,
     *reversed(model_topics()),
     StartOptions,
+    DispersionOptions,
     ModelOptions,
     DataOptions,
     ValidationOptions,
@@ -337,6 +338,7 @@ def topics() -> tuple[type[OptionGroup], ...]:
         DataOptions,
         SamplingOptions,
         ModelOptions,
+        DispersionOptions,
         StartOptions,
         *model_topics(),
         OptimiserOptions,

@@ -131,6 +131,12 @@ class StartModel:
             values |= settings.own.as_options(settings.elements)
             if settings.electrostatics is not None:
                 values |= electrostatics_options(settings.electrostatics)
+        if settings.dispersion is not None:
+            values |= {
+                "dispersion": settings.dispersion.method,
+                "dispersion_functional": settings.dispersion.functional,
+                "dispersion_cutoff": settings.dispersion.cutoff,
+            }
         return values
 
     def electrostatics(
@@ -187,7 +193,7 @@ class StartModel:
     @functools.cached_property
     def _model(self) -> Model:
         parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), self.parameters)
-        return Model(self.settings, parameters)
+        return Model(dataclasses.replace(self.settings, dispersion=None), parameters)
 
     @property
     def atomic_energies(self) -> dict[int, float]:
@@ -202,11 +208,12 @@ class StartModel:
             ConfigurationError: it cannot have fewer.
         """
         try:
-            return self.settings.with_elements(elements)
+            chosen = self.settings.with_elements(elements)
         except ValueError as error:
             raise ConfigurationError(
                 f"option 'start_elements': {error}; give start_elements: all"
             ) from None
+        return dataclasses.replace(chosen, dispersion=None)  # which no weights know of
 
     def scale_and_shift(self, family: str) -> tuple[float, float]:
         """What multiplies its readouts and is added to every atom, in eV, in another family."""
