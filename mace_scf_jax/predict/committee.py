@@ -108,7 +108,7 @@ class Committee(Predictor[CommitteePrediction]):
 
     Args:
         members: at least two; they agree in family, elements, cutoff, number of layers,
-            electrostatics and precision.
+            electrostatics, dispersion and precision.
         names: what messages call each member; None for "member 1", ….
         aggregation: ``mean`` over the members; or ``reference``, the outputs of one member, whose
             surface a simulation then follows. Deviations are those of all members in both cases.
@@ -262,6 +262,7 @@ def _common_ground(model: Model) -> dict[str, Any]:
         "cutoff": settings.backbone.r_max,
         "number of layers": settings.backbone.num_interactions,
         "electrostatics": settings.electrostatics,
+        "dispersion": settings.dispersion,
         "precision": model.dtype.name,
     }
 
