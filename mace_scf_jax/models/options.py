@@ -95,13 +95,12 @@ class DispersionOptions(OptionGroup):
 
     def problems(self) -> list[str]:
         """Tell of a functional that is missing, unknown, or without dispersion."""
-        given = {"dispersion_functional": self.dispersion_functional}
-        given["dispersion_cutoff"] = self.dispersion_cutoff
         if self.dispersion is None:
+            names = ("dispersion_functional", "dispersion_cutoff")
             return [
-                f"option {name!r}: found {value!r} without 'dispersion'"
-                for name, value in given.items()
-                if value is not None
+                f"option {name!r}: found {getattr(self, name)!r} without 'dispersion'"
+                for name in names
+                if getattr(self, name) is not None
             ]
         if self.dispersion_functional is None:
             return ["option 'dispersion': expected the name of a 'dispersion_functional' with it"]
