@@ -77,6 +77,7 @@ DECIDE_WEIGHTS = {
     *("sampling_policy", "force_fraction", "force_resample_epochs", "force_min_structures"),
     "force_scale_unbiased",
     *("start_from", "start_head", "start_elements", "start_charge"),
+    *("new_elements", "lora", "replay"),
     *("dispersion", "dispersion_functional", "dispersion_cutoff"),
     *("fixedpoint_initial_charge_head_scale", "field_block_weight_decay"),
     "local_charges_weight_decay",
