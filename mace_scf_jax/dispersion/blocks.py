@@ -22,7 +22,7 @@ from mace_scf_jax.graph import Graph
 
 ATOMS_IN_BLOCK = 64
 """Most atoms in a block; small blocks leave out more pairs, large ones need fewer steps."""
-_PAIRS_AT_ONCE = {"cpu": 2**18}
+_PAIRS_AT_ONCE = {"cpu": 2**16}
 _PAIRS_AT_ONCE_ELSEWHERE = 2**22
 _INNER_STEPS = 8
 """Steps that are left out together."""
