@@ -25,9 +25,11 @@ PAGES_ELSEWHERE = {
     "examples/tio2/README.md": "examples/tio2.md",
     "examples/tio2/DATA.md": "examples/tio2_data.md",
     "examples/liquid_water/README.md": "examples/liquid_water.md",
+    "examples/fine_tuning/README.md": "examples/fine_tuning.md",
+    "examples/latent_charges/README.md": "examples/latent_charges.md",
 }
 """Files of the repository and the pages of the site that they become."""
-LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 FEATURE_TABLE = "docs/reference/feature_table.md"
 CELL = r"(?:[^|\n\\]|\\.)*\|"
