@@ -15,6 +15,7 @@ from typing import Any
 
 import ase
 import ase.io
+import jax
 import numpy as np
 import yaml
 
@@ -124,6 +125,7 @@ def main(folder: str) -> None:
             programs = Programs()
             runs = [errors_of(start, size, seed, Path(folder), programs) for seed in SEEDS]
             errors.setdefault(start, {})[str(size)] = runs
+            jax.clear_caches()  # a process can hold so many compiled functions only
             print(
                 start,
                 size,
