@@ -31,7 +31,7 @@ def test_examples_are_valid(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     options = TrainOptions(**yaml.safe_load(path.read_text()))
     assert all(remark.startswith("Taken from the start model") for remark in options.remarks)
-    assert options.train_file in MADE or Path(options.train_file).is_file()
+    assert str(options.train_file) in MADE or Path(options.train_file).is_file()
 
 
 @pytest.fixture(scope="module")
