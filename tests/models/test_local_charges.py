@@ -260,7 +260,7 @@ def test_multipoles_are_read_with_hidden_features_where_an_option_says_so():
     training = TrainingSet((1, 8), (0.0, 0.0), None, None, list)  # type: ignore[arg-type]
     own = LocalChargesSettings.from_options(types.SimpleNamespace(**options), training)
     assert own == LocalChargesSettings("none", read_like_energies=True)
-    assert own.as_options((1, 8)) == {"charge_readout": "nonlinear"}
+    assert own.as_options((1, 8)) == {"conserve_charge": "none", "charge_readout": "nonlinear"}
     settings = dataclasses.replace(settings_with("none"), own=own)
     module = build(settings)
     params = random_parameters(module, batch_of([structure(molecule(), settings)]))
