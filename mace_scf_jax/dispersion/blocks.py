@@ -22,6 +22,8 @@ from mace_scf_jax.graph import Graph
 
 ATOMS_IN_BLOCK = 64
 """Most atoms in a block; small blocks leave out more pairs, large ones need fewer steps."""
+ITSELF = 1e-12
+"""Å²; squared distance up to which two atoms are the same one."""
 _PAIRS_AT_ONCE = {"cpu": 2**16}
 _PAIRS_AT_ONCE_ELSEWHERE = 2**22
 _INNER_STEPS = 8
@@ -84,17 +86,13 @@ class Pairs:
         first = blocks.mask[self.graph, self.first] & self.exists[:, None]
         second = blocks.mask[self.graph, self.second]
         both = first[:, :, None] & second[:, None, :]
-        return both & (squared <= cutoff**2) & (squared > _ITSELF)
+        return both & (squared <= cutoff**2) & (squared > ITSELF)
 
     @property
     def weight(self) -> Float[Array, "pairs"]:
         """How often a pair of blocks stands for each of its pairs of atoms: those of a block with
         itself are there in both orders."""
         return jnp.where(self.first == self.second, 0.5, 1.0)
-
-
-_ITSELF = 1e-12
-"""Å²."""
 
 
 def blocks_of(graph: Graph) -> Blocks:

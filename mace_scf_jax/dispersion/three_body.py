@@ -10,7 +10,7 @@ import numpy as np
 from ase.units import Bohr
 from jaxtyping import Array, Float
 
-from mace_scf_jax.dispersion.blocks import Blocks, lattice_vectors, sum_of_first
+from mace_scf_jax.dispersion.blocks import ITSELF, Blocks, lattice_vectors, sum_of_first
 from mace_scf_jax.dispersion.library import ElementData
 from mace_scf_jax.dispersion.settings import DispersionSettings
 from mace_scf_jax.graph import Graph
@@ -66,7 +66,7 @@ def three_body_energy(
         vectors = sites - positions[structure, atom]
         squared = jnp.sum(vectors**2, axis=-1)
         real = exists[structure][:, None] & jnp.asarray(graph.images.mask)[structure]
-        within = real.reshape(-1) & (squared <= reach**2) & (squared > _ITSELF)
+        within = real.reshape(-1) & (squared <= reach**2) & (squared > ITSELF)
         within &= exists[structure, atom]
         order = jnp.argsort(~within, stable=True)
         order = jnp.pad(order, (0, num_tiles * size - num_sites)).reshape(num_tiles, size)
@@ -89,7 +89,7 @@ def three_body_energy(
             ab, ac = jnp.sum(to_b**2, axis=-1)[:, None], jnp.sum(to_c**2, axis=-1)[None, :]
             bc = sum((to_b[:, None, axis] - to_c[None, :, axis]) ** 2 for axis in range(3))
             counted = listed_b[:, None] & listed_c[None, :]
-            counted &= (bc <= (reach / Bohr) ** 2) & (bc > _ITSELF)
+            counted &= (bc <= (reach / Bohr) ** 2) & (bc > ITSELF / Bohr**2)
             bc = jnp.where(counted, bc, 1.0)
             sides = (ab * ac * bc).astype(dtype)
             cosines = (ab + ac - bc) * (ab + bc - ac) * (ac + bc - ab)  # times 8 sides
@@ -119,6 +119,3 @@ def three_body_energy(
     of_corners = jax.lax.map(jax.checkpoint(of_atom), corners).reshape(graph.num_graphs, num_atoms)
     # every triangle is found at three corners, in two orders
     return jnp.sum(of_corners, axis=1) / 6.0
-
-
-_ITSELF = 1e-12

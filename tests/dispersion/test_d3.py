@@ -109,7 +109,7 @@ def test_molecule_crystal_and_slab_are_those_of_the_package():
 
 
 def test_derivatives_are_those_of_finite_differences():
-    """As far as pairs that come within the cutoff allow."""
+    """To 1e-3: pairs that cross the sharp cutoff in a step change the energy, not the forces."""
     settings, step = DispersionSettings.of("d3bj", "PBE", ELEMENTS), 1e-3
     graph = batch_of(structures(), settings)
     found = energies_and_derivatives(settings, graph)

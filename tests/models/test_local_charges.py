@@ -29,6 +29,7 @@ from mace_scf_jax.data.structure import prepare
 from mace_scf_jax.data.training_set import TrainingSet
 from mace_scf_jax.models import LocalChargesSettings, ModelSettings, build
 from mace_scf_jax.models.families.local_charges.settings import charges_of_elements
+from mace_scf_jax.options import ConfigurationError
 from mace_scf_jax.predict.model import Model
 from mace_scf_jax.predict.surplus import FieldWarning, SurplusChargeWarning
 from mace_scf_jax.pytorch import import_model
@@ -256,9 +257,15 @@ def test_the_stress_of_latent_charges_is_that_of_the_whole_energy():
 
 
 def test_multipoles_are_read_with_hidden_features_where_an_option_says_so():
-    options = dict(model="LocalCharges", conserve_charge="none", charge_readout="nonlinear")
+    options = dict(conserve_charge="none", charge_readout="nonlinear", num_interactions=2)
     training = TrainingSet((1, 8), (0.0, 0.0), None, None, list)  # type: ignore[arg-type]
-    own = LocalChargesSettings.from_options(types.SimpleNamespace(**options), training)
+    own = LocalChargesSettings.from_options(
+        types.SimpleNamespace(**options, backbone="MACE"), training
+    )
+    with pytest.raises(ConfigurationError, match="expected the backbone MACE, found chebyshev"):
+        LocalChargesSettings.from_options(
+            types.SimpleNamespace(**options, backbone="chebyshev"), training
+        )
     assert own == LocalChargesSettings("none", read_like_energies=True)
     assert own.as_options((1, 8)) == {"conserve_charge": "none", "charge_readout": "nonlinear"}
     settings = dataclasses.replace(settings_with("none"), own=own)

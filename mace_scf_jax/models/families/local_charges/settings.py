@@ -16,9 +16,12 @@ from mace_scf_jax.graph import Graph
 from mace_scf_jax.models.energies import OfHeads
 from mace_scf_jax.models.family import FamilySettings
 from mace_scf_jax.models.settings import ModelSettings
+from mace_scf_jax.options import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
+MACE = "MACE"
+"""The backbone that reads with hidden features."""
 SMALLEST_REMAINDER = 1e-3
 """e of a total charge that compositions do not tell; less is rounding of the data."""
 _DIGITS = 12
@@ -112,9 +115,23 @@ class LocalChargesSettings(FamilySettings):
 
     @classmethod
     def from_options(cls, options: Any, training: TrainingSet) -> LocalChargesSettings:
-        """Return what the options ask for, with the charges of elements that it needs."""
+        """Return what the options ask for, with the charges of elements that it needs.
+
+        Raises:
+            ConfigurationError: the backbone does not read with hidden features.
+        """
         way = options.conserve_charge
         nonlinear = options.charge_readout == "nonlinear"
+        if nonlinear and options.backbone != MACE:
+            raise ConfigurationError(
+                f"charge_readout nonlinear: expected the backbone {MACE}, found "
+                f"{options.backbone}, whose charges are read by networks of their own"
+            )
+        if nonlinear and options.num_interactions == 1:
+            logger.warning(
+                "charge_readout nonlinear: found num_interactions 1; charges of a single layer are "
+                "read linearly"
+            )
         if way != Conservation.LEARNED:
             return cls(way, read_like_energies=nonlinear)
         found = charges_of_elements(training.batches(), len(training.elements))
